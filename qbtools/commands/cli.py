@@ -1,0 +1,220 @@
+"""The one place that turns a command line into a call, and an error into a message and an exit status."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from qbtools import __version__
+from qbtools.errors import Failed, QbError, UsageError
+from qbtools.streams import Reader, Writer, stdin_reader, stdout_writer
+
+_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
+
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Terminated(BaseException):
+    """A signal asked the program to end: unwinds the stack, so that every cleanup runs."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Invocation:
+    """One call of a program: its options as docopt parsed them, and its voice on stderr."""
+
+    def __init__(self, program: str, options: dict[str, Any]) -> None:
+        self.program = program
+        self.options = options
+        self.quiet = bool(options.get("--quiet"))
+        self.verbose = bool(options.get("--verbose"))
+
+    def warn(self, text: str) -> None:
+        """A warning; it never changes the exit status."""
+        if not self.quiet:
+            _print(f"{self.program}: warning: {escape(text)}")
+
+    def note(self, text: str) -> None:
+        """What is being done; shown with --verbose only."""
+        if self.verbose:
+            _print(f"{self.program}: {escape(text)}")
+
+    def size(self, option: str, low: int = 0, high: int = (1 << 63) - 1) -> int:
+        """The option's value as bytes (`4096`, `100M`, `1.5G`). UsageError outside low … high."""
+        try:
+            value = parse_size(str(self.options[option]))
+        except ValueError:
+            raise UsageError(f"{option}: not a size: {self.options[option]}", "write 4096, 100M or 1.5G") from None
+        if not low <= value <= high:
+            raise UsageError(f"{option}: must be between {low} and {high} bytes")
+        return value
+
+    def number(self, option: str, low: int, high: int) -> int:
+        """The option's value as a decimal number. UsageError outside low … high."""
+        text = str(self.options[option])
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
+            raise UsageError(f"{option}: must be a number between {low} and {high}")
+        return int(text)
+
+    def stdin(self) -> Reader:
+        """Standard input. UsageError where it is a terminal: data never comes from a keyboard."""
+        if os.isatty(0):
+            raise UsageError("standard input is a terminal", f"see {self.program} --help")
+        return stdin_reader()
+
+    def stdout(self, binary: bool = True) -> Writer:
+        """Standard output. UsageError where binary data would go to a terminal."""
+        if binary and os.isatty(1):
+            raise UsageError("refusing to write binary data to a terminal", "redirect it to a file or a pipe")
+        return stdout_writer()
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `4096`, `100M`, `1.5G` (powers of 1024). ValueError for anything else, or for a part of a byte."""
+    match = re.fullmatch(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?([KMGTP]?)", text)
+    if not match:
+        raise ValueError(text)
+    whole, fraction, unit = (group or "" for group in match.groups())
+    scaled = int(whole + fraction) << _UNITS[unit]
+    value, rest = divmod(scaled, 10 ** len(fraction))
+    if rest:
+        raise ValueError(text)
+    return value
+
+
+def escape(text: str) -> str:
+    """text with control characters, and whatever else no terminal should be sent, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequence[str] | None = None) -> NoReturn:
+    """Parses argv with doc, calls main, and ends the process with the status that the contract gives."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        for number in _ENDING_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _terminate)
+        main(Invocation(program, _parse(program, doc, arguments)))
+        status = 0
+    except BaseException as error:  # every way out of a program is decided here
+        status = _report(program, error)
+    _leave(status)
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    # A second one must not interrupt the cleanup that the first one began.
+    for other in _ENDING_SIGNALS:
+        signal.signal(other, signal.SIG_IGN)
+    raise Terminated(number)
+
+
+def _report(program: str, error: BaseException) -> int:
+    """Prints what is to be said of error; returns the exit status. Dies by the signal where error stands for one."""
+    if os.environ.get("QB_DEBUG") == "1" and not isinstance(error, SystemExit):
+        import traceback
+
+        traceback.print_exception(error)
+    if isinstance(error, SystemExit):
+        return 0
+    if isinstance(error, Terminated):
+        _die(error.number)
+    if isinstance(error, BrokenPipeError):
+        _die(signal.SIGPIPE)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename is not None else ""
+        error = Failed(f"{where}{error.strerror or error}")
+    elif isinstance(error, MemoryError):
+        error = Failed("out of memory")
+    elif not isinstance(error, QbError):
+        error = Failed(f"internal error: {type(error).__name__}: {error}", "set QB_DEBUG=1 for a traceback")
+    _print(f"{program}: error: {escape(error.message)}")
+    if error.hint:
+        _print(f"hint: {escape(error.hint)}")
+    return error.status
+
+
+def _print(line: str) -> None:
+    """One write, so that lines of the stages of a pipe do not mix; a stderr that is gone is nobody's error."""
+    with contextlib.suppress(OSError):
+        os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
+
+
+def _die(number: int) -> NoReturn:
+    """Ends by a signal, so that the shell reports 128 + number and knows that the user interrupted."""
+    signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
+    os.kill(os.getpid(), number)
+    os._exit(128 + number)
+
+
+def _leave(status: int) -> NoReturn:
+    """Ends at once: threads that still wait in a read must not hold the program up."""
+    os._exit(status)
+
+
+def _parse(program: str, doc: str, arguments: list[str]) -> dict[str, Any]:
+    """The options. `--help` and `--version` are answered here (SystemExit 0). UsageError for everything wrong."""
+    import docopt
+
+    hint = f"see {program} --help"
+    known = {name: option.argcount for option in docopt.parse_defaults(doc) for name in (option.short, option.long)}
+    wanted = _check_spelling(known, arguments, hint)
+    if "--help" in wanted or "-h" in wanted:
+        _answer(doc.strip("\n"))
+    if "--version" in wanted:
+        _answer(f"{program} {__version__}")
+    try:
+        return dict(docopt.docopt(doc, arguments, help=False))
+    except docopt.DocoptExit:
+        raise UsageError("the arguments do not fit together", hint) from None
+
+
+def _check_spelling(known: dict[str | None, int], arguments: list[str], hint: str) -> set[str]:
+    """Refuses unknown and abbreviated options, which docopt would not explain or would take; the names seen."""
+    seen: set[str] = set()
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            break
+        if word.startswith("--"):
+            name, equals, _ = word.partition("=")
+            if name not in known:
+                raise UsageError(f"unknown option: {name}", hint)
+            if equals and not known[name]:
+                raise UsageError(f"{name} takes no value", hint)
+            takes = bool(known[name]) and not equals
+        elif word.startswith("-") and word != "-":
+            name, takes = _short(known, word, hint)
+        else:
+            continue
+        if takes and next(words, None) is None:
+            raise UsageError(f"{name} needs a value", hint)
+        seen.add(name)
+    return seen
+
+
+def _short(known: dict[str | None, int], word: str, hint: str) -> tuple[str, bool]:
+    """The last option of a cluster like -qv or -j4, and whether its value is the next word."""
+    for at in range(1, len(word)):
+        name = "-" + word[at]
+        if name not in known:
+            raise UsageError(f"unknown option: {name}", hint)
+        if known[name]:
+            return name, at + 1 == len(word)
+        if name == "-h":
+            return name, False
+    return name, False
+
+
+def _answer(text: str) -> NoReturn:
+    stdout_writer().write(text.encode("utf-8") + b"\n")
+    raise SystemExit(0)

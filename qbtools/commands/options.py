@@ -1,0 +1,34 @@
+"""Option texts that several programs share. Each is written once, so that it means the same everywhere."""
+
+from __future__ import annotations
+
+COMMON = """\
+  -q --quiet            No warnings, no progress.
+  -v --verbose          Say on stderr what is done.
+  -h --help             Show this help.
+  --version             Show the version."""
+
+PROGRESS = """\
+  --progress            Show progress on stderr even where it is no terminal."""
+
+PASSPHRASE = """\
+  --passphrase-file FILE    Read the passphrase from FILE.
+  --passphrase-fd N         Read the passphrase from descriptor N.
+  --passphrase-command CMD  Take what CMD prints as the passphrase."""
+
+JOBS = """\
+  -j N --jobs N         Work on N chunks at a time [default: the CPUs, at most 4]."""
+
+LOGN = """\
+  --logn N              Key derivation takes 2^N blocks of 1 KiB, 10 to 22
+                        [default: 17]."""
+
+CHUNK_SIZE = """\
+  --chunk-size S        Cut files in chunks of S bytes [default: 100M]."""
+
+COMPRESSION = """\
+  --compression C       What the files are compressed with, for the header:
+                        gzip, bzip2, xz, zstd or none [default: gzip]."""
+
+JSON = """\
+  --json                Print one JSON document."""

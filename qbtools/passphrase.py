@@ -1,0 +1,157 @@
+"""Where a passphrase comes from: a file, a descriptor, a command, systemd, the terminal. Never argv."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Mapping
+
+from qbtools.errors import Failed, Refused, UsageError
+from qbtools.processes import Ending, capture
+
+MAX_SIZE = 1024
+"""Bytes of the longest passphrase."""
+
+# Two bytes more than MAX_SIZE for the newline, one more to notice that there is too much.
+_READ = MAX_SIZE + 3
+
+Voice = Callable[[str], None]
+
+
+def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice) -> bytes:
+    """The passphrase from the first source that is given.
+
+    options: values of --passphrase-file, --passphrase-fd and --passphrase-command (None where not given).
+    sealing: something will be sealed with it, so what other readers cannot be given is refused, and a prompt asks
+    twice. UsageError where no source is left or two options are given, Failed where one cannot be read, Refused for
+    a passphrase that is empty, too long or cannot be used.
+    """
+    passphrase = _strip_newline(_from_source(options, environment, sealing, warn))
+    if not passphrase:
+        raise Refused("the passphrase is empty")
+    if len(passphrase) > MAX_SIZE:
+        raise Refused(f"the passphrase has more than {MAX_SIZE} bytes")
+    if sealing:
+        _check_for_sealing(passphrase, warn)
+    elif b"\0" in passphrase or b"\n" in passphrase:
+        raise Refused("the passphrase holds a NUL byte or a newline")
+    return passphrase
+
+
+def _strip_newline(data: bytes) -> bytes:
+    if data.endswith(b"\r\n"):
+        return data[:-2]
+    return data.removesuffix(b"\n")
+
+
+def _check_for_sealing(passphrase: bytes, warn: Voice) -> None:
+    # scrypt cuts at CR, Qubes types the passphrase through a terminal.
+    if any(byte < 0x20 or byte == 0x7F for byte in passphrase):
+        raise Refused("the passphrase holds a control character: other readers could not be given it")
+    try:
+        text = passphrase.decode("utf-8")
+    except UnicodeDecodeError:
+        raise Refused("the passphrase is not UTF-8: other readers could not be given it") from None
+    if text != text.rstrip():
+        warn("the passphrase ends with white space, which Qubes takes off")
+
+
+def _from_source(
+    options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice
+) -> bytes:
+    file, fd, command = (options.get(f"--passphrase-{kind}") for kind in ("file", "fd", "command"))
+    if sum(given is not None for given in (file, fd, command)) > 1:
+        raise UsageError("--passphrase-file, --passphrase-fd and --passphrase-command exclude each other")
+    if file is not None:
+        return _from_file(file, warn)
+    if fd is not None:
+        return _from_descriptor(fd)
+    if command is not None:
+        return _from_command(command)
+    if environment.get("QB_PASSPHRASE_FILE"):
+        return _from_file(environment["QB_PASSPHRASE_FILE"], warn)
+    if environment.get("QB_PASSPHRASE_COMMAND"):
+        return _from_command(environment["QB_PASSPHRASE_COMMAND"])
+    if environment.get("CREDENTIALS_DIRECTORY"):
+        credential = os.path.join(environment["CREDENTIALS_DIRECTORY"], "qb-passphrase")
+        if os.path.exists(credential):
+            return _from_file(credential, warn)
+    return _from_terminal(sealing)
+
+
+def _read(fd: int, what: str) -> bytes:
+    data = b""
+    try:
+        while len(data) < _READ and (more := os.read(fd, _READ - len(data))):
+            data += more
+    except OSError as error:
+        raise Failed(f"cannot read the passphrase from {what}: {error.strerror}") from error
+    return data
+
+
+def _from_file(path: str, warn: Voice) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise Failed(f"cannot read the passphrase from {path}: {error.strerror}") from error
+    try:
+        status = os.fstat(fd)
+        if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+            warn(f"the passphrase file {path} can be read by others")
+        return _read(fd, path)
+    finally:
+        os.close(fd)
+
+
+def _from_descriptor(number: str) -> bytes:
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise UsageError(f"--passphrase-fd: not a descriptor: {number}")
+    data = _read(int(number), f"descriptor {number}")
+    if int(number) > 2:
+        os.close(int(number))  # no child of ours is to have it
+    return data
+
+
+def _from_command(text: str) -> bytes:
+    def check(ending: Ending) -> None:
+        # More than we read makes it die of SIGPIPE; the size is reported then.
+        if ending.failed and ending.status != 141:
+            raise Failed(f"the passphrase command {ending.describe()}")
+
+    return capture(text, _READ, check)
+
+
+def _from_terminal(sealing: bool) -> bytes:
+    try:
+        tty = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        raise UsageError(
+            "no passphrase, and no terminal to ask for one",
+            "use --passphrase-file, --passphrase-fd or --passphrase-command",
+        ) from None
+    try:
+        passphrase = _ask(tty, "passphrase: ")
+        if sealing and _ask(tty, "passphrase again: ") != passphrase:
+            raise Refused("the two passphrases differ")
+        return passphrase
+    finally:
+        os.close(tty)
+
+
+def _ask(tty: int, prompt: str) -> bytes:
+    """One line from the terminal, without echo; the settings are put back whatever happens."""
+    import termios
+
+    before = termios.tcgetattr(tty)
+    silent = list(before)
+    silent[3] = before[3] & ~termios.ECHO
+    os.write(tty, prompt.encode("ascii"))
+    try:
+        termios.tcsetattr(tty, termios.TCSAFLUSH, silent)
+        line = b""
+        while not line.endswith(b"\n") and len(line) <= _READ and (more := os.read(tty, _READ)):
+            line += more
+    finally:
+        termios.tcsetattr(tty, termios.TCSAFLUSH, before)
+        os.write(tty, b"\n")
+    return line

@@ -1,0 +1,196 @@
+"""Runs a CMD for somebody, watches every stage of its pipe, and names the one that failed.
+
+A CMD is bash text. It runs under `bash -o pipefail -c` in a session of its own, so that all of it can be killed at
+once. An EXIT trap in front of the text reports PIPESTATUS of the last pipeline: `pipefail` alone names the
+rightmost stage that failed, while the leftmost is the cause (its neighbours only met SIGPIPE or EOF).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from qbtools.errors import Failed
+from qbtools.streams import widen_pipe
+
+GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL: time for a CMD to remove its snapshots and half-written targets."""
+
+_SIGPIPE = 128 + signal.SIGPIPE
+
+_REPORT = """trap 'printf "%s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT\n"""
+
+# Stands between us and a CMD that reads. It holds the write end of CMD's stdin too, so that our own death (SIGKILL
+# included) never shows as an EOF there: the life pipe ends without the word "end", and all of CMD is killed first.
+_GUARD = """
+life=$2 hold=$3
+bash -o pipefail -c "$1" <&0 {life}<&- {hold}>&- &
+pid=$!
+trap : TERM
+exec </dev/null
+word=
+read -r -u "$life" word
+if [ "$word" = end ]; then
+    exec {hold}>&-
+    while wait "$pid"; status=$?; kill -0 "$pid" 2>/dev/null; do :; done
+    exit "$status"
+fi
+kill -TERM 0
+for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+kill -KILL 0
+"""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a CMD ended: the status of bash (128 + n for signal n), and of each stage of its last pipeline."""
+
+    status: int
+    stages: tuple[int, ...] = ()
+
+    @property
+    def failed(self) -> bool:
+        return self.status != 0
+
+    def describe(self) -> str:
+        """Which stage failed, and how: `stage 1 of 3 ended with status 4`."""
+        at, status = self.blame()
+        text = f"ended with status {status}"
+        if status > 128 and status - 128 in set(signal.Signals):
+            text = f"was killed by {signal.Signals(status - 128).name}"
+        return f"stage {at + 1} of {len(self.stages)} {text}" if at >= 0 and len(self.stages) > 1 else text
+
+    def blame(self) -> tuple[int, int]:
+        """Index and status of the leftmost stage whose status is neither 0 nor SIGPIPE's; -1 where it is bash's own."""
+        if self.stages and self.status == next((s for s in reversed(self.stages) if s), 0):
+            for at, status in enumerate(self.stages):
+                if status not in (0, _SIGPIPE):
+                    return at, status
+        return -1, self.status
+
+
+class Command:
+    """One running CMD. Exactly one of finish() and abort() must end it."""
+
+    def __init__(self, process: subprocess.Popen[bytes], report: int, life: int, pipe: int) -> None:
+        self._process = process
+        self._report = report
+        self._life = life
+        self.pipe = pipe
+        """The descriptor to read CMD's stdout from, or to write its stdin to. Closed by finish() and abort()."""
+
+    def finish(self) -> Ending:
+        """Closes our side (for a CMD that reads: its EOF) and waits for the end."""
+        if self._life >= 0:
+            with contextlib.suppress(BrokenPipeError):  # the guard is gone: wait() tells how
+                os.write(self._life, b"end\n")
+        self._close("pipe", "_life")
+        code = self._process.wait()
+        return self._ending(code)
+
+    def abort(self) -> None:
+        """Kills all of CMD: SIGTERM, after GRACE seconds SIGKILL; only then its stdin is closed."""
+        self._signal(signal.SIGTERM)
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            if os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+                break
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+        self._close("pipe", "_life", "_report")
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _close(self, *names: str) -> None:
+        for name in names:
+            fd = getattr(self, name)
+            setattr(self, name, -1)
+            if fd >= 0:
+                os.close(fd)
+
+    def _ending(self, code: int) -> Ending:
+        status = 128 - code if code < 0 else code
+        os.set_blocking(self._report, False)  # a child that lives on may hold the other end
+        try:
+            words = os.read(self._report, 4096).decode("ascii", "replace").split()
+        except BlockingIOError:
+            words = []
+        self._close("_report")
+        if len(words) < 2 or not all(word.isdigit() for word in words):
+            return Ending(status)
+        return Ending(status, tuple(int(word) for word in words[1:]))
+
+
+def start_source(text: str, environment: Mapping[str, str]) -> Command:
+    """Starts a CMD whose stdout is read from `.pipe`; its stdin is /dev/null.
+
+    environment is added to our own. Failed where bash cannot be started.
+    """
+    ours, theirs = os.pipe()
+    return _start(["bash", "-o", "pipefail", "-c"], text, environment, ours, theirs, guarded=False)
+
+
+def start_sink(text: str, environment: Mapping[str, str]) -> Command:
+    """Starts a CMD whose stdin is written to `.pipe`; its stdout is ours.
+
+    However this process ends, CMD meets EOF on its stdin only after finish(). Writing to `.pipe` gives EPIPE once
+    CMD has ended or closed its stdin. Failed where bash cannot be started.
+    """
+    theirs, ours = os.pipe()
+    return _start(["bash", "-c", _GUARD, "qb-command"], text, environment, ours, theirs, guarded=True)
+
+
+def _start(
+    shell: Sequence[str], text: str, environment: Mapping[str, str], ours: int, theirs: int, guarded: bool
+) -> Command:
+    widen_pipe(ours)
+    report, report_end = os.pipe()
+    closing = [theirs, report_end]
+    inherited = [report_end]
+    arguments = [*shell, _REPORT.replace("FD", str(report_end)) + text]
+    life = -1
+    if guarded:
+        life_end, life = os.pipe()
+        closing.append(life_end)
+        inherited += [life_end, ours]
+        arguments += [str(life_end), str(ours)]
+    try:
+        process = subprocess.Popen(
+            arguments,
+            stdin=theirs if guarded else subprocess.DEVNULL,
+            stdout=None if guarded else theirs,
+            pass_fds=inherited,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+    except OSError as error:
+        for fd in (ours, report, life):
+            if fd >= 0:
+                os.close(fd)
+        raise Failed(f"cannot start bash: {error.strerror}") from error
+    finally:
+        for fd in closing:
+            os.close(fd)
+    return Command(process, report, life, ours)
+
+
+def capture(text: str, limit: int, check: Callable[[Ending], None]) -> bytes:
+    """What a CMD prints, at most limit bytes of it; check is called with its end and may raise."""
+    command = start_source(text, {})
+    data = b""
+    try:
+        while len(data) < limit and (more := os.read(command.pipe, limit - len(data))):
+            data += more
+    except BaseException:
+        command.abort()
+        raise
+    check(command.finish())
+    return data

@@ -1,0 +1,88 @@
+"""What stderr shows while data flows: a line that renews itself on a terminal, one line on SIGUSR1.
+
+The line is made by tqdm where it is installed (it is no requirement), else by the few words here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+INTERVAL = 0.5
+"""Seconds between two renewals of the line."""
+
+
+@contextmanager
+def shown(
+    position: Callable[[], int],
+    total: Callable[[], int | None],
+    label: Callable[[], str],
+    display: bool,
+) -> Iterator[None]:
+    """Shows progress while its body runs.
+
+    position and total are bytes (total None: unknown), label says what is worked on; all three are asked each time,
+    from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case.
+    """
+    began = time.monotonic()
+
+    def line() -> str:
+        return render(position(), total(), time.monotonic() - began, label())
+
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: _write(line() + "\n"))
+    if not display:
+        yield
+        return
+    done = threading.Event()
+
+    def renew() -> None:
+        while not done.wait(INTERVAL):
+            _write("\r\033[K" + line())
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        _write("\r\033[K" + line() + "\n")
+
+
+def wanted(options_progress: bool, quiet: bool) -> bool:
+    """Whether the line is to be shown: forced, or stderr is a terminal; never when quiet."""
+    return not quiet and (options_progress or os.isatty(2))
+
+
+def render(done: int, total: int | None, seconds: float, label: str) -> str:
+    """One line: what, how far, how fast, how long still."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _plain(done, total, seconds, label)
+    meter: str = tqdm.format_meter(
+        done, total, seconds, unit="B", unit_scale=True, unit_divisor=1024, prefix=label, ncols=78
+    )
+    return meter
+
+
+def _plain(done: int, total: int | None, seconds: float, label: str) -> str:
+    rate = done / seconds if seconds > 0 else 0.0
+    of = f" of {_amount(total)}" if total is not None else ""
+    left = f", {int((total - done) / rate)} s left" if total is not None and rate > 0 and total >= done else ""
+    return f"{label}: {_amount(done)}{of}, {_amount(int(rate))}/s{left}"
+
+
+def _amount(count: int) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{count} B" if power == 0 else f"{count / (1 << 10 * power):.1f} {units[power]}"
+
+
+def _write(text: str) -> None:
+    with suppress(OSError):
+        os.write(2, text.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,271 @@
+"""Exact reads, complete writes, and copies that the kernel does where it can.
+
+Everything that moves bytes in qbtools goes through a Reader and a Writer. Both wrap an unbuffered binary file
+object; only those that have a descriptor can splice, the others (BytesIO in a test) copy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import select
+from collections.abc import Iterable
+from typing import Protocol
+
+from qbtools.errors import Failed, Truncated
+
+BLOCK = 1 << 20
+"""Bytes moved in one step; also the pipe capacity that is asked for."""
+
+Buffer = bytes | bytearray | memoryview
+
+# What splice answers where it cannot work at all (fs/splice.c): neither side a pipe, O_APPEND, no support.
+_NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
+
+
+class RawInput(Protocol):
+    """An unbuffered binary input: io.FileIO, io.BytesIO."""
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int | None: ...
+
+
+class RawOutput(Protocol):
+    """An unbuffered binary output: io.FileIO, io.BytesIO."""
+
+    def write(self, data: bytes | bytearray | memoryview, /) -> int | None: ...
+
+
+def _fileno(file: object) -> int:
+    """The descriptor of file, or -1 where it has none."""
+    try:
+        number = file.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, io.UnsupportedOperation):
+        return -1
+    return int(number)
+
+
+def _wait(fd: int, event: int) -> None:
+    """Waits until a non-blocking descriptor is ready (another process may have set O_NONBLOCK on it)."""
+    poller = select.poll()
+    poller.register(fd, event)
+    poller.poll()
+
+
+def widen_pipe(fd: int, size: int = BLOCK) -> None:
+    """Asks for a pipe capacity of size bytes; does nothing where fd is no pipe or the limit is lower."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+
+
+class Writer:
+    """Complete writes to an unbuffered binary file. `position` counts the bytes that were written."""
+
+    def __init__(self, file: RawOutput, name: str = "standard output") -> None:
+        self.file = file
+        self.fd = _fileno(file)
+        self.name = name
+        self.position = 0
+
+    def write(self, data: Buffer) -> None:
+        """Writes all of data. Failed on an I/O error; BrokenPipeError is left to the caller."""
+        view = memoryview(data)
+        while len(view):
+            try:
+                count = self.file.write(view)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise Failed(f"cannot write to {self.name}: {os.strerror(error.errno or 0)}") from error
+            if count is None:
+                _wait(self.fd, select.POLLOUT)
+                continue
+            self.position += count
+            view = view[count:]
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """Writes ASCII lines, each given with its newline, in blocks of bounded size."""
+        block: list[str] = []
+        size = 0
+        for line in lines:
+            block.append(line)
+            size += len(line)
+            if size >= 1 << 16:
+                self.write("".join(block).encode("ascii"))
+                block.clear()
+                size = 0
+        self.write("".join(block).encode("ascii"))
+
+
+class Reader:
+    """Exact reads from an unbuffered binary file. `position` counts the bytes that were handed out."""
+
+    def __init__(self, file: RawInput, name: str = "standard input", block: int = 1 << 16) -> None:
+        self.file = file
+        self.fd = _fileno(file)
+        self.name = name
+        self.position = 0
+        self._block = block
+        self._held = b""  # read ahead by read_line and read_exact, not yet handed out
+        self._at = 0
+        self._splice = self.fd >= 0
+
+    def _readinto(self, buffer: bytearray | memoryview) -> int:
+        """One read; 0 at EOF. Failed on an I/O error."""
+        while True:
+            try:
+                count = self.file.readinto(buffer)
+            except OSError as error:
+                raise Failed(f"cannot read {self.name}: {os.strerror(error.errno or 0)}") from error
+            if count is not None:
+                return count
+            _wait(self.fd, select.POLLIN)
+
+    def _fill(self) -> bool:
+        """Reads one more block behind what is held; False at EOF."""
+        buffer = bytearray(self._block)
+        count = self._readinto(buffer)
+        self._held = self._held[self._at :] + buffer[:count]
+        self._at = 0
+        return count > 0
+
+    def _take(self, limit: int) -> bytes:
+        """Hands out at most limit of the bytes that are held."""
+        data = self._held[self._at : self._at + limit]
+        self._at += len(data)
+        self.position += len(data)
+        if self._at == len(self._held):
+            self._held, self._at = b"", 0
+        return data
+
+    def read_some(self, limit: int) -> bytes:
+        """Between 1 and limit bytes, or b"" at EOF: one read at the most."""
+        if not self._held and not self._fill():
+            return b""
+        return self._take(limit)
+
+    def read_exact(self, size: int) -> bytes:
+        """Exactly size bytes. Truncated where the input ends before. For small sizes: the bytes are copied."""
+        while len(self._held) - self._at < size:
+            if not self._fill():
+                raise Truncated(f"{self.name} ends too early")
+        return self._take(size)
+
+    def read_into(self, view: memoryview) -> int:
+        """Fills view; returns how many bytes came, fewer than its length only at EOF."""
+        held = self._take(len(view)) if self._held else b""
+        view[: len(held)] = held
+        count = len(held)
+        while count < len(view):
+            got = self._readinto(view[count:])
+            if not got:
+                break
+            count += got
+            self.position += got
+        return count
+
+    def read_line(self, limit: int) -> bytes:
+        """One line with its newline; at most limit bytes of it (then without), b"" at EOF.
+
+        The caller decides what a line without newline means. 1 <= limit <= the block size.
+        """
+        while True:
+            end = self._held.find(b"\n", self._at, self._at + limit)
+            if end >= 0:
+                return self._take(end + 1 - self._at)
+            if len(self._held) - self._at >= limit or not self._fill():
+                return self._take(limit)
+
+    def at_eof(self) -> bool:
+        """True where no byte follows (may wait for one)."""
+        return not self._held and not self._fill()
+
+    def copy_to(self, writer: Writer, size: int) -> None:
+        """Moves exactly size bytes to writer, by splice where the kernel can.
+
+        Truncated where the input ends before, after what came has been written. Failed on an I/O error on either
+        side; BrokenPipeError is left to the caller.
+        """
+        if self._copy(writer, size) < size:
+            raise Truncated(f"{self.name} ends too early")
+
+    def copy_rest(self, writer: Writer) -> None:
+        """Moves all that is left to writer; errors as copy_to."""
+        self._copy(writer, 1 << 63)
+
+    def _copy(self, writer: Writer, size: int) -> int:
+        """Moves size bytes or all up to EOF; returns how many."""
+        held = self._take(size) if self._held else b""
+        writer.write(held)
+        done = len(held)
+        while done < size and self._splice and writer.fd >= 0:
+            count = self._splice_once(writer, min(size - done, BLOCK))
+            if count == 0:
+                return done
+            done += max(count, 0)
+        if done == size:
+            return done
+        buffer = memoryview(bytearray(min(size - done, BLOCK)))
+        while done < size:
+            count = self._readinto(buffer[: min(size - done, BLOCK)])
+            if not count:
+                break
+            self.position += count
+            writer.write(buffer[:count])
+            done += count
+        return done
+
+    def _splice_once(self, writer: Writer, size: int) -> int:
+        """One splice; the bytes moved, 0 at EOF, -1 where to try again or, `_splice` being false now, by hand."""
+        try:
+            count = os.splice(self.fd, writer.fd, size)
+        except BlockingIOError:
+            _wait(self.fd, select.POLLIN)
+            _wait(writer.fd, select.POLLOUT)
+            return -1
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if error.errno in _NO_SPLICE:
+                self._splice = False
+                return -1
+            text = os.strerror(error.errno or 0)
+            raise Failed(f"cannot copy {self.name} to {writer.name}: {text}") from error
+        self.position += count
+        writer.position += count
+        return count
+
+    def skip(self, size: int) -> None:
+        """Reads exactly size bytes and forgets them. Truncated where the input ends before."""
+        left = size - len(self._take(size)) if self._held else size
+        buffer = memoryview(bytearray(min(left, BLOCK)))
+        while left:
+            count = self._readinto(buffer[: min(left, BLOCK)])
+            if not count:
+                raise Truncated(f"{self.name} ends too early")
+            self.position += count
+            left -= count
+
+    def read_zeros_to_eof(self) -> int:
+        """Reads to EOF; returns how many bytes came, -1 where one of them was not zero."""
+        count = 0
+        while not self.at_eof():
+            data = self._take(len(self._held))
+            if data.count(0) != len(data):
+                return -1
+            count += len(data)
+        return count
+
+
+def stdin_reader() -> Reader:
+    """A Reader on descriptor 0, with the pipe widened where it is one."""
+    widen_pipe(0)
+    return Reader(io.FileIO(0, "r", closefd=False))
+
+
+def stdout_writer() -> Writer:
+    """A Writer on descriptor 1, with the pipe widened where it is one."""
+    widen_pipe(1)
+    return Writer(io.FileIO(1, "w", closefd=False))
