@@ -85,7 +85,8 @@ def parse_size(text: str) -> int:
         raise ValueError(text)
     whole, fraction, unit = (group or "" for group in match.groups())
     scaled = int(whole + fraction) << _UNITS[unit]
-    value, rest = divmod(scaled, 10 ** len(fraction))
+    parts: int = 10 ** len(fraction)
+    value, rest = divmod(scaled, parts)
     if rest:
         raise ValueError(text)
     return value

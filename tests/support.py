@@ -1,0 +1,62 @@
+"""What the tests share: where the programs are, how they are run, what a test needs from the machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = ROOT / "bin"
+REQUIRE_ALL = os.environ.get("QB_REQUIRE_ALL") == "1"
+
+
+def missing(what: str) -> NoReturn:
+    """Skips the test because this machine lacks something; fails it where everything is required."""
+    if REQUIRE_ALL:
+        pytest.fail(f"QB_REQUIRE_ALL=1, but: {what}")
+    pytest.skip(what)
+
+
+def need(*programs: str) -> None:
+    """The test uses these programs."""
+    for program in programs:
+        if shutil.which(program) is None:
+            missing(f"the program {program} is not there")
+
+
+def need_root() -> None:
+    """The test mounts, or makes loop devices."""
+    if os.geteuid() != 0:
+        missing("root is needed")
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """A small environment with the programs of this checkout first in PATH; no QB_… of the caller's."""
+    path = f"{BIN}:{os.path.dirname(shutil.which('python3') or '')}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+    home = os.environ.get("HOME", "/")
+    return {"PATH": path, "HOME": home, "LC_ALL": "C.UTF-8", **changes}
+
+
+def run(
+    *argv: str | Path, data: bytes = b"", timeout: float = 120, **changes: str
+) -> subprocess.CompletedProcess[bytes]:
+    """Runs a program (ours are found by name) with data as stdin, in a session without terminal."""
+    return subprocess.run(
+        [str(word) for word in argv],
+        input=data,
+        capture_output=True,
+        env=environment(**changes),
+        timeout=timeout,
+        start_new_session=True,
+        check=False,
+    )
+
+
+def bash(text: str, data: bytes = b"", timeout: float = 120, **changes: str) -> subprocess.CompletedProcess[bytes]:
+    """Runs a pipe as a user types it, under `set -o pipefail`."""
+    return run("bash", "-o", "pipefail", "-c", text, data=data, timeout=timeout, **changes)
