@@ -1,0 +1,107 @@
+"""Work on several chunks at a time, in order: threads, buffers, and one budget of memory.
+
+Key derivation, hashing, encryption and reads all let go of the interpreter's lock, so threads are enough.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Generic, TypeVar
+
+from qbtools.errors import Refused
+from qbtools.formats.container import SLACK
+
+T = TypeVar("T")
+
+
+class Budget:
+    """Bytes that all jobs together may take. What does not fit now waits; what never fits is refused."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self._left = total
+        self._change = threading.Condition()
+
+    def take(self, size: int) -> None:
+        """Waits until size bytes are free, and takes them. Refused where size is above the total."""
+        if size > self.total:
+            raise Refused(
+                f"{size >> 20} MiB of memory are needed for one chunk, the limit is {self.total >> 20} MiB",
+                "raise --max-memory if you trust where the archive comes from",
+            )
+        with self._change:
+            self._change.wait_for(lambda: self._left >= size)
+            self._left -= size
+
+    def give(self, size: int) -> None:
+        """Gives size bytes back."""
+        with self._change:
+            self._left += size
+            self._change.notify_all()
+
+
+class Buffers:
+    """At most count buffers, reused: a fresh one of 100 MiB costs 25,000 page faults."""
+
+    def __init__(self, count: int) -> None:
+        self._free: list[bytearray] = []
+        self._slots = threading.Semaphore(count)
+        self._lock = threading.Lock()
+
+    def take(self, size: int) -> bytearray:
+        """A buffer with room for size bytes and the cipher's slack; waits while all are in use."""
+        self._slots.acquire()
+        with self._lock:
+            for at, buffer in enumerate(self._free):
+                if len(buffer) >= size + SLACK:
+                    return self._free.pop(at)
+            if self._free:
+                self._free.pop()  # too small: the new one takes its place
+        return bytearray(size + SLACK)
+
+    def give(self, buffer: bytearray) -> None:
+        """Gives a buffer back, from any thread."""
+        with self._lock:
+            self._free.append(buffer)
+        self._slots.release()
+
+
+class _End:
+    """Stands behind the last item."""
+
+
+class Lane(Generic[T]):
+    """Runs a generator of futures in a thread of its own and hands their results on, in its order.
+
+    An exception of the generator or of a future comes out at its place. The number of items in flight is the
+    generator's business (it waits for a buffer).
+    """
+
+    def __init__(self, source: Iterator[Future[T]]) -> None:
+        self._source = source
+        self._queue: queue.SimpleQueue[Future[T] | BaseException | _End] = queue.SimpleQueue()
+        threading.Thread(target=self._produce, daemon=True).start()
+
+    def _produce(self) -> None:
+        try:
+            for future in self._source:
+                self._queue.put(future)
+            self._queue.put(_End())
+        except BaseException as error:  # it belongs to the consumer, who stands in the main thread
+            self._queue.put(error)
+
+    def __iter__(self) -> Iterator[T]:
+        while not isinstance(item := self._queue.get(), _End):
+            if isinstance(item, BaseException):
+                raise item
+            yield item.result()
+
+
+def done(value: T) -> Future[T]:
+    """A future that is over already, for items that need no work."""
+    future: Future[T] = Future()
+    future.set_result(value)
+    return future
