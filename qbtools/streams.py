@@ -15,7 +15,7 @@ import select
 from collections.abc import Iterable
 from typing import Protocol
 
-from qbtools.errors import Failed, Truncated
+from qbtools.errors import Damaged, Failed, Truncated
 
 BLOCK = 1 << 20
 """Bytes moved in one step; also the pipe capacity that is asked for."""
@@ -177,6 +177,26 @@ class Reader:
                 return self._take(end + 1 - self._at)
             if len(self._held) - self._at >= limit or not self._fill():
                 return self._take(limit)
+
+    def read_lines(self, most: int, limit: int) -> list[bytes]:
+        """Between 1 and most lines, without their newlines: those that one read gave, so many come quickly.
+
+        Truncated where the input ends before a newline, Damaged for a line of more than limit bytes with its newline.
+        1 <= most, 1 <= limit <= the block size.
+        """
+        while True:
+            held = self._held[self._at :]
+            lines = held.split(b"\n", most)
+            rest = lines.pop()
+            if lines:
+                if max(map(len, lines)) >= limit:
+                    raise Damaged(f"{self.name} has a line of more than {limit} bytes where a shorter one must be")
+                self._take(len(held) - len(rest))
+                return lines
+            if len(rest) >= limit:
+                raise Damaged(f"{self.name} has a line of more than {limit} bytes where a shorter one must be")
+            if not self._fill():
+                raise Truncated(f"{self.name} ends too early")
 
     def at_eof(self) -> bool:
         """True where no byte follows (may wait for one)."""

@@ -1,0 +1,188 @@
+"""The volume stream: what flows between qb-volread and qb-tarwrite, and between qb-tarextract and qb-volwrite.
+
+    qb-volume 1\\n
+    size 4294967296\\n            bytes of the whole volume
+    extents 2\\n
+    0 4194304\\n                  offset and length, one line an extent
+    8388608 1048576\\n
+    \\n
+    <the bytes of the extents, one after the other>
+    end 5242880\\n                their sum; then EOF
+
+What no extent covers reads as zeros. Numbers are decimal, without sign or leading zeros.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterator
+
+from qbtools.errors import Damaged, Truncated
+from qbtools.streams import Reader, Writer
+
+MAX_EXTENTS = 1 << 20
+"""Most extents of a map: a reader keeps 16 bytes for each."""
+
+JOIN_GAP = 1 << 16
+"""A writer turns holes smaller than this into data, so that maps stay small."""
+
+ALIGN = 512
+"""Extents begin and end at multiples of this; only the end of the volume may be another."""
+
+MAX_SIZE = (1 << 63) - 1
+"""Bytes of the largest volume: what a file offset of the kernel can hold."""
+
+_LINE = 64  # bytes of the longest header line
+_LINES = 1 << 12  # lines parsed in one step
+_EXTENT = re.compile(rb"(0|[1-9][0-9]{0,18}) ([1-9][0-9]{0,18})").fullmatch
+
+
+class ExtentMap:
+    """Where the data of a volume lies: extents (offset, length in bytes), sorted, not empty, not overlapping.
+
+    Takes 16 bytes of memory an extent, and holds at most MAX_EXTENTS.
+    """
+
+    def __init__(self, size: int, gap: int = JOIN_GAP) -> None:
+        """size: bytes of the volume, 0 … MAX_SIZE. gap: holes smaller than this become data in add()."""
+        if not 0 <= size <= MAX_SIZE:
+            raise ValueError(f"a volume cannot have {size} bytes")
+        self.size = size
+        self.gap = gap
+        self._offsets = array("Q")
+        self._lengths = array("Q")
+
+    @property
+    def data(self) -> int:
+        """Bytes that all extents hold together."""
+        return sum(self._lengths)
+
+    @property
+    def end(self) -> int:
+        """Where the last extent ends; 0 where there is none."""
+        return self._offsets[-1] + self._lengths[-1] if self._offsets else 0
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._offsets, self._lengths, strict=True)
+
+    def add(self, offset: int, length: int) -> None:
+        """Adds what holds data, for who makes a map: calls come in ascending order of offset.
+
+        The extent is rounded out to ALIGN, clipped to the volume, and joined with the one before it where they
+        touch or the hole between them is smaller than the gap. Where the map is full, the gap is doubled until the
+        extent fits. What lies beyond the volume, and length 0, add nothing.
+        """
+        end = min(-(-(offset + length) // ALIGN) * ALIGN, self.size)
+        offset -= offset % ALIGN
+        if length <= 0 or offset >= end:
+            return
+        if self._offsets and offset < self._offsets[-1]:
+            raise ValueError("extents must be added in ascending order")
+        while True:
+            last = self.end
+            if self._offsets and (offset <= last or offset - last < self.gap):
+                self._lengths[-1] = max(end, last) - self._offsets[-1]
+                return
+            if len(self._offsets) < MAX_EXTENTS:
+                break
+            self.gap = max(self.gap * 2, ALIGN * 2)
+            self._join()
+        self._offsets.append(offset)
+        self._lengths.append(end - offset)
+
+    def _join(self) -> None:
+        """Joins the extents between which the hole is smaller than the gap, in place."""
+        offsets, lengths, gap = self._offsets, self._lengths, self.gap
+        at = 0
+        last = offsets[0] + lengths[0]
+        for index in range(1, len(offsets)):
+            offset = offsets[index]
+            end = offset + lengths[index]
+            if offset - last < gap:
+                lengths[at] = end - offsets[at]
+            else:
+                at += 1
+                offsets[at], lengths[at] = offset, end - offset
+            last = end
+        del offsets[at + 1 :], lengths[at + 1 :]
+
+    def append(self, offset: int, length: int) -> None:
+        """Adds an extent as it is, for who reads a map. ValueError, with the rule that it breaks as text."""
+        end = offset + length
+        if length <= 0:
+            raise ValueError("an extent is empty")
+        if end > self.size:
+            raise ValueError("an extent passes the end of the volume")
+        if offset < self.end:
+            raise ValueError("extents overlap, or are not sorted")
+        if offset % ALIGN or (end % ALIGN and end != self.size):
+            raise ValueError(f"an extent is not aligned at {ALIGN} bytes")
+        if len(self._offsets) >= MAX_EXTENTS:
+            raise ValueError(f"there are more than {MAX_EXTENTS} extents")
+        self._offsets.append(offset)
+        self._lengths.append(length)
+
+
+def write_header(writer: Writer, extents: ExtentMap) -> None:
+    """Writes the header. The bytes of the extents follow, written by the caller, then write_end()."""
+    writer.write_lines((f"qb-volume 1\nsize {extents.size}\n", f"extents {len(extents)}\n"))
+    writer.write_lines(f"{offset} {length}\n" for offset, length in extents)
+    writer.write(b"\n")
+
+
+def write_end(writer: Writer, extents: ExtentMap) -> None:
+    """Writes the end line. Only for who knows that all that came before is whole."""
+    writer.write(b"end %d\n" % extents.data)
+
+
+def read_header(reader: Reader) -> ExtentMap:
+    """The map; the reader then stands at the first byte of data. Damaged or Truncated for all that is not one."""
+    if reader.read_lines(1, _LINE) != [b"qb-volume 1"]:
+        raise Damaged(f"{reader.name} is not a volume stream")
+    size = _number(reader, "size", MAX_SIZE)
+    count = _number(reader, "extents", MAX_EXTENTS)
+    extents = ExtentMap(size)
+    append = extents.append
+    while len(extents) < count:
+        for line in reader.read_lines(min(count - len(extents), _LINES), _LINE):
+            match = _EXTENT(line)
+            if match is None:
+                raise _malformed(reader, "a line of the map is not two numbers")
+            try:
+                append(int(match[1]), int(match[2]))
+            except ValueError as error:
+                raise _malformed(reader, str(error)) from None
+    if reader.read_lines(1, _LINE) != [b""]:
+        raise _malformed(reader, "no empty line behind the map")
+    return extents
+
+
+def read_end(reader: Reader, extents: ExtentMap) -> None:
+    """Reads the end line and EOF, behind the data. Damaged or Truncated where anything else comes."""
+    line = reader.read_line(_LINE)
+    if not line.endswith(b"\n") and len(line) < _LINE:
+        raise Truncated(f"the volume stream on {reader.name} ends without its end line")
+    if line != b"end %d\n" % extents.data:
+        raise _malformed(reader, "no end line where the data ends")
+    if not reader.at_eof():
+        raise _malformed(reader, "bytes follow the end line")
+
+
+def _number(reader: Reader, word: str, most: int) -> int:
+    """The number of the header line `word NUMBER`. Damaged where the line is another, or the number above most."""
+    (line,) = reader.read_lines(1, _LINE)
+    match = re.fullmatch(rb"([a-z]+) (0|[1-9][0-9]{0,18})", line)
+    if match is None or match[1] != word.encode("ascii"):
+        raise _malformed(reader, f"no line `{word} NUMBER` where it should be")
+    number = int(match[2])
+    if number > most:
+        raise _malformed(reader, f"{word} is above {most}")
+    return number
+
+
+def _malformed(reader: Reader, what: str) -> Damaged:
+    return Damaged(f"the volume stream on {reader.name} is malformed: {what}")
