@@ -1,0 +1,240 @@
+"""Chunks: how they are named, in which order they stand, and the passphrase that binds each to its place.
+
+A compressed inner archive called NAME (vm1/private.img) is cut in pieces of chunk-size; piece n is sealed into the
+member NAME.%03d.enc of the outer archive. A chunk of exactly chunk-size is always followed by another one, a shorter
+one ends its file. Source of every rule: the qb-format(5) page, "Chunks".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from qbtools.errors import Damaged, Refused
+
+DEFAULT_CHUNK_SIZE = 104857600
+"""Bytes of data in a chunk: 100 MiB. Qubes cuts at it, and its restore counts on no smaller one."""
+
+METADATA = "qubes.xml"
+"""The file with the metadata of the domains: one chunk, the first of all."""
+
+MANIFEST = "qb-manifest"
+"""The file that ends an archive: one chunk."""
+
+HEADER = "backup-header"
+HEADER_MAC = "backup-header.hmac"
+
+OVERHEAD = 128
+"""What a sealed member is longer than its data: the container's header (96) and its last MAC (32)."""
+
+MAX_METADATA = (1 << 20) - OVERHEAD
+"""Bytes of the compressed metadata: Qubes reads 1 MiB of the sealed member."""
+
+MAX_MANIFEST = 24 << 20
+"""Bytes of the manifest: MAX_FILES of its longest lines fit."""
+
+MAX_FILES = 1 << 16
+"""Files in one archive. Bounds the memory that a hostile archive can take by its names: about 500 bytes for each."""
+
+MAX_DIRECTORY = 138
+MAX_BASE = 88
+"""Bytes of a name's directory and of its last component, so that both the member and the sparse inner one fit ustar."""
+
+MAX_NUMBER = 9_999_999
+"""The last chunk number with which a name of MAX_BASE bytes fits ustar (950 TiB at the default chunk size)."""
+
+_COMPONENT = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*", re.ASCII)
+_MEMBER = re.compile(r"(.+)\.([0-9]{3}|[1-9][0-9]{3,6})\.enc", re.ASCII)
+_RESERVED = (HEADER, MANIFEST)
+
+
+def path_problem(path: str, final_dot: bool = False) -> str | None:
+    """What is wrong with path as a relative path of harmless components, or None.
+
+    final_dot: the last component may be `.` (archives of version 3 hold whole directories so).
+    """
+    components = path.split("/")
+    for at, component in enumerate(components):
+        if component == "." and final_dot and 0 < at == len(components) - 1:
+            continue
+        if component in (".", "..") or not _COMPONENT.fullmatch(component):
+            return "not a relative path of letters, digits and _ . @ + -"
+    return None
+
+
+def name_problem(name: str, final_dot: bool = False) -> str | None:
+    """What is wrong with name as the name of a file in an archive, or None. final_dot as for path_problem."""
+    directory, _, base = name.rpartition("/")
+    if len(directory) > MAX_DIRECTORY or len(base) > MAX_BASE:
+        return f"longer than {MAX_DIRECTORY} bytes of directory and {MAX_BASE} of last component"
+    if name in _RESERVED:
+        return "a reserved name"
+    return path_problem(name, final_dot)
+
+
+def member_name(name: str, number: int) -> str:
+    """The member of the outer archive that holds chunk number of the file name. 0 <= number <= MAX_NUMBER.
+
+    Refused for a number past that.
+    """
+    if number > MAX_NUMBER:
+        raise Refused(f"{name} has more than {MAX_NUMBER + 1} chunks", "use a larger --chunk-size")
+    return f"{name}.{number:03d}.enc"
+
+
+def parse_member(untrusted_member: str) -> tuple[str, int]:
+    """File and chunk number of a member; the file may be MANIFEST. Damaged for what no chunk is called."""
+    if untrusted_member in (HEADER, HEADER_MAC):
+        raise Damaged(f"a second {untrusted_member}: a file holds one archive")
+    match = _MEMBER.fullmatch(untrusted_member)
+    if not match:
+        raise Damaged(f"{untrusted_member}: not the name of a chunk")
+    name, number = match[1], int(match[2])
+    problem = None if name == MANIFEST else name_problem(name)
+    if problem:
+        raise Damaged(f"{untrusted_member}: {problem}")
+    return name, number
+
+
+def header_passphrase(passphrase: bytes) -> bytes:
+    """What backup-header.hmac is sealed with."""
+    return b"backup-header!" + passphrase
+
+
+def chunk_passphrase(passphrase: bytes, backup_id: str, name: str, number: int) -> bytes:
+    """What chunk number of the file name is sealed with: binds it to its backup, its file and its place."""
+    return f"{backup_id}!{name}.{number:03d}!".encode("ascii") + passphrase
+
+
+def member_bound(member: str, chunk_size: int | None, max_chunk: int = DEFAULT_CHUNK_SIZE) -> int:
+    """Bytes that a sealed member may have.
+
+    chunk_size: the authenticated header's, None where it has none (Qubes' own archives); max_chunk counts then.
+    """
+    largest = max_chunk if chunk_size is None else chunk_size
+    if member == f"{MANIFEST}.000.enc":
+        largest = MAX_MANIFEST
+    elif member == f"{METADATA}.000.enc" and chunk_size is not None:
+        largest = MAX_METADATA
+    return largest + OVERHEAD
+
+
+class FileOrder:
+    """In which order files may stand in an archive.
+
+    No name twice; METADATA only as the first; all files of a domain, which is what stands below one top directory,
+    together: GNU tar and Qubes stop reading a directory when another one comes between. legacy: version 3, where a
+    domain has a directory of its own further down (appvms/NAME).
+    """
+
+    def __init__(self, legacy: bool = False) -> None:
+        self._legacy = legacy
+        self._names: set[str] = set()
+        self._left: set[str] = set()
+        self._directory = ""
+
+    @property
+    def count(self) -> int:
+        """How many files there were."""
+        return len(self._names)
+
+    def problem(self, name: str) -> str | None:
+        """Takes name as the next file; what is wrong with it there, or None. Refused past MAX_FILES."""
+        if name in self._names:
+            return "comes twice"
+        if name == METADATA and self._names:
+            return "is not the first file"
+        if len(self._names) >= MAX_FILES:
+            raise Refused(f"more than {MAX_FILES} files in one archive")
+        directory = name.rpartition("/")[0]
+        if not self._legacy:
+            directory = directory.partition("/")[0]
+        if directory != self._directory:
+            if directory in self._left:
+                return f"comes back to the directory {directory} after another one"
+            if self._directory:
+                self._left.add(self._directory)
+            self._directory = directory
+        self._names.add(name)
+        return None
+
+
+class Order:
+    """Holds the chunks of an archive, as they come, against the order that the format gives.
+
+    chunk_size: the authenticated header's, or None (Qubes' own archives). manifest: the header says that one ends the
+    archive; without it METADATA must be there. legacy: version 3.
+    """
+
+    def __init__(
+        self, chunk_size: int | None, manifest: bool, warn: Callable[[str], None], legacy: bool = False
+    ) -> None:
+        self._chunk_size = chunk_size
+        self._manifest = manifest
+        self._warn = warn
+        self._suffix = "" if legacy else ".enc"
+        self._files = FileOrder(legacy)
+        self._due = 0
+        self._last = -1
+        self.name = ""
+        """The file that is being read; empty before the first."""
+
+    @property
+    def ended(self) -> bool:
+        """True where the current file is known to be whole: its last chunk was shorter than chunk-size."""
+        if self.name in (METADATA, MANIFEST):
+            return True
+        return self._chunk_size is not None and 0 <= self._last < self._chunk_size
+
+    @property
+    def manifest_seen(self) -> bool:
+        """True where the manifest came."""
+        return self.name == MANIFEST
+
+    def chunk(self, name: str, number: int, size: int) -> None:
+        """Takes a chunk of size bytes of data (the member's less OVERHEAD) as the next one.
+
+        Damaged where it cannot stand here; Refused past MAX_FILES. Warns of a file of Qubes' whose end cannot be told.
+        """
+        member = f"{name}.{number:03d}{self._suffix}"
+        if self.manifest_seen:
+            raise Damaged(f"{member} comes after the manifest")
+        if size < 0:
+            raise Damaged(f"{member} is too short for a sealed chunk")
+        if name != self.name:
+            self._end_file()
+            self._start_file(name, member)
+        elif self.ended:
+            raise Damaged(f"{member} comes after the last chunk of its file")
+        if number != self._due:
+            due = f"{name}.{self._due:03d}{self._suffix}"
+            raise Damaged(f"{member} comes where {due} is due: a chunk is missing, doubled or out of place")
+        if self._chunk_size is not None and size > self._chunk_size and name not in (METADATA, MANIFEST):
+            raise Damaged(f"{member} is longer than a chunk of {self._chunk_size} bytes")
+        self._due += 1
+        self._last = size
+
+    def finish(self) -> None:
+        """Takes the end of the archive. Damaged where a file, the metadata or the manifest is incomplete or missing."""
+        self._end_file()
+        if self._manifest and not self.manifest_seen:
+            raise Damaged("the manifest is missing: the archive is incomplete")
+        if not self._manifest and not self._files.count:
+            raise Damaged(f"{METADATA} is missing")
+
+    def _start_file(self, name: str, member: str) -> None:
+        if not self._manifest and not self._files.count and name != METADATA:
+            raise Damaged(f"{member} comes where {METADATA}.000{self._suffix} is due")
+        problem = None if name == MANIFEST else self._files.problem(name)
+        if problem:
+            raise Damaged(f"{member}: the file {problem}")
+        self.name, self._due, self._last = name, 0, -1
+
+    def _end_file(self) -> None:
+        """The current file gets no further chunk."""
+        if not self.name or self.ended:
+            return
+        if self._chunk_size is not None:
+            raise Damaged(f"{self.name} is incomplete: its chunk {self._due:03d} is missing")
+        if self._last == DEFAULT_CHUNK_SIZE:
+            self._warn(f"{self.name} ends with a full chunk: whether it is complete cannot be told from this archive")
