@@ -1,0 +1,255 @@
+"""backup-header: the text that says how an archive is made. parse(serialise(x)) == x.
+
+Source of the keys and of what is accepted: the qb-format(5) page, "Outer archive". The text in the archive is
+untrusted; what counts is the same text out of the opened backup-header.hmac.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+
+from qbtools.errors import Damaged, Refused
+
+MAX_SIZE = 3968
+"""Bytes of the text: sealed it must fit the 4,096 bytes that Qubes reads of backup-header.hmac."""
+
+MAX_MEMBER = 4096
+"""Bytes of the members backup-header and backup-header.hmac."""
+
+COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd", "none")
+"""What can be written, in the words of --compression."""
+
+# Never run a program that an archive names: only what stands here, each with the name it goes under in qbtools.
+_FILTERS = {
+    "gzip": "gzip",
+    "pigz": "gzip",
+    "bzip2": "bzip2",
+    "pbzip2": "bzip2",
+    "xz": "xz",
+    "zstd": "zstd",
+    "zstdmt": "zstd",
+    "lzma": "lzma",
+}
+_TRUE = ("1", "true", "yes")
+_FALSE = ("0", "false", "no")
+_OLD_HMACS = ("sha1", "sha256", "sha384", "sha512")
+_CIPHER = "aes-256-cbc"
+_KEYS = (
+    "version",
+    "encrypted",
+    "compressed",
+    "compression-filter",
+    "hmac-algorithm",
+    "crypto-algorithm",
+    "backup-id",
+    "chunk-size",
+    "manifest",
+)
+_WORD = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class BackupHeader:
+    """What a backup-header says; every value is checked.
+
+    version: 4 or 3. encrypted: always true in version 4. compressed: whether compression counts. compression: gzip,
+    bzip2, xz, zstd or lzma. hmac_algorithm: scrypt in version 4, else sha1, sha256, sha384 or sha512.
+    crypto_algorithm: aes-256-cbc or None. backup_id: empty in version 3. chunk_size: bytes, or None where Qubes wrote
+    it. manifest: one ends the archive.
+    """
+
+    version: int
+    encrypted: bool
+    compressed: bool
+    compression: str
+    hmac_algorithm: str
+    crypto_algorithm: str | None
+    backup_id: str
+    chunk_size: int | None
+    manifest: bool
+
+    @property
+    def program(self) -> str | None:
+        """What the files are compressed with: gzip, bzip2, xz, zstd or lzma (xz's old format); None for nothing."""
+        return self.compression if self.compressed else None
+
+    @property
+    def method(self) -> str:
+        """The same as a word for users and scripts: `none` for nothing."""
+        return self.program or "none"
+
+
+def new_header(backup_id: str, compression: str, chunk_size: int, manifest: bool = True) -> BackupHeader:
+    """The header that qbtools writes. compression: one of COMPRESSIONS. Refused for an ID that no header can hold."""
+    problem = backup_id_problem(backup_id)
+    if problem:
+        raise Refused(f"the backup ID {backup_id}: {problem}")
+    return BackupHeader(
+        version=4,
+        encrypted=True,
+        compressed=compression != "none",
+        compression="gzip" if compression == "none" else compression,
+        hmac_algorithm="scrypt",
+        crypto_algorithm=None,
+        backup_id=backup_id,
+        chunk_size=chunk_size,
+        manifest=manifest,
+    )
+
+
+def new_backup_id(now: float, randomness: bytes) -> str:
+    """An ID: the time now (seconds since the epoch) in UTC, and 8 random bytes in hexadecimal."""
+    return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}-{randomness.hex()}"
+
+
+def backup_id_problem(backup_id: str) -> str | None:
+    """What is wrong with a backup ID, or None."""
+    if not _WORD.fullmatch(backup_id) or backup_id.startswith("-"):
+        return "not made of letters, digits and -, or begins with -"
+    return None
+
+
+def serialise(header: BackupHeader) -> bytes:
+    """The text of a header of version 4. Refused where it is longer than MAX_SIZE."""
+    lines = {
+        "version": "4",
+        "encrypted": str(header.encrypted),
+        "compressed": str(header.compressed),
+        "compression-filter": header.compression,  # Qubes checks it even where nothing is compressed
+        "hmac-algorithm": header.hmac_algorithm,
+        "backup-id": header.backup_id,
+    }
+    if header.chunk_size is not None:
+        lines["chunk-size"] = str(header.chunk_size)
+    if header.manifest:
+        lines["manifest"] = "True"
+    data = "".join(f"{key}={value}\n" for key, value in lines.items()).encode("ascii")
+    if len(data) > MAX_SIZE:
+        raise Refused("the backup ID is too long")
+    return data
+
+
+def parse(data: bytes) -> BackupHeader:
+    """The header that data says. Damaged for everything that does not keep to the format.
+
+    Where data comes out of an opened backup-header.hmac it is trusted to be what was sealed, and checked all the same.
+    """
+    values = _values(data)
+    version = values.get("version")
+    if version is None:
+        raise Damaged("backup-header: no version: an archive of version 2 or older, which is not read")
+    if version not in ("4", "3"):
+        raise Damaged(f"backup-header: unknown version {version}", "a newer qbtools may know it")
+    return _Fields(values).header(int(version))
+
+
+def _values(data: bytes) -> dict[str, str]:
+    """The known keys with their values, which are not checked yet."""
+    if len(data) > MAX_SIZE:
+        raise Damaged(f"backup-header: longer than {MAX_SIZE} bytes")
+    try:
+        text = data.decode("ascii")
+    except UnicodeDecodeError:
+        raise Damaged("backup-header: not ASCII") from None
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+        complete = len(lines)
+    else:
+        complete = len(lines) - 1
+    values: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if number <= complete:
+            line = line.removesuffix("\r")
+        key, equals, value = line.partition("=")
+        printable = all("!" <= letter <= "~" for letter in line)
+        if not equals or "=" in value or not printable or not _WORD.fullmatch(key):
+            raise Damaged(f"backup-header: line {number} is not key=value")
+        if key not in _KEYS:
+            continue
+        if key in values:
+            raise Damaged(f"backup-header: {key} stands there twice")
+        if not _WORD.fullmatch(value):
+            raise Damaged(f"backup-header: {key} has a malformed value: {value}")
+        values[key] = value
+    return values
+
+
+class _Fields:
+    """The values of the known keys, each checked when it is asked for."""
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self._values = values
+
+    def header(self, version: int) -> BackupHeader:
+        encrypted = self._flag("encrypted")
+        if version == 4 and not encrypted:
+            raise Damaged("backup-header: says that an archive of version 4 is not encrypted")
+        compressed = self._flag("compressed")
+        hmac_algorithm = self._required("hmac-algorithm").lower()
+        if hmac_algorithm not in (("scrypt",) if version == 4 else _OLD_HMACS):
+            raise self._unusable("hmac-algorithm")
+        chunk_size = self._chunk_size()
+        manifest = self._flag("manifest", default=False)
+        return BackupHeader(
+            version=version,
+            encrypted=encrypted,
+            compressed=compressed,
+            compression=self._compression(compressed),
+            hmac_algorithm=hmac_algorithm,
+            crypto_algorithm=self._crypto_algorithm(version == 3 and encrypted),
+            backup_id=self._backup_id(version),
+            # Version 3 knows neither key.
+            chunk_size=chunk_size if version == 4 else None,
+            manifest=manifest and version == 4,
+        )
+
+    def _required(self, key: str) -> str:
+        value = self._values.get(key)
+        if value is None:
+            raise Damaged(f"backup-header: {key} is missing")
+        return value
+
+    def _unusable(self, key: str) -> Damaged:
+        return Damaged(f"backup-header: {key} has an unknown value: {self._values[key]}")
+
+    def _flag(self, key: str, default: bool | None = None) -> bool:
+        if default is not None and key not in self._values:
+            return default
+        value = self._required(key).lower()
+        if value not in _TRUE + _FALSE:
+            raise self._unusable(key)
+        return value in _TRUE
+
+    def _compression(self, compressed: bool) -> str:
+        if not compressed and "compression-filter" not in self._values:
+            return "gzip"
+        value = _FILTERS.get(self._required("compression-filter"))
+        if value is None:
+            raise self._unusable("compression-filter")
+        return value
+
+    def _crypto_algorithm(self, needed: bool) -> str | None:
+        if not needed and "crypto-algorithm" not in self._values:
+            return None
+        if self._required("crypto-algorithm").lower() != _CIPHER:
+            raise self._unusable("crypto-algorithm")
+        return _CIPHER
+
+    def _backup_id(self, version: int) -> str:
+        if version == 3:
+            return ""
+        value = self._required("backup-id")
+        if backup_id_problem(value):
+            raise self._unusable("backup-id")
+        return value
+
+    def _chunk_size(self) -> int | None:
+        value = self._values.get("chunk-size")
+        if value is None:
+            return None
+        if not re.fullmatch(r"[1-9][0-9]{0,17}", value, re.ASCII):
+            raise self._unusable("chunk-size")
+        return int(value)
