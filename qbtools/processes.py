@@ -94,7 +94,10 @@ class Command:
         return self._ending(code)
 
     def abort(self) -> None:
-        """Kills all of CMD: SIGTERM, after GRACE seconds SIGKILL; only then its stdin is closed."""
+        """Kills all of CMD: SIGTERM, after GRACE seconds SIGKILL; only then its stdin is closed.
+
+        May be called while another thread reads from `.pipe`: that stays open, and meets EOF.
+        """
         self._signal(signal.SIGTERM)
         until = time.monotonic() + GRACE
         while time.monotonic() < until:
@@ -103,7 +106,8 @@ class Command:
             time.sleep(0.02)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        self._close("pipe", "_life", "_report")
+        if self._life >= 0:
+            self._close("pipe", "_life")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

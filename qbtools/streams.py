@@ -153,6 +153,15 @@ class Reader:
                 raise Truncated(f"{self.name} ends too early")
         return self._take(size)
 
+    def read_up_to(self, size: int) -> bytes:
+        """size bytes, or all up to EOF where that comes first. For sizes that fit memory."""
+        parts: list[bytes] = []
+        left = size
+        while left and (part := self.read_some(left)):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts)
+
     def read_into(self, view: memoryview) -> int:
         """Fills view; returns how many bytes came, fewer than its length only at EOF."""
         held = self._take(len(view)) if self._held else b""

@@ -17,7 +17,7 @@ PASSPHRASE = """\
   --passphrase-command CMD  Take what CMD prints as the passphrase."""
 
 JOBS = """\
-  -j N --jobs N         Work on N chunks at a time [default: the CPUs, at most 4]."""
+  -j N --jobs N         Work on N chunks at a time (default: the CPUs, at most 4)."""
 
 LOGN = """\
   --logn N              Key derivation takes 2^N blocks of 1 KiB, 10 to 22

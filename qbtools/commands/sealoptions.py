@@ -1,0 +1,70 @@
+"""What the options of the sealing programs mean, each in one place: qb-seal, qb-header and qb-manifest."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
+
+if TYPE_CHECKING:
+    from qbtools.formats.container import Parameters
+    from qbtools.formats.header import BackupHeader
+
+MAX_JOBS = 256
+
+_COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd", "none")
+
+
+def parameters(call: Invocation) -> Parameters:
+    """--logn, as the parameters of every container."""
+    from qbtools.formats.container import Parameters
+
+    return Parameters(call.number("--logn", 10, 22))
+
+
+def chunk_size(call: Invocation) -> int:
+    """--chunk-size, in bytes. The bound is what a sealed chunk may take in memory."""
+    return call.size("--chunk-size", 1, 1 << 34)
+
+
+def backup_id(call: Invocation) -> str | None:
+    """--backup-id, checked; None where it is not given."""
+    text = call.options["--backup-id"]
+    if text is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}", text):
+        raise UsageError("--backup-id: letters, digits and -, the first no -")
+    return None if text is None else str(text)
+
+
+def backup_header(call: Invocation, backup_id: str, manifest: bool = True) -> BackupHeader:
+    """The backup header that --compression and --chunk-size ask for."""
+    from qbtools.formats.header import BackupHeader
+
+    compression = call.options["--compression"]
+    if compression not in _COMPRESSIONS:
+        raise UsageError(f"--compression: must be one of {', '.join(_COMPRESSIONS)}")
+    return BackupHeader(
+        version=4,
+        encrypted=True,
+        compressed=compression != "none",
+        compression="gzip" if compression == "none" else compression,
+        hmac_algorithm="scrypt",
+        crypto_algorithm=None,
+        backup_id=backup_id,
+        chunk_size=chunk_size(call),
+        manifest=manifest,
+    )
+
+
+def machine_memory() -> int:
+    """Half of the machine's memory, in bytes: what all jobs together may take."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def jobs(call: Invocation, each: int, budget: int) -> int:
+    """--jobs, or as many as there are CPUs for this process, at most 4, and memory for each job in budget (bytes)."""
+    if call.options["--jobs"] is not None:
+        return call.number("--jobs", 1, MAX_JOBS)
+    return max(1, min(len(os.sched_getaffinity(0)), 4, budget // each - 1))
