@@ -1,0 +1,103 @@
+"""One tar header, 512 bytes: what the inner archive and the outer archive are made of.
+
+    offset length
+         0    100  name
+       100      8  mode, uid, gid: 8 each
+       124     12  size
+       136     12  mtime
+       148      8  checksum: the sum of all bytes of the header, these eight taken as spaces
+       156      1  typeflag
+       157    100  link name
+       257      8  "ustar\\0" "00"; GNU tar's own format has "ustar  \\0", and no prefix
+       265     80  user name, group name (32 each), device numbers (8 each)
+       345    155  prefix: the directory, where the name is longer than 100 bytes
+
+Numbers are octal digits, ended by NUL or space; where those do not reach, GNU tar sets the first bit and writes binary.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qbtools.errors import Damaged
+
+BLOCK = 512
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+
+MAX_OCTAL_SIZE = 8**11 - 1
+"""Largest size that octal digits hold; above it a pax record tells the size."""
+
+MAX_NUMBER = (1 << 63) - 1
+"""Largest number that is read."""
+
+_MODE = b"0000600\0"
+_NONE = b"0000000\0"  # uid, gid, device numbers
+_MAGIC = b"ustar\00000"
+_SPACES = 8 * 0x20
+
+
+class Header(NamedTuple):
+    """What a header says. Nothing of it but the checksum has been checked."""
+
+    untrusted_name: bytes
+    untrusted_size: int
+    typeflag: bytes
+    block: bytes
+
+
+def padding(size: int) -> int:
+    """Bytes between the end of size bytes and the next block."""
+    return -size % BLOCK
+
+
+def build(name: str, size: int, typeflag: bytes = b"0", mtime: int = 0) -> bytes:
+    """A ustar header with mode 0600, owner 0 and no user name.
+
+    name: ASCII; beyond 100 bytes its directory must fit in 155 and its last component in 100 (ValueError else).
+    size: bytes of the body; written as 0 where it is above MAX_OCTAL_SIZE, the caller having told it in a pax record.
+    mtime: seconds since 1970.
+    """
+    base, prefix = name.encode("ascii"), b""
+    if len(base) > 100:
+        prefix, _, base = base.rpartition(b"/")
+    if not 0 < len(base) <= 100 or len(prefix) > 155:
+        raise ValueError(f"the name does not fit in a tar header: {name}")
+    head = base.ljust(100, b"\0") + _MODE + _NONE + _NONE
+    head += b"%011o\0%011o\0" % (size if size <= MAX_OCTAL_SIZE else 0, mtime)
+    tail = typeflag + bytes(100) + _MAGIC + bytes(64) + _NONE + _NONE
+    tail += prefix.ljust(167, b"\0")
+    return head + b"%06o\0 " % (sum(head) + _SPACES + sum(tail)) + tail
+
+
+def parse(block: bytes) -> Header:
+    """Reads one header, of ustar, of GNU tar's own format, or of the time before both. Damaged where it is none."""
+    untrusted_sum = number(block[148:156])
+    if untrusted_sum != sum(block) - sum(block[148:156]) + _SPACES:
+        raise Damaged("a tar header has a wrong checksum")
+    magic = block[257:265]
+    if magic not in (_MAGIC, b"ustar  \0", bytes(8)):
+        raise Damaged("a tar header is of an unknown kind")
+    name = _text(block[:100])
+    if magic == _MAGIC and block[345]:
+        name = _text(block[345:500]) + b"/" + name
+    return Header(name, number(block[124:136]), block[156:157], block)
+
+
+def number(field: bytes) -> int:
+    """A number of a header, 0 … MAX_NUMBER. Damaged where it is malformed or another."""
+    if field[0] == 0x80:
+        value = int.from_bytes(field[1:], "big")
+        if value <= MAX_NUMBER:
+            return value
+        raise Damaged("a number in a tar header is too large")
+    digits = field.rstrip(b" \0").lstrip(b" ")
+    try:
+        if digits.isdigit():
+            return int(digits, 8)
+    except ValueError:
+        pass
+    raise Damaged("a number in a tar header is malformed")
+
+
+def _text(field: bytes) -> bytes:
+    return field.partition(b"\0")[0]
