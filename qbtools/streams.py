@@ -12,6 +12,7 @@ import fcntl
 import io
 import os
 import select
+import stat
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -267,8 +268,13 @@ class Reader:
         return count
 
     def skip(self, size: int) -> None:
-        """Reads exactly size bytes and forgets them. Truncated where the input ends before."""
+        """Passes over exactly size bytes: by seeking in a regular file, else by reading.
+
+        Truncated where the input ends before.
+        """
         left = size - len(self._take(size)) if self._held else size
+        if left >= self._block and self._seek(left):
+            return
         buffer = memoryview(bytearray(min(left, BLOCK)))
         while left:
             count = self._readinto(buffer[: min(left, BLOCK)])
@@ -276,6 +282,21 @@ class Reader:
                 raise Truncated(f"{self.name} ends too early")
             self.position += count
             left -= count
+
+    def _seek(self, size: int) -> bool:
+        """Moves a regular file's offset over size bytes that are there; False where they cannot be seen to be."""
+        if self.fd < 0:
+            return False
+        try:
+            status = os.fstat(self.fd)
+            # A seek past the end succeeds; reading tells.
+            if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) + size > status.st_size:
+                return False
+            os.lseek(self.fd, size, os.SEEK_CUR)
+        except OSError as error:
+            raise Failed(f"cannot seek in {self.name}: {os.strerror(error.errno or 0)}") from error
+        self.position += size
+        return True
 
     def read_zeros_to_eof(self) -> int:
         """Reads to EOF; returns how many bytes came, -1 where one of them was not zero."""
