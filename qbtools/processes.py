@@ -23,7 +23,8 @@ GRACE = 5.0
 
 _SIGPIPE = 128 + signal.SIGPIPE
 
-_REPORT = """trap 'printf "%s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT\n"""
+# On SIGTERM bash would be gone before the stages that clean up; with a trap it waits for them.
+_REPORT = """trap 'printf "%s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT; trap 'exit 143' TERM\n"""
 
 # Stands between us and a CMD that reads. It holds the write end of CMD's stdin too, so that our own death (SIGKILL
 # included) never shows as an EOF there: the life pipe ends without the word "end", and all of CMD is killed first.
@@ -32,7 +33,7 @@ life=$2 hold=$3
 bash -o pipefail -c "$1" <&0 {life}<&- {hold}>&- &
 pid=$!
 trap : TERM
-exec </dev/null
+exec </dev/null 2>/dev/null
 word=
 read -r -u "$life" word
 if [ "$word" = end ]; then
@@ -98,16 +99,20 @@ class Command:
 
         May be called while another thread reads from `.pipe`: that stays open, and meets EOF.
         """
-        self._signal(signal.SIGTERM)
-        until = time.monotonic() + GRACE
+        guarded = self._life >= 0
+        if guarded:
+            self._close("_life")  # the guard does with CMD as it would if we died
+        else:
+            self._signal(signal.SIGTERM)
+        until = time.monotonic() + GRACE + guarded
         while time.monotonic() < until:
             if os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
                 break
             time.sleep(0.02)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        if self._life >= 0:
-            self._close("pipe", "_life")
+        if guarded:
+            self._close("pipe")
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
