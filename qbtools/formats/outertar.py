@@ -1,15 +1,7 @@
 """The outer archive: plain tar members, written and read strictly.
 
-    offset length   of a 512-byte ustar header (IEEE Std 1003.1, pax, "ustar Interchange Format")
-    0      100      name              156    1     typeflag
-    100    8        mode              157    100   link name
-    108    8, 8     uid, gid          257    6, 2  "ustar" NUL, "00"
-    124    12       size              265    32,32 user, group
-    136    12       mtime             329    8, 8  device
-    148    8        checksum          345    155   prefix
-
-After it the body, NUL-padded to 512. What is written is always typeflag 0 and fits ustar. Read are also the
-magic of GNU tar and pax local headers (typeflag x), of which only path and size count.
+A member is a header (ustar.py), its body, and NULs up to 512. What is written is always a regular file (typeflag 0)
+that fits ustar. What is read may also have a pax local header (typeflag x), of which only path and size count.
 """
 
 from __future__ import annotations
@@ -19,11 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused, Truncated
+from qbtools.formats import ustar
 from qbtools.formats.chunks import path_problem
+from qbtools.formats.ustar import BLOCK, END_OF_ARCHIVE
 from qbtools.streams import Reader, Writer
 
-BLOCK = 512
-MAX_BODY = (1 << 33) - 1
+MAX_BODY = ustar.MAX_OCTAL_SIZE
 """Bytes of the largest body that ustar can say."""
 
 MAX_PAX = 1 << 16
@@ -32,10 +25,7 @@ MAX_PAX = 1 << 16
 MAX_NAME = 256
 """Bytes of a member's name: what ustar can hold."""
 
-_NAME = 100
-_PREFIX = 155
 _ZERO_BLOCK = bytes(BLOCK)
-_MAGICS = (b"ustar\x0000", b"ustar  \x00")
 _KINDS = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -45,35 +35,30 @@ _KINDS = {
     b"6": "a fifo",
     b"g": "a pax global header",
 }
+_PAX_LENGTH = re.compile(rb"([1-9][0-9]{0,5}) ")
 
 
 def header(name: str, size: int, mtime: int) -> bytes:
-    """The ustar header of a member: BLOCK bytes.
+    """The header of a member: 512 bytes.
 
-    name: ASCII; one of more than 100 bytes goes with its directory (at most 155) into prefix. size: bytes of the
-    body; Refused past MAX_BODY. mtime: seconds since the epoch.
+    name: ASCII; one of more than 100 bytes goes with its directory into ustar's prefix. size: bytes of the body.
+    mtime: seconds since 1970. Refused for a name or a size that ustar cannot hold.
     """
-    prefix, base = ("", name) if len(name) <= _NAME else name.rpartition("/")[::2]
-    if len(base) > _NAME or len(prefix) > _PREFIX or not base:
-        raise Refused(f"{name}: the name is too long for the archive")
     if size > MAX_BODY:
         raise Refused(f"{name}: more than {MAX_BODY} bytes in one member", "use a smaller --chunk-size")
-    number = f"{size:011o}\0{max(mtime, 0):011o}\0".encode("ascii")
-    owner = b"0000600\x00" + b"0000000\x00" * 2
-    head = base.encode("ascii").ljust(_NAME, b"\0") + owner + number
-    tail = b"0" + bytes(100) + b"ustar\x0000" + bytes(64) + b"0000000\x00" * 2
-    tail += prefix.encode("ascii").ljust(_PREFIX, b"\0") + bytes(12)
-    checksum = sum(head) + 8 * 0x20 + sum(tail)
-    return head + f"{checksum:06o}\0 ".encode("ascii") + tail
+    try:
+        return ustar.build(name, size, mtime=mtime)
+    except ValueError as error:
+        raise Refused(str(error)) from None
 
 
 def padding(size: int) -> bytes:
     """The NULs that follow a body of size bytes."""
-    return bytes(-size % BLOCK)
+    return bytes(ustar.padding(size))
 
 
 class MemberWriter:
-    """Writes members with one mtime (seconds since the epoch: when the backup began)."""
+    """Writes members with one mtime (seconds since 1970: when the backup began)."""
 
     def __init__(self, writer: Writer, mtime: int) -> None:
         self._writer = writer
@@ -97,7 +82,7 @@ class MemberWriter:
 
     def end_of_archive(self) -> None:
         """Writes the two zero blocks that end an archive."""
-        self._writer.write(_ZERO_BLOCK * 2)
+        self._writer.write(END_OF_ARCHIVE)
 
 
 @dataclass(frozen=True)
@@ -114,7 +99,8 @@ class MemberReader:
     """Reads the members of an outer archive one after the other.
 
     Whatever is no regular member with a harmless name, or larger than `bound` allows, is Damaged before anything of
-    its body is read. Reading takes no memory that grows with the archive.
+    its body is read. A body is read through the methods here or from the Reader itself: what counts is how far the
+    Reader is. Takes no memory that grows with the archive.
     """
 
     def __init__(self, reader: Reader, bound: Callable[[str], int]) -> None:
@@ -122,11 +108,14 @@ class MemberReader:
         self.bound = bound
         """Gives the bytes that a member of an (untrusted) name may have. The caller changes it as it learns more."""
 
-        self.remaining = 0
-        """Bytes of the current body that were not read yet."""
-
         self._name = ""
+        self._end = reader.position
         self._padding = 0
+
+    @property
+    def remaining(self) -> int:
+        """Bytes of the current body that were not read yet."""
+        return self._end - self.reader.position if self._name else 0
 
     def next(self) -> Member | None:
         """The next member, or None at the end of the input. What is left of the current one is skipped.
@@ -134,62 +123,67 @@ class MemberReader:
         Zero blocks between members are passed over. Truncated where the input ends inside a member or its header,
         Damaged for everything that is no plain member.
         """
-        self.finish()
+        self.skip_body()
         block = self._header_block()
+        if block is None:
+            return None
         pax: dict[str, bytes] = {}
-        if block is not None and block[156:157] == b"x":
-            pax = self._pax(_size(block, _name(block)))
-            if self.reader.at_eof():
-                raise Truncated("the archive ends after a pax header")
-            block = self._block()
-            if block == _ZERO_BLOCK or block[156:157] == b"x":
+        found = ustar.parse(block)
+        if found.typeflag == b"x":
+            pax = self._pax(found.untrusted_size)
+            found = ustar.parse(self._block())
+            if found.typeflag == b"x":
                 raise Damaged("a pax header without its member")
-        return None if block is None else self._member(block, pax)
+        return self._member(found, pax)
 
     def read_into(self, view: memoryview) -> None:
         """Fills view out of the body; its length is at most `remaining`. Truncated where the input ends before."""
-        count = self.reader.read_into(view)
-        self.remaining -= count
-        if count < len(view):
+        if self.reader.read_into(view) < len(view):
             raise self._truncated()
 
     def read_all(self) -> bytes:
-        """What is left of the body, padding included in the reading. For small members: the bytes are copied."""
+        """What is left of the body, and its padding. For small members: the bytes are copied."""
         data = bytearray(self.remaining)
         self.read_into(memoryview(data))
-        self.finish()
+        self.skip_body()
         return bytes(data)
 
     def skip_body(self) -> None:
-        """Passes over what is left of the body (by seeking where the input can) and over its padding."""
-        self.finish()
+        """Passes over what is left of the body (by seeking where the input can); reads its padding.
 
-    def finish(self) -> None:
-        """Ends the current member: skips what is left of it, reads its padding. Damaged where that is not zeros."""
+        Truncated where the input ends before, Damaged where the padding is not zeros.
+        """
+        if not self._name:
+            return
         try:
             self.reader.skip(self.remaining)
-            self.remaining = 0
             rest = self.reader.read_exact(self._padding)
         except Truncated:
             raise self._truncated() from None
-        self._padding = 0
         if rest.count(0) != len(rest):
             raise Damaged(f"{self._name} is padded with something else than zeros")
+        self._name = ""
 
     def read_end(self) -> None:
-        """Reads to the end of the input, which must be zeros. Damaged otherwise."""
-        self.finish()
+        """Reads to the end of the input. Damaged where something else than zeros follows the current member."""
+        self.skip_body()
         if self.reader.read_zeros_to_eof() < 0:
             raise Damaged("something follows the end of the archive")
 
+    def _begin(self, name: str, size: int) -> None:
+        """A body of size bytes begins here."""
+        self._name = name
+        self._end = self.reader.position + size
+        self._padding = ustar.padding(size)
+
     def _truncated(self) -> Truncated:
-        return Truncated(f"the archive ends inside {self._name}")
+        return Truncated(f"the archive ends in the middle of {self._name}")
 
     def _block(self) -> bytes:
         try:
             return self.reader.read_exact(BLOCK)
         except Truncated:
-            raise Truncated("the archive ends inside the header of a member") from None
+            raise Truncated("the archive ends in the middle of a tar header") from None
 
     def _header_block(self) -> bytes | None:
         """The next block that is not zero; None at the end of the input."""
@@ -203,59 +197,29 @@ class MemberReader:
         """The records path and size of a pax local header."""
         if size > MAX_PAX:
             raise Damaged(f"a pax header of {size} bytes is too long")
-        self._name = "a pax header"
-        self.remaining = size
-        self._padding = -size % BLOCK
+        self._begin("a pax header", size)
         return _pax_records(self.read_all())
 
-    def _member(self, block: bytes, pax: dict[str, bytes]) -> Member:
-        untrusted_name = _name(block)
-        if "path" in pax:
-            untrusted_name = _text(pax["path"])
-        if len(untrusted_name) > MAX_NAME:
-            raise Damaged(f"{untrusted_name[:64]}...: the name is too long")
-        if block[156:157] not in (b"0", b"\0"):
-            kind = _KINDS.get(block[156:157], f"of type {_text(block[156:157])}")
+    def _member(self, found: ustar.Header, pax: dict[str, bytes]) -> Member:
+        untrusted_path = pax.get("path", found.untrusted_name)
+        untrusted_name = untrusted_path[:MAX_NAME].decode("ascii", "backslashreplace")
+        if len(untrusted_path) > MAX_NAME:
+            raise Damaged(f"{untrusted_name}: the name is too long")
+        if found.typeflag not in (b"0", b"\0"):
+            kind = _KINDS.get(found.typeflag, "of an unknown type")
             raise Damaged(f"{untrusted_name} is {kind}, not a regular file")
         problem = path_problem(untrusted_name)
         if problem:
             raise Damaged(f"{untrusted_name}: {problem}")
-        size = _size(block, untrusted_name)
+        size = found.untrusted_size
         if "size" in pax:
             if not re.fullmatch(rb"[0-9]{1,19}", pax["size"]):
                 raise Damaged(f"{untrusted_name}: malformed size in its pax header")
             size = int(pax["size"])
         if size > self.bound(untrusted_name):
             raise Damaged(f"{untrusted_name} is too long: {size} bytes")
-        self._name, self.remaining, self._padding = untrusted_name, size, -size % BLOCK
+        self._begin(untrusted_name, size)
         return Member(untrusted_name, size)
-
-
-def _text(field: bytes) -> str:
-    return field.decode("ascii", "backslashreplace")
-
-
-def _name(block: bytes) -> str:
-    """The name in a header block, whose checksum and magic are checked here."""
-    magic = block[257:265]
-    if magic not in _MAGICS or _octal(block[148:156]) != sum(block[:148]) + 8 * 0x20 + sum(block[156:]):
-        raise Damaged("not a tar header where a member should begin")
-    name = block[:_NAME].split(b"\0")[0]
-    prefix = block[345 : 345 + _PREFIX].split(b"\0")[0] if magic == _MAGICS[0] else b""
-    return _text(prefix + b"/" + name if prefix else name)
-
-
-def _octal(field: bytes) -> int | None:
-    """An octal number that NUL or space ends, spaces before it allowed; None for anything else."""
-    match = re.fullmatch(rb" *([0-7]+)[\0 ]*", field)
-    return int(match[1], 8) if match else None
-
-
-def _size(block: bytes, untrusted_name: str) -> int:
-    size = _octal(block[124:136])
-    if size is None:
-        raise Damaged(f"{untrusted_name}: malformed size")
-    return size
 
 
 def _pax_records(data: bytes) -> dict[str, bytes]:
@@ -263,11 +227,11 @@ def _pax_records(data: bytes) -> dict[str, bytes]:
     records: dict[str, bytes] = {}
     at = 0
     while at < len(data):
-        match = re.compile(rb"([1-9][0-9]{0,5}) ").match(data, at)
+        match = _PAX_LENGTH.match(data, at)
         end = at + int(match[1]) if match else at
         record = data[match.end() : end] if match else b""
         key, equals, value = record.partition(b"=")
-        if not match or end > len(data) or not equals or not value.endswith(b"\n"):
+        if not equals or end > len(data) or not value.endswith(b"\n"):
             raise Damaged("a malformed pax header")
         if key in (b"path", b"size"):
             records[key.decode("ascii")] = value[:-1]
