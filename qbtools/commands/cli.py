@@ -17,6 +17,8 @@ from qbtools.streams import Reader, Writer, stdin_reader, stdout_writer
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 
+# For what we start where the caller has no PATH: sudo and service managers may leave it empty.
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -101,6 +103,9 @@ def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequen
     """Parses argv with doc, calls main, and ends the process with the status that the contract gives."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
+        _occupy_descriptors()
+        if not os.environ.get("PATH"):
+            os.environ["PATH"] = _PATH
         for number in _ENDING_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _terminate)
@@ -109,6 +114,18 @@ def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequen
     except BaseException as error:  # every way out of a program is decided here
         status = _report(program, error)
     _leave(status)
+
+
+def _occupy_descriptors() -> None:
+    """Opens what is closed of 0, 1 and 2, else the next file opened, a volume perhaps, would be standard output.
+
+    The wrong way round, so that whoever uses one of them still fails.
+    """
+    for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
