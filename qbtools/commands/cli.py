@@ -191,9 +191,25 @@ def _parse(program: str, doc: str, arguments: list[str]) -> dict[str, Any]:
     if "--version" in wanted:
         _answer(f"{program} {__version__}")
     try:
-        return dict(docopt.docopt(doc, arguments, help=False))
+        options = docopt.docopt(doc, _without_dashes(arguments), help=False)
     except docopt.DocoptExit:
         raise UsageError("the arguments do not fit together", hint) from None
+    return {name: _unmarked(value) for name, value in options.items()}
+
+
+def _without_dashes(arguments: list[str]) -> list[str]:
+    """arguments without `--`, what follows it marked with a NUL: docopt would hand on the `--` and match it."""
+    if "--" not in arguments:
+        return arguments
+    at = arguments.index("--")
+    return arguments[:at] + ["\0" + word for word in arguments[at + 1 :]]
+
+
+def _unmarked(value: Any) -> Any:
+    """A value of docopt's without that mark; no argument of a process can hold a NUL."""
+    if isinstance(value, list):
+        return [_unmarked(one) for one in value]
+    return value.removeprefix("\0") if isinstance(value, str) else value
 
 
 def _check_spelling(known: dict[str | None, int], arguments: list[str], hint: str) -> set[str]:
