@@ -8,9 +8,13 @@ rightmost stage that failed, while the leftmost is the cause (its neighbours onl
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import select
 import signal
 import subprocess
+import sys
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,6 +97,15 @@ class Command:
         self._close("pipe", "_life")
         code = self._process.wait()
         return self._ending(code)
+
+    def drained(self) -> bool:
+        """For a CMD that reads: waits until all that was written has been read; False where nobody reads any more."""
+        poller = select.poll()
+        poller.register(self.pipe, 0)  # POLLERR alone: the read end is closed
+        while int.from_bytes(fcntl.ioctl(self.pipe, termios.FIONREAD, bytes(4)), sys.byteorder):
+            if poller.poll(5):
+                return False
+        return True
 
     def abort(self) -> None:
         """Kills all of CMD: SIGTERM, after GRACE seconds SIGKILL; only then its stdin is closed.

@@ -61,6 +61,13 @@ def widen_pipe(fd: int, size: int = BLOCK) -> None:
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
 
 
+def write_fd(fd: int, data: Buffer) -> None:
+    """Writes all of data to a descriptor. OSError as write(2) gives it."""
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(fd, view) :]
+
+
 class Writer:
     """Complete writes to an unbuffered binary file. `position` counts the bytes that were written."""
 

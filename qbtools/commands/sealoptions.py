@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
+
+if TYPE_CHECKING:
+    from qbtools.formats.container import Parameters
+    from qbtools.formats.header import BackupHeader
+
+MAX_JOBS = 256
 
 if TYPE_CHECKING:
     from qbtools.formats.container import Parameters
@@ -32,30 +37,23 @@ def chunk_size(call: Invocation) -> int:
 
 def backup_id(call: Invocation) -> str | None:
     """--backup-id, checked; None where it is not given."""
+    from qbtools.formats import header
+
     text = call.options["--backup-id"]
-    if text is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]{0,127}", text):
-        raise UsageError("--backup-id: letters, digits and -, the first no -")
+    problem = header.backup_id_problem(text) if text is not None else None
+    if problem:
+        raise UsageError(f"--backup-id: {problem}")
     return None if text is None else str(text)
 
 
 def backup_header(call: Invocation, backup_id: str, manifest: bool = True) -> BackupHeader:
     """The backup header that --compression and --chunk-size ask for."""
-    from qbtools.formats.header import BackupHeader
+    from qbtools.formats import header
 
     compression = call.options["--compression"]
-    if compression not in _COMPRESSIONS:
-        raise UsageError(f"--compression: must be one of {', '.join(_COMPRESSIONS)}")
-    return BackupHeader(
-        version=4,
-        encrypted=True,
-        compressed=compression != "none",
-        compression="gzip" if compression == "none" else compression,
-        hmac_algorithm="scrypt",
-        crypto_algorithm=None,
-        backup_id=backup_id,
-        chunk_size=chunk_size(call),
-        manifest=manifest,
-    )
+    if compression not in header.COMPRESSIONS:
+        raise UsageError(f"--compression: must be one of {', '.join(header.COMPRESSIONS)}")
+    return header.new_header(backup_id, compression, chunk_size(call), manifest)
 
 
 def machine_memory() -> int:

@@ -43,7 +43,11 @@ _MAGIC = b"scrypt"
 
 
 class NotAuthentic(Damaged):
-    """A keyed check fails: a wrong passphrase, or damage."""
+    """A keyed check fails: damage, or forgery."""
+
+
+class WrongKey(NotAuthentic):
+    """The header's keyed check fails: where its plain checksum holds, most likely the passphrase is wrong."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +69,23 @@ class Parameters:
         return (1 << self.log_n) * self.r * self.p
 
 
-def parse_fixed(data: bytes) -> tuple[Parameters, bytes]:
+def parse_fixed(data: bytes, what: str = "the container") -> tuple[Parameters, bytes]:
     """Parameters and salt from a container's first 96 bytes, as far as they can be checked without a key.
 
-    Damaged where it is no container, or its plain checksum or parameters are wrong. What comes back is still
-    untrusted: the caller bounds work and memory before a key is derived.
+    what: names it in messages. Damaged where it is no container, or its plain checksum or parameters are wrong. What
+    comes back is still untrusted: the caller bounds work and memory before a key is derived.
     """
     if len(data) < HEADER_SIZE:
-        raise Damaged("too short for an scrypt container")
+        raise Damaged(f"{what} is too short for an scrypt container")
     magic, version, log_n, r, p, salt = _FIXED.unpack_from(data)
     if magic != _MAGIC:
-        raise Damaged("not an scrypt container")
+        raise Damaged(f"{what} is no scrypt container")
     if version != 0:
-        raise Damaged(f"an scrypt container of unknown version {version}")
+        raise Damaged(f"{what} is an scrypt container of unknown version {version}")
     if hashlib.sha256(data[:48]).digest()[:16] != data[48:64]:
-        raise Damaged("the checksum of the container's header is wrong")
+        raise Damaged(f"{what} has a damaged header: its plain checksum is wrong")
     if not 10 <= log_n <= 40 or r == 0 or p == 0 or r * p >= 1 << 30:
-        raise Damaged("the container's key derivation parameters are out of bounds")
+        raise Damaged(f"{what} has key derivation parameters out of bounds")
     return Parameters(log_n, r, p), salt
 
 
@@ -111,9 +115,9 @@ class Key:
         return mac.digest()
 
     def authenticate(self, header: bytes, body: memoryview, mac: bytes) -> None:
-        """Checks header and trailing MAC of a container. NotAuthentic where one is wrong; nothing is decrypted."""
+        """Checks header and trailing MAC of a container: WrongKey, NotAuthentic. Nothing is decrypted."""
         if not hmac.compare_digest(header, self.header):
-            raise NotAuthentic("the header does not authenticate")
+            raise WrongKey("the header does not authenticate")
         check = hmac.new(self._hmac, header, "sha256")
         check.update(body)
         if not hmac.compare_digest(check.digest(), mac):

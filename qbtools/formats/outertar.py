@@ -141,12 +141,24 @@ class MemberReader:
         if self.reader.read_into(view) < len(view):
             raise self._truncated()
 
+    def read(self, size: int) -> bytes:
+        """The next size bytes of the body, at most `remaining`. For small sizes. Truncated as read_into()."""
+        data = bytearray(size)
+        self.read_into(memoryview(data))
+        return bytes(data)
+
     def read_all(self) -> bytes:
         """What is left of the body, and its padding. For small members: the bytes are copied."""
-        data = bytearray(self.remaining)
-        self.read_into(memoryview(data))
+        data = self.read(self.remaining)
         self.skip_body()
-        return bytes(data)
+        return data
+
+    def skip(self, size: int) -> None:
+        """Passes over the next size bytes of the body, at most `remaining`, by seeking where the input can."""
+        try:
+            self.reader.skip(size)
+        except Truncated:
+            raise self._truncated() from None
 
     def skip_body(self) -> None:
         """Passes over what is left of the body (by seeking where the input can); reads its padding.

@@ -1,0 +1,52 @@
+"""What the options of the programs that open archives mean, each in one place: qb-unseal and qb-header."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qbtools.commands import sealoptions
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Refused, UsageError
+
+if TYPE_CHECKING:
+    from qbtools.formats.header import BackupHeader
+    from qbtools.formats.opener import Archive, Limits
+
+
+def limits(call: Invocation) -> Limits:
+    """--max-memory, --max-work and --max-chunk."""
+    from qbtools.formats import opener
+
+    opts = call.options
+    return opener.Limits(
+        memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.machine_memory(),
+        work=1 << call.number("--max-work", 10, 60),
+        chunk=call.size("--max-chunk", 1),
+    )
+
+
+def open_archive(call: Invocation) -> Archive:
+    """The archive on standard input, its header authenticated, held against --expect-id and --require-version."""
+    from qbtools import passphrase
+    from qbtools.formats.opener import Archive
+
+    bounds = limits(call)
+    reader = call.stdin()
+    reader.name = "the archive"
+    secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
+    archive = Archive(reader, secret, bounds, lambda each: sealoptions.jobs(call, each, bounds.memory), call.warn)
+    check_expectations(call, archive.header)
+    return archive
+
+
+def check_expectations(call: Invocation, header: BackupHeader) -> None:
+    """Refused where an authenticated header is not what --expect-id and --require-version ask for."""
+    version = call.options["--require-version"]
+    if version is not None and version not in ("3", "4"):
+        raise UsageError("--require-version: must be 3 or 4")
+    if version is not None and header.version != int(version):
+        raise Refused(f"the archive has version {header.version}, not {version}")
+    expected = call.options["--expect-id"]
+    if expected is not None and header.backup_id != expected:
+        raise Refused(f"the archive has the backup ID {header.backup_id}, not {expected}")

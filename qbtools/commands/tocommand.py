@@ -1,0 +1,88 @@
+"""Feeds the files of an archive to a CMD, one after the other: `qb-unseal --to-command`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from qbtools.errors import Damaged, Failed
+from qbtools.processes import Command, start_sink
+from qbtools.streams import write_fd
+
+if TYPE_CHECKING:
+    from qbtools.formats.opener import Archive
+
+
+def feed_all(archive: Archive, text: str, names: Collection[str], verifying: bool) -> None:
+    """Runs CMD for every file (or those in names), in order.
+
+    Failed, naming the file, where a CMD fails or, when verifying, leaves some of its file unread; Damaged where a
+    name is missing. Whatever goes wrong, the CMD that runs is killed before its stdin closes.
+    """
+    feeder = _Feeder(
+        text, verifying, {"QB_BACKUP_ID": archive.header.backup_id, "QB_COMPRESSION": archive.header.method}
+    )
+    came = set()
+    try:
+        for event in archive.events(lambda name: (not names or name in names) and name != feeder.unwanted):
+            came.add(event.name)
+            if event.data is not None:
+                feeder.feed(event.name, event.number, event.data)
+            elif event.ends:
+                feeder.end()
+    except BaseException:
+        feeder.abort()
+        raise
+    missing = [name for name in names if name not in came]
+    if missing:
+        raise Damaged(f"{missing[0]} is not in the archive", "qb-unseal --list says what is")
+
+
+class _Feeder:
+    """The CMD that runs now, if any."""
+
+    def __init__(self, text: str, verifying: bool, environment: dict[str, str]) -> None:
+        self._text = text
+        self._verifying = verifying
+        self._environment = environment
+        self._running: Command | None = None
+        self._name = ""
+        self.unwanted = ""
+        """The file whose CMD has ended well without reading all of it."""
+
+    def feed(self, name: str, number: int, data: memoryview) -> None:
+        if name == self.unwanted:
+            return  # its chunks were under way already
+        if number == 0:
+            self._name = name
+            self._running = start_sink(self._text, {**self._environment, "QB_NAME": name})
+        if self._running:
+            try:
+                write_fd(self._running.pipe, data)
+            except BrokenPipeError:
+                self._left_early()
+
+    def _left_early(self) -> None:
+        if self._verifying:
+            self._check_end()
+            raise Failed(f"{self._name}: the command did not read all of it")
+        self._check_end()
+        self.unwanted = self._name
+
+    def end(self) -> None:
+        """The file is whole: CMD may see EOF."""
+        if self._running:
+            if self._verifying and not self._running.drained():
+                self._left_early()
+            self._check_end()
+
+    def _check_end(self) -> None:
+        command, self._running = self._running, None
+        if command:
+            ending = command.finish()
+            if ending.failed:
+                raise Failed(f"{self._name}: the command {ending.describe()}")
+
+    def abort(self) -> None:
+        if self._running:
+            self._running.abort()

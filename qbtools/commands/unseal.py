@@ -1,0 +1,105 @@
+"""qb-unseal: an archive on standard input to the plaintext of one file, or of each file to a command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Damaged
+
+if TYPE_CHECKING:
+    from qbtools.formats.opener import Archive
+
+DOC = f"""\
+Usage:
+  qb-unseal [options] [--stop] NAME
+  qb-unseal [options] --list [--json]
+  qb-unseal [options] --verify
+  qb-unseal [options] [--verify] --to-command CMD [NAME...]
+  qb-unseal [options] --structure
+
+Open the archive on standard input. With NAME: write the plaintext of that file.
+Nothing of a chunk is written before it has been authenticated. An archive is read
+to its end, and is complete where the exit status is 0.
+
+Options:
+  --stop                Leave as soon as NAME is whole: the rest is not checked.
+  --list                List the files: name, chunks, bytes, separated by tabs.
+{options.JSON}
+  --verify              Authenticate every chunk. With --to-command: a CMD that does
+                        not read all of its file is an error.
+  --to-command CMD      Run the bash command CMD for each file (or each NAME), with
+                        the file on its standard input and QB_NAME, QB_BACKUP_ID,
+                        QB_COMPRESSION in its environment.
+  --structure           Check names, order, sizes and plain checksums, for which no
+                        passphrase is needed. It authenticates nothing.
+{options.OPENING}
+{options.JOBS}
+{options.PASSPHRASE}
+{options.PROGRESS}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Opens, as DOC says."""
+    import os
+    import stat
+
+    from qbtools import progress
+    from qbtools.commands import openoptions, tocommand
+
+    opts = call.options
+    if opts["--structure"]:
+        _structure(call)
+        return
+    single = bool(opts["NAME"]) and opts["--to-command"] is None
+    out = call.stdout() if single else call.stdout(binary=False)
+    archive = openoptions.open_archive(call)
+    call.note(f"backup ID {archive.header.backup_id}, {archive.jobs} jobs")
+    status = os.fstat(0)
+    total = status.st_size if stat.S_ISREG(status.st_mode) else None
+    display = progress.wanted(opts["--progress"], call.quiet)
+    with progress.shown(lambda: archive.position, lambda: total, lambda: archive.current, display):
+        if opts["--to-command"] is not None:
+            tocommand.feed_all(archive, opts["--to-command"], opts["NAME"], opts["--verify"])
+        elif single:
+            name = opts["NAME"][0]
+            found = False
+            for event in archive.events(lambda candidate: candidate == name):
+                found = found or event.name == name
+                if event.data is not None:
+                    out.write(event.data)
+                elif found and event.ends and opts["--stop"]:
+                    return
+            if not found:
+                raise Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")
+        else:
+            for _event in archive.events(lambda _name: bool(opts["--verify"])):
+                pass
+    if opts["--list"]:
+        out.write(_listing(archive, opts["--json"]).encode())
+
+
+def _listing(archive: Archive, as_json: bool) -> str:
+    if not as_json:
+        return "".join(f"{file.name}\t{file.chunks}\t{file.size}\n" for file in archive.records)
+    import json
+
+    document = {
+        "backup_id": archive.header.backup_id,
+        "version": archive.header.version,
+        "compression": archive.header.method,
+        "manifest": archive.header.manifest,
+        "files": [{"name": file.name, "chunks": file.chunks, "bytes": file.size} for file in archive.records],
+    }
+    return json.dumps(document, indent=2) + "\n"
+
+
+def _structure(call: Invocation) -> None:
+    from qbtools.formats import structure
+
+    reader = call.stdin()
+    reader.name = "the archive"
+    structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn)

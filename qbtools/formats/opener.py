@@ -1,0 +1,221 @@
+"""Opens the chunks of an outer archive, several at a time, and says at the end whether it was complete.
+
+One thread reads members, `jobs` threads derive keys, authenticate and decrypt, the caller's thread gets the chunks in
+order. Nothing of a chunk comes out before its MAC has been verified. What is not wanted is not opened: its size and
+its trailing MAC are taken down all the same, so that the manifest can be held against every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from qbtools.errors import Damaged, Refused, WrongPassphrase
+from qbtools.formats import chunks, container, header, manifest
+from qbtools.formats.container import HEADER_SIZE, MAC_SIZE, OVERHEAD, Key, NotAuthentic, Parameters, WrongKey
+from qbtools.formats.manifest import FileRecord
+from qbtools.formats.outertar import MemberReader
+from qbtools.formats.workers import Budget, Buffers, Lane, done
+from qbtools.streams import Reader
+
+MAX_WORK = 1 << 26
+"""N·r·p of the dearest derivation: four times what the scrypt program picks for 5 seconds on today's machines."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may cost."""
+
+    memory: int
+    """Bytes for key derivation and chunk buffers of all jobs together."""
+    work: int = MAX_WORK
+    chunk: int = chunks.DEFAULT_CHUNK_SIZE
+    """Bytes of the largest chunk of an archive whose header names no chunk size."""
+
+    def check(self, parameters: Parameters) -> None:
+        """Refused where a derivation would cost too much time."""
+        if parameters.work > self.work:
+            raise Refused(
+                f"a key derivation of N=2^{parameters.log_n}, r={parameters.r}, p={parameters.p} is beyond the limit",
+                "raise --max-work if you trust where the archive comes from",
+            )
+
+
+@dataclass
+class Event:
+    """A chunk of a file, or the end of one (number -1). In an archive whose header names no chunk size, the end of a
+    file is known only when the next one begins."""
+
+    name: str
+    number: int
+    size: int = 0
+    mac: bytes = b""
+    data: memoryview | None = None
+    """The plaintext, where it was wanted; only until the next event is asked for."""
+    release: Callable[[], None] = lambda: None
+
+    @property
+    def ends(self) -> bool:
+        """True where this is the end of a file, which is whole as far as the format can tell."""
+        return self.number < 0
+
+
+class Archive:
+    """An archive of version 4 whose header has been authenticated."""
+
+    def __init__(
+        self, reader: Reader, passphrase: bytes, limits: Limits, jobs: Callable[[int], int], warn: Callable[[str], None]
+    ) -> None:
+        """Reads and authenticates the header.
+
+        jobs: gives the number of workers, from the bytes of memory that one takes. WrongPassphrase, Damaged, Refused.
+        """
+        self._passphrase = passphrase
+        self._limits = limits
+        self._warn = warn
+        self._members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+        self._budget = Budget(limits.memory)
+        self.header, parameters = _read_header(self._members, passphrase, limits)
+        self._members.bound = lambda member: chunks.member_bound(member, self.header.chunk_size, limits.chunk)
+        self._order = chunks.Order(self.header.chunk_size, self.header.manifest, warn)
+        self.jobs = jobs(parameters.memory + (self.header.chunk_size or limits.chunk))
+        self._buffers = Buffers(self.jobs + 1)
+        self._pool = ThreadPoolExecutor(self.jobs)
+        self.records: list[FileRecord] = []
+        """The files that have come to their end so far."""
+        self.current = ""
+        """The file that is being read, for whoever shows progress."""
+
+    @property
+    def position(self) -> int:
+        """Bytes of the archive that were read so far."""
+        return self._members.reader.position
+
+    def events(self, wanted: Callable[[str], bool]) -> Iterator[Event]:
+        """All chunks in order, those of wanted files opened, and the end of each file behind its last.
+
+        wanted is asked for every chunk, from another thread. After the last event the archive was complete: its
+        manifest agrees. Damaged, Refused, Failed at the place where something is wrong.
+        """
+        digest = hashlib.sha256()
+        size = count = 0
+        listed: tuple[str, list[FileRecord]] | None = None
+        for event in Lane(self._read(wanted)):
+            if event.name == chunks.MANIFEST:
+                listed = listed or manifest.parse(bytes(event.data or b""))
+                continue
+            if event.ends:
+                self.records.append(FileRecord(event.name, count, size, digest.hexdigest()))
+                digest, size, count = hashlib.sha256(), 0, 0
+            else:
+                digest.update(event.mac)
+                size += event.size
+                count += 1
+            yield event
+            event.release()
+        if listed:
+            backup_id, files = listed
+            if backup_id != self.header.backup_id:
+                raise Damaged("the manifest belongs to another backup")
+            manifest.compare(files, self.records)
+        else:
+            self._warn("the archive has no manifest: files that are missing at its end cannot be noticed here")
+
+    def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
+        """Runs in the lane's thread."""
+        open_file = ""
+        while not self._order.manifest_seen and (member := self._members.next()) is not None:
+            name, number = chunks.parse_member(member.untrusted_name)
+            if open_file and name != open_file:
+                yield done(Event(open_file, -1))
+            size = member.size - OVERHEAD
+            self._order.chunk(name, number, size)
+            open_file = self.current = name
+            opened = name == chunks.MANIFEST or wanted(name)
+            yield self._open(name, number, size) if opened else self._pass(name, number, size)
+            if self._order.ended:
+                yield done(Event(name, -1))
+                open_file = ""
+        self._order.finish()
+        if open_file:
+            yield done(Event(open_file, -1))
+        if self._order.manifest_seen:
+            self._members.read_end()
+
+    def _open(self, name: str, number: int, size: int) -> Future[Event]:
+        """Reads a chunk and gives it to a worker; the body is read while its key is derived."""
+        untrusted_header = self._members.read(HEADER_SIZE)
+        parameters, salt = container.parse_fixed(untrusted_header, chunks.member_name(name, number))
+        self._limits.check(parameters)
+        self._budget.take(parameters.memory + size)
+        secret = chunks.chunk_passphrase(self._passphrase, self.header.backup_id, name, number)
+        key = self._pool.submit(self._derive, secret, parameters, salt)
+        buffer = self._buffers.take(size)
+        view = memoryview(buffer)
+        self._members.read_into(view[:size])
+        mac = self._members.read(MAC_SIZE)
+
+        def release() -> None:
+            self._buffers.give(buffer)
+            self._budget.give(size)
+
+        chunk = Event(name, number, size, mac, view[:size], release)
+        return self._pool.submit(self._unseal, key, untrusted_header, view, chunk)
+
+    def _derive(self, secret: bytes, parameters: Parameters, salt: bytes) -> Key:
+        """Runs in a worker, before the job that needs the key: first in, first out."""
+        try:
+            return Key(secret, parameters, salt)
+        finally:
+            self._budget.give(parameters.memory)
+
+    @staticmethod
+    def _unseal(key: Future[Key], untrusted_header: bytes, view: memoryview, chunk: Event) -> Event:
+        """Runs in a worker: authenticates all of a chunk, and only then decrypts it."""
+        try:
+            key.result().authenticate(untrusted_header, view[: chunk.size], chunk.mac)
+        except NotAuthentic:
+            member = chunks.member_name(chunk.name, chunk.number)
+            raise Damaged(f"{member} does not authenticate: the archive is damaged here") from None
+        key.result().decrypt(view, chunk.size)
+        return chunk
+
+    def _pass(self, name: str, number: int, size: int) -> Future[Event]:
+        """Takes down what the manifest needs of a chunk that nobody wants."""
+        self._members.skip(HEADER_SIZE + size)
+        return done(Event(name, number, size, self._members.read(MAC_SIZE)))
+
+
+def _read_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tuple[header.BackupHeader, Parameters]:
+    """The authenticated header of an archive, and the parameters of its container."""
+    untrusted_plain, untrusted_sealed = read_header_members(members)
+    if not untrusted_sealed.startswith(b"scrypt"):
+        raise Damaged("not an archive of version 4: backup-header.hmac is no scrypt container")
+    parameters, _salt = container.parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
+    limits.check(parameters)
+    Budget(limits.memory).take(parameters.memory)
+    try:
+        data = container.open_bytes(chunks.header_passphrase(passphrase), untrusted_sealed, second_opinion=True)
+    except WrongKey:
+        raise WrongPassphrase("the passphrase is wrong") from None
+    except Damaged as error:
+        raise Damaged(f"{chunks.HEADER_MAC}: {error.message}") from None
+    if data != untrusted_plain:
+        raise Damaged("backup-header is not what was sealed: the archive was changed")
+    parsed = header.parse(data)
+    if parsed.version != 4:
+        raise Damaged(f"backup-header says version {parsed.version} in an archive of version 4")
+    return parsed, parameters
+
+
+def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
+    """The contents of the two members that begin an archive, unchecked. Damaged where they are not there."""
+    contents = []
+    for due in (chunks.HEADER, chunks.HEADER_MAC):
+        member = members.next()
+        if member is None or member.untrusted_name != due:
+            raise Damaged(f"not a backup: {due} is not where it must be")
+        contents.append(members.read_all())
+    return contents[0], contents[1]

@@ -1,0 +1,181 @@
+"""Seals files into the chunks of an outer archive, several at a time, with the keys derived ahead.
+
+One thread reads the files, `jobs` threads derive keys and encrypt, the caller's thread writes, in order. The key of
+a file's first chunk is derived while the files before it are read; a further chunk's only once the chunk before it
+is mostly full, so that many small files cost one derivation each.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from qbtools.errors import Refused
+from qbtools.formats import chunks, header, manifest, outertar
+from qbtools.formats.container import OVERHEAD, SLACK, Key, Parameters, new_key, seal_bytes
+from qbtools.formats.manifest import FileRecord
+from qbtools.formats.ustar import END_OF_ARCHIVE
+from qbtools.formats.workers import Buffers, Lane
+from qbtools.streams import Reader, Writer
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all containers of an archive share."""
+
+    backup_id: str
+    chunk_size: int = chunks.DEFAULT_CHUNK_SIZE
+    parameters: Parameters = Parameters()
+    mtime: int = 0
+    """Seconds since 1970 that every member carries: when the backup began."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to seal. open starts reading; end is called at its EOF, before the last chunk is given away.
+
+    end raises where what came is not the whole file: its last chunk is then never written.
+    """
+
+    name: str
+    open: Callable[[], Reader]
+    end: Callable[[], None]
+
+
+@dataclass
+class _Chunk:
+    """A piece of a file on its way through the workers."""
+
+    name: str
+    number: int
+    buffer: bytearray
+    size: int
+    last: bool
+    header: bytes = b""
+    mac: bytes = b""
+
+
+class Sealer:
+    """Writes files as chunks; `done` and `current` say how far it is, for whoever shows progress."""
+
+    def __init__(self, out: Writer, passphrase: bytes, settings: Settings, jobs: int) -> None:
+        self._out = out
+        self._passphrase = passphrase
+        self._settings = settings
+        self._jobs = jobs
+        self._pool = ThreadPoolExecutor(jobs)
+        self._buffers = Buffers(jobs + 1)
+        self._keys: dict[tuple[str, int], Future[Key]] = {}
+        self.current = ""
+        self.done = 0
+
+    def write_archive(self, sources: Sequence[Source], backup: header.BackupHeader) -> Iterator[FileRecord]:
+        """A complete archive: header, all files, manifest, end. Gives records and raises as write_files()."""
+        beginning = self._pool.submit(header_members, self._passphrase, backup, self._settings)
+        records = []
+        for record in self.write_files(sources, beginning):
+            records.append(record)
+            yield record
+        self._write_manifest(records)
+
+    def write_files(self, sources: Sequence[Source], beginning: Future[bytes] | None = None) -> Iterator[FileRecord]:
+        """Seals all sources in order; gives the record of each file once its last chunk has been written.
+
+        beginning: the header members of a complete archive. Raises what a source raises, Failed on an I/O error,
+        BrokenPipeError where the reader has left, Refused for metadata of more than a chunk.
+        """
+        names = [source.name for source in sources] + [chunks.MANIFEST] * (beginning is not None)
+        lane = Lane(self._read(sources, names))
+        if beginning:
+            self._out.write(beginning.result())
+        digest = hashlib.sha256()
+        size = 0
+        for chunk in lane:
+            self._write(chunk)
+            digest.update(chunk.mac)
+            size += chunk.size
+            self._buffers.give(chunk.buffer)
+            if chunk.last:
+                yield FileRecord(chunk.name, chunk.number + 1, size, digest.hexdigest())
+                digest, size = hashlib.sha256(), 0
+
+    def _write_manifest(self, records: Sequence[FileRecord]) -> None:
+        """Writes the sealed manifest and the end of the archive: nothing may have failed before."""
+        data = manifest.serialise(self._settings.backup_id, records)
+        self._ahead(chunks.MANIFEST, 0)
+        key = self._keys.pop((chunks.MANIFEST, 0)).result()
+        self._write(self._seal(key, _Chunk(chunks.MANIFEST, 0, bytearray(data) + bytes(SLACK), len(data), True)))
+        self._out.write(END_OF_ARCHIVE)
+
+    def _read(self, sources: Sequence[Source], names: Sequence[str]) -> Iterator[Future[_Chunk]]:
+        """Runs in the lane's thread. names: of all files whose first key is to be derived ahead, in order."""
+        for at, source in enumerate(sources):
+            for name in names[at : at + 1 + 2 * self._jobs]:
+                self._ahead(name, 0)
+            self.current = source.name
+            reader = source.open()
+            for number in itertools.count():
+                chunk = self._fill(source.name, number, reader)
+                if chunk.last:
+                    source.end()
+                self._ahead(source.name, number)
+                key = self._keys.pop((source.name, number))
+                yield self._pool.submit(lambda key, chunk: self._seal(key.result(), chunk), key, chunk)
+                if chunk.last:
+                    self._keys.pop((source.name, number + 1), None)  # derived in vain
+                    break
+
+    def _fill(self, name: str, number: int, reader: Reader) -> _Chunk:
+        """Reads a chunk; asks for the next one's key as soon as this one is mostly full."""
+        # The metadata is one chunk whatever the chunk size is: Qubes reads no more of it.
+        whole = self._settings.chunk_size if name != chunks.METADATA else chunks.MAX_METADATA + 1
+        buffer = self._buffers.take(whole)
+        view = memoryview(buffer)
+        mostly = whole // 2 + 1
+        size = reader.read_into(view[:mostly])
+        if size == mostly:
+            self._ahead(name, number + 1)
+            size += reader.read_into(view[mostly:whole])
+        self.done += size
+        if name == chunks.METADATA and size == whole:
+            raise Refused(f"{name} has more than {chunks.MAX_METADATA} bytes")
+        return _Chunk(name, number, buffer, size, size < whole)
+
+    def _ahead(self, name: str, number: int) -> None:
+        """Makes sure that a chunk's key is being derived. First in, first out: a sealing job never waits for a key
+        that stands behind it."""
+        if (name, number) not in self._keys:
+            secret = chunks.chunk_passphrase(self._passphrase, self._settings.backup_id, name, number)
+            self._keys[name, number] = self._pool.submit(new_key, secret, self._settings.parameters)
+
+    @staticmethod
+    def _seal(key: Key, chunk: _Chunk) -> _Chunk:
+        """Runs in a worker."""
+        chunk.header = key.header
+        chunk.mac = key.seal(memoryview(chunk.buffer), chunk.size)
+        return chunk
+
+    def _write(self, chunk: _Chunk) -> None:
+        total = chunk.size + OVERHEAD
+        member = chunks.member_name(chunk.name, chunk.number)
+        self._out.write(outertar.header(member, total, self._settings.mtime) + chunk.header)
+        self._out.write(memoryview(chunk.buffer)[: chunk.size])
+        self._out.write(chunk.mac + outertar.padding(total))
+
+
+def header_members(passphrase: bytes, backup: header.BackupHeader, settings: Settings) -> bytes:
+    """The members `backup-header` and `backup-header.hmac`, ready to be written."""
+    data = header.serialise(backup)
+    sealed = seal_bytes(chunks.header_passphrase(passphrase), settings.parameters, data, second_opinion=True)
+    return b"".join(
+        outertar.header(name, len(content), settings.mtime) + content + outertar.padding(len(content))
+        for name, content in ((chunks.HEADER, data), (chunks.HEADER_MAC, sealed))
+    )
+
+
+def peak_memory(settings: Settings, jobs: int) -> int:
+    """Bytes that sealing takes at the most, besides the interpreter."""
+    return (jobs + 1) * settings.chunk_size + jobs * settings.parameters.memory

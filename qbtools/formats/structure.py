@@ -1,0 +1,38 @@
+"""What can be said of an archive without its passphrase: that nothing is missing, doubled or cut.
+
+It authenticates nothing. It is for the host that receives a backup and is not to be trusted with its passphrase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qbtools.errors import Damaged
+from qbtools.formats import chunks, container, header
+from qbtools.formats.container import HEADER_SIZE, OVERHEAD
+from qbtools.formats.opener import read_header_members
+from qbtools.formats.outertar import MemberReader
+from qbtools.streams import Reader
+
+
+def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
+    """Reads an archive to its end. Damaged where its members, their names, order or sizes, a container's plain
+    checksum or the manifest's presence are wrong.
+
+    max_chunk: bytes of the largest chunk where the header names no chunk size.
+    """
+    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    untrusted_plain, untrusted_sealed = read_header_members(members)
+    untrusted = header.parse(untrusted_plain)
+    if untrusted.version != 4:
+        raise Damaged(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
+    container.parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
+    members.bound = lambda member: chunks.member_bound(member, untrusted.chunk_size, max_chunk)
+    order = chunks.Order(untrusted.chunk_size, untrusted.manifest, warn)
+    while not order.manifest_seen and (member := members.next()) is not None:
+        name, number = chunks.parse_member(member.untrusted_name)
+        order.chunk(name, number, member.size - OVERHEAD)
+        container.parse_fixed(members.read(HEADER_SIZE), member.untrusted_name)
+    order.finish()
+    if order.manifest_seen:
+        members.read_end()
