@@ -106,6 +106,34 @@ class Writer:
                 size = 0
         self.write("".join(block).encode("ascii"))
 
+    def write_zeros(self, size: int) -> None:
+        """Writes size zero bytes; makes them a hole where the file is a regular one that ends here."""
+        try:
+            if self._extend(size):
+                return
+        except OSError as error:
+            raise Failed(f"cannot write to {self.name}: {os.strerror(error.errno or 0)}") from error
+        zeros = bytes(min(size, BLOCK))
+        while size:
+            count = min(size, BLOCK)
+            self.write(memoryview(zeros)[:count])
+            size -= count
+
+    def _extend(self, size: int) -> bool:
+        """Makes a hole of size bytes at the end of a regular file; False where there is none, or not its end."""
+        if self.fd < 0 or not size:
+            return False
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode) or fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND:
+            return False
+        end = os.lseek(self.fd, 0, os.SEEK_CUR)
+        if end < status.st_size:
+            return False
+        os.ftruncate(self.fd, end + size)
+        os.lseek(self.fd, end + size, os.SEEK_SET)
+        self.position += size
+        return True
+
 
 class Reader:
     """Exact reads from an unbuffered binary file. `position` counts the bytes that were handed out."""

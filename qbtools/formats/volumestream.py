@@ -139,6 +139,16 @@ def write_end(writer: Writer, extents: ExtentMap) -> None:
     writer.write(b"end %d\n" % extents.data)
 
 
+def write_plain(writer: Writer, reader: Reader, extents: ExtentMap) -> None:
+    """Moves the data of the extents, which reader gives one after the other, to writer as the plain volume."""
+    end = 0
+    for offset, length in extents:
+        writer.write_zeros(offset - end)
+        reader.copy_to(writer, length)
+        end = offset + length
+    writer.write_zeros(extents.size - end)
+
+
 def read_header(reader: Reader) -> ExtentMap:
     """The map; the reader then stands at the first byte of data. Damaged or Truncated for all that is not one."""
     if reader.read_lines(1, _LINE) != [b"qb-volume 1"]:

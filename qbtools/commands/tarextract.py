@@ -1,0 +1,83 @@
+"""qb-tarextract: an inner archive to a volume stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation, escape
+from qbtools.errors import Damaged, Refused
+
+if TYPE_CHECKING:
+    from qbtools.formats.tarreader import TarReader
+
+DOC = f"""\
+Usage:
+  qb-tarextract [options] [--raw] [NAME]
+  qb-tarextract [options] (--size | --list) [NAME]
+
+Turn the tar archive on standard input into the volume stream of its member NAME.
+Without NAME it must hold exactly one member. Everything else in it is read too,
+and checked, before the end of the stream is written.
+
+Options:
+  --raw                 Write the plain volume, holes as zeros, not a volume stream.
+  --size                Print the size of the volume, as the header tells it, and stop.
+  --list                Read the whole archive, then print a line of size, tab and
+                        name for each member, or for NAME only.
+{options.PROGRESS}
+{options.COMMON}
+"""
+
+LIST_LIMIT = 32 << 20
+"""Bytes of the longest list that is printed: it is kept in memory until all was read."""
+
+
+def main(call: Invocation) -> None:
+    """Reads the archive, as DOC says."""
+    from qbtools import progress
+    from qbtools.formats import tarreader, volumestream
+
+    name, raw = call.options["NAME"], call.options["--raw"]
+    text_only = call.options["--size"] or call.options["--list"]
+    writer, reader = call.stdout(binary=not text_only), call.stdin()
+    archive = tarreader.TarReader(reader)
+    total: int | None = None
+    display = call.options["--progress"] and not call.quiet
+    with progress.shown(lambda: reader.position, lambda: total, lambda: name or "archive", display):
+        if call.options["--list"]:
+            writer.write(_listing(archive, name))
+            return
+        member = archive.find(name)
+        if call.options["--size"]:
+            writer.write(b"%d\n" % member.size)
+            return
+        extents = archive.read_map()
+        data = extents.data
+        total = reader.position + data
+        call.note(f"{member.untrusted_name}: {member.size} bytes, {data} of data in {len(extents)} extents")
+        if raw:
+            volumestream.write_plain(writer, reader, extents)
+            archive.finish()
+        else:
+            volumestream.write_header(writer, extents)
+            reader.copy_to(writer, data)
+            archive.finish()
+            volumestream.write_end(writer, extents)
+
+
+def _listing(archive: TarReader, name: str | None) -> bytearray:
+    """A line for each member, or for the one called name, once all of the archive was read. Refused past LIST_LIMIT."""
+    lines = bytearray()
+    member = archive.find(name) if name is not None else archive.next()
+    if member is None:
+        raise Damaged("the archive holds no member")
+    while member is not None:
+        lines += f"{member.size}\t{escape(member.untrusted_name)}\n".encode()
+        if len(lines) > LIST_LIMIT:
+            raise Refused(f"the list of the members has more than {LIST_LIMIT} bytes")
+        if name is not None:
+            archive.finish()
+            break
+        member = archive.next()
+    return lines

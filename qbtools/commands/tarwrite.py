@@ -1,0 +1,75 @@
+"""qb-tarwrite: a volume stream to an inner archive."""
+
+from __future__ import annotations
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Damaged, UsageError
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.streams import Reader
+
+DOC = f"""\
+Usage:
+  qb-tarwrite [options] NAME
+
+Make a tar archive of one member, NAME, out of the volume stream on standard input.
+The same input gives the same bytes each time.
+
+Options:
+  --raw                 Standard input is the plain volume, not a volume stream.
+  --size N              With --raw: the volume has N bytes. Needed where standard
+                        input is neither a file nor a block device.
+{options.PROGRESS}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Writes the archive, as DOC says. Its end is written only after that of the input was seen."""
+    from qbtools import progress
+    from qbtools.formats import chunks, sparsetar, volumestream
+
+    name, raw = call.options["NAME"], call.options["--raw"]
+    problem = chunks.name_problem(name)
+    if problem:
+        raise UsageError(f"{name}: {problem}")
+    if call.options["--size"] is not None and not raw:
+        raise UsageError("--size goes with --raw", "a volume stream tells its size itself")
+    size = _plain_size(call) if raw else 0
+    writer, reader = call.stdout(), call.stdin()
+    total: int | None = None
+    display = call.options["--progress"] and not call.quiet
+    with progress.shown(lambda: reader.position, lambda: total, lambda: name, display):
+        extents = ExtentMap(size) if raw else volumestream.read_header(reader)
+        if size:
+            extents.append(0, size)
+        total = reader.position + extents.data
+        call.note(f"{name}: {extents.size} bytes, {extents.data} of data in {len(extents)} extents")
+        sparsetar.write_member_header(writer, name, extents)
+        reader.copy_to(writer, extents.data)
+        if raw:
+            _expect_end(reader, size)
+        else:
+            volumestream.read_end(reader, extents)
+        sparsetar.write_member_end(writer, extents)
+
+
+def _plain_size(call: Invocation) -> int:
+    """Bytes of the plain volume: what --size says, else what is left of the file or device on standard input."""
+    import os
+    import stat
+
+    if call.options["--size"] is not None:
+        return call.size("--size")
+    mode = os.fstat(0).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
+        raise UsageError("--raw needs --size: standard input is neither a file nor a block device")
+    at = os.lseek(0, 0, os.SEEK_CUR)
+    end = os.lseek(0, 0, os.SEEK_END)
+    os.lseek(0, at, os.SEEK_SET)
+    return max(end - at, 0)
+
+
+def _expect_end(reader: Reader, size: int) -> None:
+    if not reader.at_eof():
+        raise Damaged(f"{reader.name} has more than {size} bytes")

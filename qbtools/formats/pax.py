@@ -1,0 +1,47 @@
+"""The records of a pax extended header: `LENGTH KEY=VALUE newline`, one after the other.
+
+LENGTH counts all bytes of its record, itself and the newline too (IEEE Std 1003.1, pax, "pax Extended Header").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from qbtools.errors import Damaged
+
+MAX_SIZE = 1 << 20
+"""Bytes of the longest extended header that is read."""
+
+_LENGTH = re.compile(rb"([1-9][0-9]{0,6}) ")
+
+
+def build(records: Mapping[str, str]) -> bytes:
+    """The bytes of records, in their order. Keys are ASCII without `=`."""
+    return b"".join(_record(f" {key}={value}\n".encode()) for key, value in records.items())
+
+
+def _record(rest: bytes) -> bytes:
+    length = len(rest)
+    while len(record := b"%d" % length + rest) != length:
+        length = len(record)
+    return record
+
+
+def parse(data: bytes, wanted: Iterable[bytes]) -> dict[bytes, bytes]:
+    """The last value of each wanted key that is there. Damaged for anything but whole records."""
+    keys = frozenset(wanted)
+    found: dict[bytes, bytes] = {}
+    at = 0
+    while at < len(data):
+        match = _LENGTH.match(data, at)
+        if match is None:
+            raise Damaged("a pax record has no length")
+        end = at + int(match[1])
+        key, equals, value = data[match.end() : end].partition(b"=")
+        if end > len(data) or not equals or not value.endswith(b"\n"):
+            raise Damaged("a pax record is malformed")
+        if key in keys:
+            found[key] = value[:-1]
+        at = end
+    return found

@@ -1,0 +1,261 @@
+"""Reads inner archives: what sparsetar writes, and what Qubes and GNU tar wrote.
+
+Read are regular members, both sparse formats of GNU tar that keep a map in the archive (its old own one, typeflag S,
+and pax sparse 1.0), long names (typeflag L) and pax headers. Everything is bounded, and whatever is not plainly right
+is Damaged: the archive comes out of verified chunks, but who sealed them may have been anybody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from qbtools.errors import Damaged, Refused, Truncated
+from qbtools.formats import pax, ustar
+from qbtools.formats.volumestream import MAX_EXTENTS, ExtentMap
+from qbtools.streams import Reader
+
+_NUMBER = re.compile(rb"[0-9]{1,19}")
+
+_PATH, _SIZE = b"path", b"size"
+_MAJOR, _MINOR, _NAME, _REAL_SIZE = (b"GNU.sparse." + word for word in (b"major", b"minor", b"name", b"realsize"))
+# Sparse formats 0.0 and 0.1, which no version of Qubes wrote, have their map in these.
+_OLDER = tuple(b"GNU.sparse." + word for word in (b"size", b"numblocks", b"offset", b"numbytes", b"map"))
+_KEYS = (_PATH, _SIZE, _MAJOR, _MINOR, _NAME, _REAL_SIZE, *_OLDER)
+
+_EXTENDED = {b"x": "pax", b"g": "global pax", b"L": "long name", b"K": "long link"}
+_REGULAR = (b"0", b"\0", b"S")
+_BARE = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"5": "a directory",
+    b"6": "a fifo",
+}
+
+# The sparse map of GNU tar's own format: entries of two numbers in the header, then in blocks of nothing else.
+_ENTRY = 24
+_HEADER_ENTRIES = slice(386, 482)
+_HEADER_EXTENDED = 482
+_HEADER_REAL_SIZE = slice(483, 495)
+_BLOCK_ENTRIES = slice(0, 504)
+_BLOCK_EXTENDED = 504
+
+_MAP_LINE = 32  # bytes of the longest line of a map
+_MAP_LINES = 1 << 12  # lines parsed in one step
+
+
+class Member(NamedTuple):
+    """A member whose header was read."""
+
+    untrusted_name: str
+    """As it stands in the archive; bytes that are no UTF-8 as surrogates."""
+
+    size: int
+    """Bytes of the file, holes included; 0 … 2^63 - 1. Nothing has been held against it yet."""
+
+    kind: str
+    """Empty for a regular file, else what it is: `a directory`."""
+
+
+class TarReader:
+    """Reads the members of an archive one after the other, from where reader stands to its EOF.
+
+    All methods raise Damaged for what breaks the format, Truncated where the input ends too early, Refused for a map
+    of more than MAX_EXTENTS extents.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._global: dict[bytes, bytes] = {}
+        self._wanted: str | None = None
+        self._name = ""
+        self._stored = 0  # bytes of the body
+        self._size = 0
+        self._map = ""  # where the map is that was not read yet: "whole" (in none), "pax", "old"; "" once it was
+        self._header = b""
+        self._end = reader.position  # where the body of the current member ends, known when its map was read
+
+    def find(self, name: str | None) -> Member:
+        """The member called name, the others being skipped; None: the first. Damaged where it is no regular file."""
+        self._wanted = name
+        while (member := self.next()) is not None:
+            if name is None or member.untrusted_name == name:
+                if member.kind:
+                    raise Damaged(f"{member.untrusted_name} is {member.kind}, not a regular file")
+                return member
+        raise Damaged("the archive holds no member" if name is None else f"the archive holds no member {name}")
+
+    def finish(self) -> None:
+        """Reads from the member that find() gave to EOF. Damaged where name comes again, or, without, any other."""
+        while (member := self.next()) is not None:
+            if self._wanted is None:
+                raise Damaged("the archive holds more than one member", "name the one that is wanted")
+            if member.untrusted_name == self._wanted:
+                raise Damaged(f"{member.untrusted_name} comes twice")
+
+    def next(self) -> Member | None:
+        """The next member, or None where the archive ended as it should. Skips what is left of the current one."""
+        if self._map:
+            self.read_map()
+        self._reader.skip(self._end - self._reader.position)
+        self._read_padding(self._stored, "the data")
+        local: dict[bytes, bytes] = {}
+        long_name: bytes | None = None
+        while True:
+            block = self._reader.read_exact(ustar.BLOCK)
+            if not any(block):
+                if local or long_name is not None:
+                    raise Damaged("the archive ends behind a header that needs a member")
+                self._read_tail()
+                return None
+            header = ustar.parse(block)
+            if header.typeflag not in _EXTENDED:
+                return self._begin(header, long_name, {**self._global, **local})
+            body = self._read_extended(header)
+            if header.typeflag == b"x":
+                local.update(pax.parse(body, _KEYS))
+            elif header.typeflag == b"g":
+                self._global.update(pax.parse(body, _KEYS))
+            elif header.typeflag == b"L":
+                long_name = body.removesuffix(b"\0")
+
+    def read_map(self) -> ExtentMap:
+        """The map of the current member; called once. The reader then stands at the first byte of its data.
+
+        The caller may take the data, all of it or less, from the reader.
+        """
+        kind, self._map = self._map, ""
+        began = self._reader.position
+        if kind == "old":
+            extents = self._collect(self._old_entries())
+            map_size = 0
+        elif kind == "pax":
+            extents = self._collect(self._pax_entries())
+            map_size = self._reader.position - began
+            self._read_padding(map_size, "the sparse map")
+            map_size += ustar.padding(map_size)
+        else:
+            extents = self._collect([(0, self._size)])
+            map_size = 0
+        data = extents.data
+        if map_size + data != self._stored:
+            raise Damaged(f"the sparse map of {self._name} does not fit the size of its data")
+        self._end = self._reader.position + data
+        return extents
+
+    def _begin(self, header: ustar.Header, long_name: bytes | None, records: dict[bytes, bytes]) -> Member:
+        """Takes a header that is a member's own."""
+        name = records.get(_NAME) or records.get(_PATH) or long_name or header.untrusted_name
+        if not name or b"\0" in name:
+            raise Damaged("a member has no name, or one with a NUL byte")
+        self._name = name.decode("utf-8", "surrogateescape")
+        self._stored = self._number(records, _SIZE) if records.get(_SIZE) else header.untrusted_size
+        self._size, self._map, self._header = self._stored, "whole", header.block
+        kind = _BARE.get(header.typeflag, "")
+        if header.typeflag in _REGULAR and name.endswith(b"/"):
+            kind = "a directory"
+        if kind and self._stored:
+            raise Damaged(f"{self._name} is {kind}, but has data")
+        if not kind and header.typeflag not in _REGULAR:
+            raise Damaged(f"{self._name} is of a type that is not read: {header.typeflag.decode('latin-1')}")
+        self._begin_sparse(header, records)
+        return Member(self._name, self._size, kind)
+
+    def _begin_sparse(self, header: ustar.Header, records: dict[bytes, bytes]) -> None:
+        if any(records.get(key) for key in _OLDER):
+            raise Damaged(f"{self._name} is in a sparse format that is not read: GNU tar's 0.0 or 0.1")
+        sparse = any(records.get(key) for key in (_MAJOR, _MINOR, _NAME, _REAL_SIZE))
+        if header.typeflag == b"S":
+            if sparse:
+                raise Damaged(f"{self._name} has two sparse maps")
+            self._map = "old"
+            self._size = ustar.number(header.block[_HEADER_REAL_SIZE])
+        elif sparse:
+            if (records.get(_MAJOR), records.get(_MINOR)) != (b"1", b"0"):
+                raise Damaged(f"{self._name} is in a sparse format that is not read")
+            self._map = "pax"
+            self._size = self._number(records, _REAL_SIZE)
+
+    def _number(self, records: dict[bytes, bytes], key: bytes) -> int:
+        digits = records.get(key, b"")
+        if not _NUMBER.fullmatch(digits) or int(digits) > ustar.MAX_NUMBER:
+            raise Damaged(f"the pax record {key.decode('ascii')} of {self._name} is malformed or missing")
+        return int(digits)
+
+    def _read_extended(self, header: ustar.Header) -> bytes:
+        """The body of a header that only describes the next member."""
+        size = header.untrusted_size
+        if size > pax.MAX_SIZE:
+            raise Damaged(f"a {_EXTENDED[header.typeflag]} header of {size} bytes is too long")
+        body = self._reader.read_exact(size)
+        self._read_padding(size, f"a {_EXTENDED[header.typeflag]} header")
+        return body
+
+    def _read_padding(self, size: int, what: str) -> None:
+        """Reads what fills up the last block of size bytes."""
+        if any(self._reader.read_exact(ustar.padding(size))):
+            raise Damaged(f"{what} is padded with something else than zeros")
+
+    def _read_tail(self) -> None:
+        """Reads from behind the first zero block to EOF.
+
+        Counted are zeros from the end of the last body on, padding included: Qubes' own writer leaves that out.
+        """
+        if self._reader.read_zeros_to_eof() < 0:
+            raise Damaged("something follows the end of the archive")
+        if self._reader.position - self._end < len(ustar.END_OF_ARCHIVE):
+            raise Truncated(f"{self._reader.name} ends too early")
+
+    def _collect(self, entries: Iterable[tuple[int, int]]) -> ExtentMap:
+        """The entries of a map, checked. Empty ones only say where the file ends, and are left out."""
+        extents = ExtentMap(self._size)
+        append = extents.append
+        for count, (offset, length) in enumerate(entries, 1):
+            if count > MAX_EXTENTS + 1:
+                raise self._too_many()
+            try:
+                if length:
+                    append(offset, length)
+                elif not extents.end <= offset <= self._size:
+                    raise ValueError("an empty extent is out of place")
+            except ValueError as error:
+                if len(extents) >= MAX_EXTENTS:
+                    raise self._too_many() from None
+                raise Damaged(f"the sparse map of {self._name} is malformed: {error}") from None
+        return extents
+
+    def _too_many(self) -> Refused:
+        return Refused(f"the sparse map of {self._name} has more than {MAX_EXTENTS} extents")
+
+    def _old_entries(self) -> Iterator[tuple[int, int]]:
+        number = ustar.number
+        entries, extended = self._header[_HEADER_ENTRIES], self._header[_HEADER_EXTENDED]
+        while True:
+            for at in range(0, len(entries), _ENTRY):
+                if not entries[at + 12]:
+                    if extended:
+                        raise Damaged(f"the sparse map of {self._name} is malformed: it goes on behind its end")
+                    return
+                yield number(entries[at : at + 12]), number(entries[at + 12 : at + _ENTRY])
+            if not extended:
+                return
+            block = self._reader.read_exact(ustar.BLOCK)
+            entries, extended = block[_BLOCK_ENTRIES], block[_BLOCK_EXTENDED]
+
+    def _pax_entries(self) -> Iterator[tuple[int, int]]:
+        (count,) = self._map_numbers(1)
+        if count > MAX_EXTENTS + 1:
+            raise self._too_many()
+        numbers = self._map_numbers(2 * count)
+        return zip(numbers, numbers, strict=True)
+
+    def _map_numbers(self, count: int) -> Iterator[int]:
+        while count:
+            lines = self._reader.read_lines(min(count, _MAP_LINES), _MAP_LINE)
+            if not all(lines) or not b"".join(lines).isdigit():
+                raise Damaged(f"the sparse map of {self._name} is malformed: a line is no number")
+            count -= len(lines)
+            yield from map(int, lines)
