@@ -1,0 +1,72 @@
+"""qb-volwrite: a volume stream on standard input to a volume."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from qbtools import progress
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.formats import volumestream
+from qbtools.volumes.locate import open_target
+from qbtools.volumes.verify import Comparison, witness
+from qbtools.volumes.writing import Filling
+
+DOC = f"""\
+Usage: qb-volwrite [options] TARGET
+
+Writes the volume stream on standard input to TARGET, a file or a block device.
+A file appears when it is whole and on the disk, not before; zeros become holes.
+
+Options:
+  --raw                 Take plain bytes up to their EOF instead.
+  --overwrite           Replace a file that exists; write over a block device.
+  --verify              Read back what was written, and compare.
+{options.PROGRESS}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Fills a volume; it gets its name only when the stream's end line was read and all is on stable storage."""
+    reader = call.stdin()
+    work: Filling | Comparison | None = None
+    total: int | None = None
+    label = call.options["TARGET"]
+    with (
+        open_target(call.options["TARGET"], call.options["--overwrite"]) as target,
+        progress.shown(
+            lambda: work.done if work else 0,
+            lambda: total,
+            lambda: label,
+            progress.wanted(call.options["--progress"], call.quiet),
+        ),
+    ):
+        seen = witness() if call.options["--verify"] else None
+        work = filling = Filling(reader, target, seen.update if seen else None)
+        if call.options["--raw"]:
+            total = _size_of_stdin()
+            target.start(total)
+            extents = volumestream.ExtentMap(filling.raw())
+            extents.add(0, extents.size)
+        else:
+            extents = volumestream.read_header(reader)
+            total = extents.data
+            target.start(extents.size)
+            filling.data(extents)
+            volumestream.read_end(reader, extents)
+        call.note(f"{target.name}: {extents.size} bytes, {filling.done} of them came as data; flushing")
+        filling.finish(extents.size)
+        if seen is not None:
+            call.note(f"{target.name}: reading back")
+            label = f"verifying {target.name}"
+            work = comparison = Comparison(target, extents, seen.digest())
+            comparison.run()
+        target.commit()
+
+
+def _size_of_stdin() -> int | None:
+    """Bytes that are left to read where standard input is a file, else None."""
+    found = os.fstat(0)
+    return max(found.st_size - os.lseek(0, 0, os.SEEK_CUR), 0) if stat.S_ISREG(found.st_mode) else None

@@ -1,0 +1,97 @@
+"""What the kernel offers for files and block devices, and Python does not.
+
+Numbers are those of linux/fs.h, linux/falloc.h and linux/fcntl.h; the ioctl numbers are the same on every
+architecture but for the size in BLKGETSIZE64, which is that of size_t.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import struct
+from contextlib import suppress
+
+_READ = 0x40000000 if os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha", "parisc")) else 0x80000000
+_BLKGETSIZE64 = _READ | struct.calcsize("N") << 16 | 0x1272
+_NONE = 0x20000000 if _READ == 0x40000000 else 0
+_BLKZEROOUT = _NONE | 0x127F
+
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+_RENAME_NOREPLACE = 1
+
+UNSUPPORTED = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV, errno.EPERM))
+"""What calls answer that this kernel, device or file system does not have; another way must be taken."""
+
+
+def device_size(fd: int) -> int:
+    """Bytes of the block device. OSError as the kernel gives it."""
+    (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
+    return int(size)
+
+
+def zero_out(fd: int, offset: int, length: int) -> None:
+    """Zeros a range of a block device, by whatever it has for that; blocks stay allocated. OSError."""
+    fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
+
+
+def punch(fd: int, offset: int, length: int) -> None:
+    """Makes a range of a file or block device a hole that reads as zeros. OSError, with UNSUPPORTED where it cannot."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "fallocate64", None) or libc.fallocate
+    mode = _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE
+    if call(ctypes.c_int(fd), ctypes.c_int(mode), ctypes.c_int64(offset), ctypes.c_int64(length)):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def rename_new(directory: int, old: str, new: str) -> None:
+    """Renames within a directory, never over what exists: FileExistsError then.
+
+    OSError of UNSUPPORTED where the file system can do neither this nor hard links.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(libc, "renameat2", None)
+    if call is not None:
+        if not call(directory, os.fsencode(old), directory, os.fsencode(new), ctypes.c_uint(_RENAME_NOREPLACE)):
+            return
+        number = ctypes.get_errno()
+        if number not in UNSUPPORTED:
+            raise OSError(number, os.strerror(number))
+    os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+    os.unlink(old, dir_fd=directory)
+
+
+def next_data(fd: int, at: int, end: int) -> int:
+    """The first offset >= at that holds data; end where none does before it. at, where holes are not known."""
+    try:
+        return min(os.lseek(fd, at, os.SEEK_DATA), end)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return end
+        if error.errno in UNSUPPORTED:
+            return at
+        raise
+
+
+def next_hole(fd: int, at: int, end: int) -> int:
+    """The first offset >= at that holds no data; end where none is before it, or holes are not known."""
+    try:
+        return min(os.lseek(fd, at, os.SEEK_HOLE), end)
+    except OSError as error:
+        if error.errno == errno.ENXIO or error.errno in UNSUPPORTED:
+            return end
+        raise
+
+
+def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Takes clean pages of a range (length 0: up to the end) out of the page cache; starts to write dirty ones.
+
+    An advice: does nothing where the file system has no use for it (tmpfs).
+    """
+    with suppress(OSError):
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

@@ -1,0 +1,112 @@
+"""A Source, read in order and sent to a Writer.
+
+The kernel reads ahead, hands its pages to the pipe without a copy, and forgets them when they have gone: a backup
+must not push the pages out that the host works with. Pages that still lie in a pipe cannot be dropped, so this
+happens LAG bytes behind; and the last LAG bytes of all are copied, after which none of them is held by anybody.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+
+from qbtools.errors import Failed, Truncated
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.streams import BLOCK, Reader, Writer
+from qbtools.volumes.kernel import drop_cache
+from qbtools.volumes.kind import Source, naming
+
+LAG = 8 << 20
+"""Bytes of data that pages stay in the cache after they were sent."""
+
+_STEP = LAG // 2
+_ZEROS = bytes(BLOCK)
+
+
+class _Copied:
+    """The source as an input without a descriptor: what is read through it is copied, never spliced."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        return os.readv(self._fd, [buffer])
+
+
+class _Spliced(_Copied):
+    """The source as an input that splice may read."""
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+class Sending:
+    """One reading of a source. done: bytes sent so far (of the data, or of all with raw), for a progress display."""
+
+    def __init__(self, source: Source, extents: ExtentMap, writer: Writer) -> None:
+        """extents: the source's map."""
+        self.done = 0
+        self._source = source
+        self._extents = extents
+        self._writer = writer
+        self._splicing = Reader(_Spliced(source.fd), source.name)
+        self._copying = Reader(_Copied(source.fd), source.name)
+        self._left = extents.data
+        self._marks = deque((0,))  # offsets of the volume, _STEP bytes of data apart
+        self._since = 0
+
+    def data(self) -> None:
+        """Sends the bytes of the extents. Failed on a read error, and where the source has become shorter."""
+        with suppress(OSError):
+            os.posix_fadvise(self._source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        for offset, length in self._extents:
+            self._extent(offset, length)
+        drop_cache(self._source.fd)
+
+    def raw(self) -> None:
+        """Sends all bytes of the volume, zeros for what is in no extent. Failed as data()."""
+        with suppress(OSError):
+            os.posix_fadvise(self._source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        at = 0
+        for offset, length in self._extents:
+            self._zeros(offset - at)
+            self._extent(offset, length)
+            at = offset + length
+        self._zeros(self._source.size - at)
+        drop_cache(self._source.fd)
+
+    def _extent(self, offset: int, length: int) -> None:
+        with naming(f"read {self._source.name}"):
+            os.lseek(self._source.fd, offset, os.SEEK_SET)
+        end = offset + length
+        while offset < end:
+            count = min(end - offset, BLOCK)
+            reader = self._splicing if self._left > LAG else self._copying
+            try:
+                reader.copy_to(self._writer, count)
+            except Truncated:
+                raise Failed(f"{self._source.name} became shorter while it was read") from None
+            offset += count
+            self.done += count
+            self._left -= count
+            self._forget(count, offset)
+
+    def _forget(self, count: int, offset: int) -> None:
+        """Drops what lies LAG bytes of data behind; count bytes up to offset have just been sent."""
+        self._since += count
+        if self._since < _STEP:
+            return
+        self._since = 0
+        self._marks.append(offset - offset % 4096)
+        if len(self._marks) > LAG // _STEP + 1:
+            first = self._marks.popleft()
+            drop_cache(self._source.fd, first, self._marks[0] - first)
+
+    def _zeros(self, length: int) -> None:
+        view = memoryview(_ZEROS)
+        while length:
+            part = view[:length]
+            self._writer.write(part)
+            length -= len(part)
+            self.done += len(part)

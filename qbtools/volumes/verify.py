@@ -1,0 +1,70 @@
+"""A Target read back, from the device where it can be, and held against what was written."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from qbtools.errors import Failed
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.streams import BLOCK
+from qbtools.volumes.kernel import drop_cache, next_data
+from qbtools.volumes.kind import Target, naming
+
+if TYPE_CHECKING:
+    import hashlib
+
+
+def witness() -> hashlib._Hash:
+    """The hash that both sides take over the data of all extents, one after the other."""
+    import hashlib
+
+    return hashlib.sha256()
+
+
+class Comparison:
+    """Reads a target back. done: bytes of data read so far, for a progress display."""
+
+    def __init__(self, target: Target, extents: ExtentMap, digest: bytes) -> None:
+        """The target was flushed; extents: what was written to it; digest: witness() over their data."""
+        self.done = 0
+        self._target = target
+        self._extents = extents
+        self._digest = digest
+        self._buffer = bytearray(BLOCK)
+
+    def run(self) -> None:
+        """Failed where the data of the extents, or the zeros everywhere else up to the capacity, are not there."""
+        drop_cache(self._target.fd)
+        found = witness()
+        at = 0
+        for offset, length in self._extents:
+            self._zeros(at, offset)
+            at = offset + length
+            while offset < at:
+                data = self._read(offset, at)
+                found.update(data)
+                offset += len(data)
+                self.done += len(data)
+        size = self._extents.size
+        self._zeros(at, size if self._target.capacity is None else self._target.capacity)
+        if found.digest() != self._digest:
+            raise Failed(f"{self._target.name} does not hold what was written to it")
+
+    def _zeros(self, at: int, end: int) -> None:
+        """What lies between two extents must read as zeros; what the file system calls a hole does."""
+        while at < end and (at := next_data(self._target.fd, at, end)) < end:
+            data = self._read(at, end)
+            if not self._buffer.startswith(bytes(len(data))):
+                raise Failed(f"{self._target.name} is not zero where it should be, after byte {at}")
+            at += len(data)
+
+    def _read(self, at: int, end: int) -> memoryview:
+        """Some bytes at an offset, at least one."""
+        view = memoryview(self._buffer)[: end - at]
+        with naming(f"read {self._target.name} back"):
+            count = os.preadv(self._target.fd, [view], at)
+        if count == 0:
+            raise Failed(f"{self._target.name} is shorter than what was written to it")
+        drop_cache(self._target.fd, at, count)
+        return view[:count]
