@@ -26,6 +26,9 @@ LOGN = """\
 CHUNK_SIZE = """\
   --chunk-size S        Cut files in chunks of S bytes [default: 100M]."""
 
+BACKUP_ID = """\
+  --backup-id ID        The backup that the piece belongs to; qb-header id makes one."""
+
 COMPRESSION = """\
   --compression C       What the files are compressed with, for the header:
                         gzip, bzip2, xz, zstd or none [default: gzip]."""

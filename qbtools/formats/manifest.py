@@ -105,9 +105,11 @@ def compare(listed: Iterable[FileRecord], seen: Iterable[FileRecord]) -> None:
     came = list(seen)
     for want, got in zip(wanted, came, strict=False):
         if want.name != got.name:
-            names = {record.name for record in came}
-            problem = "is out of order" if want.name in names else "is missing: the archive is incomplete"
-            raise Damaged(f"{want.name} {problem}")
+            if want.name not in {record.name for record in came}:
+                raise Damaged(f"{want.name} is missing: the archive is incomplete")
+            if got.name not in {record.name for record in wanted}:
+                raise Damaged(f"{got.name} is not listed in the manifest")
+            raise Damaged(f"{got.name} comes where {want.name} is due")
         if want != got:
             raise Damaged(f"{want.name} is not the file that the manifest lists")
     for want in wanted[len(came) :]:

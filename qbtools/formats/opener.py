@@ -77,7 +77,7 @@ class Archive:
         self._warn = warn
         self._members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
         self._budget = Budget(limits.memory)
-        self.header, parameters = _read_header(self._members, passphrase, limits)
+        self.header, parameters = _open_header(self._members, passphrase, limits)
         self._members.bound = lambda member: chunks.member_bound(member, self.header.chunk_size, limits.chunk)
         self._order = chunks.Order(self.header.chunk_size, self.header.manifest, warn)
         self.jobs = jobs(parameters.memory + (self.header.chunk_size or limits.chunk))
@@ -188,7 +188,7 @@ class Archive:
         return done(Event(name, number, size, self._members.read(MAC_SIZE)))
 
 
-def _read_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tuple[header.BackupHeader, Parameters]:
+def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tuple[header.BackupHeader, Parameters]:
     """The authenticated header of an archive, and the parameters of its container."""
     untrusted_plain, untrusted_sealed = read_header_members(members)
     if not untrusted_sealed.startswith(b"scrypt"):
@@ -208,6 +208,12 @@ def _read_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tu
     if parsed.version != 4:
         raise Damaged(f"backup-header says version {parsed.version} in an archive of version 4")
     return parsed, parameters
+
+
+def read_header(reader: Reader, passphrase: bytes, limits: Limits) -> header.BackupHeader:
+    """The authenticated header at the beginning of an archive; reads no further. Errors as Archive()."""
+    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    return _open_header(members, passphrase, limits)[0]
 
 
 def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:

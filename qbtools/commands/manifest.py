@@ -1,0 +1,70 @@
+"""qb-manifest: the records of sealed files to the manifest and the end of the archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Damaged, Refused
+
+if TYPE_CHECKING:
+    from qbtools.formats.manifest import FileRecord
+
+DOC = f"""\
+Usage:
+  qb-manifest [options] --backup-id ID RECORDS
+
+Write what ends an archive: the sealed manifest of the files that RECORDS lists (- is
+standard input; qb-seal --record wrote it), and the end-of-archive blocks. Run it only
+when every file was sealed to its end: by the manifest an archive counts as complete.
+
+Options:
+{options.BACKUP_ID}
+{options.LOGN}
+{options.PASSPHRASE}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Seals the manifest, as DOC says."""
+    import os
+    import time
+
+    from qbtools import passphrase
+    from qbtools.commands import sealoptions
+    from qbtools.formats import chunks, container, manifest, outertar
+
+    backup_id = sealoptions.backup_id(call) or ""
+    parameters = sealoptions.parameters(call)
+    out = call.stdout()
+    data = manifest.serialise(backup_id, _records(call, backup_id))
+    secret = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
+    sealed = container.seal_bytes(chunks.chunk_passphrase(secret, backup_id, chunks.MANIFEST, 0), parameters, data)
+    members = outertar.MemberWriter(out, int(time.time()))
+    members.add(chunks.member_name(chunks.MANIFEST, 0), sealed)
+    members.end_of_archive()
+
+
+def _records(call: Invocation, backup_id: str) -> list[FileRecord]:
+    """The lines of RECORDS. Damaged where one is malformed or of another backup, or there is none."""
+    import io
+
+    from qbtools.formats import chunks, manifest
+    from qbtools.streams import Reader
+
+    path = call.options["RECORDS"]
+    reader = call.stdin() if path == "-" else Reader(io.FileIO(path), path)
+    records: list[FileRecord] = []
+    while line := reader.read_line(manifest.MAX_LINE):
+        where = f"line {len(records) + 1} of {reader.name}"
+        found_id, record = manifest.from_line(line)
+        if found_id != backup_id:
+            raise Damaged(f"{where} belongs to the backup {found_id}, not to {backup_id}")
+        records.append(record)
+        if len(records) > chunks.MAX_FILES:
+            raise Refused(f"more than {chunks.MAX_FILES} files in one archive")
+    if not records:
+        raise Damaged(f"{reader.name} has no record: nothing was sealed")
+    return records
