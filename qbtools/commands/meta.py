@@ -1,0 +1,85 @@
+"""qb-meta: the metadata of the domains in an archive."""
+
+from __future__ import annotations
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.streams import Reader
+
+DOC = f"""\
+Usage: qb-meta create [-qv] [LINES]
+       qb-meta list [-qv] [--json] [XML]
+       qb-meta check [-qv] [--metadata XML] [LINES]
+       qb-meta -h | --help | --version
+
+Makes, lists and compares the metadata of an archive (qubes.xml), each from a
+file or from standard input.
+
+create  prints a qubes.xml. Its input has a line for each volume: DOMAIN,
+        VOLUME, SIZE in bytes and, if known, the bytes to be read of it;
+        separated by tabs.
+list    prints a line for each volume of each saved domain: DOMAIN, CLASS,
+        VOLUME, NAME in the archive, SIZE; separated by tabs.
+check   compares. Its input has the lines of list, then for each file that
+        came a line "came", NAME, SIZE (- if not known), last a line "end".
+
+Options:
+  --metadata XML        Take what must come from this file, not from lines of
+                        list in the input.
+{options.JSON}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Runs one of create, list and check. Damaged for input that is malformed or does not fit together."""
+    if call.options["create"]:
+        _create(call)
+    elif call.options["list"]:
+        _list(call)
+    else:
+        _check(call)
+
+
+def _create(call: Invocation) -> None:
+    from qbtools.domains import compose
+
+    wanted = compose.read_wanted(_input(call, "LINES"), call.warn)
+    call.note(f"{len(wanted)} domains, {sum(map(len, wanted.values()))} volumes")
+    call.stdout(binary=False).write(compose.compose(wanted))
+
+
+def _list(call: Invocation) -> None:
+    from qbtools.domains import inventory, qubesxml, safexml
+
+    metadata = qubesxml.Metadata(safexml.load(_input(call, "XML")))
+    if call.options["--json"]:
+        import json
+
+        text = json.dumps(inventory.as_document(metadata), indent=2)
+        lines = [text + "\n"]
+    else:
+        lines = [entry.to_line() for entry in inventory.entries(metadata)]
+    call.note(f"{sum(1 for _ in metadata.saved())} of {len(metadata.domains)} domains are saved")
+    call.stdout(binary=False).write_lines(lines)
+
+
+def _check(call: Invocation) -> None:
+    from qbtools.domains import arrivals, inventory, qubesxml, safexml
+
+    known = None
+    if call.options["--metadata"] is not None:
+        known = inventory.entries(qubesxml.Metadata(safexml.load(_open(call.options["--metadata"]))))
+    count = arrivals.check(_input(call, "LINES"), call.warn, known)
+    call.note(f"{count} files came, and all that had to come")
+
+
+def _input(call: Invocation, argument: str) -> Reader:
+    path = call.options[argument]
+    return call.stdin() if path is None or path == "-" else _open(path)
+
+
+def _open(path: str) -> Reader:
+    import io
+
+    return Reader(io.FileIO(path), path)

@@ -1,0 +1,129 @@
+"""Holds the files that came out of an archive against what its qubes.xml says (see qb-format(5)).
+
+For archives without a manifest, those of Qubes OS, this is all that tells whether a whole file is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from qbtools.domains.inventory import NONE, Entry
+from qbtools.domains.lines import read_fields
+from qbtools.domains.names import ADMIN_CLASS, HOME, number
+from qbtools.errors import Damaged, Truncated
+from qbtools.formats.chunks import METADATA, name_problem
+from qbtools.streams import Reader
+
+FURTHER = ("firewall.xml", "notes.txt", "whitelisted-appmenus.list", "empty")
+"""What else Qubes OS puts beside the volumes of a domain."""
+
+_CAME = "came"
+_END = "end"
+
+
+class Arrivals:
+    """Takes the name of each file that came, in any order; finish() says what is missing."""
+
+    def __init__(self, entries: Iterable[Entry], warn: Callable[[str], None]) -> None:
+        """entries: what must come. Damaged where two of them have one name, or two domains one path."""
+        self._warn = warn
+        self._expected: dict[str, Entry] = {}
+        self._owners: dict[str, str] = {}  # path to domain
+        for entry in entries:
+            if entry.archive_name in self._expected:
+                raise Damaged(f"{entry.archive_name} is named twice")
+            if self._owners.setdefault(entry.path, entry.domain) != entry.domain:
+                raise Damaged(f"{self._owners[entry.path]} and {entry.domain} have the same path: {entry.path}")
+            self._expected[entry.archive_name] = entry
+        self._came: set[str] = set()
+        self._paths: set[str] = set()  # of what came
+
+    def add(self, untrusted_name: str, size: int | None) -> None:
+        """One file that came. size: bytes of the volume in it, None where that is not known.
+
+        Damaged for a malformed or doubled name, one under no saved domain's path, and for a volume that is larger
+        than qubes.xml says.
+        """
+        if problem := name_problem(untrusted_name):
+            raise Damaged(f"{untrusted_name}: {problem}")
+        name = untrusted_name
+        if name in self._came:
+            raise Damaged(f"{name} came twice")
+        self._came.add(name)
+        if name == METADATA:
+            return
+        top, slash, rest = name.partition("/")
+        path = top + slash
+        self._paths.add(path)
+        entry = self._expected.get(name)
+        if entry is None:
+            self._further(name, path, rest)
+        elif size is not None and entry.size is not None and size > entry.size:
+            raise Damaged(f"{name} is a volume of {size} bytes, but qubes.xml says {entry.size}")
+
+    def _further(self, name: str, path: str, rest: str) -> None:
+        """A file that is no saved volume. rest: its name below the domain's path."""
+        if path != HOME and path not in self._owners:
+            raise Damaged(f"{name} belongs to no saved domain")
+        if path == HOME or rest not in FURTHER:
+            self._warn(f"qubes.xml does not tell what {name} is")
+
+    def finish(self) -> None:
+        """All has come. Damaged where a volume, or a domain with all its files, did not."""
+        missing = [entry for entry in self._expected.values() if not self._is_there(entry)]
+        if missing:
+            first = missing[0]
+            more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise Damaged(f"{first.archive_name} of {first.domain} is not in the archive{more}")
+
+    def _is_there(self, entry: Entry) -> bool:
+        if entry.archive_name in self._came:
+            return True
+        # `empty` only stands for the domain: any file of it does as well.
+        return entry.volume is None and entry.kind != ADMIN_CLASS and entry.path in self._paths
+
+
+def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None = None) -> int:
+    """Reads what must come, then what came, and compares; returns how many files came.
+
+    The lines, up to EOF: those of Entry.to_line, unless known says what must come; then for each file `came`, its
+    name and its real size (`-` where not known), separated by tabs; last `end`. Truncated where `end` is missing,
+    Damaged for anything else and where the comparison fails.
+    """
+    entries = list(known or ())
+    arrivals = Arrivals(entries, warn) if known is not None else None
+    count = 0
+    ended = False
+    for at, fields in read_fields(reader):
+        if ended:
+            raise Damaged(f"line {at} follows the end")
+        if len(fields) == 5 and arrivals is None:
+            entries.append(_entry(at, fields))
+            continue
+        if arrivals is None:
+            arrivals = Arrivals(entries, warn)
+        if fields == [_END]:
+            ended = True
+        elif len(fields) == 3 and fields[0] == _CAME:
+            arrivals.add(fields[1], _size(at, fields[2]))
+            count += 1
+        else:
+            raise Damaged(f"line {at} is neither a volume of the list nor one that came, or stands in the wrong place")
+    if not ended or arrivals is None:
+        raise Truncated(f"{reader.name} ends without its end line")
+    arrivals.finish()
+    return count
+
+
+def _entry(at: int, fields: list[str]) -> Entry:
+    try:
+        return Entry.from_fields(fields)
+    except Damaged as error:
+        raise Damaged(f"line {at}: {error.message}") from error
+
+
+def _size(at: int, text: str) -> int | None:
+    size = number(text)
+    if size is None and text != NONE:
+        raise Damaged(f"line {at}: not a size in bytes: {text}")
+    return size

@@ -1,0 +1,145 @@
+"""Makes the metadata of an archive (qubes.xml; see qb-format(5)) for volumes that come from no Qubes OS.
+
+Each domain becomes a StandaloneVM with the volumes that are given, which Qubes OS 4 restores as it does its own.
+The same lines give the same bytes each time.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from qbtools.domains import names, safexml
+from qbtools.domains.lines import read_fields
+from qbtools.errors import Damaged, Refused
+from qbtools.formats.chunks import MAX_METADATA
+from qbtools.streams import Reader
+
+# qubes.app.Qubes.load_initial_values (August 2026): index, from 1, colour and name of the labels every Qubes OS has.
+_LABELS = (
+    ("0xcc0000", "red"),
+    ("0xf57900", "orange"),
+    ("0xedd400", "yellow"),
+    ("0x73d216", "green"),
+    ("0x555555", "gray"),
+    ("0x3465a4", "blue"),
+    ("0x75507b", "purple"),
+    ("0x000000", "black"),
+)
+_LABEL = "red"
+_ADMIN_LABEL = "black"
+_CLASS = "StandaloneVM"
+_POOL = "varlibqubes"
+
+RESTORED = ("root", "private")
+"""The volumes of a new StandaloneVM: Qubes OS restores no other."""
+
+# What tar (header, padding, two zero blocks) may add to the compressed text.
+_WRAPPING = 4096
+
+
+class NewVolume(NamedTuple):
+    """A volume to be saved. size, data: bytes of the whole and of what is in use, 0 <= data <= size < 2^63."""
+
+    name: str
+    size: int
+    data: int
+
+
+Wanted = dict[str, dict[str, NewVolume]]
+"""The volumes of each domain by name, all names checked; in the order in which they were first given."""
+
+
+def read_wanted(reader: Reader, warn: Callable[[str], None]) -> Wanted:
+    """The lines DOMAIN, VOLUME, SIZE and maybe DATA (tab-separated; bytes) up to EOF, grouped by domain.
+
+    Damaged for a malformed line, a bad or reserved name, a volume named twice, and where there is no line at all.
+    """
+    wanted: Wanted = {}
+    for number, fields in read_fields(reader):
+        if len(fields) not in (3, 4):
+            raise Damaged(f"line {number} is not DOMAIN, VOLUME, SIZE, separated by tabs")
+        domain, name = fields[:2]
+        if problem := names.new_domain_problem(domain):
+            raise Damaged(f"line {number}: cannot save a domain as {domain}: {problem}")
+        if problem := names.volume_problem(name):
+            raise Damaged(f"line {number}: cannot save a volume as {name}: {problem}")
+        size, data = names.number(fields[2]), names.number(fields[-1])
+        if size is None or data is None or data > size:
+            raise Damaged(f"line {number}: not a size in bytes: {' '.join(fields[2:])}")
+        volumes = wanted.setdefault(domain, {})
+        if name in volumes:
+            raise Damaged(f"line {number}: the volume {name} of {domain} is named twice")
+        if name not in RESTORED:
+            warn(f"Qubes OS will not restore the volume {name} of {domain}, only {' and '.join(RESTORED)}")
+        volumes[name] = NewVolume(name, size, data)
+    if not wanted:
+        raise Damaged(f"{reader.name} names no volume")
+    return wanted
+
+
+def compose(wanted: Wanted) -> bytes:
+    """The qubes.xml: ASCII, without XML declaration. Domain N (from 1) of wanted gets the path `vmN/`.
+
+    Refused where it would be larger than readers take.
+    """
+    root = Element("qubes")
+    labels = SubElement(root, "labels")
+    for index, (colour, name) in enumerate(_LABELS, 1):
+        SubElement(labels, "label", id=f"label-{index}", color=colour).text = name
+    pools = SubElement(root, "pools")
+    SubElement(pools, "pool", name=_POOL, dir_path="/var/lib/qubes", driver="file-reflink", revisions_to_keep="1")
+    SubElement(root, "properties")
+    domains = SubElement(root, "domains")
+    _domain(domains, 0, names.ADMIN_CLASS, {"label": _ADMIN_LABEL}, {"backup-content": ""})
+    for qid, (name, volumes) in enumerate(wanted.items(), 1):
+        size = str(sealed_bound(volumes.values()))
+        features = {"backup-content": "1", "backup-path": f"vm{qid}/", "backup-size": size}
+        element = _domain(domains, qid, _CLASS, {"label": _LABEL, "name": name, "qid": str(qid)}, features)
+        _volume_config(element, name, volumes.values())
+    indent(root)
+    data = f"{tostring(root, encoding='unicode')}\n".encode("ascii")
+    if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
+        raise Refused(f"{len(wanted)} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
+    return data
+
+
+def _domain(parent: Element, qid: int, kind: str, properties: dict[str, str], features: dict[str, str]) -> Element:
+    domain = SubElement(parent, "domain", {"id": f"domain-{qid}", "class": kind})
+    for tag, part in (("property", properties), ("feature", features)):
+        table = SubElement(domain, "properties" if tag == "property" else "features")
+        for name, text in part.items():
+            SubElement(table, tag, name=name).text = text or None
+    SubElement(domain, "devices", {"class": "pci"})
+    SubElement(domain, "tags")
+    return domain
+
+
+def _volume_config(domain: Element, name: str, volumes: Iterable[NewVolume]) -> None:
+    config = SubElement(domain, "volume-config")
+    for volume in volumes:
+        attributes = {
+            "name": volume.name,
+            "pool": _POOL,
+            "vid": f"appvms/{name}/{volume.name}",
+            "revisions_to_keep": "1" if volume.name == "private" else "0",
+            "rw": "True",
+            "save_on_stop": "True",
+            "size": str(volume.size),
+        }
+        SubElement(config, "volume", attributes)
+
+
+def sealed_bound(volumes: Iterable[NewVolume]) -> int:
+    """More bytes than these volumes, compressed and sealed, take in an archive: Qubes OS uses it as a quota.
+
+    Whatever the compressor: (data + sparse map) · 1.01 + 1 MiB for each.
+    """
+    total = 0
+    for volume in volumes:
+        # A hole in the map has at least 64 KiB, an entry at most 40 bytes: the whole size is always enough, too.
+        entries = min(1 << 20, volume.data // 512, (volume.size - volume.data) >> 16) + 2
+        total += min(volume.data + 40 * entries, volume.size + 80) * 101 // 100 + (1 << 20)
+    return total

@@ -1,0 +1,102 @@
+"""What qubes.xml says is in an archive, as lines that a shell script can read without fear."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qbtools.domains import names
+from qbtools.domains.qubesxml import Domain, Metadata
+from qbtools.errors import Damaged
+
+NONE = "-"
+"""Stands for a volume that is none, and a size that is not known."""
+
+
+class Entry(NamedTuple):
+    """One file that must be in the archive. Every text in it is checked: no blank, no `..`, no leading `-`.
+
+    volume: None for a file that is no volume: `vmQID/empty` of a domain without volumes, `dom0-home/USER`.
+    size: bytes of the whole volume, None where it is not known.
+    """
+
+    domain: str
+    kind: str
+    volume: str | None
+    archive_name: str
+    size: int | None
+
+    @property
+    def path(self) -> str:
+        """Where the files of its domain stand: `vmQID/`, or `dom0-home/USER` itself."""
+        if self.kind == names.ADMIN_CLASS:
+            return self.archive_name
+        return self.archive_name[: self.archive_name.index("/") + 1]
+
+    def to_line(self) -> str:
+        """DOMAIN, CLASS, VOLUME, ARCHIVE-NAME and SIZE, separated by tabs, with newline."""
+        size = NONE if self.size is None else str(self.size)
+        return "\t".join((self.domain, self.kind, self.volume or NONE, self.archive_name, size)) + "\n"
+
+    @classmethod
+    def from_fields(cls, fields: list[str]) -> Entry:
+        """The entry of a line that to_line wrote. Damaged for anything else."""
+        if len(fields) != 5:
+            raise Damaged("not the five fields of a volume")
+        domain, kind, untrusted_volume, untrusted_name, untrusted_size = fields
+        if problem := names.domain_problem(domain) or names.class_problem(kind):
+            raise Damaged(problem)
+        volume = None if untrusted_volume == NONE else untrusted_volume
+        if volume is not None and (problem := names.volume_problem(volume)):
+            raise Damaged(problem)
+        path, slash, base = untrusted_name.partition("/")
+        if kind == names.ADMIN_CLASS:
+            good = volume is None and names.is_home(untrusted_name)
+        else:
+            good = names.is_domain_path(path + slash) and base == _base(volume)
+        if not good:
+            raise Damaged(f"not the name of a file of {domain}: {untrusted_name}")
+        size = names.number(untrusted_size)
+        if size is None and untrusted_size != NONE:
+            raise Damaged(f"not a size in bytes: {untrusted_size}")
+        return cls(domain, kind, volume, untrusted_name, size)
+
+
+def _base(volume: str | None) -> str:
+    return "empty" if volume is None else f"{volume}.img"
+
+
+def entries_of(domain: Domain) -> list[Entry]:
+    """The files of one domain: a volume that is saved each, or the one that stands for none. [] if it is not saved."""
+    if domain.path is None:
+        return []
+    if domain.kind == names.ADMIN_CLASS:
+        return [Entry(domain.name, domain.kind, None, domain.path, None)]
+    found = [
+        Entry(domain.name, domain.kind, volume.name, domain.path + _base(volume.name), volume.size)
+        for volume in domain.volumes()
+        if volume.save_on_stop
+    ]
+    return found or [Entry(domain.name, domain.kind, None, domain.path + _base(None), 0)]
+
+
+def entries(metadata: Metadata) -> list[Entry]:
+    """The files of all saved domains, in the order of qubes.xml."""
+    return [entry for domain in metadata.saved() for entry in entries_of(domain)]
+
+
+def as_document(metadata: Metadata) -> dict[str, object]:
+    """The same for programs that read JSON; a size that is not known is null, so is a volume that is none."""
+    return {
+        "domains": [
+            {
+                "name": domain.name,
+                "class": domain.kind,
+                "path": domain.path,
+                "files": [
+                    {"volume": entry.volume, "archive_name": entry.archive_name, "size": entry.size}
+                    for entry in entries_of(domain)
+                ],
+            }
+            for domain in metadata.saved()
+        ]
+    }

@@ -1,0 +1,68 @@
+"""Names of domains and volumes: what Qubes OS takes, and what is safe as part of a path, a line or an XML text."""
+
+from __future__ import annotations
+
+import re
+
+ADMIN = "dom0"
+"""The administrative domain, which every qubes.xml has."""
+
+ADMIN_CLASS = "AdminVM"
+
+HOME = "dom0-home/"
+"""Where its home stands in an archive."""
+
+_DOMAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
+_CLASS = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}")
+# The file VOLUME.img is the last component of an archive name: at most 88 bytes, and no component begins with "-".
+_VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,83}")
+_PATH = re.compile(r"vm[1-9][0-9]{0,9}/")
+_HOME = re.compile(r"dom0-home/(?![.-])[A-Za-z0-9_.@+-]{1,88}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
+
+# Qubes OS refuses these as names of a new domain (qubes.vm.validate_name, August 2026).
+_RESERVED = (ADMIN, "Domain-0", "none", "default")
+
+
+def domain_problem(name: str) -> str | None:
+    """What is wrong with a domain's name, or None. Such a name is safe as a directory and in a line."""
+    if not _DOMAIN.fullmatch(name):
+        return "a domain's name has 1 to 31 letters, digits, _ and -, and begins with a letter"
+    return None
+
+
+def new_domain_problem(name: str) -> str | None:
+    """What forbids to call a domain to be saved so, or None: as domain_problem, and not reserved by Qubes OS."""
+    if name in _RESERVED or name.endswith("-dm"):
+        return "this name is reserved"
+    return domain_problem(name)
+
+
+def class_problem(name: str) -> str | None:
+    """What is wrong with the name of a domain's class, or None."""
+    return None if _CLASS.fullmatch(name) else "a class has 1 to 31 letters and digits, and begins with a letter"
+
+
+def volume_problem(name: str) -> str | None:
+    """What is wrong with a volume's name, or None. Such a name is safe as a file and in a line, and is never "-"."""
+    if not _VOLUME.fullmatch(name):
+        return "a volume's name has 1 to 84 letters, digits, _ and -, and does not begin with -"
+    return None
+
+
+def is_domain_path(path: str) -> bool:
+    """Whether path is `vmQID/`, where the files of a domain stand in an archive."""
+    return _PATH.fullmatch(path) is not None
+
+
+def is_home(path: str) -> bool:
+    """Whether path is `dom0-home/USER`, the archive name of the administrative domain's home."""
+    return _HOME.fullmatch(path) is not None
+
+
+def number(text: str) -> int | None:
+    """0 … 2^63-1 from decimal digits without sign and leading zero, else None."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    value = int(text)
+    return value if value < 1 << 63 else None

@@ -1,0 +1,157 @@
+"""Reads the metadata of Qubes OS 4 (qubes.xml; see qb-format(5)): which domains there are, which are saved, and where.
+
+What is used of it is checked here; everything else stays in the tree as it came, so that it can be written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+from xml.etree.ElementTree import Element
+
+from qbtools.domains import names
+from qbtools.errors import Damaged
+
+# Root of the metadata of Qubes OS 3 and before.
+_OLDER_ROOT = "QubesVmCollection"
+
+
+class Volume(NamedTuple):
+    """A volume of a domain as qubes.xml describes it. size: bytes, None where it is not said."""
+
+    name: str
+    size: int | None
+    save_on_stop: bool
+
+
+class Domain:
+    """One domain. name, kind (its class) and label are checked; element is what it was read from.
+
+    properties and features: name to text, "" where there is none. For features that is false.
+    path: where its files stand in the archive (`vmQID/`; `dom0-home/USER` for dom0), None where it is not saved.
+    """
+
+    def __init__(self, element: Element, labels: dict[str, str]) -> None:
+        self.element = element
+        self.kind = element.get("class", "")
+        if problem := names.class_problem(self.kind):
+            raise Damaged(f"a domain has the class {_shown(self.kind)}: {problem}")
+        untrusted_properties = _table(element, "properties/property", f"a domain of class {self.kind}")
+        self.name = names.ADMIN if self.kind == names.ADMIN_CLASS else untrusted_properties.get("name", "")
+        if problem := names.domain_problem(self.name):
+            raise Damaged(f"a domain is called {_shown(self.name)}: {problem}")
+        if self.name == names.ADMIN and self.kind != names.ADMIN_CLASS:
+            raise Damaged(f"a domain of class {self.kind} is called {names.ADMIN}")
+        self.properties = untrusted_properties
+        self.features = _table(element, "features/feature", f"domain {self.name}")
+        label = self.properties.get("label", "")
+        if label not in labels:
+            raise Damaged(f"domain {self.name}: its label is not among the labels: {_shown(label)}")
+        self.label = labels[label]
+        self.path = self._path() if self.features.get("backup-content") else None
+
+    def _path(self) -> str:
+        untrusted_path = self.features.get("backup-path", "")
+        known = names.is_home if self.kind == names.ADMIN_CLASS else names.is_domain_path
+        if not known(untrusted_path):
+            wanted = "dom0-home/USER" if self.kind == names.ADMIN_CLASS else "vmQID/"
+            raise Damaged(f"domain {self.name}: its backup-path is {_shown(untrusted_path)}, not {wanted}")
+        return untrusted_path
+
+    def volumes(self) -> list[Volume]:
+        """Its volumes, in their order. Damaged where one is doubled or malformed."""
+        found: dict[str, Volume] = {}
+        for element in self.element.findall("volume-config/volume"):
+            volume = self._volume(element)
+            if volume.name in found:
+                raise Damaged(f"domain {self.name}: the volume {volume.name} is there twice")
+            found[volume.name] = volume
+        return list(found.values())
+
+    def _volume(self, element: Element) -> Volume:
+        name = element.get("name", "")
+        if problem := names.volume_problem(name):
+            raise Damaged(f"domain {self.name}: a volume is called {_shown(name)}: {problem}")
+        untrusted_size = element.get("size")
+        size = None if untrusted_size is None else names.number(untrusted_size)
+        if untrusted_size is not None and size is None:
+            raise Damaged(f"domain {self.name}: the size of its volume {name} is no number: {_shown(untrusted_size)}")
+        untrusted_flag = element.get("save_on_stop", "False")
+        if untrusted_flag not in ("True", "False"):
+            raise Damaged(f"domain {self.name}: volume {name}: save_on_stop is neither True nor False")
+        return Volume(name, size, untrusted_flag == "True")
+
+
+class Metadata:
+    """A whole qubes.xml. domains: all, in its order, with different names and paths; root: the tree."""
+
+    def __init__(self, root: Element) -> None:
+        """Damaged where a part is missing without which Qubes OS restores nothing, or is malformed."""
+        _check_root(root)
+        self.root = root
+        labels = _labels(_only(root, "labels"))
+        _only(root, "properties")
+        self.domains: list[Domain] = []
+        seen: set[str] = set()
+        for element in _only(root, "domains").findall("domain"):
+            domain = Domain(element, labels)
+            # A name has no "/", a path has one: they never meet in the set.
+            for key in (domain.name, domain.path):
+                if key in seen:
+                    raise Damaged(f"two domains have the same name or backup-path: {key}")
+                if key is not None:
+                    seen.add(key)
+            self.domains.append(domain)
+        if names.ADMIN not in seen:
+            raise Damaged(f"qubes.xml has no domain {names.ADMIN}")
+
+    def saved(self) -> Iterator[Domain]:
+        """The domains whose files are in the archive."""
+        return (domain for domain in self.domains if domain.path is not None)
+
+
+def _check_root(root: Element) -> None:
+    if root.tag == _OLDER_ROOT:
+        raise Damaged(f"this qubes.xml is of the older kind ({_OLDER_ROOT}, Qubes OS 3), which is not read yet")
+    if root.tag != "qubes":
+        raise Damaged(f"this is no qubes.xml: its root is {_shown(root.tag)}")
+    version = root.get("version", "3.0")
+    if version != "3.0":
+        raise Damaged(f"qubes.xml has the unknown version {_shown(version)}")
+
+
+def _only(root: Element, tag: str) -> Element:
+    """The one child of that name."""
+    found = root.findall(tag)
+    if len(found) != 1:
+        raise Damaged(f"qubes.xml has {'no part' if not found else 'more than one part'} {tag}")
+    return found[0]
+
+
+def _labels(element: Element) -> dict[str, str]:
+    """A label's name by its id (`label-1`) and by itself: properties use either."""
+    labels: dict[str, str] = {}
+    for label in element.findall("label"):
+        name = label.text or ""
+        if name:
+            labels[label.get("id") or name] = name
+            labels[name] = name
+    return labels
+
+
+def _table(element: Element, path: str, whose: str) -> dict[str, str]:
+    """Text by the attribute `name` of the elements at path. Damaged for a name that is missing or doubled."""
+    table: dict[str, str] = {}
+    for item in element.findall(path):
+        name = item.get("name")
+        if name is None:
+            raise Damaged(f"{whose}: a {item.tag} has no name")
+        if name in table:
+            raise Damaged(f"{whose}: the {item.tag} {_shown(name)} is there twice")
+        table[name] = item.text or ""
+    return table
+
+
+def _shown(text: str) -> str:
+    """text for a message: quoted, and not longer than a line."""
+    return f'"{text}"' if len(text) <= 100 else f'"{text[:100]}…"'

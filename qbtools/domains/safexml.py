@@ -1,0 +1,103 @@
+"""XML from outside to a tree, within bounds: no DTD, no entity, no size, depth or count that an attacker chooses.
+
+Authenticated metadata is still somebody else's text. Only the standard library's expat is used.
+"""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, TreeBuilder
+from xml.parsers import expat
+
+from qbtools.errors import Damaged
+from qbtools.streams import BLOCK, Reader
+
+MAX_SIZE = 64 << 20
+"""Bytes of a whole document."""
+
+MAX_TEXT = 1 << 20
+"""Characters of one attribute, or of the text in one element up to its next tag."""
+
+MAX_DEPTH = 32
+"""Elements within elements; a qubes.xml has six."""
+
+MAX_ELEMENTS = 1 << 19
+"""Elements of a whole document; a domain of Qubes OS has some forty."""
+
+
+def load(reader: Reader) -> Element:
+    """Reads a document up to EOF; errors as parse, and Failed on an I/O error."""
+    data = bytearray()
+    while part := reader.read_some(BLOCK):
+        data += part
+        if len(data) > MAX_SIZE:
+            break
+    return parse(data)
+
+
+def parse(data: bytes | bytearray) -> Element:
+    """The root of the document, which is taken as UTF-8 whatever it says of itself. Comments are dropped.
+
+    Damaged for what is not well-formed, for a document type, an entity declaration, and beyond the bounds above.
+    """
+    if len(data) > MAX_SIZE:
+        raise Damaged(f"the metadata has more than {MAX_SIZE} bytes")
+    if not data or data.isspace():
+        raise Damaged("the metadata is empty")
+    if b"\0" in data:  # expat would believe the byte order mark of UTF-16
+        raise Damaged("the metadata is not UTF-8 text")
+    parser = expat.ParserCreate("utf-8")
+    tree = _Bounded()
+    parser.buffer_text = True
+    parser.StartElementHandler = tree.start
+    parser.EndElementHandler = tree.end
+    parser.CharacterDataHandler = tree.data
+    parser.StartDoctypeDeclHandler = _refuse_doctype
+    parser.EntityDeclHandler = _refuse_entity
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError as error:
+        text = expat.ErrorString(error.code)
+        raise Damaged(f"the metadata is not well-formed: line {error.lineno}: {text}") from error
+    return tree.builder.close()
+
+
+class _Bounded:
+    """Builds a tree from expat's calls and counts."""
+
+    def __init__(self) -> None:
+        self.builder = TreeBuilder()
+        self._depth = 0
+        self._elements = 0
+        self._text = 0
+
+    def start(self, name: str, attributes: dict[str, str]) -> None:
+        self._depth += 1
+        self._elements += 1
+        self._text = 0
+        if self._depth > MAX_DEPTH:
+            raise Damaged(f"the metadata has elements nested more than {MAX_DEPTH} deep")
+        if self._elements > MAX_ELEMENTS:
+            raise Damaged(f"the metadata has more than {MAX_ELEMENTS} elements")
+        for value in attributes.values():
+            if len(value) > MAX_TEXT:
+                raise Damaged(f"the metadata has an attribute of more than {MAX_TEXT} characters")
+        self.builder.start(name, attributes)
+
+    def end(self, name: str) -> None:
+        self._depth -= 1
+        self._text = 0
+        self.builder.end(name)
+
+    def data(self, text: str) -> None:
+        self._text += len(text)
+        if self._text > MAX_TEXT:
+            raise Damaged(f"the metadata has a text of more than {MAX_TEXT} characters")
+        self.builder.data(text)
+
+
+def _refuse_doctype(_name: str, _system: str | None, _public: str | None, _internal: bool) -> None:
+    raise Damaged("the metadata has a document type declaration, which is never read")
+
+
+def _refuse_entity(*_: object) -> None:
+    raise Damaged("the metadata declares an entity, which is never read")
