@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused, Truncated
-from qbtools.formats import ustar
+from qbtools.formats import pax, ustar
 from qbtools.formats.chunks import path_problem
 from qbtools.formats.ustar import BLOCK, END_OF_ARCHIVE
 from qbtools.streams import Reader, Writer
@@ -26,16 +26,7 @@ MAX_NAME = 256
 """Bytes of a member's name: what ustar can hold."""
 
 _ZERO_BLOCK = bytes(BLOCK)
-_KINDS = {
-    b"1": "a hard link",
-    b"2": "a symbolic link",
-    b"3": "a character device",
-    b"4": "a block device",
-    b"5": "a directory",
-    b"6": "a fifo",
-    b"g": "a pax global header",
-}
-_PAX_LENGTH = re.compile(rb"([1-9][0-9]{0,5}) ")
+_PATH, _SIZE = b"path", b"size"
 
 
 def header(name: str, size: int, mtime: int) -> bytes:
@@ -127,14 +118,14 @@ class MemberReader:
         block = self._header_block()
         if block is None:
             return None
-        pax: dict[str, bytes] = {}
+        records: dict[bytes, bytes] = {}
         found = ustar.parse(block)
         if found.typeflag == b"x":
-            pax = self._pax(found.untrusted_size)
+            records = self._pax_records(found.untrusted_size)
             found = ustar.parse(self._block())
             if found.typeflag == b"x":
                 raise Damaged("a pax header without its member")
-        return self._member(found, pax)
+        return self._member(found, records)
 
     def read_into(self, view: memoryview) -> None:
         """Fills view out of the body; its length is at most `remaining`. Truncated where the input ends before."""
@@ -205,47 +196,30 @@ class MemberReader:
                 return block
         return None
 
-    def _pax(self, size: int) -> dict[str, bytes]:
+    def _pax_records(self, size: int) -> dict[bytes, bytes]:
         """The records path and size of a pax local header."""
         if size > MAX_PAX:
             raise Damaged(f"a pax header of {size} bytes is too long")
         self._begin("a pax header", size)
-        return _pax_records(self.read_all())
+        return pax.parse(self.read_all(), (_PATH, _SIZE))
 
-    def _member(self, found: ustar.Header, pax: dict[str, bytes]) -> Member:
-        untrusted_path = pax.get("path", found.untrusted_name)
+    def _member(self, found: ustar.Header, records: dict[bytes, bytes]) -> Member:
+        untrusted_path = records.get(_PATH, found.untrusted_name)
         untrusted_name = untrusted_path[:MAX_NAME].decode("ascii", "backslashreplace")
         if len(untrusted_path) > MAX_NAME:
             raise Damaged(f"{untrusted_name}: the name is too long")
         if found.typeflag not in (b"0", b"\0"):
-            kind = _KINDS.get(found.typeflag, "of an unknown type")
+            kind = ustar.KINDS.get(found.typeflag, "of an unknown type")
             raise Damaged(f"{untrusted_name} is {kind}, not a regular file")
         problem = path_problem(untrusted_name)
         if problem:
             raise Damaged(f"{untrusted_name}: {problem}")
         size = found.untrusted_size
-        if "size" in pax:
-            if not re.fullmatch(rb"[0-9]{1,19}", pax["size"]):
+        if _SIZE in records:
+            if not re.fullmatch(rb"[0-9]{1,19}", records[_SIZE]):
                 raise Damaged(f"{untrusted_name}: malformed size in its pax header")
-            size = int(pax["size"])
+            size = int(records[_SIZE])
         if size > self.bound(untrusted_name):
             raise Damaged(f"{untrusted_name} is too long: {size} bytes")
         self._begin(untrusted_name, size)
         return Member(untrusted_name, size)
-
-
-def _pax_records(data: bytes) -> dict[str, bytes]:
-    """The records path and size; data is `LENGTH KEY=VALUE newline` over and over. Damaged for anything else."""
-    records: dict[str, bytes] = {}
-    at = 0
-    while at < len(data):
-        match = _PAX_LENGTH.match(data, at)
-        end = at + int(match[1]) if match else at
-        record = data[match.end() : end] if match else b""
-        key, equals, value = record.partition(b"=")
-        if not equals or end > len(data) or not value.endswith(b"\n"):
-            raise Damaged("a malformed pax header")
-        if key in (b"path", b"size"):
-            records[key.decode("ascii")] = value[:-1]
-        at = end
-    return records

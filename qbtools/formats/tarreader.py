@@ -26,14 +26,6 @@ _KEYS = (_PATH, _SIZE, _MAJOR, _MINOR, _NAME, _REAL_SIZE, *_OLDER)
 
 _EXTENDED = {b"x": "pax", b"g": "global pax", b"L": "long name", b"K": "long link"}
 _REGULAR = (b"0", b"\0", b"S")
-_BARE = {
-    b"1": "a hard link",
-    b"2": "a symbolic link",
-    b"3": "a character device",
-    b"4": "a block device",
-    b"5": "a directory",
-    b"6": "a fifo",
-}
 
 # The sparse map of GNU tar's own format: entries of two numbers in the header, then in blocks of nothing else.
 _ENTRY = 24
@@ -154,7 +146,7 @@ class TarReader:
         self._name = name.decode("utf-8", "surrogateescape")
         self._stored = self._number(records, _SIZE) if records.get(_SIZE) else header.untrusted_size
         self._size, self._map, self._header = self._stored, "whole", header.block
-        kind = _BARE.get(header.typeflag, "")
+        kind = ustar.KINDS.get(header.typeflag, "")
         if header.typeflag in _REGULAR and name.endswith(b"/"):
             kind = "a directory"
         if kind and self._stored:

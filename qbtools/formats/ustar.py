@@ -30,6 +30,17 @@ MAX_OCTAL_SIZE = 8**11 - 1
 MAX_NUMBER = (1 << 63) - 1
 """Largest number that is read."""
 
+KINDS = {
+    b"1": "a hard link",
+    b"2": "a symbolic link",
+    b"3": "a character device",
+    b"4": "a block device",
+    b"5": "a directory",
+    b"6": "a fifo",
+    b"g": "a pax global header",
+}
+"""What the typeflags of members that are no files stand for."""
+
 _MODE = b"0000600\0"
 _NONE = b"0000000\0"  # uid, gid, device numbers
 _MAGIC = b"ustar\00000"
