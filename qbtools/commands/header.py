@@ -17,7 +17,7 @@ Usage:
             [--no-manifest] [--passphrase-file FILE] [--passphrase-fd N]
             [--passphrase-command CMD] [-q] [-v]
   qb-header read [--json] [--expect-id ID] [--require-version V]
-            [--max-memory S] [--max-work N] [--max-chunk S]
+            [--max-memory S] [--max-work N]
             [--passphrase-file FILE] [--passphrase-fd N]
             [--passphrase-command CMD] [-q] [-v] FILE
   qb-header (-h | --help | --version)

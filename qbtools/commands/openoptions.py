@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def limits(call: Invocation) -> Limits:
-    """--max-memory, --max-work and --max-chunk."""
-    from qbtools.formats import opener
+    """--max-memory, --max-work and, where the program has it, --max-chunk."""
+    from qbtools.formats import chunks, opener
 
     opts = call.options
     return opener.Limits(
         memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.machine_memory(),
         work=1 << call.number("--max-work", 10, 60),
-        chunk=call.size("--max-chunk", 1),
+        chunk=call.size("--max-chunk", 1) if "--max-chunk" in opts else chunks.DEFAULT_CHUNK_SIZE,
     )
 
 

@@ -41,6 +41,8 @@ OPENING = """\
   --require-version V   Refuse an archive of another version than V (4).
   --max-memory S        Take at most S bytes for keys and chunks
                         (default: half of the machine's memory).
-  --max-work N          Refuse key derivations of N*r*p above 2^N [default: 26].
+  --max-work N          Refuse key derivations of N*r*p above 2^N [default: 26]."""
+
+MAX_CHUNK = """\
   --max-chunk S         The largest chunk where the header names no size
                         [default: 100M]."""

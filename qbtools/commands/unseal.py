@@ -35,6 +35,7 @@ Options:
   --structure           Check names, order, sizes and plain checksums, for which no
                         passphrase is needed. It authenticates nothing.
 {options.OPENING}
+{options.MAX_CHUNK}
 {options.JOBS}
 {options.PASSPHRASE}
 {options.PROGRESS}
