@@ -1,0 +1,27 @@
+"""What a reader of qbtools(7) sees and copies is what the tests run."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from manual import examples
+from support import ROOT, need, run
+
+SOURCE = (ROOT / "man/qbtools.7").read_text()
+
+
+@pytest.mark.parametrize("device", ["ascii", "utf8"])
+def test_examples_are_shown_as_they_are_run(device: str) -> None:
+    need("mandoc")
+    shown = run("mandoc", "-T", device, "-O", "width=200", ROOT / "man/qbtools.7").stdout.decode()
+    lines = {line.strip() for line in re.sub(".\b", "", shown).splitlines()}
+    for name, text in examples("qbtools.7").items():
+        for line in text.splitlines():
+            assert line.strip() in lines, name
+
+
+def test_what_man_may_turn_into_typography_is_escaped() -> None:
+    """groff shows a bare - ' ^ ~ ` of a man page as another character on some systems."""
+    for block in re.findall(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed$", SOURCE, re.MULTILINE | re.DOTALL):
+        assert not re.search(r"['^~`-]", re.sub(r"\\(\(..|.)", "", block)), block
