@@ -68,6 +68,7 @@ def _write(call: Invocation) -> None:
     settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(time.time()))
     out = call.stdout()
     secret = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
+    call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
     out.write(header_members(secret, backup, settings))
 
 

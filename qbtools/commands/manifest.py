@@ -39,8 +39,10 @@ def main(call: Invocation) -> None:
     backup_id = sealoptions.backup_id(call) or ""
     parameters = sealoptions.parameters(call)
     out = call.stdout()
-    data = manifest.serialise(backup_id, _records(call, backup_id))
+    records = _records(call, backup_id)
+    data = manifest.serialise(backup_id, records)
     secret = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
+    call.note(f"backup ID {backup_id}, {len(records)} files, {sum(record.size for record in records)} bytes")
     sealed = container.seal_bytes(chunks.chunk_passphrase(secret, backup_id, chunks.MANIFEST, 0), parameters, data)
     members = outertar.MemberWriter(out, int(time.time()))
     members.add(chunks.member_name(chunks.MANIFEST, 0), sealed)

@@ -14,14 +14,6 @@ if TYPE_CHECKING:
 
 MAX_JOBS = 256
 
-if TYPE_CHECKING:
-    from qbtools.formats.container import Parameters
-    from qbtools.formats.header import BackupHeader
-
-MAX_JOBS = 256
-
-_COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd", "none")
-
 
 def parameters(call: Invocation) -> Parameters:
     """--logn, as the parameters of every container."""
@@ -31,8 +23,10 @@ def parameters(call: Invocation) -> Parameters:
 
 
 def chunk_size(call: Invocation) -> int:
-    """--chunk-size, in bytes. The bound is what a sealed chunk may take in memory."""
-    return call.size("--chunk-size", 1, 1 << 34)
+    """--chunk-size, in bytes."""
+    from qbtools.formats import chunks
+
+    return call.size("--chunk-size", 1, chunks.MAX_CHUNK_SIZE)
 
 
 def backup_id(call: Invocation) -> str | None:

@@ -27,6 +27,9 @@ HEADER_MAC = "backup-header.hmac"
 OVERHEAD = 128
 """What a sealed member is longer than its data: the container's header (96) and its last MAC (32)."""
 
+MAX_CHUNK_SIZE = 8**11 - 1 - OVERHEAD
+"""Bytes of data in the largest chunk: sealed, its size must fit the octal digits of a tar header."""
+
 MAX_METADATA = (1 << 20) - OVERHEAD
 """Bytes of the compressed metadata: Qubes reads 1 MiB of the sealed member."""
 

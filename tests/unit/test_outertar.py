@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from qbtools.errors import Damaged, QbError, Refused, Truncated
-from qbtools.formats import outertar
+from qbtools.formats import chunks, outertar
 from qbtools.formats.outertar import END_OF_ARCHIVE, Member, MemberReader, MemberWriter
 from qbtools.streams import Reader, Writer
 
@@ -95,6 +95,7 @@ def test_the_pieces_are_what_the_writer_writes() -> None:
 
 def test_what_ustar_cannot_hold() -> None:
     assert len(outertar.header(LONGEST, outertar.MAX_BODY, 0)) == 512
+    assert chunks.MAX_CHUNK_SIZE + chunks.OVERHEAD == outertar.MAX_BODY
     with pytest.raises(Refused):
         outertar.header("a", outertar.MAX_BODY + 1, 0)
     with pytest.raises(Refused):
