@@ -10,7 +10,6 @@ DOC = f"""\
 Usage: qb-meta create [-qv] [LINES]
        qb-meta list [-qv] [--json] [XML]
        qb-meta check [-qv] [--metadata XML] [LINES]
-       qb-meta -h | --help | --version
 
 Makes, lists and compares the metadata of an archive (qubes.xml), each from a
 file or from standard input.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from qbtools.domains.inventory import NONE, Entry
 from qbtools.domains.lines import read_fields
-from qbtools.domains.names import ADMIN_CLASS, HOME, number
+from qbtools.domains.names import HOME, number
 from qbtools.errors import Damaged, Truncated
 from qbtools.formats.chunks import METADATA, name_problem
 from qbtools.streams import Reader
@@ -65,7 +65,7 @@ class Arrivals:
         """A file that is no saved volume. rest: its name below the domain's path."""
         if path != HOME and path not in self._owners:
             raise Damaged(f"{name} belongs to no saved domain")
-        if path == HOME or rest not in FURTHER:
+        if rest not in FURTHER:
             self._warn(f"qubes.xml does not tell what {name} is")
 
     def finish(self) -> None:
@@ -77,10 +77,8 @@ class Arrivals:
             raise Damaged(f"{first.archive_name} of {first.domain} is not in the archive{more}")
 
     def _is_there(self, entry: Entry) -> bool:
-        if entry.archive_name in self._came:
-            return True
         # `empty` only stands for the domain: any file of it does as well.
-        return entry.volume is None and entry.kind != ADMIN_CLASS and entry.path in self._paths
+        return entry.archive_name in self._came or (entry.volume is None and entry.path in self._paths)
 
 
 def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None = None) -> int:
