@@ -7,12 +7,13 @@ from qbtools.commands.cli import Invocation
 from qbtools.streams import Reader
 
 DOC = f"""\
-Usage: qb-meta create [-qv] [LINES]
-       qb-meta list [-qv] [--json] [XML]
-       qb-meta check [-qv] [--metadata XML] [LINES]
+Usage:
+  qb-meta create [-qv] [LINES]
+  qb-meta list [-qv] [--json] [XML]
+  qb-meta check [-qv] [--metadata XML] [LINES]
 
-Makes, lists and compares the metadata of an archive (qubes.xml), each from a
-file or from standard input.
+Make, list and compare the metadata of an archive (qubes.xml), each from a file
+or from standard input.
 
 create  prints a qubes.xml. Its input has a line for each volume: DOMAIN,
         VOLUME, SIZE in bytes and, if known, the bytes to be read of it;
