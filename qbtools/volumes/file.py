@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 
@@ -71,7 +70,7 @@ class FileTarget(Target):
                 self._old = self._look()
                 if self._old is not None and not overwrite:
                     raise Refused(f"{name} exists", "--overwrite replaces it")
-                self.fd = self._open(parent)
+                self.fd = self._open()
         except BaseException:
             self.close()
             raise
@@ -83,11 +82,11 @@ class FileTarget(Target):
         except FileNotFoundError:
             return None
 
-    def _open(self, parent: str) -> int:
+    def _open(self) -> int:
         """The file without a name; where that is not to be had, one with a name that nobody else uses."""
         if os.path.exists("/proc/self/fd"):  # what is open gets its name through it
             try:
-                return os.open(parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, NEW_MODE)
+                return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, NEW_MODE, dir_fd=self._directory)
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
@@ -97,7 +96,7 @@ class FileTarget(Target):
 
     @staticmethod
     def _new_name() -> str:
-        return f".qb-volwrite-{secrets.token_hex(8)}.partial"
+        return f".qb-volwrite-{os.urandom(8).hex()}.partial"
 
     def start(self, size: int | None) -> None:
         if size is not None:

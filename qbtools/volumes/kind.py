@@ -84,11 +84,11 @@ class Target(_Opened, ABC):
     def write(self, data: Buffer, offset: int) -> None:
         """Writes all of data at offset. Failed on an I/O error and where there is no room."""
         view = memoryview(data)
-        while len(view):
-            with naming(f"write to {self.name}"):
+        with naming(f"write to {self.name}"):
+            while len(view):
                 count = os.pwrite(self.fd, view, offset)
-            view = view[count:]
-            offset += count
+                view = view[count:]
+                offset += count
 
     @abstractmethod
     def zero(self, offset: int, length: int) -> None:
