@@ -54,8 +54,18 @@ def shown(
 
 
 def wanted(options_progress: bool, quiet: bool) -> bool:
-    """Whether the line is to be shown: forced, or stderr is a terminal; never when quiet."""
-    return not quiet and (options_progress or os.isatty(2))
+    """Whether the line is to be shown: forced, or stderr is a terminal that we are in the foreground of.
+
+    Never when quiet. A CMD has a session of its own, so its stages stay silent: who runs it shows the line.
+    """
+    return not quiet and (options_progress or _foreground())
+
+
+def _foreground() -> bool:
+    try:
+        return os.isatty(2) and os.tcgetpgrp(2) == os.getpgrp()
+    except OSError:
+        return False
 
 
 def render(done: int, total: int | None, seconds: float, label: str) -> str:

@@ -10,13 +10,15 @@ from qbtools.volumes.locate import open_source
 from qbtools.volumes.reading import Sending
 
 DOC = f"""\
-Usage: qb-volread [options] VOLUME
+Usage: qb-volread [options] [--raw | --size] VOLUME
 
 Writes VOLUME, a file or a block device, to standard output as a volume stream:
 a map of where its data lies, the data, and an end line once all was read.
 
 Options:
   --raw                 Write plain bytes instead, holes as zeros, no end line.
+  --size                Print the size of the volume and how many bytes of it are
+                        data, separated by a tab, and stop.
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -24,7 +26,7 @@ Options:
 
 def main(call: Invocation) -> None:
     """Reads a volume; the end line is written only when all of it was read as it was at the beginning."""
-    out = call.stdout()
+    out = call.stdout(binary=not call.options["--size"])
     raw = bool(call.options["--raw"])
     sending: Sending | None = None
     total: int | None = None
@@ -38,6 +40,9 @@ def main(call: Invocation) -> None:
         ),
     ):
         extents = source.extents()
+        if call.options["--size"]:
+            out.write(b"%d\t%d\n" % (source.size, extents.data))
+            return
         total = source.size if raw else extents.data
         call.note(f"{source.name}: {source.size} bytes, {extents.data} of them data in {len(extents)} extents")
         sending = Sending(source, extents, out)

@@ -35,6 +35,8 @@ class Arrivals:
             if self._owners.setdefault(entry.path, entry.domain) != entry.domain:
                 raise Damaged(f"{self._owners[entry.path]} and {entry.domain} have the same path: {entry.path}")
             self._expected[entry.archive_name] = entry
+        self.anything = False
+        """Accept files of no domain as long as neither a volume that must come nor the metadata itself is known."""
         self._came: set[str] = set()
         self._paths: set[str] = set()  # of what came
 
@@ -63,6 +65,8 @@ class Arrivals:
 
     def _further(self, name: str, path: str, rest: str) -> None:
         """A file that is no saved volume. rest: its name below the domain's path."""
+        if self.anything and not self._owners and METADATA not in self._came:
+            return  # an archive without metadata, as one pipe makes it: there is nothing to compare
         if path != HOME and path not in self._owners:
             raise Damaged(f"{name} belongs to no saved domain")
         if rest not in FURTHER:
@@ -86,7 +90,8 @@ def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None
 
     The lines, up to EOF: those of Entry.to_line, unless known says what must come; then for each file `came`, its
     name and its real size (`-` where not known), separated by tabs; last `end`. Truncated where `end` is missing,
-    Damaged for anything else and where the comparison fails.
+    Damaged for anything else and where the comparison fails. Where neither lines of the list nor the metadata came
+    there is nothing to compare: an archive of one file, made by one pipe.
     """
     entries = list(known or ())
     arrivals = Arrivals(entries, warn) if known is not None else None
@@ -100,6 +105,7 @@ def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None
             continue
         if arrivals is None:
             arrivals = Arrivals(entries, warn)
+            arrivals.anything = True
         if fields == [_END]:
             ended = True
         elif len(fields) == 3 and fields[0] == _CAME:
