@@ -61,7 +61,10 @@ def _records(call: Invocation, backup_id: str) -> list[FileRecord]:
     records: list[FileRecord] = []
     while line := reader.read_line(manifest.MAX_LINE):
         where = f"line {len(records) + 1} of {reader.name}"
-        found_id, record = manifest.from_line(line)
+        found = manifest.from_line(line)
+        if found is None:
+            raise Damaged(f"{where} is not a record of a sealed file")
+        found_id, record = found
         if found_id != backup_id:
             raise Damaged(f"{where} belongs to the backup {found_id}, not to {backup_id}")
         records.append(record)

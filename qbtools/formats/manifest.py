@@ -89,13 +89,13 @@ def to_line(backup_id: str, record: FileRecord) -> str:
     return f"{backup_id} {_fields(record)}\n"
 
 
-def from_line(line: bytes) -> tuple[str, FileRecord]:
-    """Backup ID and record out of such a line. Damaged for whatever is not exactly in the format."""
-    text = line.decode("ascii", "backslashreplace")
+def from_line(line: bytes) -> tuple[str, FileRecord] | None:
+    """Backup ID and record out of such a line; None for whatever is not exactly in the format."""
+    text = line.decode("ascii", "replace")
     backup_id, _, fields = text.removesuffix("\n").partition(" ")
     record = _record(fields)
     if record is None or backup_id_problem(backup_id) or not text.endswith("\n"):
-        raise Damaged(f"not a record of a sealed file: {text.rstrip()}")
+        return None
     return backup_id, record
 
 
