@@ -15,7 +15,6 @@ import signal
 import subprocess
 import sys
 import termios
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -25,28 +24,33 @@ from qbtools.streams import widen_pipe
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL: time for a CMD to remove its snapshots and half-written targets."""
 
+_SETTLE = 0.1
+"""Seconds before SIGTERM: a process that bash has just forked, but that is not yet the program, would lose it."""
+
 _SIGPIPE = 128 + signal.SIGPIPE
 
-# On SIGTERM bash would be gone before the stages that clean up; with a trap it waits for them.
-_REPORT = """trap 'printf "%s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT; trap 'exit 143' TERM\n"""
+_REPORT = """trap 'printf "%s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT\n"""
 
 # Stands between us and a CMD that reads. It holds the write end of CMD's stdin too, so that our own death (SIGKILL
 # included) never shows as an EOF there: the life pipe ends without the word "end", and all of CMD is killed first.
+# `gone` is a pipe whose other end all of CMD holds: its bash may be gone before the stages that clean up.
 _GUARD = """
-life=$2 hold=$3
-bash -o pipefail -c "$1" <&0 {life}<&- {hold}>&- &
+life=$2 hold=$3 settle=$4 grace=$5
+exec {out}>&1
+exec {gone}< <(exec {held}>&1 >&"$out" {out}>&- {life}<&- {hold}>&-; exec bash -o pipefail -c "$1")
 pid=$!
 trap : TERM
-exec </dev/null 2>/dev/null
+exec </dev/null >/dev/null 2>&1 {out}>&-
 word=
 read -r -u "$life" word
 if [ "$word" = end ]; then
     exec {hold}>&-
-    while wait "$pid"; status=$?; kill -0 "$pid" 2>/dev/null; do :; done
+    while wait "$pid"; status=$?; kill -0 "$pid"; do :; done
     exit "$status"
 fi
+read -r -t "$settle" -N 1 -u "$gone"
 kill -TERM 0
-for _ in {1..50}; do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done
+read -r -t "$grace" -N 1 -u "$gone"
 kill -KILL 0
 """
 
@@ -115,17 +119,20 @@ class Command:
         guarded = self._life >= 0
         if guarded:
             self._close("_life")  # the guard does with CMD as it would if we died
-        else:
+        elif not self._gone(_SETTLE):
             self._signal(signal.SIGTERM)
-        until = time.monotonic() + GRACE + guarded
-        while time.monotonic() < until:
-            if os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
-                break
-            time.sleep(0.02)
+        self._gone(GRACE + guarded)
         self._signal(signal.SIGKILL)
         self._process.wait()
+        self._close("_report")
         if guarded:
             self._close("pipe")
+
+    def _gone(self, seconds: float) -> bool:
+        """Waits for the end of all of CMD, which shows as the end of the report that each of its processes holds."""
+        poller = select.poll()
+        poller.register(self._report, 0)  # POLLHUP alone
+        return bool(poller.poll(seconds * 1000))
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -183,7 +190,7 @@ def _start(
         life_end, life = os.pipe()
         closing.append(life_end)
         inherited += [life_end, ours]
-        arguments += [str(life_end), str(ours)]
+        arguments += [str(life_end), str(ours), str(_SETTLE), str(GRACE)]
     try:
         process = subprocess.Popen(
             arguments,
