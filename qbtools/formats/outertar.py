@@ -123,8 +123,6 @@ class MemberReader:
         if found.typeflag == b"x":
             records = self._pax_records(found.untrusted_size)
             found = ustar.parse(self._block())
-            if found.typeflag == b"x":
-                raise Damaged("a pax header without its member")
         return self._member(found, records)
 
     def read_into(self, view: memoryview) -> None:

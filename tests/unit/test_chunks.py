@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qbtools.errors import Damaged, Refused
-from qbtools.formats import chunks
+from qbtools.formats import chunks, container
 from qbtools.formats.chunks import DEFAULT_CHUNK_SIZE, MANIFEST, METADATA, FileOrder, Order
 
 
@@ -131,6 +131,7 @@ def test_passphrases() -> None:
 
 
 def test_bounds() -> None:
+    assert chunks.OVERHEAD == container.OVERHEAD
     assert chunks.member_bound("vm1/a.000.enc", 1000) == 1128
     assert chunks.member_bound("vm1/a.000.enc", None) == DEFAULT_CHUNK_SIZE + 128
     assert chunks.member_bound("vm1/a.000.enc", None, 5000) == 5128
