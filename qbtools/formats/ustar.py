@@ -43,7 +43,7 @@ KINDS = {
 
 _MODE = b"0000600\0"
 _NONE = b"0000000\0"  # uid, gid, device numbers
-_MAGIC = b"ustar\00000"
+_MAGIC = b"ustar\x0000"
 _SPACES = 8 * 0x20
 
 
