@@ -37,7 +37,7 @@ MAX_MANIFEST = 24 << 20
 """Bytes of the manifest: MAX_FILES of its longest lines fit."""
 
 MAX_FILES = 1 << 16
-"""Files in one archive. Bounds the memory that a hostile archive can take by its names: about 500 bytes for each."""
+"""Files in one archive. Bounds the memory that a hostile archive can take by its names: at most 800 bytes each."""
 
 MAX_DIRECTORY = 138
 MAX_BASE = 88
