@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Damaged
+from qbtools.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
     from qbtools.formats.opener import Archive
@@ -68,11 +68,13 @@ def main(call: Invocation) -> None:
         elif single:
             name = opts["NAME"][0]
             found = False
+            # Without a chunk size in the header nothing tells yet that the file is whole.
+            stop = opts["--stop"] and archive.header.chunk_size is not None
             for event in archive.events(lambda candidate: candidate == name):
                 found = found or event.name == name
                 if event.data is not None:
                     out.write(event.data)
-                elif found and event.ends and opts["--stop"]:
+                elif stop and found and event.ends:
                     return
             if not found:
                 raise Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")
@@ -101,6 +103,9 @@ def _listing(archive: Archive, as_json: bool) -> str:
 def _structure(call: Invocation) -> None:
     from qbtools.formats import structure
 
+    for option in ("--expect-id", "--require-version"):
+        if call.options[option] is not None:
+            raise UsageError(f"{option} means nothing with --structure, which authenticates nothing")
     reader = call.stdin()
     reader.name = "the archive"
     structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn)

@@ -121,17 +121,17 @@ class Archive:
                 raise Damaged("the manifest belongs to another backup")
             manifest.compare(files, self.records)
         else:
-            self._warn("the archive has no manifest: files that are missing at its end cannot be noticed here")
+            self._warn(chunks.NO_MANIFEST)
 
     def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
         """Runs in the lane's thread."""
         open_file = ""
         while not self._order.manifest_seen and (member := self._members.next()) is not None:
             name, number = chunks.parse_member(member.untrusted_name)
+            size = member.size - OVERHEAD
+            self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
             if open_file and name != open_file:
                 yield done(Event(open_file, -1))
-            size = member.size - OVERHEAD
-            self._order.chunk(name, number, size)
             open_file = self.current = name
             opened = name == chunks.MANIFEST or wanted(name)
             yield self._open(name, number, size) if opened else self._pass(name, number, size)
@@ -191,8 +191,8 @@ class Archive:
 def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tuple[header.BackupHeader, Parameters]:
     """The authenticated header of an archive, and the parameters of its container."""
     untrusted_plain, untrusted_sealed = read_header_members(members)
-    if not untrusted_sealed.startswith(b"scrypt"):
-        raise Damaged("not an archive of version 4: backup-header.hmac is no scrypt container")
+    if not untrusted_sealed.startswith(b"scrypt") and (version := header.parse(untrusted_plain).version) != 4:
+        raise Damaged(f"an archive of version {version}, which is not read")
     parameters, _salt = container.parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     limits.check(parameters)
     Budget(limits.memory).take(parameters.memory)

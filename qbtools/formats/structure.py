@@ -27,6 +27,8 @@ def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
     if untrusted.version != 4:
         raise Damaged(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
     container.parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
+    if len(untrusted_sealed) != len(untrusted_plain) + OVERHEAD:
+        raise Damaged(f"{chunks.HEADER_MAC} does not have the size of what it seals")
     members.bound = lambda member: chunks.member_bound(member, untrusted.chunk_size, max_chunk)
     order = chunks.Order(untrusted.chunk_size, untrusted.manifest, warn)
     while not order.manifest_seen and (member := members.next()) is not None:
@@ -36,3 +38,5 @@ def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
     order.finish()
     if order.manifest_seen:
         members.read_end()
+    else:
+        warn(chunks.NO_MANIFEST)
