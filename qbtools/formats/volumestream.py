@@ -76,10 +76,10 @@ class ExtentMap:
         touch or the hole between them is smaller than the gap. Where the map is full, the gap is doubled until the
         extent fits. What lies beyond the volume, and length 0, add nothing.
         """
+        if length <= 0 or offset >= self.size:
+            return
         end = min(-(-(offset + length) // ALIGN) * ALIGN, self.size)
         offset -= offset % ALIGN
-        if length <= 0 or offset >= end:
-            return
         if self._offsets and offset < self._offsets[-1]:
             raise ValueError("extents must be added in ascending order")
         while True:
