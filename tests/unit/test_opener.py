@@ -1,0 +1,324 @@
+"""Opening: what comes out in which order, what is never opened, what it may cost, and where an error comes out."""
+
+from __future__ import annotations
+
+import io
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from qbtools.errors import Damaged, Refused, Truncated, WrongPassphrase
+from qbtools.formats import chunks, container, header, manifest, opener, outertar
+from qbtools.formats.container import Key, Parameters
+from qbtools.formats.opener import Archive, Event, Limits
+from qbtools.formats.sealer import Sealer, Settings, Source
+from qbtools.streams import Reader, Writer
+
+ID = "20261124T060000-0123456789abcdef"
+SECRET = b"opener"
+FAST = Parameters(10)
+FILES = {"qubes.xml": b"<qubes/>", "vm1/root.img": os.urandom(2500), "vm1/private.img": b"", "vm2/a": os.urandom(2000)}
+LIMITS = Limits(256 << 20)
+LONG = 60.0
+
+
+def source(name: str, data: bytes) -> Source:
+    return Source(name, lambda: Reader(io.BytesIO(data)), lambda: None)
+
+
+def sealed(files: dict[str, bytes] = FILES, chunk_size: int = 1000, backup: header.BackupHeader | None = None) -> bytes:
+    """A complete archive."""
+    out = io.BytesIO()
+    sealer = Sealer(Writer(out), SECRET, Settings(ID, chunk_size, FAST, 0), 1)
+    sources = [source(name, data) for name, data in files.items()]
+    list(sealer.write_archive(sources, backup or header.new_header(ID, "gzip", chunk_size, True)))
+    return out.getvalue()
+
+
+def pieces(archive: bytes) -> list[tuple[str, bytes]]:
+    reader = outertar.MemberReader(Reader(io.BytesIO(archive)), lambda _name: 1 << 30)
+    found = []
+    while (member := reader.next()) is not None:
+        found.append((member.untrusted_name, reader.read_all()))
+    return found
+
+
+def joined(members: list[tuple[str, bytes]]) -> bytes:
+    out = io.BytesIO()
+    writer = outertar.MemberWriter(Writer(out), 0)
+    for name, data in members:
+        writer.add(name, data)
+    writer.end_of_archive()
+    return out.getvalue()
+
+
+def opened(
+    archive: bytes | io.BytesIO,
+    secret: bytes = SECRET,
+    limits: Limits = LIMITS,
+    jobs: int = 2,
+    warn: Callable[[str], None] = pytest.fail,
+) -> Archive:
+    file = archive if isinstance(archive, io.BytesIO) else io.BytesIO(archive)
+    return Archive(Reader(file, "the archive"), secret, limits, lambda _each: jobs, warn)
+
+
+def contents(events: Iterator[Event]) -> dict[str, bytes]:
+    """What came out for each file that came to its end."""
+    found: dict[str, bytes] = {}
+    data = b""
+    for event in events:
+        if event.ends:
+            found[event.name] = data
+            data = b""
+        else:
+            data += bytes(event.data or b"")
+    assert not data
+    return found
+
+
+def every(_name: str) -> bool:
+    return True
+
+
+# --- what comes out ---
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 5])
+def test_everything_comes_out_in_order(jobs: int) -> None:
+    archive = opened(sealed(), jobs=jobs)
+    found = contents(archive.events(every))
+    assert found == FILES
+    assert list(found) == list(FILES)
+    assert [record.chunks for record in archive.records] == [1, 3, 1, 3]
+    assert [record.size for record in archive.records] == [len(data) for data in FILES.values()]
+    assert archive.header.backup_id == ID
+
+
+def test_chunks_are_numbered_and_their_end_is_told() -> None:
+    events = [(event.name, event.number, event.size) for event in opened(sealed({"a": bytes(2000)})).events(every)]
+    assert events == [("a", 0, 1000), ("a", 1, 1000), ("a", 2, 0), ("a", -1, 0)]
+
+
+def test_a_file_that_no_header_bounds_ends_when_the_next_one_begins() -> None:
+    # Qubes' own archives name no chunk size.
+    backup = header.parse(
+        header.serialise(header.new_header(ID, "gzip", 1000, True)).replace(b"chunk-size=1000\n", b"")
+    )
+    archive = opened(sealed({"a": bytes(1500), "b": b""}, backup=backup))
+    assert archive.header.chunk_size is None
+    assert contents(archive.events(every)) == {"a": bytes(1500), "b": b""}
+
+
+def test_what_is_not_wanted_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    derived = []
+
+    def key(secret: bytes, parameters: Parameters, salt: bytes) -> Key:
+        derived.append(secret.split(b"!")[1].decode())
+        return Key(secret, parameters, salt)
+
+    archive = opened(sealed())
+    monkeypatch.setattr(opener, "Key", key)
+    found = contents(archive.events(lambda name: name == "vm2/a"))
+    assert found == {**dict.fromkeys(FILES, b""), "vm2/a": FILES["vm2/a"]}
+    assert sorted(derived) == ["qb-manifest.000", "vm2/a.000", "vm2/a.001", "vm2/a.002"]
+
+
+def test_what_is_not_wanted_is_held_against_the_manifest_all_the_same() -> None:
+    members = pieces(sealed())
+    at = [name for name, _ in members].index("vm1/root.img.002.enc")
+    name, data = members[at]
+    members[at] = (name, data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(Damaged, match="^vm1/root.img is not the file that the manifest lists$"):
+        contents(opened(joined(members)).events(lambda _name: False))
+
+
+def test_it_is_told_what_to_open_for_every_chunk() -> None:
+    # So that the rest of a file can be given up.
+    asked = []
+
+    def wanted(name: str) -> bool:
+        asked.append(name)
+        return len(asked) == 1
+
+    found = contents(opened(sealed({"a": bytes(range(250)) * 10})).events(wanted))
+    assert found == {"a": (bytes(range(250)) * 4)}
+    assert asked == ["a", "a", "a"]
+
+
+def test_data_holds_until_the_next_event_only() -> None:
+    # With one buffer more than jobs the memory is used again: whoever keeps a chunk has to copy it.
+    data = os.urandom(1000) + os.urandom(1000) + os.urandom(1000)
+    views = []
+    for event in opened(sealed({"a": data}), jobs=1).events(every):
+        if event.data:
+            assert bytes(event.data) == data[event.number * 1000 :][:1000]
+            views.append(event.data)
+    assert bytes(views[0]) == bytes(views[2]) != data[:1000]
+
+
+# --- errors, at their place ---
+
+
+def test_a_wrong_passphrase() -> None:
+    with pytest.raises(WrongPassphrase, match="^the passphrase is wrong$"):
+        opened(sealed(), secret=b"Opener")
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("at", [0, 50, 96, 500, -1])
+def test_what_comes_out_before_a_damaged_chunk_is_a_true_prefix(at: int, jobs: int) -> None:
+    members = pieces(sealed())
+    place = [name for name, _ in members].index("vm1/root.img.001.enc")
+    damaged = bytearray(members[place][1])
+    damaged[at] ^= 1
+    members[place] = (members[place][0], bytes(damaged))
+    came = []
+    with pytest.raises(Damaged, match="^vm1/root.img.001.enc "):
+        for event in opened(joined(members), jobs=jobs).events(every):
+            came.append((event.name, event.number, bytes(event.data or b"")))
+    assert came == [
+        ("qubes.xml", 0, FILES["qubes.xml"]),
+        ("qubes.xml", -1, b""),
+        ("vm1/root.img", 0, FILES["vm1/root.img"][:1000]),
+    ]
+
+
+def test_an_archive_that_ends_in_a_chunk() -> None:
+    archive = sealed()
+    came = []
+    with pytest.raises(Truncated, match="^the archive ends in the middle of vm1/root.img.001.enc$"):
+        for event in opened(archive[: archive.index(b"vm1/root.img.001.enc") + 1000]).events(every):
+            came.append((event.name, event.number))
+    assert came[-1] == ("vm1/root.img", 0)
+
+
+def test_without_its_manifest() -> None:
+    members = pieces(sealed())
+    came = []
+    with pytest.raises(Damaged, match="^the manifest is missing: the archive is incomplete$"):
+        for event in opened(joined(members[:-1])).events(every):
+            came.append((event.name, event.number))
+    assert came[-1] == ("vm2/a", -1)
+
+
+def test_an_archive_that_promises_no_manifest_gets_a_warning() -> None:
+    warnings: list[str] = []
+    members = pieces(sealed(backup=header.new_header(ID, "gzip", 1000, manifest=False)))
+    contents(opened(joined(members[:-1]), warn=warnings.append).events(every))
+    assert warnings == [
+        "the archive has no manifest: files that are missing at its end cannot be noticed here",
+    ]
+
+
+def test_a_manifest_of_another_backup() -> None:
+    members = pieces(sealed())
+    text = container.open_bytes(chunks.chunk_passphrase(SECRET, ID, chunks.MANIFEST, 0), members[-1][1])
+    assert manifest.parse(text)[0] == ID
+    other = text.replace(ID.encode(), b"20261124T060000-0123456789abcdee")
+    container_of_other = container.seal_bytes(chunks.chunk_passphrase(SECRET, ID, chunks.MANIFEST, 0), FAST, other)
+    members[-1] = (members[-1][0], container_of_other)
+    with pytest.raises(Damaged, match="^the manifest belongs to another backup$"):
+        contents(opened(joined(members)).events(every))
+
+
+# --- what it may cost ---
+
+
+def test_a_container_that_never_fits_the_budget_is_refused() -> None:
+    with pytest.raises(Refused, match="MiB of memory are needed for one chunk, the limit is 1 MiB") as caught:
+        opened(sealed(), limits=Limits(1 << 20))
+    assert caught.value.hint is not None and "--max-memory" in caught.value.hint
+
+
+def test_a_chunk_that_never_fits_the_budget_is_refused() -> None:
+    archive = opened(sealed({"a": bytes(3 << 20)}, chunk_size=4 << 20), limits=Limits(4 << 20))
+    with pytest.raises(Refused, match="^4 MiB of memory are needed for one chunk, the limit is 4 MiB$"):
+        list(archive.events(every))
+
+
+@pytest.mark.parametrize("spare", [1000, 5000])
+def test_work_that_does_not_fit_waits(monkeypatch: pytest.MonkeyPatch, spare: int) -> None:
+    # Four jobs, but memory for one of these derivations at a time, and for one chunk or a few.
+    lock = threading.Lock()
+    running = most = 0
+
+    def key(secret: bytes, parameters: Parameters, salt: bytes) -> Key:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        try:
+            return Key(secret, parameters, salt)
+        finally:
+            with lock:
+                running -= 1
+
+    data = os.urandom(30_000)
+    archive = opened(sealed({"a": data}), limits=Limits(FAST.memory + spare), jobs=4)
+    monkeypatch.setattr(opener, "Key", key)
+    assert contents(archive.events(every)) == {"a": data}
+    assert most == 1
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(1 << 13, True), ((1 << 13) - 1, False)])
+def test_work_is_bounded_before_a_key_is_derived(limit: int, fits: bool) -> None:
+    limits = Limits(256 << 20, work=limit)  # N=2^10, r=8, p=1
+    if fits:
+        contents(opened(sealed(), limits=limits).events(every))
+        return
+    with pytest.raises(Refused, match="^a key derivation of N=2\\^10, r=8, p=1 is beyond the limit$"):
+        opened(sealed(), limits=limits)
+
+
+def test_the_number_of_jobs_is_asked_with_what_one_takes() -> None:
+    asked = []
+
+    def jobs(each: int) -> int:
+        asked.append(each)
+        return 1
+
+    Archive(Reader(io.BytesIO(sealed())), SECRET, LIMITS, jobs, pytest.fail)
+    assert asked == [FAST.memory + 1000]
+
+
+def test_how_far_it_is_can_be_asked() -> None:
+    data = sealed()
+    archive = opened(data)
+    contents(archive.events(every))
+    assert archive.position == len(data)
+    assert archive.current == "qb-manifest"
+
+
+# --- the header alone ---
+
+
+def test_the_header_is_read_and_no_more() -> None:
+    archive = sealed()
+    head = archive[: archive.index(b"qubes.xml.000.enc")]
+    found = opener.read_header(Reader(io.BytesIO(head)), SECRET, LIMITS)
+    assert found == header.new_header(ID, "gzip", 1000, True)
+
+
+def test_a_header_that_is_not_what_was_sealed() -> None:
+    members = pieces(sealed())
+    members[0] = (members[0][0], members[0][1].replace(b"1000", b"1001"))
+    with pytest.raises(Damaged, match="^backup-header is not what was sealed: the archive was changed$"):
+        opened(joined(members))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        ("backup-header", "qubes.xml.000.enc", "not a backup: backup-header.hmac is not where it must be"),
+        ("backup-header.hmac", "backup-header", "not a backup: backup-header is not where it must be"),
+    ],
+)
+def test_what_does_not_begin_as_a_backup(first: str, second: str, message: str) -> None:
+    members = dict(pieces(sealed()))
+    with pytest.raises(Damaged, match=f"^{message}$"):
+        opened(joined([(first, members[first]), (second, members[second])]))
+    with pytest.raises(Damaged, match="^not a backup: backup-header is not where it must be$"):
+        opened(b"")
