@@ -145,9 +145,10 @@ def _ask(tty: int, prompt: str) -> bytes:
     before = termios.tcgetattr(tty)
     silent = list(before)
     silent[3] = before[3] & ~termios.ECHO
-    os.write(tty, prompt.encode("ascii"))
     try:
+        # Before the prompt: who answers it at once, a script perhaps, must find the echo off, and lose nothing.
         termios.tcsetattr(tty, termios.TCSAFLUSH, silent)
+        os.write(tty, prompt.encode("ascii"))
         line = b""
         while not line.endswith(b"\n") and len(line) <= _READ and (more := os.read(tty, _READ)):
             line += more

@@ -1,0 +1,180 @@
+"""The progress line: what it says, when it is shown, and that it never breaks what it watches."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+from support import ROOT, missing, run
+from terminal import Terminal
+
+from qbtools import progress
+
+WATCH = """
+import os, signal, sys, time
+sys.path.insert(0, sys.argv[1])
+sys.modules["tqdm"] = None  # as if it were not installed
+from qbtools import progress
+progress.INTERVAL = 0.01
+def watched(display):
+    return progress.shown(lambda: 3 << 20, lambda: 12 << 20, lambda: "vm1:root", display)
+"""
+
+
+def watch(body: str) -> subprocess.CompletedProcess[bytes]:
+    return run(sys.executable, "-c", WATCH + body, ROOT)
+
+
+def need_tqdm() -> None:
+    if importlib.util.find_spec("tqdm") is None:
+        missing("the module tqdm is not there")
+
+
+@pytest.fixture(params=["tqdm", "plain"])
+def renderer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With tqdm, and as if it were not installed."""
+    if request.param == "plain":
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    else:
+        need_tqdm()
+    yield request.param
+
+
+@pytest.mark.parametrize("total", [None, 0, 1 << 20, 1 << 30, 1 << 60])
+@pytest.mark.parametrize("done", [0, 1, 1 << 20, (1 << 20) + 1, 1 << 59])
+@pytest.mark.parametrize("seconds", [0.0, 0.001, 1.0, 1e6])
+def test_any_numbers_make_one_line(renderer: str, done: int, total: int | None, seconds: float) -> None:
+    # More than the total, nothing at all, no time gone by: a line still, and no error.
+    line = progress.render(done, total, seconds, "vm1:root")
+    assert line.startswith("vm1:root: ") and "\n" not in line and "\r" not in line
+
+
+def test_tqdm_says_how_far_how_fast_and_how_long_still() -> None:
+    need_tqdm()
+    line = progress.render(1 << 30, 4 << 30, 10.0, "vm1:root")
+    assert re.fullmatch(r"vm1:root:  25%\|.*\| 1\.00G/4\.00G \[00:10<00:30, 107MB/s\]", line), line
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "line"),
+    [
+        (1 << 30, 4 << 30, 10.0, "x: 1.0 GiB of 4.0 GiB, 102.4 MiB/s, 30 s left"),
+        (1 << 30, None, 10.0, "x: 1.0 GiB, 102.4 MiB/s"),
+        (0, 1 << 20, 0.0, "x: 0 B of 1.0 MiB, 0 B/s"),
+        (1023, 2048, 1.0, "x: 1023 B of 2.0 KiB, 1023 B/s, 1 s left"),
+        (4096, 2048, 1.0, "x: 4.0 KiB of 2.0 KiB, 4.0 KiB/s"),
+        (5 << 50, None, 1.0, "x: 5120.0 TiB, 5120.0 TiB/s"),
+    ],
+)
+def test_the_line_without_tqdm(
+    monkeypatch: pytest.MonkeyPatch, done: int, total: int | None, seconds: float, line: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    assert progress.render(done, total, seconds, "x") == line
+
+
+def test_tqdm_is_loaded_only_when_a_line_is_shown() -> None:
+    body = """
+del sys.modules["tqdm"]
+with watched(False):
+    pass
+print("tqdm" in sys.modules)
+"""
+    assert watch(body).stdout == b"False\n"
+
+
+WANTED = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from qbtools import progress
+print(progress.wanted(sys.argv[2] == "forced", sys.argv[3] == "quiet"))
+"""
+
+
+@pytest.mark.parametrize(
+    ("shell", "forced", "quiet", "shown"),
+    [
+        ("exec $PYTHON 2>/dev/null", "", "", False),
+        ("exec $PYTHON 2>/dev/null", "forced", "", True),
+        ("exec $PYTHON 2>/dev/null", "forced", "quiet", False),
+        ("exec $PYTHON 2>/dev/tty", "", "", True),
+        ("exec $PYTHON 2>/dev/tty", "", "quiet", False),
+        ("true | $PYTHON 2>/dev/tty | cat", "", "", True),  # a stage of a pipe typed by hand
+        ("setsid -w $PYTHON 2>/dev/tty", "", "", False),  # a CMD of ours: who runs it shows the line
+        ("setsid -w $PYTHON 2>/dev/tty", "forced", "", True),
+        ("set -m; $PYTHON 2>/dev/tty & wait $!", "", "", False),  # in the background
+    ],
+)
+def test_when_the_line_is_shown(shell: str, forced: str, quiet: str, shown: bool) -> None:
+    text = shell.replace("$PYTHON", '"$@"')
+    with Terminal("bash", "-c", text, "-", sys.executable, "-c", WANTED, str(ROOT), forced, quiet) as terminal:
+        done = terminal.finish()
+    assert done.stdout.decode() == f"{shown}\n"
+
+
+LINE = rb"vm1:root: 3\.0 MiB of 12\.0 MiB, [0-9.]+ [KMGT]?i?B/s(, [0-9]+ s left)?"
+
+
+def test_the_line_renews_itself_and_stays_at_the_end() -> None:
+    done = watch("with watched(True):\n    time.sleep(0.2)\n")
+    assert (done.returncode, done.stdout) == (0, b"")
+    first, *lines = done.stderr.split(b"\r\x1b[K")
+    assert first == b"" and len(lines) >= 2
+    for line in lines[:-1]:
+        assert re.fullmatch(LINE, line), line
+    assert re.fullmatch(LINE + rb"\n", lines[-1])
+
+
+def test_nothing_is_shown_where_nothing_is_wanted() -> None:
+    done = watch("with watched(False):\n    time.sleep(0.1)\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize("display", [False, True])
+def test_sigusr1_prints_one_line(display: bool) -> None:
+    body = f"""
+progress.INTERVAL = 99
+with watched({display}):
+    os.kill(os.getpid(), signal.SIGUSR1)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0.1)
+"""
+    done = watch(body)
+    assert done.returncode == 0
+    lines = done.stderr.split(b"\n")[: 2 if display else None]
+    assert len(lines) == 2 if display else lines.pop() == b""
+    for line in lines:
+        assert re.fullmatch(LINE, line), line
+
+
+@pytest.mark.parametrize("display", [False, True])
+def test_an_error_passes_through(display: bool) -> None:
+    done = watch(f"with watched({display}):\n    raise KeyError('mine')\n")
+    assert done.returncode == 1 and done.stderr.endswith(b"KeyError: 'mine'\n")
+
+
+def test_a_stderr_that_cannot_be_written_breaks_nothing() -> None:
+    body = "with watched(True):\n    time.sleep(0.1)\n    os.kill(os.getpid(), signal.SIGUSR1)\nprint('done')\n"
+    for redirection in ("2>&-", "2>/dev/full"):
+        done = run("bash", "-c", f'"$@" {redirection}', "-", sys.executable, "-c", WATCH + body, ROOT)
+        assert (done.returncode, done.stdout) == (0, b"done\n")
+
+
+def test_a_read_goes_on_behind_sigusr1() -> None:
+    body = """
+ours, theirs = os.pipe()
+with watched(False):
+    if os.fork() == 0:
+        time.sleep(0.1)
+        os.kill(os.getppid(), signal.SIGUSR1)
+        time.sleep(0.1)
+        os.write(theirs, b"data")
+        os._exit(0)
+    print(os.read(ours, 100))
+"""
+    done = watch(body)
+    assert done.stdout == b"b'data'\n" and re.fullmatch(LINE + rb"\n", done.stderr)
