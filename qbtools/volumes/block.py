@@ -6,7 +6,7 @@ import errno
 import os
 from collections.abc import Callable
 
-from qbtools.errors import Refused
+from qbtools.errors import Failed, Refused
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes import inuse, kernel
 from qbtools.volumes.kind import Source, Target, naming
@@ -63,6 +63,9 @@ class BlockTarget(Target):
         try:
             with naming(f"open {name}"):
                 self.capacity = kernel.device_size(fd)
+                read_only = kernel.device_is_read_only(fd)
+            if read_only:
+                raise Failed(f"cannot write to {name}: the device is read-only")
             user = inuse.user(os.fstat(fd).st_rdev, fd)
             if user:
                 raise Refused(f"{name} is in use: {user}")

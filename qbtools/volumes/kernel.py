@@ -16,6 +16,7 @@ _READ = 0x40000000 if os.uname().machine.startswith(("ppc", "mips", "sparc", "al
 _BLKGETSIZE64 = _READ | struct.calcsize("N") << 16 | 0x1272
 _NONE = 0x20000000 if _READ == 0x40000000 else 0
 _BLKZEROOUT = _NONE | 0x127F
+_BLKROGET = _NONE | 0x125E
 
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 _RENAME_NOREPLACE = 1
@@ -28,6 +29,12 @@ def device_size(fd: int) -> int:
     """Bytes of the block device. OSError as the kernel gives it."""
     (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
     return int(size)
+
+
+def device_is_read_only(fd: int) -> bool:
+    """Whether the block device takes no writes, though it may have been opened for writing. OSError."""
+    (answer,) = struct.unpack("i", fcntl.ioctl(fd, _BLKROGET, bytes(4)))
+    return bool(answer)
 
 
 def zero_out(fd: int, offset: int, length: int) -> None:

@@ -1,0 +1,134 @@
+"""Whoever uses a block device is seen, and named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from devices import loop, mounted
+from support import need
+
+from qbtools.errors import Refused
+from qbtools.volumes import inuse
+from qbtools.volumes.block import BlockTarget
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody goes away while these tests look."""
+    monkeypatch.setattr(inuse, "_LOOKS", 1)
+
+
+@pytest.fixture()
+def device(tmp_path: Path) -> Iterator[Path]:
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(16 << 20)
+    with loop(tmp_path / "disk", "--partscan") as found:
+        yield found
+
+
+def refusal(device: Path) -> str:
+    """What a target says of the device that it is refused; "" where it is not."""
+    try:
+        BlockTarget(str(device), overwrite=True).close()
+    except Refused as error:
+        return error.message
+    return ""
+
+
+def test_nobody_uses_it(device: Path) -> None:
+    assert refusal(device) == ""
+
+
+def test_mounted(device: Path, tmp_path: Path) -> None:
+    need("mkfs.ext4")
+    subprocess.run(["mkfs.ext4", "-q", device], check=True)
+    with mounted(tmp_path / "place", device, "ext4") as place:
+        assert refusal(device) == f"{device} is in use: it is mounted on {place}"
+
+
+def test_mounted_where_the_file_system_has_a_device_number_of_its_own(tmp_path: Path) -> None:
+    need("mkfs.btrfs")
+    with (tmp_path / "big").open("wb") as file:
+        file.truncate(256 << 20)
+    with loop(tmp_path / "big") as device:
+        subprocess.run(["mkfs.btrfs", "-q", device], check=True)
+        with mounted(tmp_path / "place", device, "btrfs") as place:
+            assert refusal(device) == f"{device} is in use: it is mounted on {place}"
+
+
+def test_swap(device: Path) -> None:
+    need("mkswap", "swapon", "swapoff")
+    subprocess.run(["mkswap", device], check=True, capture_output=True)
+    subprocess.run(["swapon", device], check=True)
+    try:
+        assert refusal(device) == f"{device} is in use: it is used as swap"
+    finally:
+        subprocess.run(["swapoff", device], check=True)
+
+
+def test_claimed_by_a_program(device: Path) -> None:
+    claim = os.open(device, os.O_RDONLY | os.O_EXCL)
+    try:
+        assert refusal(device) == f"{device} is in use: another program or the kernel has claimed it"
+    finally:
+        os.close(claim)
+
+
+def test_open_in_another_process(device: Path) -> None:
+    with device.open("rb") as file, subprocess.Popen(["sleep", "1000"], stdin=file) as sleeper:
+        file.close()
+        try:
+            assert refusal(device) == f"{device} is in use: process {sleeper.pid} (sleep) has it open"
+        finally:
+            sleeper.kill()
+    assert refusal(device) == ""
+
+
+def test_open_in_this_process_too(device: Path) -> None:
+    with device.open("rb"):
+        assert f"process {os.getpid()} (" in refusal(device)
+
+
+def test_below_a_loop_device(device: Path) -> None:
+    with loop(device) as upper:
+        assert refusal(device) == f"{device} is in use: {upper.name} is built on it"
+        assert refusal(upper) == ""
+
+
+def test_a_disk_and_its_partitions(device: Path) -> None:
+    need("addpart")
+    for number, start in ("1", "2048"), ("2", "10240"):
+        subprocess.run(["addpart", device, number, start, "8192"], check=True)
+    first, second = Path(f"{device}p1"), Path(f"{device}p2")
+    for busy, refused in (first, {first, device}), (device, {device, first, second}):
+        with busy.open("rb"):
+            for each in device, first, second:
+                assert ("has it open" in refusal(each)) == (each in refused), (busy, each)
+        claim = os.open(busy, os.O_RDONLY | os.O_EXCL)
+        try:
+            for each in device, first, second:
+                assert bool(refusal(each)) == (each in refused), (busy, each)
+        finally:
+            os.close(claim)
+
+
+def test_given_to_a_machine_by_xen(device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = device.stat().st_rdev
+    vbd = tmp_path / "xen" / "vbd-3-51712"
+    vbd.mkdir(parents=True)
+    (tmp_path / "xen" / "vif-3-0").mkdir()
+    monkeypatch.setattr(inuse, "_XEN", str(tmp_path / "xen"))
+    (vbd / "physical_device").write_text(f"{os.major(number):x}:{os.minor(number) + 1:x}\n")
+    assert refusal(device) == ""
+    (vbd / "physical_device").write_text(f"{os.major(number):x}:{os.minor(number):x}\n")
+    assert refusal(device) == f"{device} is in use: a running machine has it (vbd-3-51712)"
+
+
+def test_device_numbers_as_the_kernel_writes_them() -> None:
+    assert inuse._number("254:16") == os.makedev(254, 16)
+    assert inuse._number("ca:10", 16) == os.makedev(202, 16)
+    assert [inuse._number(text) for text in ("", "7", "7:", ":7", "a:b")] == [-1] * 5
