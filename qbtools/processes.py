@@ -158,32 +158,38 @@ class Command:
         return Ending(status, tuple(int(word) for word in words[1:]))
 
 
-def start_source(text: str, environment: Mapping[str, str]) -> Command:
+def start_source(text: str, environment: Mapping[str, str], inherit: Sequence[int] = ()) -> Command:
     """Starts a CMD whose stdout is read from `.pipe`; its stdin is /dev/null.
 
-    environment is added to our own. Failed where bash cannot be started.
+    environment is added to our own, inherit are descriptors that it gets besides. Failed where bash cannot be started.
     """
     ours, theirs = os.pipe()
-    return _start(["bash", "-o", "pipefail", "-c"], text, environment, ours, theirs, guarded=False)
+    return _start(["bash", "-o", "pipefail", "-c"], text, environment, inherit, ours, theirs, guarded=False)
 
 
-def start_sink(text: str, environment: Mapping[str, str]) -> Command:
-    """Starts a CMD whose stdin is written to `.pipe`; its stdout is ours.
+def start_sink(text: str, environment: Mapping[str, str], inherit: Sequence[int] = ()) -> Command:
+    """Starts a CMD whose stdin is written to `.pipe`; its stdout is ours. environment and inherit as in start_source.
 
     However this process ends, CMD meets EOF on its stdin only after finish(). Writing to `.pipe` gives EPIPE once
     CMD has ended or closed its stdin. Failed where bash cannot be started.
     """
     theirs, ours = os.pipe()
-    return _start(["bash", "-c", _GUARD, "qb-command"], text, environment, ours, theirs, guarded=True)
+    return _start(["bash", "-c", _GUARD, "qb-command"], text, environment, inherit, ours, theirs, guarded=True)
 
 
 def _start(
-    shell: Sequence[str], text: str, environment: Mapping[str, str], ours: int, theirs: int, guarded: bool
+    shell: Sequence[str],
+    text: str,
+    environment: Mapping[str, str],
+    inherit: Sequence[int],
+    ours: int,
+    theirs: int,
+    guarded: bool,
 ) -> Command:
     widen_pipe(ours)
     report, report_end = os.pipe()
     closing = [theirs, report_end]
-    inherited = [report_end]
+    inherited = [report_end, *inherit]
     arguments = [*shell, _REPORT.replace("FD", str(report_end)) + text]
     life = -1
     if guarded:

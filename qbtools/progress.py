@@ -1,6 +1,7 @@
 """What stderr shows while data flows: a line that renews itself on a terminal, one line on SIGUSR1.
 
-The line is made by tqdm where it is installed (it is no requirement), else by the few words here.
+The line is made by tqdm where it is installed (it is no requirement), else by the few words here. Who runs CMDs
+gives them a Board, on which the stage that knows how far the volume is writes it: one line for all of a backup.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ def shown(
     total: Callable[[], int | None],
     label: Callable[[], str],
     display: bool,
+    end: bool = False,
 ) -> Iterator[None]:
     """Shows progress while its body runs.
 
     position and total are bytes (total None: unknown), label says what is worked on; all three are asked each time,
-    from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case.
+    from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: we are the end of a
+    pipe that knows how far the volume is, and tell a Board where there is one.
     """
     began = time.monotonic()
 
@@ -34,14 +37,26 @@ def shown(
         return render(position(), total(), time.monotonic() - began, label())
 
     signal.signal(signal.SIGUSR1, lambda _number, _frame: _write(line() + "\n"))
-    if not display:
+    board = os.environ.get(_BOARD, "")
+    if display:
+        with _renewing(lambda: _write("\r\033[K" + line())):
+            yield
+        _write("\n")
+    elif end and board.isdecimal():
+        with _renewing(lambda: _tell(int(board), position(), label())):
+            yield
+    else:
         yield
-        return
+
+
+@contextmanager
+def _renewing(show: Callable[[], None]) -> Iterator[None]:
+    """Calls show from time to time while its body runs, and once more at its end."""
     done = threading.Event()
 
     def renew() -> None:
         while not done.wait(INTERVAL):
-            _write("\r\033[K" + line())
+            show()
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -50,7 +65,43 @@ def shown(
     finally:
         done.set()
         thread.join()
-        _write("\r\033[K" + line() + "\n")
+        show()
+
+
+class Board:
+    """A piece of memory that the stages of a CMD share with us: what they work on, and how many bytes are done."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("qb-progress")
+        self.environment = {_BOARD: str(self.fd)}
+        """For a CMD that inherits fd."""
+        self._before = 0
+
+    def clear(self) -> None:
+        """A new CMD begins: what the one before did is added up."""
+        self._before = self.done
+        os.ftruncate(self.fd, 0)
+
+    @property
+    def done(self) -> int:
+        """Bytes of all CMDs so far."""
+        return self._before + int.from_bytes(os.pread(self.fd, _COUNT, 0), "big")
+
+    @property
+    def label(self) -> str:
+        """What the CMD works on; empty where none of its stages says."""
+        return os.pread(self.fd, _LABEL, _COUNT).rstrip(b"\0").decode("utf-8", "replace")
+
+
+_BOARD = "QB_PROGRESS_FD"
+_COUNT = 8
+_LABEL = 256
+
+
+def _tell(board: int, position: int, label: str) -> None:
+    with suppress(OSError):  # the descriptor may be somebody else's by now, and nothing depends on it
+        text = label.encode("utf-8", "replace")[:_LABEL].ljust(_LABEL, b"\0")
+        os.pwrite(board, position.to_bytes(_COUNT, "big") + text, 0)
 
 
 def wanted(options_progress: bool, quiet: bool) -> bool:

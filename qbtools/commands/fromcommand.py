@@ -13,6 +13,7 @@ from qbtools.errors import Damaged, Failed, Refused
 from qbtools.formats import chunks
 from qbtools.formats.sealer import Source
 from qbtools.processes import Command, start_source
+from qbtools.progress import Board
 from qbtools.streams import BLOCK, Reader
 
 MAX_LIST = 1 << 26
@@ -59,6 +60,8 @@ class CommandFiles:
         self._lock = threading.Lock()
         self._running: Command | None = None
         self._stopped = False
+        self.board = Board()
+        """How far the CMDs are with their volumes."""
         self.sources = [
             Source(name, functools.partial(self._open, name, source), functools.partial(self._end, name))
             for name, source in entries
@@ -68,7 +71,9 @@ class CommandFiles:
         with self._lock:
             if self._stopped:
                 raise Failed("stopped")
-            self._running = start_source(self._text, {"QB_NAME": name, "QB_SOURCE": source})
+            self.board.clear()
+            environment = {"QB_NAME": name, "QB_SOURCE": source, **self.board.environment}
+            self._running = start_source(self._text, environment, [self.board.fd])
         return Reader(io.FileIO(self._running.pipe, closefd=False), f"the command of {name}", BLOCK)
 
     def _end(self, name: str) -> None:

@@ -29,6 +29,7 @@ Options:
   --backup-id ID        Write the chunks only, for the backup ID.
   --complete            With --backup-id: write a complete archive all the same.
   --record FILE         Append the line that qb-manifest needs of each file.
+  --total S             For the progress: the bytes that are to be read in all.
 {options.COMPRESSION}
 {options.CHUNK_SIZE}
 {options.LOGN}
@@ -59,21 +60,28 @@ def main(call: Invocation) -> None:
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))
     settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(now))
     beginning = sealoptions.backup_header(call, backup_id)
+    total = call.size("--total") if opts["--total"] is not None else None
     jobs = sealoptions.jobs(call, settings.chunk_size + settings.parameters.memory, sealoptions.machine_memory())
     with contextlib.ExitStack() as cleanup:
         if opts["--from-command"] is not None:
             files = fromcommand.CommandFiles(opts["--from-command"], fromcommand.read_list(call))
             cleanup.callback(files.abort)
             sources = files.sources
+            board = files.board
         else:
             sources = [_stdin(call)]
+            board = progress.Board()
         secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
         sealer = Sealer(out, secret, settings, jobs)
         complete = opts["--complete"] or not given_id
         call.note(f"backup ID {backup_id}, {jobs} jobs")
         records = sealer.write_archive(sources, beginning) if complete else sealer.write_files(sources)
         display = progress.wanted(opts["--progress"], call.quiet)
-        cleanup.enter_context(progress.shown(lambda: sealer.done, lambda: None, lambda: sealer.current, display))
+        cleanup.enter_context(
+            progress.shown(
+                lambda: board.done or sealer.done, lambda: total, lambda: board.label or sealer.current, display
+            )
+        )
         _keep(records, backup_id, opts["--record"])
 
 

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from qbtools.errors import Damaged, Failed
 from qbtools.processes import Command, start_sink
+from qbtools.progress import Board
 from qbtools.streams import write_fd
 
 if TYPE_CHECKING:
     from qbtools.formats.opener import Archive
 
 
-def feed_all(archive: Archive, text: str, names: Collection[str], verifying: bool) -> None:
-    """Runs CMD for every file (or those in names), in order.
+def feed_all(archive: Archive, text: str, names: Collection[str], verifying: bool, board: Board) -> None:
+    """Runs CMD for every file (or those in names), in order. board: for what it says of its progress.
 
     Failed, naming the file, where a CMD fails or, when verifying, leaves some of its file unread; Damaged where a
     name is missing. Whatever goes wrong, the CMD that runs is killed before its stdin closes.
     """
-    feeder = _Feeder(
-        text, verifying, {"QB_BACKUP_ID": archive.header.backup_id, "QB_COMPRESSION": archive.header.method}
-    )
+    environment = {"QB_BACKUP_ID": archive.header.backup_id, "QB_COMPRESSION": archive.header.method}
+    feeder = _Feeder(text, verifying, {**environment, **board.environment}, board)
     came = set()
     try:
         for event in archive.events(lambda name: (not names or name in names) and name != feeder.unwanted):
@@ -41,7 +41,8 @@ def feed_all(archive: Archive, text: str, names: Collection[str], verifying: boo
 class _Feeder:
     """The CMD that runs now, if any."""
 
-    def __init__(self, text: str, verifying: bool, environment: dict[str, str]) -> None:
+    def __init__(self, text: str, verifying: bool, environment: dict[str, str], board: Board) -> None:
+        self._board = board
         self._text = text
         self._verifying = verifying
         self._environment = environment
@@ -55,7 +56,8 @@ class _Feeder:
             return  # its chunks were under way already
         if number == 0:
             self._name = name
-            self._running = start_sink(self._text, {**self._environment, "QB_NAME": name})
+            self._board.clear()
+            self._running = start_sink(self._text, {**self._environment, "QB_NAME": name}, [self._board.fd])
         if self._running:
             try:
                 write_fd(self._running.pipe, data)

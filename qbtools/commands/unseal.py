@@ -62,9 +62,10 @@ def main(call: Invocation) -> None:
     status = os.fstat(0)
     total = status.st_size if stat.S_ISREG(status.st_mode) else None
     display = progress.wanted(opts["--progress"], call.quiet)
-    with progress.shown(lambda: archive.position, lambda: total, lambda: archive.current, display):
+    board = progress.Board()
+    with progress.shown(lambda: archive.position, lambda: total, lambda: board.label or archive.current, display):
         if opts["--to-command"] is not None:
-            tocommand.feed_all(archive, opts["--to-command"], opts["NAME"], opts["--verify"])
+            tocommand.feed_all(archive, opts["--to-command"], opts["NAME"], opts["--verify"], board)
         elif single:
             name = opts["NAME"][0]
             found = False

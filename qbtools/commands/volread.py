@@ -37,6 +37,7 @@ def main(call: Invocation) -> None:
             lambda: total,
             lambda: source.name,
             progress.wanted(call.options["--progress"], call.quiet),
+            end=True,
         ),
     ):
         extents = source.extents()

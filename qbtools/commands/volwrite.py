@@ -41,6 +41,7 @@ def main(call: Invocation) -> None:
             lambda: total,
             lambda: label,
             progress.wanted(call.options["--progress"], call.quiet),
+            end=True,
         ),
     ):
         seen = witness() if call.options["--verify"] else None

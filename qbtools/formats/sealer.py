@@ -174,8 +174,3 @@ def header_members(passphrase: bytes, backup: header.BackupHeader, settings: Set
         outertar.header(name, len(content), settings.mtime) + content + outertar.padding(len(content))
         for name, content in ((chunks.HEADER, data), (chunks.HEADER_MAC, sealed))
     )
-
-
-def peak_memory(settings: Settings, jobs: int) -> int:
-    """Bytes that sealing takes at the most, besides the interpreter."""
-    return (jobs + 1) * settings.chunk_size + jobs * settings.parameters.memory

@@ -178,3 +178,35 @@ with watched(False):
 """
     done = watch(body)
     assert done.stdout == b"b'data'\n" and re.fullmatch(LINE + rb"\n", done.stderr)
+
+
+def test_a_board_adds_up_what_the_stages_of_each_cmd_tell() -> None:
+    board = progress.Board()
+    telling = (
+        WATCH
+        + "with progress.shown(lambda: int(sys.argv[2]), lambda: None, lambda: sys.argv[3], False, end=True): pass"
+    )
+    for done, label in ((1000, "a long name/root.img"), (7, "b")):
+        board.clear()
+        subprocess.run(
+            [sys.executable, "-c", telling, ROOT, str(done), label],
+            env=board.environment,
+            pass_fds=[board.fd],
+            check=True,
+        )
+        assert board.label == label
+    assert board.done == 1007
+
+
+def test_only_the_end_of_a_pipe_tells_the_board() -> None:
+    board = progress.Board()
+    silent = WATCH + "with watched(False): pass"
+    subprocess.run([sys.executable, "-c", silent, ROOT], env=board.environment, pass_fds=[board.fd], check=True)
+    assert (board.done, board.label) == (0, "")
+
+
+def test_a_board_that_is_gone_is_nobody_s_error() -> None:
+    telling = WATCH + "with progress.shown(lambda: 1, lambda: None, lambda: 'x', False, end=True): pass"
+    for number in ("99", "0", "no number"):
+        done = run(sys.executable, "-c", telling, ROOT, QB_PROGRESS_FD=number)
+        assert (done.returncode, done.stderr) == (0, b"")
