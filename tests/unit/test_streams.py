@@ -525,6 +525,39 @@ def test_an_error_in_splice_is_a_failure(tmp_path: Path, monkeypatch: pytest.Mon
             Reader(source, "the disk").copy_rest(Writer(target, "the target"))
 
 
+@pytest.mark.parametrize("size", [0, 1, 512, BLOCK, 3 * BLOCK + 1])
+def test_zeros_are_written(size: int) -> None:
+    file = io.BytesIO()
+    writer = Writer(file)
+    writer.write(b"a")
+    writer.write_zeros(size)
+    writer.write(b"b")
+    assert file.getvalue() == b"a" + bytes(size) + b"b"
+    assert writer.position == size + 2
+
+
+@pytest.mark.parametrize(("mode", "hole"), [("wb", True), ("ab", False), ("r+b", False)])
+def test_zeros_at_the_end_of_a_file_are_a_hole(tmp_path: Path, mode: str, hole: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old" * BLOCK)
+    kept = path.read_bytes()
+    size = 2 * BLOCK
+    with path.open(mode, buffering=0) as file:
+        writer = Writer(file)
+        writer.write(b"a")
+        writer.write_zeros(size)
+        writer.write(b"b")
+    written = b"a" + bytes(size) + b"b"
+    assert path.read_bytes() == {"wb": written, "ab": kept + written, "r+b": written + kept[len(written) :]}[mode]
+    assert (path.stat().st_blocks * 512 < size) == hole
+
+
+def test_zeros_that_no_file_can_have_are_a_failure(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb", buffering=0) as file:
+        with pytest.raises(Failed, match="cannot write to standard output: "):
+            Writer(file).write_zeros(1 << 62)
+
+
 def test_widening_a_pipe_is_a_wish() -> None:
     ours, theirs = os.pipe()
     try:
