@@ -1,22 +1,27 @@
-"""The interface of a kind of volume: a Source that is read, a Target that is filled.
+"""The interface of a kind of volume: a Kind knows its volumes by name, a Source is read, a Target is filled.
 
-Both hold a descriptor that can be read (written) at any offset, and are context managers: whatever opening them
-has taken (a descriptor, a claim on a device, a half-written file) is given back when the `with` ends, however it
-ends.
+Source and Target hold a descriptor that can be read (written) at any offset, and are context managers: whatever
+opening them has taken (a descriptor, a claim on a device, a snapshot, a half-written file) is given back when the
+`with` ends, however it ends.
+
+A module of qbtools/volumes/kinds has its Kind as KIND; nothing else has to know of it.
 """
 
 from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Buffer
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Mark
 
 _Self = TypeVar("_Self", bound="_Opened")
 
@@ -101,3 +106,106 @@ class Target(_Opened, ABC):
     @abstractmethod
     def commit(self) -> None:
         """The volume is whole: it gets its place. Refused where something else has taken that meanwhile."""
+
+
+def _silent(_text: str) -> None:
+    """Says nothing."""
+
+
+class SourceOptions(NamedTuple):
+    """How a volume is read (immutable; `_replace` makes a changed one)."""
+
+    state: str | None = None
+    """Which state of the volume: `snapshot`: as it is now; `current`: the plain volume, unguarded; `before-start`: as
+    it was before its machine started. None: the safest that the kind has for it: before-start where that is kept,
+    else a snapshot, else the plain volume under a guard that refuses it (or fails) where others write to it."""
+    cow: str = "10%"
+    """Room for a snapshot that needs room of its own: `NN%` of the volume, or a size (`1G`)."""
+    note: Callable[[str], None] = _silent
+    warn: Callable[[str], None] = _silent
+
+
+class TargetOptions(NamedTuple):
+    """How a volume is filled (immutable; `_replace` makes a changed one)."""
+
+    create: bool = False
+    """The volume is made where it is not there. (A file is made without this too.)"""
+    overwrite: bool = False
+    """The volume is replaced or written over where it is there; without this, a volume that is there is Refused."""
+    shrink: bool = False
+    """A volume that is replaced may become smaller."""
+    pool_reserve: float = 5.0
+    """Percent of a pool's room for data, and of that for metadata, that must stay free."""
+    note: Callable[[str], None] = _silent
+    warn: Callable[[str], None] = _silent
+
+
+class Kind(ABC):
+    """One kind of volume.
+
+    A name is what stands behind `SCHEME:` in a word of the command line, or the whole of a word without scheme of
+    which exists() or could_be_made() is true. A spec is a whole word, `SCHEME:NAME`. Start-up must stay quick:
+    whatever is slow to import, or starts a program, waits until one of the methods needs it.
+    """
+
+    scheme: str
+    """What stands before the colon: `[a-z]+`."""
+    narrows: str | None = None
+    """Scheme of the kind that this one is a special case of (a logical volume is a block device too): a word that
+    both have is this one's."""
+
+    @abstractmethod
+    def exists(self, word: str) -> bool:
+        """Whether a word without scheme names a volume of this kind that is there. Never raises for a strange word.
+
+        Where the word is a path that is there, only what lies at that path counts, not a name of the same look.
+        """
+
+    @abstractmethod
+    def could_be_made(self, word: str) -> bool:
+        """Whether a word without scheme names a volume that is not there but could be made as this kind."""
+
+    @abstractmethod
+    def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
+        """Bytes of the volume, and about how many of them are data (rather more than fewer). Takes no snapshot.
+
+        Failed where it is not there. It may be in use.
+        """
+
+    @abstractmethod
+    def open_source(self, name: str, options: SourceOptions) -> Source:
+        """The volume to read, in the state that options ask for.
+
+        UsageError where name can be none, or the kind does not know the state; Failed where it is not there; Refused
+        where it is in use and the kind has no other way.
+        """
+
+    @abstractmethod
+    def open_target(self, name: str, options: TargetOptions) -> Target:
+        """The volume to fill. UsageError where name can be none; Refused where it exists or is in use."""
+
+    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+        """All that is slow about take(), or can be refused; the call that is returned does the rest at once.
+
+        It may never be called, so nothing may be left that has to be undone.
+        """
+        return lambda: self.take(names, mark, options)
+
+    @abstractmethod
+    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+        """Snapshots that stay, marked, of all these volumes, as close together in time as it can.
+
+        Returns a spec for each, in order, that open_source() reads. Where one fails, those taken before are removed.
+        Refused where the kind, or the place where the volume lies, knows no snapshots.
+        """
+
+    @abstractmethod
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+        """Spec and mark of whatever bears a mark of ours, snapshots and half-made volumes alike.
+
+        places: directories to look in, for kinds that cannot know all places where their volumes may lie.
+        """
+
+    @abstractmethod
+    def release(self, spec: str) -> None:
+        """Removes what marked() or take() told of. Failed where it is not there; Refused where it bears no mark."""
