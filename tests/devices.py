@@ -1,4 +1,4 @@
-"""Loop devices and small file systems for the tests that need them. All of it is gone when the `with` ends."""
+"""What the tests of volumes need: loop devices, small file systems (gone when the `with` ends), files and streams."""
 
 from __future__ import annotations
 
@@ -64,3 +64,30 @@ def tmpfs(place: Path, size: int) -> Iterator[Path]:
     """A file system in memory that holds size bytes."""
     with mounted(place, "none", "tmpfs", "-o", f"size={size}") as found:
         yield found
+
+
+def make_sparse(path: Path, size: int, *pieces: tuple[int, bytes]) -> Path:
+    """A file of size bytes that holds the pieces (offset, bytes) and holes elsewhere."""
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset, data in pieces:
+            file.seek(offset)
+            file.write(data)
+    return path
+
+
+def volume_stream(size: int, *pieces: tuple[int, bytes], end: int | None = None) -> bytes:
+    """A volume stream, made by hand. end: what its end line says, if not the truth."""
+    lines = "".join(f"{offset} {len(data)}\n" for offset, data in pieces)
+    total = sum(len(data) for _offset, data in pieces) if end is None else end
+    head = f"qb-volume 1\nsize {size}\nextents {len(pieces)}\n{lines}\n"
+    return head.encode() + b"".join(data for _offset, data in pieces) + b"end %d\n" % total
+
+
+def peak_memory(process: int) -> int:
+    """The most bytes of memory that a running process has had since it was executed.
+
+    (ru_maxrss is of no use: it counts what the process had before exec, which was pytest's.)
+    """
+    text = Path(f"/proc/{process}/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmHWM:")))

@@ -152,3 +152,18 @@ def test_no_room(tmp_path: Path) -> None:
     target.fd = os.open("/dev/full", os.O_WRONLY)
     with target, pytest.raises(Failed, match="cannot write to sheet: No space left on device"):
         Filling(Reader(io.BytesIO(b"x" * 4096)), target).data(mapped(4096, (0, 4096)))
+
+
+def test_writes_that_the_kernel_cuts_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(Sheet):
+        def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+            Target.write(self, data, offset)
+
+    data = os.urandom(10_000)
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, view, offset: real(fd, view[:999], offset))
+    target = Slow(len(data), 4096, None)
+    target.fd = os.open(tmp_path / "v", os.O_RDWR | os.O_CREAT)
+    with target:
+        Filling(Reader(io.BytesIO(data)), target).data(mapped(len(data), (0, len(data))))
+    assert (tmp_path / "v").read_bytes() == data
