@@ -1,0 +1,244 @@
+"""Each stage of each pipe, killed by SIGKILL in the middle: the whole fails, and nothing appears as if it were whole.
+
+The valve holds the pipe where data has passed every stage and all of them have more to do.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from running import Running, kill, wait_until
+from support import bash, run
+
+SIZE = 12 << 20
+"""Bytes of the volume: more than all pipes and buffers between the valve and qb-volread hold."""
+
+SEAL = "--logn 10 --chunk-size 64K -j 1"
+MEMBER = "vm1/root.img"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume, archives of it, a passphrase."""
+    place = tmp_path_factory.mktemp("killed")
+    (place / "root.img").write_bytes(os.urandom(SIZE))
+    (place / "passphrase").write_text("killed\n")
+    (place / "passphrase").chmod(0o600)
+    (place / "list").write_text("vm1/empty\t/dev/null\nvm1/root.img\troot.img\nvm1/c\t/dev/null\n")
+    made = bash(
+        f"cd {place} && qb-volread root.img | qb-tarwrite {MEMBER} | gzip -1c |"
+        f" qb-seal {SEAL} --passphrase-file passphrase {MEMBER} >by-hand.qb &&"
+        " qb-backup create -q --logn 10 --chunk-size 64K --passphrase-file passphrase -o backup.qb vm1:root=root.img"
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place
+
+
+@pytest.fixture
+def running(folder: Path, tmp_path: Path) -> Running:
+    return Running(tmp_path, folder, QB_PASSPHRASE_FILE=str(folder / "passphrase"), OUT=str(tmp_path / "out"))
+
+
+def complete(archive: Path, folder: Path) -> bool:
+    """Whether an archive passes for whole."""
+    done = run("qb-unseal", "--verify", "--passphrase-file", folder / "passphrase", data=archive.read_bytes())
+    assert done.returncode in (0, 4), done.stderr
+    return done.returncode == 0
+
+
+def test_nobody_is_killed(running: Running, folder: Path, tmp_path: Path) -> None:
+    """That the pipes of the other tests would work."""
+    with running:
+        running.start(
+            f"qb-volread root.img | qb-tarwrite {MEMBER} | gzip -1c | qb-seal {SEAL} {MEMBER} | valve 100000 >$OUT.new"
+            f" && qb-unseal {MEMBER} <$OUT.new | gzip -dc | qb-tarextract | qb-volwrite $OUT"
+        )
+        running.hold()
+        running.release()
+        assert running.end() == (0, "")
+    assert complete(tmp_path / "out.new", folder)
+    assert (tmp_path / "out").read_bytes() == (folder / "root.img").read_bytes()
+
+
+@pytest.mark.parametrize("stage", ["qb-volread", "qb-tarwrite", "gzip", "qb-seal", "valve"])
+def test_saving_by_hand(stage: str, running: Running, tmp_path: Path) -> None:
+    with running:
+        running.start(
+            f"qb-volread root.img | qb-tarwrite {MEMBER} | gzip -1c | qb-seal {SEAL} {MEMBER} |"
+            " valve 100000 >$OUT.new && mv $OUT.new $OUT"
+        )
+        running.hold()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] != 0
+        running.gone()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["qb-volread", "qb-tarwrite", "gzip", "valve"])
+def test_our_own_end_marks_are_missing_behind_a_stage_that_was_killed(
+    stage: str, running: Running, folder: Path, tmp_path: Path
+) -> None:
+    """Whoever forgets to look at all statuses gets an archive of a cut stream, and the restore of it fails."""
+    with running:
+        running.start(
+            f"qb-volread root.img | valve 3000000 | qb-tarwrite {MEMBER} | gzip -1c | qb-seal {SEAL} {MEMBER} >$OUT.qb",
+            pipefail=False,
+        )
+        running.hold()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] == 0
+        restored = bash(
+            f"cd {tmp_path} && qb-unseal {MEMBER} <out.qb | gzip -dc 2>/dev/null | qb-tarextract | qb-volwrite target;"
+            ' printf %s "${PIPESTATUS[*]}"',
+            QB_PASSPHRASE_FILE=str(folder / "passphrase"),
+        )
+    statuses = restored.stdout.split()
+    assert (statuses[0], statuses[3]) == (b"0", b"4"), restored.stderr
+    assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("stage", ["qb-unseal", "gzip", "qb-tarextract", "valve", "qb-volwrite"])
+def test_restoring_by_hand(stage: str, running: Running, tmp_path: Path) -> None:
+    """Even without pipefail: the last stage notices by itself."""
+    with running:
+        running.start(
+            f"qb-unseal {MEMBER} <by-hand.qb | gzip -dc | qb-tarextract | valve 100000 | qb-volwrite $OUT",
+            pipefail=False,
+        )
+        running.hold()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] == (137 if stage == "qb-volwrite" else 4)
+        running.gone()
+    assert os.listdir(tmp_path).count("out") == 0
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".qb-volwrite")]
+
+
+@pytest.mark.parametrize("stage", ["qb-volread", "qb-tarwrite", "valve", "gzip"])
+def test_a_stage_of_from_command(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    with running:
+        running.start(
+            f"qb-seal {SEAL} --from-command"
+            ' \'if [ "$QB_NAME" = vm1/root.img ]; then'
+            ' qb-volread "$QB_SOURCE" | qb-tarwrite "$QB_NAME" | valve 3000000 | gzip -1c; fi\' list >$OUT'
+        )
+        running.hold()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        status, stderr = running.end()
+        running.gone()
+    at = {"qb-volread": 1, "qb-tarwrite": 2, "valve": 3, "gzip": 4}[stage]
+    assert status == 1
+    last = stderr.splitlines()[-1]
+    assert last == f"qb-seal: error: {MEMBER}: the command stage {at} of 4 was killed by SIGKILL"
+    assert not complete(tmp_path / "out", folder)
+
+
+@pytest.mark.parametrize("stage", ["cat", "qb-unseal"])
+def test_a_plain_cat_as_the_command_of_to_command(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    """Whoever of the two dies, cat never meets an EOF that looks like the end of the file."""
+    with running:
+        running.start(
+            "valve 3000000 <by-hand.qb | qb-unseal --to-command 'cat >$OUT.partial && mv $OUT.partial $OUT'",
+            pipefail=False,
+        )
+        running.hold()
+        cat = running.one("cat")
+        assert (tmp_path / "out.partial").exists()
+        kill(cat if stage == "cat" else running.one("qb-unseal"), signal.SIGKILL)
+        if stage == "qb-unseal":
+            wait_until(lambda: not running.processes("cat"), "the end of cat")
+            assert not (tmp_path / "out").exists()
+        running.release()
+        status, stderr = running.end()
+        if stage == "cat":
+            assert status == 1
+            assert stderr.splitlines()[-1] == f"qb-unseal: error: {MEMBER}: the command was killed by SIGKILL"
+        else:
+            assert status == 137
+        running.gone()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["gzip", "qb-tarextract", "valve", "qb-volwrite", "qb-unseal"])
+def test_a_stage_of_to_command(stage: str, running: Running, tmp_path: Path) -> None:
+    with running:
+        running.start(
+            "qb-unseal --to-command 'gzip -dc | qb-tarextract | valve 3000000 | qb-volwrite $OUT' <by-hand.qb",
+            pipefail=False,
+        )
+        running.hold()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        status, stderr = running.end()
+        running.gone()
+    if stage == "qb-unseal":
+        assert status == 137
+    else:
+        at = {"gzip": 1, "qb-tarextract": 2, "valve": 3, "qb-volwrite": 4}[stage]
+        assert status == 1
+        last = stderr.splitlines()[-1]
+        assert last == f"qb-unseal: error: {MEMBER}: the command stage {at} of 4 was killed by SIGKILL"
+    assert not (tmp_path / "out").exists()
+
+
+# qb-backup takes igzip where it is there: this one stops in the middle of the volume.
+COMPRESSOR = """#!/bin/bash
+if [ "$QB_NAME" != vm1/root.img ]; then exec gzip "$@"; fi
+if [ "$1" = -dc ]; then gzip -dc | valve 3000000; else valve 3000000 | gzip -1c; fi
+"""
+
+
+@pytest.mark.parametrize("stage", ["qb-volread", "qb-tarwrite", "gzip", "qb-seal"])
+def test_a_stage_of_qb_backup_create(stage: str, running: Running, tmp_path: Path) -> None:
+    running.program("igzip", COMPRESSOR)
+    with running:
+        running.start("qb-backup create -q --logn 10 --chunk-size 64K -o $OUT vm1:root=root.img")
+        running.hold()
+        assert (tmp_path / "out.partial").exists()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] not in (0, 2, 3)
+        running.gone()
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("out")]
+
+
+def test_qb_backup_create_itself(running: Running, tmp_path: Path) -> None:
+    running.program("igzip", COMPRESSOR)
+    with running:
+        backup = running.start("exec qb-backup create -q --logn 10 --chunk-size 64K -o $OUT vm1:root=root.img")
+        running.hold()
+        kill(backup.pid, signal.SIGKILL)
+        running.release()
+        assert running.end()[0] == -signal.SIGKILL
+        running.gone()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["qb-unseal", "gzip", "qb-tarextract", "qb-volwrite"])
+def test_a_stage_of_qb_backup_restore(stage: str, running: Running, tmp_path: Path) -> None:
+    running.program("igzip", COMPRESSOR)
+    with running:
+        running.start("qb-backup restore --to $OUT backup.qb")
+        running.hold()
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] not in (0, 2, 3)
+        running.gone()
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
+def test_the_one_who_checks_what_came_in_a_restore(running: Running, tmp_path: Path) -> None:
+    running.program("igzip", COMPRESSOR)
+    with running:
+        running.start("qb-backup restore --to $OUT backup.qb")
+        running.hold()
+        kill(running.one("qb-meta"), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] not in (0, 2, 3)
+        running.gone()

@@ -1,0 +1,143 @@
+"""A run that a test holds in the middle: a valve in its pipe, and a mark by which all of its processes are found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from support import environment
+
+PATIENCE = 60.0
+"""Seconds after which a test gives up waiting; how long it really takes does not matter."""
+
+_MARK = "QB_TEST_MARK"
+
+# Lets some bytes pass, says so, and waits for a line before it lets the others pass.
+_VALVE = """#!/bin/bash
+head -c "$1" || exit
+: >"$QB_TEST_VALVE/reached"
+read -r _ <"$QB_TEST_VALVE/go" || exit
+exec cat
+"""
+
+
+def wait_until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for what other processes do."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > until:
+            pytest.fail(f"waited in vain: {what}")
+        time.sleep(0.005)
+
+
+class Running:
+    """Runs a pipe as a user types it, in a session of its own; `valve N` in it stops after N bytes.
+
+    A context manager: whatever of the run is left at its end is killed. place: a directory for what it needs; folder:
+    where the pipe runs.
+    """
+
+    def __init__(self, place: Path, folder: Path | None = None, **changes: str) -> None:
+        self._place = place
+        self._folder = folder or place
+        self.mark = uuid.uuid4().hex
+        programs = place / "programs"
+        programs.mkdir(exist_ok=True)
+        self.program("valve", _VALVE)
+        os.mkfifo(place / "go")
+        self._go = os.open(place / "go", os.O_RDWR)
+        self.environment = environment(**changes)
+        self.environment["PATH"] = f"{programs}:{self.environment['PATH']}"
+        self.environment.update({_MARK: self.mark, "QB_TEST_VALVE": str(place)})
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def program(self, name: str, text: str) -> None:
+        """Puts a program before all others in PATH."""
+        path = self._place / "programs" / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for pid in self.processes():
+            kill(pid, 9)
+        os.close(self._go)
+        if self._process is not None:
+            self._process.communicate()
+
+    def start(self, text: str, pipefail: bool = True) -> subprocess.Popen[bytes]:
+        """Starts the pipe."""
+        self._process = subprocess.Popen(
+            ["bash", *(["-o", "pipefail"] if pipefail else []), "-c", text],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=self._folder,
+            env=self.environment,
+            start_new_session=True,
+        )
+        return self._process
+
+    def hold(self) -> None:
+        """Waits until the valve is reached."""
+        wait_until((self._place / "reached").exists, "the valve")
+
+    def release(self) -> None:
+        """Opens the valve."""
+        os.write(self._go, b"\n")
+
+    def end(self) -> tuple[int, str]:
+        """Waits for the end of the pipe: its exit status and what stood on stderr."""
+        assert self._process is not None
+        _, stderr = self._process.communicate(timeout=PATIENCE)
+        return self._process.returncode, stderr.decode()
+
+    def processes(self, program: str | None = None) -> list[int]:
+        """All processes of this run, wherever they have gone; those of one program only."""
+        return [pid for pid in marked(self.mark) if program is None or program in words(pid)]
+
+    def one(self, program: str) -> int:
+        """The process of a program that runs once, or is about to."""
+        wait_until(lambda: len(self.processes(program)) == 1, f"one process of {program}")
+        return self.processes(program)[0]
+
+    def gone(self) -> None:
+        """Waits until no process of this run is left."""
+        wait_until(lambda: not self.processes(), "the end of all processes")
+
+
+def kill(pid: int, number: int) -> None:
+    """Sends a signal to a process that may have ended."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def marked(mark: str) -> list[int]:
+    """The processes (not those that have ended) whose environment holds the mark."""
+    wanted = f"{_MARK}={mark}".encode()
+    return [int(name) for name in os.listdir("/proc") if name.isdigit() and wanted in read(f"/proc/{name}/environ")]
+
+
+def words(pid: int) -> list[str]:
+    """The program of a process, and the script where it is an interpreter."""
+    return [os.path.basename(word) for word in read(f"/proc/{pid}/cmdline").decode("utf-8", "replace").split("\0")[:2]]
+
+
+def read(path: str) -> bytes:
+    """A file of /proc; nothing where the process has gone meanwhile."""
+    try:
+        return Path(path).read_bytes()
+    except OSError:
+        return b""
