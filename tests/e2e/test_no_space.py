@@ -1,0 +1,110 @@
+"""No space left: status 1, one line that says so, and nothing half-written stays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from devices import tmpfs
+from support import run
+
+SIZE = 4 << 20
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """A volume, an archive of it, a passphrase; `small`, a file system with room for a quarter of either."""
+    (tmp_path / "root.img").write_bytes(os.urandom(SIZE))
+    (tmp_path / "passphrase").write_text("no space\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    with tmpfs(tmp_path / "small", SIZE // 4):
+        yield tmp_path
+
+
+def backup(place: Path, *words: str | Path) -> tuple[int, str]:
+    done = run("qb-backup", *words, "--passphrase-file", place / "passphrase")
+    assert done.stdout == b""
+    return done.returncode, done.stderr.decode()
+
+
+def test_create(place: Path) -> None:
+    status, stderr = backup(place, "create", "-q", "--logn", "10", "-o", place / "small/a.qb", place / "root.img")
+    assert status == 1
+    assert stderr == "qb-seal: error: cannot write to standard output: No space left on device\n"
+    assert not os.listdir(place / "small")
+
+
+def test_restore(place: Path) -> None:
+    archive = place / "a.qb"
+    assert backup(place, "create", "-q", "--logn", "10", "-o", archive, place / "root.img") == (0, "")
+    status, stderr = backup(place, "restore", "--to", place / "small/to", archive)
+    assert status == 1
+    assert f"qb-volwrite: error: cannot write to {place}/small/to/root/root.img: No space left on device" in stderr
+    last = stderr.splitlines()[-1]
+    assert last == "qb-unseal: error: vm1/root.img: the command stage 3 of 3 ended with status 1"
+    assert not [path for path in (place / "small").rglob("*") if path.is_file()]
+    assert os.listdir(place / "small/to") == ["root"]
+
+
+@pytest.mark.parametrize("options", [(), ("--verify",)])
+def test_volwrite(place: Path, options: tuple[str, ...]) -> None:
+    stream = run("qb-volread", place / "root.img").stdout
+    done = run("qb-volwrite", *options, place / "small/target", data=stream)
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"qb-volwrite: error: cannot write to {place}/small/target: No space left on device\n".encode()
+    )
+    assert not os.listdir(place / "small")
+
+
+def test_a_target_that_is_replaced_stays_as_it_was(place: Path) -> None:
+    (place / "small/target").write_bytes(b"before")
+    done = run("qb-volwrite", "--overwrite", place / "small/target", data=run("qb-volread", place / "root.img").stdout)
+    assert done.returncode == 1
+    assert os.listdir(place / "small") == ["target"]
+    assert (place / "small/target").read_bytes() == b"before"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small volume and what each program reads."""
+    place = tmp_path_factory.mktemp("full")
+    (place / "root.img").write_bytes(os.urandom(100_000))
+    (place / "passphrase").write_text("no space\n")
+    (place / "passphrase").chmod(0o600)
+    made = run(
+        "bash",
+        "-c",
+        f"cd {place} && qb-backup create -q --logn 10 --passphrase-file passphrase root.img >backup.qb &&"
+        " qb-seal --logn 10 --passphrase-file passphrase --backup-id x --record records a <root.img >/dev/null &&"
+        " qb-seal --logn 10 --passphrase-file passphrase a <root.img >a.qb",
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "qb-volread root.img",
+        "qb-volread --raw root.img",
+        "qb-volread root.img | qb-tarwrite a",
+        "qb-tarwrite --raw a <root.img",
+        "qb-seal --logn 10 --passphrase-file passphrase a <root.img",
+        "qb-header write --backup-id x --logn 10 --passphrase-file passphrase",
+        "qb-header id",
+        "qb-manifest --backup-id x --logn 10 --passphrase-file passphrase records",
+        "qb-unseal --passphrase-file passphrase a <a.qb",
+        "qb-unseal --list --passphrase-file passphrase <a.qb",
+        "qb-volread root.img | qb-tarwrite a | qb-tarextract",
+        "qb-backup create -q --logn 10 --passphrase-file passphrase root.img",
+        "qb-backup list --passphrase-file passphrase backup.qb",
+    ],
+)
+def test_standard_output_is_full(command: str, folder: Path) -> None:
+    done = run("bash", "-o", "pipefail", "-c", f"cd {folder} && {command} >/dev/full")
+    assert done.returncode == 1
+    assert b"error: cannot " in done.stderr and b"No space left on device" in done.stderr
+    assert b"Traceback" not in done.stderr
