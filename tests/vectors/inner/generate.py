@@ -70,6 +70,11 @@ def _regular() -> dict[str, tuple[str, bytes, dict[str, str]]]:
         "regular": ("ustar", regular(A) + END, said),
         "regular-v7": ("type NUL, no magic", regular(A, kind=b"\0", magic=NO_MAGIC) + END, said),
         "regular-gnu": ("the magic of GNU tar", regular(A, magic=GNU) + END, said),
+        "regular-gnu-times": (
+            "times where ustar has the prefix",
+            regular(A, magic=GNU, more=b"15301223360\0" * 2) + END,
+            said,
+        ),
         "regular-record": ("zeros up to 10240 bytes", (regular(A) + END).ljust(10240, b"\0"), said),
         "size-binary": ("a binary size", head(size=binary(512)) + A + END, said),
         "size-spaces": ("spaces around the size", head(size=b"      1000 \0") + A + END, said),
