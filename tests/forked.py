@@ -1,0 +1,90 @@
+"""Runs our programs many times without paying for the interpreter's start: a server that has all loaded forks.
+
+What runs is the program from its command line to its exit status, with descriptors, environment and options of its
+own; only `bin/` and the imports are not gone through again. For tests of hundreds of archives; a few of each kind go
+through the real program all the same.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from support import ROOT, environment
+
+TIME = 60
+"""Seconds after which a program that does not end is killed (status 142)."""
+
+_SERVER = f"""
+import gc, importlib, json, os, signal, sys
+sys.path.insert(0, {str(ROOT)!r})
+from qbtools.commands import cli
+modules = {{}}
+for name in ("unseal", "seal", "header", "manifest"):
+    modules["qb-" + name] = importlib.import_module("qbtools.commands." + name)
+import subprocess, threading, docopt, scrypt
+from qbtools import passphrase, progress
+from qbtools.commands import openoptions, tocommand, fromcommand, sealoptions
+from qbtools.formats import opener, sealer, structure
+gc.freeze()  # so that a child does not copy every page by counting references
+for line in sys.stdin:
+    program, arguments, changes, files = json.loads(line)
+    child = os.fork()
+    if not child:
+        signal.alarm({TIME})
+        for fd, path in enumerate(files):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_TRUNC if fd else os.O_RDONLY), fd)
+        os.environ.update(changes)
+        module = modules[program]
+        cli.run(program, module.DOC, module.main, arguments)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a program ended: its exit status, minus the signal that killed it."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+
+class Server:
+    """One server, and three files that stand for the descriptors of what it runs."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._files = [Path(self._folder.name) / name for name in ("stdin", "stdout", "stderr")]
+        for file in self._files:
+            file.touch()
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment(),
+            text=True,
+            start_new_session=True,
+        )
+        atexit.register(self.close)
+
+    def run(self, program: str, *arguments: str, data: bytes, **changes: str) -> Ended:
+        """Runs a program with data as the file on its stdin (seekable) and changes in its environment."""
+        self._files[0].write_bytes(data)
+        assert self._process.stdin and self._process.stdout
+        request = [program, arguments, changes, [str(file) for file in self._files]]
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        status = int(self._process.stdout.readline())
+        return Ended(status, self._files[1].read_bytes(), self._files[2].read_text())
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+        self._folder.cleanup()
