@@ -46,3 +46,13 @@ OPENING = """\
 MAX_CHUNK = """\
   --max-chunk S         The largest chunk where the header names no size
                         [default: 100M]."""
+
+STATE = """\
+  --state STATE         Which state: snapshot (of now), current (the volume itself,
+                        whoever writes to it), or before-start (as it was before
+                        its machine started, where that is kept). By default the
+                        safest that there is."""
+
+COW = """\
+  --cow ROOM            Room for a snapshot that needs its own, in percent of the
+                        volume or a size [default: 10%]."""

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from qbtools import progress
-from qbtools.commands import options
+from qbtools.commands import options, volumeoptions
 from qbtools.commands.cli import Invocation
 from qbtools.formats import volumestream
-from qbtools.volumes.locate import open_source
+from qbtools.volumes import locate
 from qbtools.volumes.reading import Sending
 
 DOC = f"""\
 Usage: qb-volread [options] [--raw | --size] VOLUME
 
-Writes VOLUME, a file or a block device, to standard output as a volume stream:
-a map of where its data lies, the data, and an end line once all was read.
+Writes VOLUME to standard output as a volume stream: a map of where its data lies,
+the data, and an end line once all was read. A volume is a file, a block device or
+a logical volume (VG/LV); file:PATH, block:PATH and lvm:VG/LV say which is meant.
+It is read through a snapshot where that can be had.
 
 Options:
   --raw                 Write plain bytes instead, holes as zeros, no end line.
-  --size                Print the size of the volume and how many bytes of it are
-                        data, separated by a tab, and stop.
+  --size                Print the size of the volume and about how many bytes of
+                        it are data, separated by a tab, and stop. No snapshot.
+{options.STATE}
+{options.COW}
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -27,11 +31,15 @@ Options:
 def main(call: Invocation) -> None:
     """Reads a volume; the end line is written only when all of it was read as it was at the beginning."""
     out = call.stdout(binary=not call.options["--size"])
+    how = volumeoptions.reading(call)
+    if call.options["--size"]:
+        out.write(b"%d\t%d\n" % locate.sizes(call.options["VOLUME"], how))
+        return
     raw = bool(call.options["--raw"])
     sending: Sending | None = None
     total: int | None = None
     with (
-        open_source(call.options["VOLUME"]) as source,
+        locate.open_source(call.options["VOLUME"], how) as source,
         progress.shown(
             lambda: sending.done if sending else 0,
             lambda: total,
@@ -41,9 +49,6 @@ def main(call: Invocation) -> None:
         ),
     ):
         extents = source.extents()
-        if call.options["--size"]:
-            out.write(b"%d\t%d\n" % (source.size, extents.data))
-            return
         total = source.size if raw else extents.data
         call.note(f"{source.name}: {source.size} bytes, {extents.data} of them data in {len(extents)} extents")
         sending = Sending(source, extents, out)

@@ -6,23 +6,31 @@ import os
 import stat
 
 from qbtools import progress
-from qbtools.commands import options
+from qbtools.commands import options, volumeoptions
 from qbtools.commands.cli import Invocation
 from qbtools.formats import volumestream
-from qbtools.volumes.locate import open_target
+from qbtools.volumes import locate
 from qbtools.volumes.verify import Comparison, witness
 from qbtools.volumes.writing import Filling
 
 DOC = f"""\
 Usage: qb-volwrite [options] TARGET
 
-Writes the volume stream on standard input to TARGET, a file or a block device.
-A file appears when it is whole and on the disk, not before; zeros become holes.
+Writes the volume stream on standard input to TARGET: a file, a block device, a
+logical volume (VG/LV, and with --create VG/POOL/LV); file:PATH, block:PATH and
+lvm:… say which is meant. A file or a logical volume that is made appears when it
+is whole and on the disk, not before; zeros become holes.
 
 Options:
   --raw                 Take plain bytes up to their EOF instead.
-  --overwrite           Replace a file that exists; write over a block device.
+  --create              Make TARGET, which must not be there unless --overwrite is
+                        given too. Implied for a file.
+  --overwrite           Replace or write over TARGET where it is there.
+  --shrink              Let a volume that is replaced become smaller.
+  --pool-reserve P      Keep P percent of a pool free, of its room for data and of
+                        that for metadata [default: 5].
   --verify              Read back what was written, and compare.
+  --print-size          Print the size of the volume when it is in place.
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -35,7 +43,7 @@ def main(call: Invocation) -> None:
     total: int | None = None
     label = call.options["TARGET"]
     with (
-        open_target(call.options["TARGET"], call.options["--overwrite"]) as target,
+        locate.open_target(call.options["TARGET"], volumeoptions.filling(call)) as target,
         progress.shown(
             lambda: work.done if work else 0,
             lambda: total,
@@ -65,6 +73,8 @@ def main(call: Invocation) -> None:
             work = comparison = Comparison(target, extents, seen.digest())
             comparison.run()
         target.commit()
+    if call.options["--print-size"]:
+        call.stdout(binary=False).write(b"%d\n" % extents.size)
 
 
 def _size_of_stdin() -> int | None:

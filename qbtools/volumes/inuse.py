@@ -1,4 +1,5 @@
-"""Who else uses a block device. What is written to a device in use is torn, and its user breaks.
+"""Who else uses a block device, or writes to a file. What is written to a device in use is torn, and its user breaks;
+what is read while others write is torn too.
 
 O_EXCL sees file systems, swap, RAID and device-mapper tables; it does not see programs that merely hold the device
 open (a running machine's emulator), loop devices made over it, nor Xen's block backend.
@@ -10,9 +11,10 @@ import io
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _XEN = "/sys/bus/xen-backend/devices"
+_ACCMODE = 3  # of the flags of an open file: reads, writes, or both
 _LOOKS, _PAUSE = 6, 0.2  # udev looks at a device for a moment after whoever wrote it closes it
 
 
@@ -33,52 +35,96 @@ def claim(device: int) -> str:
     return "another program or the kernel has claimed it"
 
 
-def user(device: int, own: int) -> str | None:
+def user(device: int, own: int, writing: bool = False) -> str | None:
     """In words, who uses the device number besides our descriptor own; None where nobody is to be seen.
 
+    writing: only those who may write to it count.
     Looks for open descriptors in all processes (those of other users only for root), also on the disk that the
     device is a partition of and on the partitions that it has. Who goes away within a second is waited for.
     """
+
+    def users() -> Iterator[str]:
+        family = _family(device)
+        yield from _loops(lambda path: _rdev(path) in family, writing)
+        yield from _machines(family, writing)
+        yield from _processes(lambda path: _rdev(path) in family, own, writing)
+
+    return _lasting(users)
+
+
+def writer(status: os.stat_result, own: int) -> str | None:
+    """In words, who has the file of that status open for writing, but for our descriptor own; as user()."""
+
+    def same(path: str) -> bool:
+        try:
+            return os.path.samestat(os.stat(path), status)
+        except (OSError, ValueError):
+            return False
+
+    def users() -> Iterator[str]:
+        yield from _loops(same, True)
+        yield from _processes(same, own, True)
+
+    return _lasting(users)
+
+
+def written(device: int) -> list[int] | None:
+    """Counters that grow whenever something is written to, or discarded on, the device number; None: not known.
+
+    Numbers of /sys/block/DEVICE/stat (Documentation/block/stat.rst of Linux).
+    """
+    if "0" in _lines(f"{_sys(device)}/queue/iostats") or "0" in _lines(f"{_sys(device)}/../queue/iostats"):
+        return None
+    fields = " ".join(_lines(f"{_sys(device)}/stat")).split()
+    return [int(fields[at]) for at in (4, 6, 11, 13) if at < len(fields)] or None
+
+
+def _lasting(users: Callable[[], Iterator[str]]) -> str | None:
+    """The first of the users, once it has not gone away for a second."""
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE)
-        found = next(_users(_family(device), own), None)
+        found = next(users(), None)
         if found is None:
             return None
     return found
 
 
-def _users(family: set[int], own: int) -> Iterator[str]:
-    yield from _loops(family)
-    yield from _machines(family)
-    yield from _processes(family, own)
-
-
-def _loops(family: set[int]) -> Iterator[str]:
-    """Loop devices that are built on the device, not on a file."""
+def _loops(ours: Callable[[str], bool], writing: bool) -> Iterator[str]:
+    """Loop devices that are built on a device or file of ours; writing: those that are not read-only."""
     for name in _names("/sys/block"):
         for path in _lines(f"/sys/block/{name}/loop/backing_file"):
-            if _rdev(path) in family:
+            if ours(path) and not (writing and "1" in _lines(f"/sys/block/{name}/ro")):
                 yield f"{name} is built on it"
 
 
-def _machines(family: set[int]) -> Iterator[str]:
+def _machines(family: set[int], writing: bool) -> Iterator[str]:
     """Machines that Xen's backend in the kernel serves: `major:minor`, hexadecimal (xen-blkback/xenbus.c)."""
     for name in _names(_XEN):
         for text in _lines(f"{_XEN}/{name}/physical_device"):
-            if _number(text, 16) in family:
+            if _number(text, 16) in family and not (writing and "r" in _lines(f"{_XEN}/{name}/mode")):
                 yield f"a running machine has it ({name})"
 
 
-def _processes(family: set[int], own: int) -> Iterator[str]:
-    """Open descriptors, but for our own."""
-    ours = f"{os.getpid()}/fd/{own}"
+def _processes(ours: Callable[[str], bool], own: int, writing: bool) -> Iterator[str]:
+    """Open descriptors, but for our own; writing: those that may write."""
+    own_place = f"{os.getpid()}/fd/{own}"
     for process in filter(str.isdigit, _names("/proc")):
         for fd in _names(f"/proc/{process}/fd"):
             place = f"{process}/fd/{fd}"
-            if place != ours and _rdev(f"/proc/{place}") in family:
+            if place != own_place and ours(f"/proc/{place}") and not (writing and _only_reads(process, fd)):
                 program = "".join(_lines(f"/proc/{process}/comm"))
-                yield f"process {process} ({program}) has it open"
+                yield f"process {process} ({program}) has it open{' for writing' * writing}"
+
+
+def _only_reads(process: str, fd: str) -> bool:
+    """Whether a descriptor can only read, or do neither (O_PATH)."""
+    for line in _lines(f"/proc/{process}/fdinfo/{fd}"):
+        name, _, value = line.partition(":")
+        if name == "flags":
+            flags = int(value, 8)
+            return flags & _ACCMODE == os.O_RDONLY or bool(flags & os.O_PATH)
+    return True  # it is closed by now
 
 
 def _family(device: int) -> set[int]:

@@ -1,7 +1,7 @@
 """What the kernel offers for files and block devices, and Python does not.
 
 Numbers are those of linux/fs.h, linux/falloc.h and linux/fcntl.h; the ioctl numbers are the same on every
-architecture but for the size in BLKGETSIZE64, which is that of size_t.
+architecture but for the bits that say which way data goes, and the sizes of size_t and long.
 """
 
 from __future__ import annotations
@@ -14,9 +14,15 @@ from contextlib import suppress
 
 _READ = 0x40000000 if os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha", "parisc")) else 0x80000000
 _BLKGETSIZE64 = _READ | struct.calcsize("N") << 16 | 0x1272
+_WRITE = 0xC0000000 - _READ
 _NONE = 0x20000000 if _READ == 0x40000000 else 0
 _BLKZEROOUT = _NONE | 0x127F
 _BLKROGET = _NONE | 0x125E
+_FICLONE = _WRITE | struct.calcsize("i") << 16 | 0x9409
+_FICLONERANGE = _WRITE | struct.calcsize("qQQQ") << 16 | 0x940D
+_FS_IOC_GETFLAGS = _READ | struct.calcsize("l") << 16 | 0x6601
+_FS_IOC_SETFLAGS = _WRITE | struct.calcsize("l") << 16 | 0x6602
+_FS_COMPR_FL, _FS_NOCOMP_FL, _FS_NOCOW_FL = 0x4, 0x400, 0x800000
 
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 _RENAME_NOREPLACE = 1
@@ -52,6 +58,31 @@ def punch(fd: int, offset: int, length: int) -> None:
     if call(ctypes.c_int(fd), ctypes.c_int(mode), ctypes.c_int64(offset), ctypes.c_int64(length)):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def clone(fd: int, source: int) -> None:
+    """Makes the empty file fd share all that the file source holds, as it is at one moment. OSError where it cannot.
+
+    What source has not yet on the disk is written there first.
+    """
+    fcntl.ioctl(fd, _FICLONE, source)
+
+
+def clone_beginning(fd: int, source: int, length: int) -> None:
+    """Makes fd share the first length bytes of source, whole blocks. OSError where clone() could not work either."""
+    fcntl.ioctl(fd, _FICLONERANGE, struct.pack("qQQQ", source, 0, length, 0))
+
+
+def take_over_nocow(fd: int, source: int) -> None:
+    """Gives the empty file fd the attribute +C (no copy on write; chattr(1)) where source has it, and only there.
+
+    btrfs clones only between files that agree in it; compression, which excludes it, is taken off. OSError of
+    UNSUPPORTED where the file system has no attributes.
+    """
+    theirs, ours = (struct.unpack("i", fcntl.ioctl(each, _FS_IOC_GETFLAGS, bytes(4)))[0] for each in (source, fd))
+    if (theirs ^ ours) & _FS_NOCOW_FL:
+        wanted = (ours ^ _FS_NOCOW_FL) & ~(_FS_COMPR_FL | _FS_NOCOMP_FL)
+        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", wanted))
 
 
 def rename_new(directory: int, old: str, new: str) -> None:

@@ -120,7 +120,7 @@ class SourceOptions(NamedTuple):
     it was before its machine started. None: the safest that the kind has for it: before-start where that is kept,
     else a snapshot, else the plain volume under a guard that refuses it (or fails) where others write to it."""
     cow: str = "10%"
-    """Room for a snapshot that needs room of its own: `NN%` of the volume, or a size (`1G`)."""
+    """Room for a snapshot that needs room of its own: `NN%` of the volume (1 to 100), or a number of bytes."""
     note: Callable[[str], None] = _silent
     warn: Callable[[str], None] = _silent
 

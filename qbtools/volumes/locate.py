@@ -1,55 +1,120 @@
-"""Which kind of volume a word of the command line means."""
+"""Which volume a word of the command line means: `SCHEME:NAME`, or a name alone.
+
+A name alone belongs to the kind that has it. A path that is there wins over any other name of the same look.
+"""
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import stat
+from importlib import import_module
 
 from qbtools.errors import UsageError
-from qbtools.volumes.block import BlockSource, BlockTarget
-from qbtools.volumes.file import FileSource, FileTarget
-from qbtools.volumes.kind import Source, Target, naming
+from qbtools.volumes import kinds
+from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
+
+_SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
 
-def open_source(word: str) -> Source:
-    """The volume to read. UsageError where word is no volume, Failed where it is not there."""
-    with naming(f"open {word}"):
-        mode = os.stat(_path(word)).st_mode
-    if stat.S_ISREG(mode):
-        return FileSource(word)
-    if stat.S_ISBLK(mode):
-        return BlockSource(word)
-    raise _no_volume(word, mode)
+@functools.cache
+def known() -> dict[str, Kind]:
+    """All kinds, by scheme: whatever module lies in qbtools/volumes/kinds."""
+    found = {file for place in kinds.__path__ for file in os.listdir(place) if file.endswith(".py")}
+    modules = [import_module(f"{kinds.__name__}.{file[:-3]}") for file in sorted(found - {"__init__.py"})]
+    return {module.KIND.scheme: module.KIND for module in modules}
 
 
-def open_target(word: str, overwrite: bool) -> Target:
-    """The volume to fill. UsageError where word can be no volume; Refused where it exists, unless overwrite."""
-    path = _path(word)
-    if path.endswith("/"):
-        raise UsageError(f"{word} names a directory, not a volume")
-    with naming(f"make {word}"):
-        try:
-            mode = os.stat(path).st_mode
-        except FileNotFoundError:
-            mode = stat.S_IFREG  # it will be one
-    if stat.S_ISREG(mode):
-        return FileTarget(word, overwrite)
-    if stat.S_ISBLK(mode):
-        return BlockTarget(word, overwrite)
-    raise _no_volume(word, mode)
+def open_source(word: str, options: SourceOptions) -> Source:
+    """The volume to read. UsageError where word is no volume, Failed where it is not there; more in Kind."""
+    kind, name = existing(word)
+    return kind.open_source(name, options)
 
 
-def _path(word: str) -> str:
+def open_target(word: str, options: TargetOptions) -> Target:
+    """The volume to fill. UsageError where word can be no volume, Refused where it exists, unless overwrite."""
+    kind, name = _explicit(word) or _sole(_having(word), word) or _to_be_made(word)
+    return kind.open_target(name, options)
+
+
+def sizes(word: str, options: SourceOptions) -> tuple[int, int]:
+    """Bytes of a volume, and about how many of them are data."""
+    kind, name = existing(word)
+    return kind.sizes(name, options)
+
+
+def existing(word: str) -> tuple[Kind, str]:
+    """Kind and name of a volume that is there (with a scheme: that may be). Errors as open_source()."""
+    found = _explicit(word) or _sole(_having(word), word)
+    if found:
+        return found
+    if _is_path(word) or os.path.exists(word):
+        with naming(f"open {word}"):
+            raise _no_volume(word, os.stat(word).st_mode)
+    raise UsageError(f"{word} is neither a path that is there nor another volume", _hint())
+
+
+def _explicit(word: str) -> tuple[Kind, str] | None:
+    """Kind and name of `SCHEME:NAME`; None where word has no scheme."""
     if word in ("", "-"):
         raise UsageError("a volume is a file or a block device, not a stream" if word else "the volume has no name")
-    return word
+    match = _SCHEME.fullmatch(word)
+    if match is None:
+        return None
+    scheme, name = match.groups()
+    if scheme not in known():
+        if os.path.lexists(word):
+            return None
+        raise UsageError(f"{word}: unknown kind of volume: {scheme}", f"{_hint()}; a path may begin with ./")
+    if not name:
+        raise UsageError(f"{word} names no volume")
+    return known()[scheme], name
+
+
+def _having(word: str) -> list[Kind]:
+    """The kinds of which a volume called word is there, less those that another of them is a special case of."""
+    having = [kind for kind in known().values() if kind.exists(word)]
+    return [kind for kind in having if kind.scheme not in {other.narrows for other in having}]
+
+
+def _sole(having: list[Kind], word: str) -> tuple[Kind, str] | None:
+    """The only one; None where there is none."""
+    if len(having) > 1:
+        words = " or ".join(f"{kind.scheme}:{word}" for kind in having)
+        raise UsageError(f"{word} can mean more than one volume", f"write {words}")
+    return (having[0], word) if having else None
+
+
+def _to_be_made(word: str) -> tuple[Kind, str]:
+    if word.endswith("/"):
+        raise UsageError(f"{word} names a directory, not a volume")
+    if os.path.exists(word):
+        with naming(f"make {word}"):
+            raise _no_volume(word, os.stat(word).st_mode)
+    found = _sole([kind for kind in known().values() if kind.could_be_made(word)], word)
+    if found:
+        return found
+    if _is_path(word):
+        with naming(f"make {word}"):
+            os.stat(os.path.dirname(os.path.realpath(word)))
+    raise UsageError(f"{word} is not there, and of no kind that could be made", _hint())
+
+
+def _is_path(word: str) -> bool:
+    """Whether word can be nothing but a path."""
+    return "/" not in word or word.startswith(("/", "./", "../"))
+
+
+def _hint() -> str:
+    return f"the kinds are {', '.join(f'{scheme}:' for scheme in known())}"
 
 
 def _no_volume(word: str, mode: int) -> UsageError:
-    kinds = {
+    names = {
         stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a pipe",
         stat.S_IFSOCK: "a socket",
         stat.S_IFCHR: "a character device",
     }
-    return UsageError(f"{word} is {kinds.get(stat.S_IFMT(mode), 'something else')}, not a file or a block device")
+    return UsageError(f"{word} is {names.get(stat.S_IFMT(mode), 'something else')}, not a file or a block device")

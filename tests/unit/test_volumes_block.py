@@ -11,7 +11,8 @@ from devices import loop, mounted
 
 from qbtools.errors import Failed, Refused
 from qbtools.volumes import kernel
-from qbtools.volumes.block import BlockSource, BlockTarget
+from qbtools.volumes.kind import SourceOptions, TargetOptions
+from qbtools.volumes.kinds.block import BlockSource, BlockTarget
 
 SIZE = 4 << 20
 STAIN = b"\xaa" * SIZE
@@ -36,7 +37,7 @@ def content(device: Path) -> bytes:
 
 
 def test_the_size_is_the_devices_and_the_map_one_extent(device: Path) -> None:
-    with BlockSource(str(device)) as source:
+    with BlockSource(str(device), SourceOptions()) as source:
         assert source.size == SIZE
         assert list(source.extents()) == [(0, SIZE)]
         source.check()
@@ -48,7 +49,7 @@ def test_stale_pages_are_not_read(device: Path, tmp_path: Path) -> None:
         with (tmp_path / "disk").open("r+b") as disk:
             disk.write(b"new")
         assert os.pread(other.fileno(), 3, 0) == STAIN[:3], "the page is stale: else this test shows nothing"
-        with BlockSource(str(device)) as source:
+        with BlockSource(str(device), SourceOptions()) as source:
             assert os.pread(source.fd, 3, 0) == b"new"
 
 
@@ -81,7 +82,7 @@ def test_ranges_read_as_zeros_and_nothing_beside_them(
     device: Path, ways: list[Callable[[int, int, int], None]] | None
 ) -> None:
     for offset, length in RANGES:
-        with BlockTarget(str(device), overwrite=True) as target:
+        with BlockTarget(str(device), TargetOptions(overwrite=True)) as target:
             assert target.capacity == SIZE
             if ways is not None:
                 target._ways = list(ways)
@@ -94,7 +95,7 @@ def test_ranges_read_as_zeros_and_nothing_beside_them(
 def test_a_punched_device_gives_the_blocks_back(device: Path, tmp_path: Path) -> None:
     os.sync()
     before = (tmp_path / "disk").stat().st_blocks
-    with BlockTarget(str(device), overwrite=True) as target:
+    with BlockTarget(str(device), TargetOptions(overwrite=True)) as target:
         target.zero(1 << 20, 2 << 20)
         target.flush(SIZE)
         assert target._ways[0] is kernel.punch
@@ -105,7 +106,7 @@ def test_a_device_that_cannot_punch(tmp_path: Path) -> None:
     with mounted(tmp_path / "ram", "none", "ramfs") as place:
         (place / "disk").write_bytes(STAIN)
         with loop(place / "disk") as device:
-            with BlockTarget(str(device), overwrite=True) as target:
+            with BlockTarget(str(device), TargetOptions(overwrite=True)) as target:
                 target.zero(1000, 100_000)
                 target.flush(SIZE)
                 assert kernel.punch not in target._ways, "ramfs has learned to punch: this test shows nothing"
@@ -116,7 +117,7 @@ def test_a_device_that_cannot_punch(tmp_path: Path) -> None:
 def test_sectors_of_4096_bytes(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(STAIN)
     with loop(tmp_path / "disk", "--sector-size", "4096") as device:
-        with BlockTarget(str(device), overwrite=True) as target:
+        with BlockTarget(str(device), TargetOptions(overwrite=True)) as target:
             target.write(b"new", 513)
             target.zero(516, SIZE - 516)
             target.flush(516)
@@ -128,11 +129,11 @@ def test_sectors_of_4096_bytes(tmp_path: Path) -> None:
 
 def test_a_device_is_something_that_exists(device: Path) -> None:
     with pytest.raises(Refused, match="exists"):
-        BlockTarget(str(device), overwrite=False)
+        BlockTarget(str(device), TargetOptions(overwrite=False))
 
 
 def test_too_small(device: Path) -> None:
-    with BlockTarget(str(device), overwrite=True) as target:
+    with BlockTarget(str(device), TargetOptions(overwrite=True)) as target:
         target.start(None)
         target.start(SIZE)
         with pytest.raises(Refused, match=f"is too small: it has {SIZE} bytes, the volume {SIZE + 1}"):
@@ -144,13 +145,13 @@ def test_read_only(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(STAIN)
     with loop(tmp_path / "disk", "--read-only") as device:
         with pytest.raises(Failed, match=f"cannot write to {device}: the device is read-only"):
-            BlockTarget(str(device), overwrite=True)
+            BlockTarget(str(device), TargetOptions(overwrite=True))
 
 
 def test_it_is_claimed_while_it_is_written(device: Path) -> None:
-    with BlockTarget(str(device), overwrite=True):
+    with BlockTarget(str(device), TargetOptions(overwrite=True)):
         with pytest.raises(Refused, match="is in use"):
-            BlockTarget(str(device), overwrite=True)
+            BlockTarget(str(device), TargetOptions(overwrite=True))
     before = os.listdir("/proc/self/fd")
-    BlockTarget(str(device), overwrite=True).close()
+    BlockTarget(str(device), TargetOptions(overwrite=True)).close()
     assert os.listdir("/proc/self/fd") == before

@@ -13,7 +13,9 @@ import pytest
 
 from qbtools.errors import Failed, Refused
 from qbtools.volumes import kernel
-from qbtools.volumes.file import FileSource, FileTarget
+from qbtools.volumes.files.source import open_plain
+from qbtools.volumes.files.target import FileTarget
+from qbtools.volumes.kind import TargetOptions
 
 MIB = 1 << 20
 
@@ -47,20 +49,20 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_holes_are_left_out_of_the_map(tmp_path: Path) -> None:
-    with FileSource(str(sparse(tmp_path / "v", 10 * MIB + 1000, MIB, 5 * MIB))) as source:
+    with open_plain(str(sparse(tmp_path / "v", 10 * MIB + 1000, MIB, 5 * MIB))) as source:
         assert source.size == 10 * MIB + 1000
         assert list(source.extents()) == [(MIB, 4096), (5 * MIB, 4096)]
 
 
 def test_data_up_to_the_end_and_a_dense_file(tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(b"x" * 1001)
-    with FileSource(str(tmp_path / "v")) as source:
+    with open_plain(str(tmp_path / "v")) as source:
         assert list(source.extents()) == [(0, 1001)]
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB])
 def test_a_file_without_data_has_no_extents(tmp_path: Path, size: int) -> None:
-    with FileSource(str(sparse(tmp_path / "v", size))) as source:
+    with open_plain(str(sparse(tmp_path / "v", size))) as source:
         assert (source.size, list(source.extents())) == (size, [])
 
 
@@ -68,14 +70,14 @@ def test_a_file_system_that_knows_no_holes(tmp_path: Path, monkeypatch: pytest.M
     def no_seek(_fd: int, _at: int, _how: int) -> int:
         raise OSError(errno.EINVAL, "no")
 
-    with FileSource(str(sparse(tmp_path / "v", MIB))) as source:
+    with open_plain(str(sparse(tmp_path / "v", MIB))) as source:
         monkeypatch.setattr(os, "lseek", no_seek)
         assert list(source.extents()) == [(0, MIB)]
 
 
 def test_a_file_that_shrank_is_noticed_and_one_that_grew_is_not_an_error(tmp_path: Path) -> None:
     path = sparse(tmp_path / "v", MIB)
-    with FileSource(str(path)) as source:
+    with open_plain(str(path)) as source:
         sparse(path, MIB + 1)
         source.check()
         sparse(path, MIB - 1)
@@ -95,7 +97,7 @@ def fill(target: FileTarget, data: bytes = b"new") -> None:
 @pytest.mark.usefixtures("way")
 def test_a_file_appears_at_commit_and_not_before(tmp_path: Path) -> None:
     place = tmp_path / "v"
-    with FileTarget(str(place), overwrite=False) as target:
+    with FileTarget(str(place), TargetOptions(overwrite=False)) as target:
         fill(target)
         assert not place.exists()
         target.commit()
@@ -108,7 +110,7 @@ def test_a_file_appears_at_commit_and_not_before(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_nothing_is_left_without_commit(tmp_path: Path, overwrite: bool) -> None:
-    with FileTarget(str(tmp_path / "v"), overwrite) as target:
+    with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=overwrite)) as target:
         fill(target)
     assert os.listdir(tmp_path) == []
 
@@ -117,14 +119,14 @@ def test_nothing_is_left_without_commit(tmp_path: Path, overwrite: bool) -> None
 def test_what_exists_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(b"old")
     with pytest.raises(Refused, match="exists"):
-        FileTarget(str(tmp_path / "v"), overwrite=False)
+        FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=False))
     assert os.listdir(tmp_path) == ["v"]
 
 
 @pytest.mark.usefixtures("way")
 def test_what_appeared_meanwhile_is_never_replaced(tmp_path: Path) -> None:
     place = tmp_path / "v"
-    with FileTarget(str(place), overwrite=False) as target:
+    with FileTarget(str(place), TargetOptions(overwrite=False)) as target:
         fill(target)
         place.write_bytes(b"somebody else's")
         with pytest.raises(Refused, match="appeared meanwhile"):
@@ -157,7 +159,7 @@ def test_overwriting_swaps_in_one_step_and_keeps_the_mode(tmp_path: Path) -> Non
     place = tmp_path / "v"
     place.write_bytes(b"old")
     place.chmod(0o640)
-    with place.open("rb") as old, FileTarget(str(place), overwrite=True) as target:
+    with place.open("rb") as old, FileTarget(str(place), TargetOptions(overwrite=True)) as target:
         fill(target)
         assert place.read_bytes() == b"old"
         target.commit()
@@ -174,7 +176,7 @@ def test_owner_and_group_are_kept(tmp_path: Path) -> None:
     place = tmp_path / "v"
     place.write_bytes(b"old")
     os.chown(place, 1234, 2345)
-    with FileTarget(str(place), overwrite=True) as target:
+    with FileTarget(str(place), TargetOptions(overwrite=True)) as target:
         fill(target)
         target.commit()
     assert (place.stat().st_uid, place.stat().st_gid) == (1234, 2345)
@@ -189,7 +191,7 @@ def test_a_mode_does_not_go_to_strangers_with_a_file_whose_owner_cannot_be_kept(
     place = tmp_path / "v"
     place.write_bytes(b"old")
     place.chmod(0o664)
-    with FileTarget(str(place), overwrite=True) as target:
+    with FileTarget(str(place), TargetOptions(overwrite=True)) as target:
         fill(target)
         monkeypatch.setattr(os, "fchown", forbidden)
         target.commit()
@@ -197,7 +199,7 @@ def test_a_mode_does_not_go_to_strangers_with_a_file_whose_owner_cannot_be_kept(
 
 
 def test_overwrite_of_nothing_makes_the_file(tmp_path: Path) -> None:
-    with FileTarget(str(tmp_path / "v"), overwrite=True) as target:
+    with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=True)) as target:
         fill(target)
         target.commit()
     assert (tmp_path / "v").read_bytes() == b"new"
@@ -208,13 +210,13 @@ def test_a_symbolic_link_is_followed(tmp_path: Path) -> None:
     place = tmp_path / "far" / "v"
     (tmp_path / "link").symlink_to(place)
     for overwrite, data in (False, b"first"), (True, b"second"):
-        with FileTarget(str(tmp_path / "link"), overwrite) as target:
+        with FileTarget(str(tmp_path / "link"), TargetOptions(overwrite=overwrite)) as target:
             fill(target, data)
             target.commit()
         assert (tmp_path / "link").is_symlink()
         assert place.read_bytes() == data
     with pytest.raises(Refused):
-        FileTarget(str(tmp_path / "link"), overwrite=False)
+        FileTarget(str(tmp_path / "link"), TargetOptions(overwrite=False))
 
 
 def test_what_is_on_stable_storage_before_the_name_and_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,14 +234,14 @@ def test_what_is_on_stable_storage_before_the_name_and_after(tmp_path: Path, mon
         watch(name, getattr(os, name))
     for overwrite, steps in (False, ["link"]), (True, ["link", "rename"]):
         seen.clear()
-        with FileTarget(str(tmp_path / "v"), overwrite) as target:
+        with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=overwrite)) as target:
             fill(target)
             target.commit()
         assert seen == ["fsync", *steps, "fsync directory"]
 
 
 def test_a_size_that_no_file_can_have(tmp_path: Path) -> None:
-    with FileTarget(str(tmp_path / "v"), overwrite=False) as target:
+    with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=False)) as target:
         with pytest.raises(Failed, match="bytes long: File too large"):
             target.start((1 << 63) - 1)
 
@@ -247,17 +249,17 @@ def test_a_size_that_no_file_can_have(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("way")
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(Failed, match="cannot make .*: No such file or directory"):
-        FileTarget(str(tmp_path / "no" / "v"), overwrite=False)
+        FileTarget(str(tmp_path / "no" / "v"), TargetOptions(overwrite=False))
 
 
 def test_no_descriptor_is_left(tmp_path: Path) -> None:
     before = os.listdir("/proc/self/fd")
     (tmp_path / "v").write_bytes(b"old")
-    with FileSource(str(tmp_path / "v")):
+    with open_plain(str(tmp_path / "v")):
         pass
     for overwrite in False, True:
         try:
-            with FileTarget(str(tmp_path / "v"), overwrite) as target:
+            with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=overwrite)) as target:
                 fill(target)
                 target.commit()
         except Refused:

@@ -13,7 +13,8 @@ from support import need
 
 from qbtools.errors import Refused
 from qbtools.volumes import inuse
-from qbtools.volumes.block import BlockTarget
+from qbtools.volumes.kind import TargetOptions
+from qbtools.volumes.kinds.block import BlockTarget
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +34,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
 def refusal(device: Path) -> str:
     """What a target says of the device that it is refused; "" where it is not."""
     try:
-        BlockTarget(str(device), overwrite=True).close()
+        BlockTarget(str(device), TargetOptions(overwrite=True)).close()
     except Refused as error:
         return error.message
     return ""

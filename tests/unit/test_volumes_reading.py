@@ -11,7 +11,7 @@ import pytest
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK, Writer
-from qbtools.volumes.file import FileSource
+from qbtools.volumes.files.source import FileSource, open_plain
 from qbtools.volumes.reading import Sending
 
 SIZE = 3 * BLOCK + 700
@@ -21,7 +21,7 @@ EXTENTS = [(512, 512), (BLOCK - 512, BLOCK + 1024), (3 * BLOCK, 700)]
 def source_of(tmp_path: Path) -> tuple[FileSource, bytes]:
     data = os.urandom(SIZE)
     (tmp_path / "v").write_bytes(data)
-    return FileSource(str(tmp_path / "v")), data
+    return open_plain(str(tmp_path / "v")), data
 
 
 def some(size: int) -> ExtentMap:
@@ -59,7 +59,7 @@ def test_a_hole_at_the_end_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(b"")
     os.truncate(tmp_path / "v", 2 * BLOCK + 3)
     out = io.BytesIO()
-    with FileSource(str(tmp_path / "v")) as source:
+    with open_plain(str(tmp_path / "v")) as source:
         Sending(source, source.extents(), Writer(out)).raw()
     assert out.getvalue() == bytes(2 * BLOCK + 3)
 

@@ -12,7 +12,8 @@ import pytest
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK, Reader
-from qbtools.volumes.file import FileTarget
+from qbtools.volumes.files.target import FileTarget
+from qbtools.volumes.kind import TargetOptions
 from qbtools.volumes.verify import Comparison, witness
 from qbtools.volumes.writing import Filling
 
@@ -27,7 +28,7 @@ def written(tmp_path: Path) -> Iterator[tuple[FileTarget, Comparison]]:
     for offset, length in EXTENTS:
         extents.append(offset, length)
     seen = witness()
-    with FileTarget(str(tmp_path / "v"), overwrite=False) as target:
+    with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=False)) as target:
         data = os.urandom(extents.data - 4096) + bytes(4096)
         filling = Filling(Reader(io.BytesIO(data)), target, seen.update)
         filling.data(extents)

@@ -1,9 +1,9 @@
-"""Volumes that are regular files.
+"""A regular file that is filled.
 
-A target is written without a name (O_TMPFILE) in the directory where it will stand, so that nothing is left of it
-by whatever end of the program, SIGKILL included, and gets its name when it is whole and on stable storage. Where
-the file system has no O_TMPFILE it has a name of its own meanwhile, `.qb-volwrite-….partial`, which only SIGKILL
-and a crash leave behind.
+It is written without a name (O_TMPFILE) in the directory where it will stand, so that nothing is left of it by
+whatever end of the program, SIGKILL included, and gets its name when it is whole and on stable storage. Where the
+file system has no O_TMPFILE it has a marked name meanwhile, which only SIGKILL and a crash leave behind, and the next
+run removes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import os
 import stat
 from contextlib import suppress
 
-from qbtools.errors import Failed, Refused
-from qbtools.formats.volumestream import ExtentMap
+from qbtools.errors import Refused
 from qbtools.volumes import kernel
-from qbtools.volumes.kind import Source, Target, naming
+from qbtools.volumes.files import guards, leftovers
+from qbtools.volumes.kind import Target, TargetOptions, naming
 
 NEW_MODE = 0o600
 """The mode of a file that was not there before: what is in it was the private disk of a machine."""
@@ -24,53 +24,34 @@ NEW_MODE = 0o600
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 
 
-class FileSource(Source):
-    """A regular file; its map is what the file system says (SEEK_DATA, SEEK_HOLE)."""
-
-    def __init__(self, name: str) -> None:
-        """OSError where name cannot be opened."""
-        with naming(f"open {name}"):
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        super().__init__(name, fd, os.fstat(fd).st_size)
-
-    def extents(self) -> ExtentMap:
-        found = ExtentMap(self.size)
-        at = 0
-        with naming(f"read the map of {self.name}"):
-            while (at := kernel.next_data(self.fd, at, self.size)) < self.size:
-                end = kernel.next_hole(self.fd, at, self.size)
-                found.add(at, end - at)
-                at = end
-        return found
-
-    def check(self) -> None:
-        with naming(f"read {self.name}"):
-            size = os.fstat(self.fd).st_size
-        if size < self.size:
-            raise Failed(f"{self.name} shrank while it was read, from {self.size} to {size} bytes")
-
-
 class FileTarget(Target):
     """A regular file that appears, or takes the place of one, when it is whole.
 
     Symbolic links are followed: the file that they lead to is made or replaced. One that is replaced hands on its
-    owner and mode.
+    owner and mode, and the attribute +C; nobody may have it open for writing.
     """
 
-    def __init__(self, name: str, overwrite: bool) -> None:
-        """Refused where name exists, unless overwrite; Failed where no file can be made beside it."""
+    def __init__(self, name: str, options: TargetOptions) -> None:
+        """Refused where name exists, unless overwrite, or is in use; Failed where no file can be made beside it."""
         super().__init__(name, -1)
-        self._overwrite = overwrite
+        self._options = options
         self._directory: int | None = None
         self._partial: str | None = None  # a name beside its own, which must not stay
+        self._replaced = -1  # the old file, open while the guard watches over it
+        self._guard: guards.Guard | None = None
+        self._shrinks: int | None = None
         parent, self._base = os.path.split(os.path.realpath(name))
         try:
             with naming(f"make {name}"):
                 self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._old = self._look()
-                if self._old is not None and not overwrite:
-                    raise Refused(f"{name} exists", "--overwrite replaces it")
+                if self._old is not None:
+                    self._hold_old()
+                leftovers.remove_dead(self._directory)
                 self.fd = self._open()
+                if self._old is not None:
+                    with suppress(OSError):
+                        kernel.take_over_nocow(self.fd, self._replaced)
         except BaseException:
             self.close()
             raise
@@ -81,6 +62,20 @@ class FileTarget(Target):
             return os.stat(self._base, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
+
+    def _hold_old(self) -> None:
+        """Sees to it that nobody writes to the file that will be replaced: that would be lost."""
+        if not self._options.overwrite:
+            raise Refused(f"{self.name} exists", "--overwrite replaces it")
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        self._replaced = os.open(self._base, flags, dir_fd=self._directory)
+        self._guard = guards.guard(
+            self._replaced,
+            self.name,
+            lambda why: Refused(f"{self.name} came into use meanwhile: {why}", "nothing was written to it"),
+            None,
+            self._options.warn,
+        )
 
     def _open(self) -> int:
         """The file without a name; where that is not to be had, one with a name that nobody else uses."""
@@ -96,13 +91,21 @@ class FileTarget(Target):
 
     @staticmethod
     def _new_name() -> str:
-        return f".qb-volwrite-{os.urandom(8).hex()}.partial"
+        from qbtools.volumes.marks import Mark
+
+        return leftovers.new_name(Mark.own())
 
     def start(self, size: int | None) -> None:
         if size is not None:
             self._set_size(size)
 
     def _set_size(self, size: int) -> None:
+        old = 0 if self._old is None else self._old.st_size
+        if size < old and self._shrinks != size:
+            if not self._options.shrink:
+                raise Refused(f"{self.name} has {old} bytes, the volume only {size}", "--shrink lets it become smaller")
+            self._options.warn(f"{self.name} shrinks from {old} to {size} bytes")
+            self._shrinks = size
         with naming(f"make {self.name} {size} bytes long"):
             os.ftruncate(self.fd, size)
 
@@ -116,9 +119,11 @@ class FileTarget(Target):
 
     def commit(self) -> None:
         with naming(f"give {self.name} its name"):
+            if self._guard is not None:
+                self._guard.check()
             if self._old is not None:
                 self._take_over(self._old)
-            if self._overwrite:
+            if self._options.overwrite:
                 self._replace()
             else:
                 self._appear()
@@ -165,6 +170,11 @@ class FileTarget(Target):
 
     def close(self) -> None:
         super().close()
+        if self._guard is not None:
+            self._guard.release()
+        if self._replaced >= 0:
+            os.close(self._replaced)
+        self._guard, self._replaced = None, -1
         if self._partial is not None:
             with suppress(OSError):
                 os.unlink(self._partial, dir_fd=self._directory)

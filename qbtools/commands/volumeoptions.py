@@ -1,0 +1,44 @@
+"""What the options about volumes mean: how one is read, how one is filled."""
+
+from __future__ import annotations
+
+import re
+
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
+from qbtools.volumes.kind import SourceOptions, TargetOptions
+
+STATES = "snapshot", "current", "before-start"
+
+
+def reading(call: Invocation) -> SourceOptions:
+    """From --state and --cow. UsageError for what they cannot be."""
+    state = call.options["--state"]
+    if state not in (None, *STATES):
+        raise UsageError(f"--state: must be one of {', '.join(STATES)}")
+    return SourceOptions(state, _room(call), call.note, call.warn)
+
+
+def _room(call: Invocation) -> str:
+    """--cow as SourceOptions has it: `NN%`, or bytes."""
+    text = str(call.options["--cow"])
+    if not text.endswith("%"):
+        return str(call.size("--cow", 1))
+    if not re.fullmatch("[0-9]{1,3}%", text) or not 1 <= int(text[:-1]) <= 100:
+        raise UsageError("--cow: must be between 1% and 100%, or a size")
+    return text
+
+
+def filling(call: Invocation) -> TargetOptions:
+    """From --create, --overwrite, --shrink and --pool-reserve. UsageError for what they cannot be."""
+    text = str(call.options["--pool-reserve"])
+    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?%?", text):
+        raise UsageError("--pool-reserve: must be a percentage from 0 to 99.999")
+    return TargetOptions(
+        create=bool(call.options["--create"]),
+        overwrite=bool(call.options["--overwrite"]),
+        shrink=bool(call.options["--shrink"]),
+        pool_reserve=float(text.rstrip("%")),
+        note=call.note,
+        warn=call.warn,
+    )

@@ -1,0 +1,57 @@
+"""What a file holds at one moment, in another file that shares its blocks (FICLONE; btrfs, xfs and others).
+
+The other file has no name (O_TMPFILE), so nothing is left of it however the program ends.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qbtools.volumes import kernel
+from qbtools.volumes.files import leftovers
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Mark
+
+
+def prepare(source: int, name: str) -> int:
+    """A new file beside the file name, open as source, that kernel.clone() can make a clone of it; its descriptor.
+
+    OSError where that is not possible: another file system, no right to write in the directory.
+    """
+    parent = os.path.dirname(os.path.realpath(name))
+    fd = os.open(parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        with suppress(OSError):
+            kernel.take_over_nocow(fd, source)
+        _try(fd, source)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _try(fd: int, source: int) -> None:
+    """Clones a block, or all of a file that has less, to see whether it works."""
+    block = os.fstatvfs(source).f_bsize
+    if os.fstat(source).st_size >= block:
+        kernel.clone_beginning(fd, source, block)
+    else:
+        kernel.clone(fd, source)
+    os.ftruncate(fd, 0)
+
+
+def give_name(fd: int, name: str, mark: Mark) -> str:
+    """Gives a clone of the file name a name beside it that bears the mark, so that it stays; its path. OSError."""
+    parent = os.path.dirname(os.path.realpath(name))
+    path = os.path.join(parent, leftovers.new_name(mark))
+    directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        leftovers.remove_dead(directory)
+        # dst_dir_fd makes Python call linkat(AT_SYMLINK_FOLLOW); plain link() would link the symbolic link itself.
+        os.link(f"/proc/self/fd/{fd}", os.path.basename(path), dst_dir_fd=directory, follow_symlinks=True)
+    finally:
+        os.close(directory)
+    return path

@@ -1,0 +1,118 @@
+"""Whether somebody writes to a file while we need it as it is.
+
+A lease (fcntl(2), F_SETLEASE) keeps others from opening the file for writing until we have been told, and given it
+back: so it is known for sure. It is to be had by the file's owner and with CAP_LEASE, on most local file systems, and
+only while nobody has the file open for writing. Elsewhere we can but look: who has it open, and when it was changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from qbtools.errors import QbError, Refused
+from qbtools.volumes import inuse
+
+Changed = Callable[[str], QbError]
+"""Makes the error that is raised when the file is no longer ours alone, from a text that says why."""
+
+
+class Guard(ABC):
+    """Watches over one open file from its making to release()."""
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raises the error where somebody wrote to the file, or could have."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Ends the watch; others may do what they like. May be called again."""
+
+
+class Lease(Guard):
+    """A read lease. Who opens the file for writing waits for a moment; we give the lease back and fail at once.
+
+    The error is raised in the main thread, wherever that is. There can be one lease at a time.
+    """
+
+    def __init__(self, fd: int, changed: Changed) -> None:
+        """OSError: EAGAIN where somebody has it open for writing; anything else where there are no leases for us."""
+        self._fd = fd
+        self._changed = changed
+        self._held = True
+        signal.signal(signal.SIGIO, self._broken)
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except BaseException:
+            self.release()
+            raise
+
+    def _broken(self, _number: int, _frame: FrameType | None) -> None:
+        if self._held:
+            self._give_back()
+            raise self._changed(_OPENED)
+
+    def check(self) -> None:
+        # While it is being broken the lease is, for fcntl, already what it will become.
+        if not self._held or fcntl.fcntl(self._fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
+            self._give_back()
+            raise self._changed(_OPENED)
+
+    def _give_back(self) -> None:
+        self._held = False
+        with suppress(OSError):
+            fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+    def release(self) -> None:
+        if self._held:
+            self._give_back()
+            signal.signal(signal.SIGIO, signal.SIG_IGN)  # a late one must not kill us
+
+
+class Watch(Guard):
+    """Looks for others who have the file open for writing, and at its time of change."""
+
+    def __init__(self, fd: int, changed: Changed) -> None:
+        self._fd = fd
+        self._changed = changed
+        self._before = self._state()
+
+    def _state(self) -> tuple[int, int]:
+        found = os.fstat(self._fd)
+        return found.st_size, found.st_mtime_ns
+
+    def check(self) -> None:
+        user = inuse.writer(os.fstat(self._fd), self._fd)
+        if user is None and self._state() != self._before:
+            user = "something was written to it"
+        if user:
+            raise self._changed(user)
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+_OPENED = "it was opened for writing"
+
+
+def guard(fd: int, name: str, changed: Changed, hint: str | None, warn: Callable[[str], None]) -> Guard:
+    """The best guard for the file that is to be had. Refused, with the hint, where somebody has it open for writing."""
+    user = None
+    for _ in range(2):  # who is about to close it is waited for by inuse
+        try:
+            return Lease(fd, changed)
+        except OSError as error:
+            number = error.errno or 0
+        user = inuse.writer(os.fstat(fd), fd)
+        if user or number != errno.EAGAIN:
+            break
+    if user or number == errno.EAGAIN:
+        raise Refused(f"{name} is in use: {user or 'it is open for writing'}", hint)
+    warn(f"{name} cannot be locked ({os.strerror(number)}): whether others write to it is only looked for")
+    return Watch(fd, changed)

@@ -1,0 +1,50 @@
+"""Files of ours beside the volumes: snapshots that were asked to stay, and what a killed run could not remove.
+
+Such a file is called `.MARK.XXXXXXXX`, X a hexadecimal digit; see marks.py for MARK. What has another name is never
+removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Mark
+
+_NAME = re.compile(r"\.(qbtools-[0-9a-z-]+)\.[0-9a-f]{8}")
+
+
+def new_name(mark: Mark) -> str:
+    """A name that no file has, for one that bears the mark."""
+    return f".{mark}.{os.urandom(4).hex()}"
+
+
+def mark_of(name: str) -> Mark | None:
+    """The mark in the name of a file (without its directory); None where there is none."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    from qbtools.volumes.marks import Mark
+
+    return Mark.parse(match[1])
+
+
+def in_directory(directory: str | int) -> Iterator[tuple[str, Mark]]:
+    """Name and mark of each such file in a directory. OSError where it cannot be read."""
+    for name in sorted(os.listdir(directory)):
+        mark = mark_of(name)
+        if mark is not None:
+            yield name, mark
+
+
+def remove_dead(directory: int) -> None:
+    """Removes from a directory (its descriptor) what runs that are no more have left there, as far as we may."""
+    with suppress(OSError):
+        for name, mark in in_directory(directory):
+            if mark.dead():
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=directory)

@@ -1,0 +1,218 @@
+"""Volumes that are block devices, of which nothing else is known. One that is a target is written in place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from qbtools.errors import Failed, Refused, UsageError
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.volumes import inuse, kernel
+from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Mark
+
+_ZEROS = bytes(1 << 16)
+_SECTOR = 1 << 12  # punched ranges begin and end at pages: a multiple of every logical block size
+_STEP = 1 << 30  # bytes of one call, so that a signal is heard between two
+_PLAINLY = "--state=current reads it all the same, torn"
+
+
+class BlockSource(Source):
+    """A block device: one extent, since what it holds is not known without reading.
+
+    Unless its current state is wanted it is claimed while it is read, so that it cannot be mounted, and nobody may
+    have it open for writing.
+    """
+
+    def __init__(self, name: str, options: SourceOptions) -> None:
+        """Refused where it is mounted, claimed or open for writing, unless options ask for the current state."""
+        self._guarded = options.state != "current"
+        with naming(f"open {name}"):
+            fd = self._open(name)
+            try:
+                super().__init__(name, fd, kernel.device_size(fd))
+                self._device = os.fstat(fd).st_rdev
+                if self._guarded:
+                    self._refuse_writers()
+                    os.fsync(fd)  # what an earlier writer left in the cache must not count as written later on
+            except BaseException:
+                os.close(fd)
+                raise
+        # Pages that somebody's earlier read left behind may be older than what a machine has written since.
+        kernel.drop_cache(fd)
+        self._written = inuse.written(self._device)
+
+    def _open(self, name: str) -> int:
+        if not self._guarded:
+            return os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.open(name, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise Refused(f"{name} is in use: {inuse.claim(os.stat(name).st_rdev)}", _PLAINLY) from None
+
+    def _refuse_writers(self) -> None:
+        user = inuse.user(self._device, self.fd, writing=True)
+        if user:
+            raise Refused(f"{self.name} is in use: {user}", _PLAINLY)
+
+    def extents(self) -> ExtentMap:
+        whole = ExtentMap(self.size)
+        whole.add(0, self.size)
+        return whole
+
+    def check(self) -> None:
+        """A device does not shrink below its readers without a read error; what was written to it is counted."""
+        if not self._guarded:
+            return
+        user = inuse.user(self._device, self.fd, writing=True)
+        if user is None and inuse.written(self._device) != self._written:
+            user = "something was written to it"
+        if user:
+            raise Failed(f"{self.name} changed while it was read: {user}")
+
+
+class BlockTarget(Target):
+    """A block device that nobody else uses. What it held is lost from the first byte on.
+
+    Zeros are punched, so that a device that can forgets the blocks; else the kernel writes them, else we do.
+    """
+
+    grain = len(_ZEROS)  # shorter runs of zeros cost more calls than they save
+
+    def __init__(self, name: str, options: TargetOptions) -> None:
+        """Refused where it is in use by anybody, and without overwrite: a device always exists."""
+        if not options.overwrite:
+            raise Refused(f"{name} exists", "--overwrite writes over what the device holds")
+        with naming(f"open {name}"):
+            try:
+                fd = os.open(name, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                raise Refused(f"{name} is in use: {inuse.claim(os.stat(name).st_rdev)}") from None
+        super().__init__(name, fd)
+        self._ways: list[Callable[[int, int, int], None]] = [kernel.punch, kernel.zero_out]
+        try:
+            with naming(f"open {name}"):
+                self.capacity = kernel.device_size(fd)
+                read_only = kernel.device_is_read_only(fd)
+            if read_only:
+                raise Failed(f"cannot write to {name}: the device is read-only")
+            user = inuse.user(os.fstat(fd).st_rdev, fd)
+            if user:
+                raise Refused(f"{name} is in use: {user}")
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, size: int | None) -> None:
+        if size is not None and self.capacity is not None and size > self.capacity:
+            raise Refused(f"{self.name} is too small: it has {self.capacity} bytes, the volume {size}")
+
+    def zero(self, offset: int, length: int) -> None:
+        end = offset + length
+        first = min(-(-offset // _SECTOR) * _SECTOR, end)
+        last = max(end // _SECTOR * _SECTOR, first)
+        self._write_zeros(offset, first)
+        while first < last:
+            step = min(last - first, _STEP)
+            self._clear(first, step)
+            first += step
+        self._write_zeros(last, end)
+
+    def _clear(self, offset: int, length: int) -> None:
+        """Zeros whole pages in the best way that the device has."""
+        while self._ways:
+            with naming(f"write to {self.name}"):
+                try:
+                    return self._ways[0](self.fd, offset, length)
+                except OSError as error:
+                    if error.errno not in kernel.UNSUPPORTED:
+                        raise
+            del self._ways[0]
+        return self._write_zeros(offset, offset + length)
+
+    def _write_zeros(self, offset: int, end: int) -> None:
+        view = memoryview(_ZEROS)
+        while offset < end:
+            part = view[: end - offset]
+            self.write(part, offset)
+            offset += len(part)
+
+    def flush(self, size: int) -> None:
+        with naming(f"write to {self.name}"):
+            os.fsync(self.fd)
+
+    def commit(self) -> None:
+        """The device is where it was."""
+
+
+class BlockKind(Kind):
+    """Any block device, by its path. It has no snapshots."""
+
+    scheme = "block"
+
+    def exists(self, word: str) -> bool:
+        try:
+            return stat.S_ISBLK(os.stat(word).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    def could_be_made(self, word: str) -> bool:
+        return False
+
+    def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
+        self._check(name)
+        with naming(f"open {name}"):
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                size = kernel.device_size(fd)
+            finally:
+                os.close(fd)
+        return size, size
+
+    def open_source(self, name: str, options: SourceOptions) -> Source:
+        self._check(name)
+        if options.state == "before-start":
+            raise UsageError(f"{name} is a block device: its state before a machine's start is not kept")
+        if options.state == "snapshot":
+            raise self._no_snapshots(name)
+        return BlockSource(name, options)
+
+    def open_target(self, name: str, options: TargetOptions) -> Target:
+        self._check(name)
+        return BlockTarget(name, options)
+
+    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+        raise self._no_snapshots(names[0])
+
+    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+        self._check(names[0])
+        raise self._no_snapshots(names[0])
+
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+        yield from ()
+
+    def release(self, spec: str) -> None:
+        raise Refused(f"{spec} bears no mark of qbtools")
+
+    @staticmethod
+    def _check(name: str) -> None:
+        with naming(f"open {name}"):
+            mode = os.stat(name).st_mode
+        if not stat.S_ISBLK(mode):
+            raise UsageError(f"{name} is no block device")
+
+    @staticmethod
+    def _no_snapshots(name: str) -> Refused:
+        return Refused(f"{name} is a plain block device: no snapshot can be taken of it")
+
+
+KIND = BlockKind()

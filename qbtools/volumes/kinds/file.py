@@ -1,0 +1,136 @@
+"""Volumes that are regular files: how they are read and written stands in qbtools/volumes/files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qbtools.errors import QbError, Refused, UsageError
+from qbtools.volumes import kernel
+from qbtools.volumes.files import clone, leftovers, source
+from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Mark
+
+
+class FileKind(Kind):
+    """Regular files. They have snapshots where the file system has reflinks."""
+
+    scheme = "file"
+
+    def exists(self, word: str) -> bool:
+        try:
+            return stat.S_ISREG(os.stat(word).st_mode)
+        except (OSError, ValueError):
+            return False
+
+    def could_be_made(self, word: str) -> bool:
+        """In every directory that is there, but not among the devices: there it would be a misspelt one."""
+        try:
+            place = os.stat(os.path.dirname(os.path.realpath(word)))
+            devices = os.stat("/dev").st_dev
+            return (
+                stat.S_ISDIR(place.st_mode)
+                and not os.path.lexists(os.path.realpath(word))
+                and (place.st_dev != devices or os.stat("/").st_dev == devices)
+            )
+        except (OSError, ValueError):
+            return False
+
+    def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
+        self._check(name)
+        with source.open_plain(name) as plain:
+            return plain.size, plain.extents().data
+
+    def open_source(self, name: str, options: SourceOptions) -> Source:
+        self._check(name)
+        return source.open_source(name, options)
+
+    def open_target(self, name: str, options: TargetOptions) -> Target:
+        from qbtools.volumes.files.target import FileTarget
+
+        if name.endswith("/"):
+            raise UsageError(f"{name} names a directory, not a volume")
+        if os.path.exists(name):
+            self._check(name)
+        return FileTarget(name, options)
+
+    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+        if options.state not in (None, "snapshot"):
+            raise UsageError(f"a snapshot of a file has the state snapshot, not {options.state}")
+        clones = [_Clone(name) for name in names]
+
+        def take() -> list[str]:
+            made: list[str] = []
+            try:
+                for each in clones:
+                    each.take()
+                for each in clones:
+                    made.append(f"{self.scheme}:{each.give_name(mark)}")
+            except BaseException:
+                for spec in made:
+                    with suppress(QbError):
+                        self.release(spec)
+                raise
+            return made
+
+        return take
+
+    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+        return self.prepare(names, mark, options)()
+
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+        for place in places:
+            with naming(f"look into {place}"):
+                found = list(leftovers.in_directory(place))
+            for name, mark in found:
+                yield f"{self.scheme}:{os.path.join(place, name)}", mark
+
+    def release(self, spec: str) -> None:
+        path = spec.removeprefix(f"{self.scheme}:")
+        if leftovers.mark_of(os.path.basename(path)) is None:
+            raise Refused(f"{spec} bears no mark of qbtools")
+        with naming(f"remove {spec}"):
+            os.unlink(path)
+
+    @staticmethod
+    def _check(name: str) -> None:
+        with naming(f"open {name}"):
+            mode = os.stat(name).st_mode
+        if not stat.S_ISREG(mode):
+            raise UsageError(f"{name} is no regular file")
+
+
+class _Clone:
+    """A file that is going to be cloned: all is ready, and what is in memory only is written to the disk."""
+
+    def __init__(self, name: str) -> None:
+        """Refused where its place has no reflinks."""
+        FileKind._check(name)
+        self._name = name
+        with naming(f"open {name}"):
+            self._file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            os.fdatasync(self._file)
+        try:
+            self._copy = clone.prepare(self._file, name)
+        except OSError as error:
+            raise source.no_snapshot(name, os.strerror(error.errno or 0)) from None
+
+    def take(self) -> None:
+        with naming(f"take a snapshot of {self._name}"):
+            kernel.clone(self._copy, self._file)
+
+    def give_name(self, mark: Mark) -> str:
+        """Its path, beside the file."""
+        with naming(f"give a snapshot of {self._name} a name"):
+            path = clone.give_name(self._copy, self._name, mark)
+        os.close(self._copy)
+        os.close(self._file)
+        return path
+
+
+KIND = FileKind()
