@@ -1,0 +1,152 @@
+"""Runs the programs of lvm2 and thin-provisioning-tools.
+
+They inherit no descriptor beyond 2 and speak plain C; their stdin is empty. A signal that ends us never hits one half
+way: lvm itself hears an interrupt only where it does no harm, and we go on unwinding when it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO
+
+from qbtools.errors import Failed
+
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_LONGEST = 1 << 16  # bytes of stderr that are looked at
+
+
+def lvm(program: str, *arguments: str) -> str:
+    """What a program of lvm2 prints. Failed, with its reason, where it fails or is not there.
+
+    LVM_SYSTEM_DIR and whatever else of the environment lvm heeds is handed on.
+    """
+    with _started([program, *arguments]) as running:
+        output = running.stdout.read()
+    return output.decode("utf-8", "surrogateescape")
+
+
+def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
+    """What `lvs`, `vgs` or `pvs` tells: a dict of fields a row; sizes in bytes. Failed as lvm().
+
+    fields: as -o takes them. All values are text. A field of segments makes one row a segment.
+    """
+    import json
+
+    how = "--reportformat", "json", "--units", "b", "--nosuffix"
+    text = lvm(program, *how, "-o", fields, *arguments)
+    try:
+        (rows,) = json.loads(text)["report"][0].values()
+        return [{str(name): str(value) for name, value in row.items()} for row in rows]
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise Failed(f"{program} prints no report that can be understood") from error
+
+
+@contextmanager
+def output(*argv: str) -> Iterator[IO[bytes]]:
+    """The standard output of a program, to be read while it runs. Failed where it has not ended well.
+
+    When the body fails, the program is stopped.
+    """
+    with _started(list(argv), prints=True) as running:
+        yield running.stdout
+
+
+class _Running:
+    """A program, its standard output and what it has said on standard error."""
+
+    def __init__(self, argv: list[str]) -> None:
+        self._program = argv[0]
+        self._errors = os.memfd_create("stderr")  # it can fill up without anybody reading
+        path = ":".join((os.environ.get("PATH", os.defpath), *_SBIN))
+        try:
+            with _signals_later():
+                self.process = subprocess.Popen(
+                    argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=self._errors,
+                    env={**os.environ, "PATH": path, "LC_ALL": "C"},
+                    bufsize=0,
+                )
+        except OSError as error:
+            os.close(self._errors)
+            raise Failed(f"cannot run {self._program}: {error.strerror}") from error
+        except BaseException:
+            os.close(self._errors)
+            raise
+        if self.process.stdout is None:
+            raise Failed(f"cannot run {self._program}")
+        self.stdout: IO[bytes] = self.process.stdout
+
+    def finish(self) -> None:
+        """Waits for its end. Failed where that is not a good one."""
+        status = self.process.wait()
+        if status:
+            how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+            raise Failed(f"{self._program}: {self._reason() or how}")
+
+    def _reason(self) -> str:
+        """The last lines of stderr that say something, as one."""
+        text = os.pread(self._errors, _LONGEST, max(os.fstat(self._errors).st_size - _LONGEST, 0))
+        lines = [line.strip() for line in text.decode("utf-8", "surrogateescape").splitlines()]
+        said = [line.rstrip(".") for line in lines if line and not line.startswith("WARNING:")]
+        return "; ".join(said[-2:])
+
+    def close(self) -> None:
+        self.stdout.close()
+        os.close(self._errors)
+
+
+@contextmanager
+def _started(argv: list[str], prints: bool = False) -> Iterator[_Running]:
+    """Runs a program while the body reads what it prints; waits for its end in every case.
+
+    prints: it prints more than a pipe holds, and does nothing else, so that it may be cut off.
+    """
+    running = _Running(argv)
+    try:
+        yield running
+        if prints:
+            running.stdout.close()
+        running.finish()
+    except BaseException:
+        if running.process.returncode is None:
+            if prints:
+                running.stdout.close()  # stops it even where SIGINT is ignored
+            running.process.send_signal(signal.SIGINT)
+            running.process.wait()
+        raise
+    finally:
+        running.close()
+
+
+@contextmanager
+def _signals_later() -> Iterator[None]:
+    """What signals do to us in Python is done when the body has ended: a process that it starts is not lost."""
+    came: list[int] = []
+    kept = {}
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            handler = signal.getsignal(number)
+            if callable(handler):
+                kept[number] = handler
+                signal.signal(number, note)
+        yield
+    finally:
+        for ending, handler in kept.items():
+            signal.signal(ending, handler)
+        for number in came[:1]:
+            kept[signal.Signals(number)](number, None)
