@@ -102,6 +102,14 @@ class Command:
         code = self._process.wait()
         return self._ending(code)
 
+    def ended(self, seconds: float) -> bool:
+        """Waits at most so many seconds for the end of its bash; whether that has ended. finish() or abort() is due."""
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def drained(self) -> bool:
         """For a CMD that reads: waits until all that was written has been read; False where nobody reads any more."""
         poller = select.poll()
@@ -165,6 +173,15 @@ def start_source(text: str, environment: Mapping[str, str], inherit: Sequence[in
     """
     ours, theirs = os.pipe()
     return _start(["bash", "-o", "pipefail", "-c"], text, environment, inherit, ours, theirs, guarded=False)
+
+
+def start_plain(text: str) -> Command:
+    """Starts a CMD that is run for what it does: its stdin is /dev/null, its stdout our stderr.
+
+    Failed where bash cannot be started.
+    """
+    nothing, theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), os.dup(2)
+    return _start(["bash", "-o", "pipefail", "-c"], text, {}, (), nothing, theirs, guarded=False)
 
 
 def start_sink(text: str, environment: Mapping[str, str], inherit: Sequence[int] = ()) -> Command:

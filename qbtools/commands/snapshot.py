@@ -1,0 +1,107 @@
+"""qb-snapshot: snapshots of volumes that stay until they are released."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+
+if TYPE_CHECKING:
+    from qbtools.volumes.freezing import Frozen
+
+DOC = f"""\
+Usage:
+  qb-snapshot take [--freeze CMD] [--thaw CMD] [--thaw-limit SECONDS]
+            [--owner PID] [--state STATE] [--cow ROOM] [-q] [-v] VOLUME...
+  qb-snapshot release [-q] [-v] SPEC...
+  qb-snapshot list [--json] [-q] [-v] [DIR...]
+  qb-snapshot clean [-q] [-v] [DIR...]
+  qb-snapshot (-h | --help | --version)
+
+Take snapshots of all VOLUMEs at one point in time, or of none; print for each
+what qb-volread is to be given to read it. Release them. List whatever bears a mark
+of qbtools: logical volumes everywhere, files in the DIRs; remove those whose owner
+is dead.
+
+Options:
+  --freeze CMD          Run CMD before: it makes the machine write out all and stop.
+  --thaw CMD            Run CMD behind, also when anything fails.
+  --thaw-limit SECONDS  Run it when so many seconds have gone, and fail
+                        [default: 30].
+  --owner PID           The process for which they are taken (default: the parent).
+                        When it is no more, they may be removed.
+{options.STATE}
+{options.COW}
+{options.JSON}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Takes, releases, lists or cleans, as DOC says."""
+    from qbtools.volumes import snapshots
+
+    if call.options["take"]:
+        _take(call)
+    elif call.options["release"]:
+        snapshots.release(call.options["SPEC"])
+    elif call.options["list"]:
+        _list(call)
+    else:
+        snapshots.clean(call.options["DIR"], call.note)
+
+
+def _take(call: Invocation) -> None:
+    import os
+
+    from qbtools.commands import volumeoptions
+    from qbtools.errors import UsageError
+    from qbtools.volumes import snapshots
+    from qbtools.volumes.marks import Mark
+
+    how = volumeoptions.reading(call)
+    if how.state == "current":
+        raise UsageError("--state=current asks for no snapshot")
+    still = _still(call)
+    if call.options["--owner"] is not None:
+        owner = call.number("--owner", 1, (1 << 31) - 1)
+    elif not (owner := os.getppid()):
+        raise UsageError("the parent is in another PID namespace", "say with --owner for whom this is")
+    out = call.stdout(binary=False)
+    specs = snapshots.take(call.options["VOLUME"], Mark.of(owner), how, still)
+    try:
+        out.write("".join(f"{spec}\n" for spec in specs).encode("utf-8", "surrogateescape"))
+    except BaseException:  # nobody would know of them
+        snapshots.release(specs)
+        raise
+
+
+def _still(call: Invocation) -> Frozen | None:
+    freeze, thaw = call.options["--freeze"], call.options["--thaw"]
+    limit = call.number("--thaw-limit", 1, 3600)
+    if freeze is None and thaw is None:
+        return None
+
+    from qbtools.errors import UsageError
+    from qbtools.volumes.freezing import Frozen
+
+    if freeze is None or thaw is None:
+        raise UsageError("--freeze and --thaw go together")
+    return Frozen(freeze, thaw, limit, call.warn)
+
+
+def _list(call: Invocation) -> None:
+    from qbtools.volumes import snapshots
+
+    out = call.stdout(binary=False)
+    problems = snapshots.Problems()
+    found = [(spec, mark.pid, mark.dead()) for spec, mark in snapshots.marked(call.options["DIR"], problems)]
+    if call.options["--json"]:
+        import json
+
+        text = json.dumps([{"spec": spec, "pid": pid, "dead": dead} for spec, pid, dead in found], indent=2) + "\n"
+    else:
+        text = "".join(f"{spec}\t{pid}\t{'dead' if dead else 'kept'}\n" for spec, pid, dead in found)
+    out.write(text.encode("utf-8", "surrogateescape"))
+    problems.end()

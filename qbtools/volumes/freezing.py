@@ -1,0 +1,157 @@
+"""A machine that holds still while snapshots of its volumes are taken.
+
+A command freezes it (its file systems write out all they have and stop), another thaws it. A frozen machine is a
+machine that hangs, so a process of its own sees to it that it is thawed: when we say so, when the time is over, when
+we end, SIGKILL included.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import NoReturn
+
+from qbtools import processes
+from qbtools.errors import Failed
+
+_TICK = 0.05  # seconds between two looks
+_LATE = "thawed after"
+
+
+class Frozen:
+    """A context manager: inside the machine holds still.
+
+    Failed where it cannot be frozen, cannot be thawed, or was thawed before the end because the time was over. It has
+    been thawed in any case, unless the command for that failed.
+    """
+
+    def __init__(self, freeze: str, thaw: str, limit: float, warn: Callable[[str], None]) -> None:
+        """freeze, thaw: bash text, each run in a session of its own. limit: seconds from the start of freeze on."""
+        self._freeze = freeze
+        self._thaw = thaw
+        self._limit = limit
+        self._warn = warn
+        self._watchdog = self._life = self._report = -1
+
+    def __enter__(self) -> None:
+        life, self._life = os.pipe()
+        self._report, report = os.pipe()
+        self._watchdog = os.fork()
+        if not self._watchdog:
+            _watch(self._freeze, self._thaw, self._limit, life, report)
+        os.close(life)
+        os.close(report)
+        try:
+            answer = self._hear()
+            if answer != "frozen":
+                raise Failed(f"nothing was taken: {answer or 'the process that was to freeze was killed'}")
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
+        """Has the machine thawed; a problem with that is an error where there is no other."""
+        problem = self._melt()
+        if not problem:
+            return
+        if error is None:
+            raise Failed(problem, "--thaw-limit gives it more time" if problem.startswith(_LATE) else None)
+        if not problem.startswith(_LATE):
+            self._warn(problem)
+
+    def _melt(self) -> str:
+        """Has the machine thawed, now if it was not; what there is to complain of."""
+        os.close(self._life)
+        answer = self._hear()
+        if answer == "frozen":  # we had no time to hear it
+            answer = self._hear()
+        os.close(self._report)
+        with suppress(ChildProcessError):
+            os.waitpid(self._watchdog, 0)
+        if not answer:  # it was killed
+            answer = _run(self._thaw, "--thaw")
+        return "" if answer == "thawed" else answer
+
+    def _hear(self) -> str:
+        """The next thing that the watchdog says; nothing where it is no more."""
+        text = b""
+        while not text.endswith(b"\n"):
+            more = os.read(self._report, 1)
+            if not more:
+                return ""
+            text += more
+        return text.decode("utf-8", "replace").strip()
+
+
+def _watch(freeze: str, thaw: str, limit: float, life: int, report: int) -> NoReturn:
+    """The watchdog. life: a pipe, of which we wait for the end; report: where it is said how things stand."""
+    try:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: None)  # who is asked to end is our parent; commands are not
+        _only(life, report)
+        until = time.monotonic() + limit
+        problem = _frozen(freeze, life, until)
+        _say(report, problem or "frozen")
+        late = not problem and not _closed(life, until - time.monotonic())
+        problem = _run(thaw, "--thaw")
+        _say(report, problem or (f"{_LATE} {limit:g} seconds, before all was taken" if late else "thawed"))
+    finally:
+        os._exit(0)
+
+
+def _only(*kept: int) -> None:
+    """Closes whatever our parent had open: standard output, locks."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd not in kept:
+            with suppress(OSError):
+                os.close(fd)
+
+
+def _frozen(text: str, life: int, until: float) -> str:
+    """Runs the command that freezes; "" or why it did not."""
+    try:
+        command = processes.start_plain(text)
+    except Failed as error:
+        return error.message
+    while not command.ended(_TICK):
+        over = time.monotonic() >= until
+        if over or _closed(life, 0):
+            command.abort()
+            return "--freeze took too long" if over else "interrupted"
+    ending = command.finish()
+    return f"--freeze {ending.describe()}" if ending.failed else ""
+
+
+def _run(text: str, name: str) -> str:
+    """Runs a command to its end; "" or how it failed."""
+    try:
+        ending = processes.start_plain(text).finish()
+    except Failed as error:
+        return error.message
+    return f"{name} {ending.describe()}" if ending.failed else ""
+
+
+def _closed(life: int, seconds: float) -> bool:
+    """Waits for the end of a pipe, at most so long."""
+    poller = select.poll()
+    poller.register(life, select.POLLIN)
+    return bool(poller.poll(max(seconds, 0) * 1000))
+
+
+def _say(report: int, text: str) -> None:
+    with suppress(OSError):
+        os.write(report, text.encode("utf-8", "backslashreplace").replace(b"\n", b" ") + b"\n")
