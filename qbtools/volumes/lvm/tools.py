@@ -148,5 +148,5 @@ def _signals_later() -> Iterator[None]:
     finally:
         for ending, handler in kept.items():
             signal.signal(ending, handler)
-        for number in came[:1]:
-            kept[signal.Signals(number)](number, None)
+        for heard in came[:1]:
+            kept[signal.Signals(heard)](heard, None)
