@@ -15,7 +15,7 @@ import struct
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import CTR
-from tarbytes import END, regular
+from vectors.tarbytes import END, regular
 
 PASSPHRASE = b"correct horse battery staple"
 ID = "20261124T060000-0123456789abcdef"

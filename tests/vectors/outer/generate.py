@@ -23,16 +23,16 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 import outercontainers  # noqa: E402
 import outerheaders  # noqa: E402
 import outermembers  # noqa: E402
 import outerorder  # noqa: E402
-import vectorfile  # noqa: E402
-from archivebytes import PASSPHRASE  # noqa: E402, F401
 from outerbase import ROOT_DATA  # noqa: E402, F401
-from vectorfile import Vector  # noqa: E402
+from vectors import vectorfile  # noqa: E402
+from vectors.archivebytes import PASSPHRASE  # noqa: E402, F401
+from vectors.vectorfile import Vector  # noqa: E402
 
 LARGEST = 20_000
 """Bytes of the largest vector that is kept."""

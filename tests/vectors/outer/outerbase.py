@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from archivebytes import CHUNK, ID, OTHER_ID, Piece, Pieces, content, file, header, header_pair, manifest
-from vectorfile import Vector
+from vectors.archivebytes import CHUNK, ID, OTHER_ID, Piece, Pieces, content, file, header, header_pair, manifest
+from vectors.vectorfile import Vector
 
 ROOT = "vm1/root.img"
 OTHER = "vm2/root.img"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from archivebytes import CHUNK, ID, archive, container, header, header_pair, hostile, refixed
 from outerbase import (
     BASE,
     BODIES,
@@ -23,7 +22,8 @@ from outerbase import (
     other_than_listed,
     replaced,
 )
-from vectorfile import Vector
+from vectors.archivebytes import CHUNK, ID, archive, container, header, header_pair, hostile, refixed
+from vectors.vectorfile import Vector
 
 
 def containers() -> dict[str, Vector]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from archivebytes import ID, OTHER_ID, archive, content, header, header_pair
 from outerbase import (
     BASE,
     CHANGED,
@@ -20,8 +19,9 @@ from outerbase import (
     good,
     replaced,
 )
-from tarbytes import END
-from vectorfile import Vector
+from vectors.archivebytes import ID, OTHER_ID, archive, content, header, header_pair
+from vectors.tarbytes import END
+from vectors.vectorfile import Vector
 
 
 def headers() -> dict[str, Vector]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from archivebytes import CHUNK, Pieces, archive, blocks, chunk, content, file, header, header_pair, manifest
 from outerbase import (
     BASE,
     BODIES,
@@ -27,8 +26,9 @@ from outerbase import (
     not_authentic,
     out_of_place,
 )
-from tarbytes import END, GNU, NO_MAGIC, binary, extended, head, pad, pax, regular
-from vectorfile import Vector
+from vectors.archivebytes import CHUNK, Pieces, archive, blocks, chunk, content, file, header, header_pair, manifest
+from vectors.tarbytes import END, GNU, NO_MAGIC, binary, extended, head, pad, pax, regular
+from vectors.vectorfile import Vector
 
 
 def accepted() -> dict[str, Vector]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from archivebytes import OTHER_ID, archive, chunk, file, manifest, manifest_text
 from outerbase import (
     ATTEMPT,
     BASE,
@@ -34,8 +33,9 @@ from outerbase import (
     swapped,
     without,
 )
-from tarbytes import head, pax, regular
-from vectorfile import Vector
+from vectors.archivebytes import OTHER_ID, archive, chunk, file, manifest, manifest_text
+from vectors.tarbytes import head, pax, regular
+from vectors.vectorfile import Vector
 
 
 def cuts() -> dict[str, Vector]:
