@@ -56,17 +56,8 @@ def uuid(device: int) -> str:
     return _attribute(device, "uuid")
 
 
-def below(device: int) -> list[int]:
-    """Numbers of the devices that the device is built on."""
-    place = Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/slaves")
-    try:
-        return [number((each / "dev").read_text()) for each in sorted(place.iterdir())]
-    except OSError:
-        return []
-
-
 def number(text: str) -> int:
-    """The device number of `major:minor`, as tables and sysfs name devices. ValueError."""
+    """The device number of `major:minor`, as tables name devices. ValueError."""
     major, minor = text.strip().split(":")
     return os.makedev(int(major), int(minor))
 

@@ -21,6 +21,11 @@ _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LONGEST = 1 << 16  # bytes of stderr that are looked at
 
 
+def installed(program: str) -> bool:
+    """Whether a program is there to be run."""
+    return any(os.access(os.path.join(place, program), os.X_OK) for place in _path().split(":") if place)
+
+
 def lvm(program: str, *arguments: str) -> str:
     """What a program of lvm2 prints. Failed, with its reason, where it fails or is not there.
 
@@ -63,7 +68,6 @@ class _Running:
     def __init__(self, argv: list[str]) -> None:
         self._program = argv[0]
         self._errors = os.memfd_create("stderr")  # it can fill up without anybody reading
-        path = ":".join((os.environ.get("PATH", os.defpath), *_SBIN))
         try:
             with _signals_later():
                 self.process = subprocess.Popen(
@@ -71,7 +75,7 @@ class _Running:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
-                    env={**os.environ, "PATH": path, "LC_ALL": "C"},
+                    env={**os.environ, "PATH": _path(), "LC_ALL": "C"},
                     bufsize=0,
                 )
         except OSError as error:
@@ -101,6 +105,11 @@ class _Running:
     def close(self) -> None:
         self.stdout.close()
         os.close(self._errors)
+
+
+def _path() -> str:
+    """Where programs are looked for: PATH, and where programs for root are, which PATH may lack."""
+    return ":".join((os.environ.get("PATH", os.defpath), *_SBIN))
 
 
 @contextmanager

@@ -1,0 +1,106 @@
+"""Volumes that are logical volumes, thin or thick: how they are read and written stands in qbtools/volumes/lvm."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from qbtools.errors import QbError, Refused, UsageError
+from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Mark
+
+
+class LogicalVolumeKind(Kind):
+    """Logical volumes. All of them have snapshots, but for those that are classic snapshots themselves."""
+
+    scheme = "lvm"
+    narrows = "block"
+
+    def exists(self, word: str) -> bool:
+        """Asks lvm, but only where the word looks like one that lvm could know."""
+        if not _may_be_known(word):
+            return False
+        from qbtools.volumes.lvm import facts
+
+        return facts.find(word) is not None
+
+    def could_be_made(self, word: str) -> bool:
+        if "/" not in word or os.path.lexists(word) or not _may_be_known(word):
+            return False
+        from qbtools.volumes.lvm import target
+
+        return target.could_be_made(word)
+
+    def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
+        from qbtools.volumes.lvm import source
+
+        return source.sizes(name, options)
+
+    def open_source(self, name: str, options: SourceOptions) -> Source:
+        from qbtools.volumes.lvm import source
+
+        return source.open_source(name, options)
+
+    def open_target(self, name: str, options: TargetOptions) -> Target:
+        from qbtools.volumes.lvm import target
+
+        return target.open_target(name, options)
+
+    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+        from qbtools.volumes.lvm import snapshot, source
+
+        if options.state == "current":
+            raise UsageError("the current state of a volume is no snapshot")
+        wanted = [source.to_be_taken(name, options) for name in names]
+
+        def take() -> list[str]:
+            made: list[str] = []
+            try:
+                for volume in wanted:
+                    made.append(snapshot.take(volume, mark, options.cow))
+            except BaseException:
+                for full in made:
+                    with suppress(QbError):
+                        snapshot.remove(full)
+                raise
+            return [f"{self.scheme}:{full}" for full in made]
+
+        return take
+
+    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+        return self.prepare(names, mark, options)()
+
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+        from qbtools.volumes.lvm import facts, tools
+
+        if not tools.installed("lvs"):
+            return
+        for volume in facts.everywhere():
+            if volume.mark is not None:
+                yield f"{self.scheme}:{volume.full}", volume.mark
+
+    def release(self, spec: str) -> None:
+        from qbtools.volumes.lvm import facts, snapshot
+
+        volume, _group = facts.volume(spec.removeprefix(f"{self.scheme}:"))
+        if volume.mark is None:
+            raise Refused(f"{spec} bears no mark of qbtools")
+        snapshot.remove(volume.full)
+
+
+def _may_be_known(word: str) -> bool:
+    """Whether lvm is worth asking: a device of device mapper's, or what is no path but looks like a name of lvm's."""
+    try:
+        found = os.stat(word)
+    except (OSError, ValueError):
+        return word.startswith("/dev/") or (word.count("/") in (1, 2) and not word.startswith(("/", ".")))
+    place = f"/sys/dev/block/{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}/dm"
+    return stat.S_ISBLK(found.st_mode) and os.path.exists(place)
+
+
+KIND = LogicalVolumeKind()

@@ -1,0 +1,74 @@
+"""One of us at a time with a thin pool, and a record of what he has done there that must be undone.
+
+The file lasts: after a crash of the machine the record still tells what is ours.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import time
+from contextlib import suppress
+from types import TracebackType
+
+from qbtools.errors import Failed
+from qbtools.volumes.kind import naming
+
+_DIRECTORIES = ("/var/lib/qbtools", "/run/qbtools")  # the second where the first cannot be written
+_PAUSE = 0.1
+_LONGEST = 1024
+
+
+class Lock:
+    """An open lock file, locked while the `with` lasts. The kernel unlocks it however we end."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        """Failed where it is not to be had in so many seconds."""
+        self._fd = _open(f"{name}.lock")
+        try:
+            deadline = time.monotonic() + seconds
+            while not self._locked():
+                if time.monotonic() > deadline:
+                    raise Failed(f"another run has held {name}.lock for {seconds:.0f} seconds")
+                time.sleep(_PAUSE)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def _locked(self) -> bool:
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            return False
+        return True
+
+    def read(self) -> str:
+        """The record; empty where there is none."""
+        return os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace").strip()
+
+    def write(self, record: str) -> None:
+        """Replaces the record, on stable storage too; an empty one clears it."""
+        with naming("write the record of a lock"):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, f"{record}\n".encode("ascii") if record else b"", 0)
+            os.fdatasync(self._fd)
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._fd)
+
+
+def _open(file: str) -> int:
+    """The lock file, made where it is not there yet."""
+    for directory in _DIRECTORIES:
+        with suppress(OSError):
+            os.makedirs(directory, 0o700, exist_ok=True)
+            return os.open(f"{directory}/{file}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    raise Failed(f"no lock can be made in {' or '.join(_DIRECTORIES)}")

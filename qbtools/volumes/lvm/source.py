@@ -1,0 +1,170 @@
+"""Logical volumes that are read: through a snapshot of ours wherever lvm can make one.
+
+A pool may keep the state that a volume had before its machine started, as that of Qubes OS does: while the machine
+runs, it writes to NAME-snap, a snapshot of NAME, which takes the place of NAME when the machine stops.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+
+from qbtools.errors import Failed, Refused, UsageError
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.volumes import kernel
+from qbtools.volumes.kind import Source, SourceOptions, naming
+from qbtools.volumes.kinds.block import BlockSource
+from qbtools.volumes.lvm import dm, facts, snapshot
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.marks import Mark
+
+_RUNNING = "-snap"
+
+
+class LogicalSource(Source):
+    """A logical volume that nobody writes to: a snapshot that we made and remove, or one of ours that stays."""
+
+    def __init__(self, name: str, volume: Volume, full: str, options: SourceOptions, ours: bool) -> None:
+        """full: the snapshot to read, GROUP/NAME, of volume; ours: it is removed at the end, and now on failure."""
+        self._warn = options.warn
+        self._thin = volume.thin
+        self._remove = full if ours else None
+        super().__init__(name, -1, 0)
+        try:
+            with naming(f"open {full}"):
+                self.fd = os.open(f"/dev/{full}", os.O_RDONLY | os.O_CLOEXEC)
+                self.size = kernel.device_size(self.fd)
+            kernel.drop_cache(self.fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def extents(self) -> ExtentMap:
+        if self._thin:
+            from qbtools.volumes.lvm import thinmap
+
+            try:
+                return thinmap.read(os.fstat(self.fd).st_rdev, self.size)
+            except Failed as error:
+                self._warn(f"{self.name} has no map, so all of it is read: {error.message}")
+        whole = ExtentMap(self.size)
+        whole.add(0, self.size)
+        return whole
+
+    def check(self) -> None:
+        refuse_overflow(self.name, self.fd)
+
+    def close(self) -> None:
+        super().close()
+        full, self._remove = self._remove, None
+        if full is not None:
+            try:
+                snapshot.remove(full)
+            except Failed as error:
+                self._warn(f"the snapshot {full} cannot be removed: {error.message}")
+
+
+class GivenSnapshot(BlockSource):
+    """A classic snapshot that the user made, of which lvm can make no other: guarded like any block device."""
+
+    def check(self) -> None:
+        refuse_overflow(self.name, self.fd)
+        super().check()
+
+
+def refuse_overflow(name: str, fd: int) -> None:
+    """Failed where the classic snapshot behind fd has been given up, because its room was full; others pass."""
+    with naming(f"read {name}"):
+        target = dm.status(os.fstat(fd).st_rdev)
+    # `used/room metadata` in sectors; a word instead where it is no snapshot any more.
+    if target.type == "snapshot" and not re.fullmatch("[0-9]+/[0-9]+", (target.parameters or [""])[0]):
+        raise Failed(f"{name}: snapshot overflowed", "--cow gives it more room")
+
+
+def open_source(name: str, options: SourceOptions) -> Source:
+    """The volume to read, as Kind.open_source has it."""
+    volume, group = facts.volume(name)
+    refuse_parts(volume)
+    snapshot.remove_dead(group.values(), options.note, options.warn)
+    if volume.mark is not None and volume.read_only:
+        return LogicalSource(name, volume, volume.full, options, ours=False)
+    wanted, kept = choose(volume, group, options)
+    if options.state == "current":
+        return BlockSource(_active(wanted).path, options)
+    if "thicksnapshot" in wanted.role:
+        return GivenSnapshot(_active(wanted).path, options)
+    full = snapshot.take(ready(wanted), Mark.own(), options.cow)
+    source = LogicalSource(name, wanted, full, options, ours=True)
+    options.note(f"{name}: reading {wanted.full} through the snapshot {full}")
+    if options.state == "before-start" and not kept:
+        try:
+            refuse_started(wanted, options)
+        except BaseException:
+            source.close()
+            raise
+    return source
+
+
+def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
+    """Bytes of the volume, and of its data, as Kind.sizes has it."""
+    volume, group = facts.volume(name)
+    refuse_parts(volume)
+    wanted, _kept = choose(volume, group, options)
+    if not wanted.thin or not wanted.active:
+        return wanted.size, wanted.size
+    with naming(f"read {wanted.path}"):
+        mapped = dm.status(os.stat(wanted.path).st_rdev).parameters[0]  # sectors
+    return wanted.size, min(int(mapped) * 512 if mapped.isdigit() else wanted.size, wanted.size)
+
+
+def to_be_taken(name: str, options: SourceOptions) -> Volume:
+    """The volume of which a snapshot, named or not, has the state that options ask for; errors as open_source()."""
+    volume, group = facts.volume(name)
+    refuse_parts(volume)
+    snapshot.remove_dead(group.values(), options.note, options.warn)
+    wanted, kept = choose(volume, group, options)
+    if "thicksnapshot" in wanted.role:
+        raise Refused(f"{wanted.full} is a snapshot itself, of which lvm can make no other")
+    if options.state == "before-start" and not kept:
+        refuse_started(wanted, options)
+    return ready(wanted)
+
+
+def choose(volume: Volume, group: Mapping[str, Volume], options: SourceOptions) -> tuple[Volume, bool]:
+    """Which volume of its group has the wanted state of volume; and whether that is one kept from before the start."""
+    running = group.get(f"{volume.name}{_RUNNING}")
+    if running is None or not (volume.thin and running.thin and running.origin == volume.name):
+        return volume, False
+    if options.state in (None, "before-start"):
+        options.note(f"{volume.full} is the state before its machine started; that writes to {running.full}")
+        return volume, True
+    return running, False
+
+
+def refuse_parts(volume: Volume) -> None:
+    """UsageError for what lvm uses to build volumes of."""
+    if "pool" in volume.layout:
+        raise UsageError(f"{volume.full} is a pool, not a volume")
+
+
+def ready(volume: Volume) -> Volume:
+    """The volume, if a snapshot can be had of it as it is. A thin one needs not be active."""
+    return volume if volume.thin else _active(volume)
+
+
+def _active(volume: Volume) -> Volume:
+    if not volume.active:
+        raise Failed(f"{volume.full} is not active", f"lvchange -ay {volume.full} activates it")
+    return volume
+
+
+def refuse_started(volume: Volume, options: SourceOptions) -> None:
+    """Refused where somebody uses the volume: what it was before is not kept."""
+    if not volume.active:
+        return
+    try:
+        BlockSource(volume.path, options).close()
+    except Refused as error:
+        text = f"the state of {volume.full} before its machine started is not kept: {error.message}"
+        raise Refused(text, "--state=snapshot reads it as it is now") from None

@@ -1,0 +1,86 @@
+"""Where the data of a thin volume lies, out of the metadata of its pool.
+
+Only of what nobody writes to: of a volume in use the metadata does not know yet what is still in memory.
+"""
+
+from __future__ import annotations
+
+from typing import IO
+from xml.parsers import expat
+
+from qbtools.errors import Failed
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.volumes.kind import naming
+from qbtools.volumes.lvm import dm, reservation, tools
+
+_BLOCK = 1 << 16  # bytes parsed in one step
+_SECTOR = 512
+
+
+def read(device: int, size: int) -> ExtentMap:
+    """The map of the thin volume with that device number, which has size bytes.
+
+    What it leaves out reads as zeros. Failed, with the reason, where there is no such map to be had.
+    """
+    with naming("learn of its pool"):
+        thin = dm.table(device)
+        if thin.type != "thin" or len(thin.parameters) < 2:
+            raise Failed("it lies in no pool")
+        if len(thin.parameters) > 2:
+            raise Failed("what was not written since it was made lies outside its pool")
+        pool = dm.number(thin.parameters[0])
+        metadata = dm.number(dm.table(pool).parameters[0])
+    number = int(thin.parameters[1])
+    with reservation.held(pool):
+        with tools.output("thin_dump", "-m", "--dev-id", str(number), f"/dev/mapper/{dm.name(metadata)}") as stream:
+            return parse(stream, number, size)
+
+
+def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
+    """The map that the XML of thin_dump tells for the device number, and for no other. Failed where it does not."""
+    mappings = _Mappings(number, size)
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = mappings.element
+    try:
+        while data := stream.read(_BLOCK):
+            parser.Parse(data)
+        parser.Parse(b"", True)
+        mappings.end()
+    except (expat.ExpatError, ValueError, KeyError) as error:
+        raise Failed(f"thin_dump prints a map that cannot be understood: {error}") from error
+    return mappings.extents
+
+
+class _Mappings:
+    """Takes the elements of the XML one after the other; ValueError and KeyError for what must not be."""
+
+    def __init__(self, number: int, size: int) -> None:
+        self.extents = ExtentMap(size)
+        self._number = number
+        self._block = 0  # bytes
+        self._expected: int | None = None  # blocks of the device
+        self._found = 0
+
+    def element(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "range_mapping":
+            self._mapping(int(attributes["origin_begin"]), int(attributes["length"]))
+        elif tag == "single_mapping":
+            self._mapping(int(attributes["origin_block"]), 1)
+        elif tag == "device":
+            if self._expected is not None or int(attributes["dev_id"]) != self._number:
+                raise ValueError("a device that was not asked for")
+            self._expected = int(attributes["mapped_blocks"])
+        elif tag == "superblock":
+            self._block = int(attributes["data_block_size"]) * _SECTOR
+        else:
+            raise ValueError(f"an element {tag}")
+
+    def _mapping(self, first: int, count: int) -> None:
+        if self._expected is None or not self._block or count < 1:
+            raise ValueError("a mapping out of place")
+        self._found += count
+        self.extents.add(first * self._block, count * self._block)
+
+    def end(self) -> None:
+        if self._found != self._expected:
+            raise ValueError(f"{self._found} mapped blocks instead of {self._expected}")
