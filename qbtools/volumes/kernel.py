@@ -81,8 +81,9 @@ def take_over_nocow(fd: int, source: int) -> None:
     """
     theirs, ours = (struct.unpack("i", fcntl.ioctl(each, _FS_IOC_GETFLAGS, bytes(4)))[0] for each in (source, fd))
     if (theirs ^ ours) & _FS_NOCOW_FL:
-        wanted = (ours ^ _FS_NOCOW_FL) & ~(_FS_COMPR_FL | _FS_NOCOMP_FL)
-        fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", wanted))
+        plain = ours & ~(_FS_COMPR_FL | _FS_NOCOMP_FL)
+        for flags in (plain, plain ^ _FS_NOCOW_FL):  # not both in one step
+            fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", flags))
 
 
 def rename_new(directory: int, old: str, new: str) -> None:

@@ -1,0 +1,55 @@
+"""A writer that never rests, and by which a torn image shows: two counters far apart, kept in step.
+
+At each moment the first is equal to the second or one ahead. Who reads the first, then waits, then reads the second
+finds that far ahead, unless what is read is one point in time.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from running import wait_until
+
+_WRITER = """
+import os, sys, time
+fds = [os.open(path, os.O_RDWR) for path in sys.argv[3:]]
+places = int(sys.argv[1]), int(sys.argv[2])
+number = 0
+while True:
+    number += 1
+    for fd, place in zip((fds[0], fds[-1]), places):
+        os.pwrite(fd, number.to_bytes(8, "big"), place)
+    time.sleep(0.0005)
+"""
+
+
+@contextmanager
+def counting(first: int, second: int, *paths: Path) -> Iterator[None]:
+    """Counts from 1 at offset first of the first file and at offset second of the last one."""
+    for path, offset in (paths[0], first), (paths[-1], second):
+        with path.open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes(8))
+    with subprocess.Popen([sys.executable, "-c", _WRITER, str(first), str(second), *map(str, paths)]) as writer:
+        try:
+            wait_until(lambda: counter(paths[-1], second) > 0, "the first count")
+            yield
+        finally:
+            writer.kill()
+
+
+def counter(path: Path, offset: int) -> int:
+    """The counter at an offset, as it is now."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return int.from_bytes(file.read(8), "big")
+
+
+def advance(path: Path, offset: int) -> None:
+    """Waits until a counter has gone on a good deal."""
+    begin = counter(path, offset)
+    wait_until(lambda: counter(path, offset) > begin + 20, "the counters")
