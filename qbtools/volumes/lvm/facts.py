@@ -12,7 +12,10 @@ from qbtools.errors import Failed, UsageError
 from qbtools.volumes.lvm import dm, names, tools
 from qbtools.volumes.marks import Mark, is_temporary_name
 
-_FIELDS = "vg_name,lv_name,lv_size,lv_layout,lv_role,pool_lv,origin,lv_tags,lv_permissions,lv_active,lv_device_open"
+_FIELDS = (
+    "vg_name,lv_name,lv_uuid,lv_size,lv_layout,lv_role,pool_lv,origin,lv_tags,lv_permissions,lv_skip_activation,"
+    "lv_active,lv_device_open"
+)
 
 
 class Volume(NamedTuple):
@@ -20,6 +23,7 @@ class Volume(NamedTuple):
 
     group: str
     name: str
+    uuid: str
     size: int
     layout: frozenset[str]
     role: frozenset[str]
@@ -27,6 +31,8 @@ class Volume(NamedTuple):
     origin: str
     tags: tuple[str, ...]
     read_only: bool
+    skipped: bool
+    """Left out when lvm activates what there is."""
     active: bool
     open: bool
 
@@ -72,6 +78,7 @@ def _volume(row: dict[str, str]) -> Volume:
         return Volume(
             row["vg_name"],
             row["lv_name"],
+            row["lv_uuid"],
             int(row["lv_size"]),
             frozenset(row["lv_layout"].split(",")),
             frozenset(row["lv_role"].split(",")),
@@ -79,6 +86,7 @@ def _volume(row: dict[str, str]) -> Volume:
             row["origin"],
             tuple(row["lv_tags"].split(",")),
             row["lv_permissions"].startswith("read-only"),
+            bool(row["lv_skip_activation"]),
             row["lv_active"].startswith("active"),
             row["lv_device_open"] == "open",
         )

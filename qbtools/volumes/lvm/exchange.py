@@ -1,0 +1,186 @@
+"""A volume that was filled under a temporary name gets its own, and takes the place of the one that had it.
+
+Lvm renames one volume at a time, so an exchange goes through steps; after each of them the names and tags tell what
+is to be done, whoever does it, should the program be killed there:
+
+    old is deactivated            fails where anybody has it open: then it stays
+    old is tagged                 qbtools-old:STATE:NAME:MARK; STATE: active or inactive, as it was
+    old gets a temporary name     killed now: NAME is free, so old gets it back
+    new gets NAME                 killed now: NAME bears MARK, so old is removed
+    old is removed
+    new loses the tag MARK
+
+Two of us at the same group take turns. Where a stranger has taken NAME in between, old stays under its temporary name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+
+from qbtools.errors import Failed, QbError, Refused
+from qbtools.volumes import marks
+from qbtools.volumes.lvm import facts, snapshot, tools
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.lvm.lock import Lock
+from qbtools.volumes.marks import Mark
+
+_OLD = re.compile("qbtools-old:(active|inactive):([^:]+):([^:]+)")
+_PATIENCE = 60.0  # seconds that another exchange in the group may take
+
+
+def is_ours(tag: str) -> bool:
+    """Whether a tag is one that we give and take."""
+    return _OLD.fullmatch(tag) is not None or Mark.parse(tag) is not None
+
+
+def former_name(volume: Volume) -> str | None:
+    """What a volume was called that an exchange has begun to put away; None for any other."""
+    found = _old(volume)
+    return found[1] if found else None
+
+
+def mark_of(volume: Volume) -> Mark | None:
+    """The mark of a volume that is not as it shall be in the end: ours, half made, put away, or tagged yet."""
+    found = _old(volume)
+    if found:
+        return found[2]
+    return next(filter(None, map(Mark.parse, volume.tags)), None)
+
+
+def place(group: str, temporary: str, name: str, mark: Mark) -> None:
+    """Gives a volume of ours its name. Refused where another has it by now."""
+    with _lock(group):
+        _place(group, temporary, name)
+        _untag(f"{group}/{name}", [str(mark)])
+
+
+def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None]) -> None:
+    """Gives a volume of ours, marked, the name of old; old is removed.
+
+    Permissions, activation and tags of old pass on. Refused where old is in use or another has its name by now; it is
+    untouched then.
+    """
+    with _lock(old.group):
+        now = facts.group(old.group).get(old.name)
+        if now is None:
+            _place(old.group, temporary, old.name)
+            return _untag(old.full, [str(mark)])
+        if now.uuid != old.uuid:
+            raise Refused(f"{old.full} has been replaced meanwhile", "nothing was written to it")
+        _take_over(now, f"{old.group}/{temporary}")
+        if now.active:
+            _deactivate(now)
+        try:
+            state = "active" if now.active else "inactive"
+            tools.lvm("lvchange", "-qq", "--addtag", f"qbtools-old:{state}:{old.name}:{mark}", old.full)
+            away = marks.temporary_name()
+            tools.lvm("lvrename", "-qq", old.group, old.name, away)
+            _place(old.group, temporary, old.name)
+        except BaseException:
+            with suppress(QbError):
+                _settle(old.group, mark, warn)
+            if now.active:
+                with suppress(QbError):
+                    _activate(old.full)
+            raise
+        return _settle(old.group, mark, warn)
+
+
+def settle(group: str, mark: Mark, warn: Callable[[str], None]) -> None:
+    """Brings to an end what was between two steps when whoever made the mark died."""
+    with _lock(group):
+        _settle(group, mark, warn)
+
+
+def repair(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> bool:
+    """settle() for all of these of which the maker is dead for certain; whether there was anything to do."""
+    found = {(volume.group, mark) for volume in volumes if (mark := _unsettled(volume)) is not None and mark.dead()}
+    for group, mark in found:
+        note(f"bringing to an end what a run that is no more has begun in {group}")
+        try:
+            settle(group, mark, warn)
+        except Failed as error:
+            warn(f"what a run that is no more has begun in {group} cannot be brought to an end: {error.message}")
+    return bool(found)
+
+
+def _unsettled(volume: Volume) -> Mark | None:
+    """The mark of what _settle() deals with; the others of ours are simply removed."""
+    return mark_of(volume) if _old(volume) or volume.mark is None else None
+
+
+def _settle(group: str, mark: Mark, warn: Callable[[str], None]) -> None:
+    volumes = facts.group(group)
+    for volume in list(volumes.values()):
+        found = _old(volume)
+        if not found or found[2] != mark:
+            continue
+        state, name, _ = found
+        holder = volumes.get(name)
+        if holder is None or holder is volume:
+            if holder is None:
+                tools.lvm("lvrename", "-qq", group, volume.name, name)
+            _untag(f"{group}/{name}", [tag for tag in volume.tags if _OLD.fullmatch(tag)])
+            if state == "active":
+                _activate(f"{group}/{name}")
+        elif str(mark) in holder.tags:
+            snapshot.remove(volume.full)
+        else:
+            warn(f"{volume.full} was {group}/{name}, but another volume has that name now: it is left as it is")
+    for volume in volumes.values():
+        if not marks.is_temporary_name(volume.name) and str(mark) in volume.tags:
+            _untag(volume.full, [str(mark)])
+
+
+def _old(volume: Volume) -> tuple[str, str, Mark] | None:
+    """State, name and mark out of the tag of a volume that is put away."""
+    for tag in volume.tags:
+        match = _OLD.fullmatch(tag)
+        mark = Mark.parse(match[3]) if match else None
+        if match and mark:
+            return match[1], match[2], mark
+    return None
+
+
+def _place(group: str, temporary: str, name: str) -> None:
+    try:
+        tools.lvm("lvrename", "-qq", group, temporary, name)
+    except Failed:
+        if name not in facts.group(group):
+            raise
+        raise Refused(f"{group}/{name} has appeared meanwhile", "nothing was written to it") from None
+
+
+def _take_over(old: Volume, new: str) -> None:
+    """Permission, tags, whether it is skipped at activation, and whether it is active."""
+    changes = [word for tag in old.tags if tag and not is_ours(tag) for word in ("--addtag", tag)]
+    changes += ["-pr"] if old.read_only else []
+    changes += ["-ky"] if old.skipped else []
+    if changes:
+        tools.lvm("lvchange", "-qq", *changes, new)
+    if not old.active:
+        tools.lvm("lvchange", "-qq", "-an", new)
+
+
+def _deactivate(volume: Volume) -> None:
+    try:
+        tools.lvm("lvchange", "-qq", "-an", volume.full)
+    except Failed as error:
+        with suppress(QbError):
+            _activate(volume.full)
+        raise Refused(f"{volume.full} is in use: {error.message}") from None
+
+
+def _activate(full: str) -> None:
+    tools.lvm("lvchange", "-qq", "-ay", "-K", full)
+
+
+def _untag(full: str, tags: list[str]) -> None:
+    if tags:
+        tools.lvm("lvchange", "-qq", *(word for tag in tags for word in ("--deltag", tag)), full)
+
+
+def _lock(group: str) -> Lock:
+    return Lock(f"group-{group}", _PATIENCE)

@@ -1,0 +1,163 @@
+"""Room of a thin pool, looked at while a volume in it is filled.
+
+A full pool is no ENOSPC: writes into the page cache go on, a flush fails after a minute, and every volume of the pool
+is stuck meanwhile. So whoever fills a volume counts the chunks that he touches, asks for them before he writes, and
+looks at the pool again (what was written being flushed) before more than STEP bytes are on their way.
+
+The numbers are those of Documentation/admin-guide/device-mapper/thin-provisioning.rst of Linux.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+from qbtools.errors import Failed
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.volumes.kind import naming
+from qbtools.volumes.lvm import dm
+from qbtools.volumes.lvm.names import mapper_name
+from qbtools.volumes.lvm.tools import report
+
+STEP = 64 << 20
+"""Bytes that may be on their way to a pool between two looks at it."""
+
+_METADATA_BLOCK = 4096
+_METADATA_OF_CHUNK = 32  # bytes: 16 in a leaf of the mapping, which is at least half full; measured: 20
+
+
+class State(NamedTuple):
+    """How full a pool is: chunks of data, blocks of metadata."""
+
+    data_used: int
+    data: int
+    metadata_used: int
+    metadata: int
+
+    @classmethod
+    def parse(cls, parameters: list[str]) -> State:
+        """From the status line of a `thin-pool` target. Failed where the pool takes no writes."""
+        if len(parameters) < 5:
+            raise Failed(f"the pool is in a bad state: {' '.join(parameters) or 'unknown'}")
+        words = set(parameters[4:])
+        if "out_of_data_space" in words:
+            raise Failed("the pool is full")
+        if "ro" in words or "needs_check" in words:
+            raise Failed("the pool takes no writes: its metadata must be repaired or extended")
+        try:
+            metadata_used, metadata = map(int, parameters[1].split("/"))
+            data_used, data = map(int, parameters[2].split("/"))
+        except ValueError as error:
+            raise Failed("the state of the pool cannot be understood") from error
+        return cls(data_used, data, metadata_used, metadata)
+
+    def left(self, reserve: float) -> int:
+        """Chunks that can be taken so that reserve percent of data and of metadata stay free; negative below that."""
+        data = self.data - self.data_used - _share(self.data, reserve)
+        metadata = self.metadata - self.metadata_used - _share(self.metadata, reserve)
+        return min(data, metadata * _METADATA_BLOCK // _METADATA_OF_CHUNK)
+
+    def describe(self) -> str:
+        """In words."""
+        data = 100 * self.data_used / max(self.data, 1)
+        metadata = 100 * self.metadata_used / max(self.metadata, 1)
+        return f"{data:.1f} % of its data and {metadata:.1f} % of its metadata are used"
+
+
+class Pool:
+    """A thin pool. chunk: bytes that are taken of it at a time. zeroing: whether it zeros a chunk before first use."""
+
+    def __init__(self, group: str, name: str, chunk: int, zeroing: bool) -> None:
+        self.group = group
+        self.name = name
+        self.chunk = chunk
+        self.zeroing = zeroing
+
+    @classmethod
+    def find(cls, group: str, name: str) -> Pool:
+        """The pool of that name. Failed where there is none."""
+        rows = report("lvs", "segtype,chunk_size,zero", f"{group}/{name}")
+        if not rows or rows[0]["segtype"] != "thin-pool":
+            raise Failed(f"{group}/{name} is no thin pool")
+        # lvs says `zero` or nothing in this field; with --binary it would be 1 and 0.
+        return cls(group, name, int(rows[0]["chunk_size"]), rows[0]["zero"] == "zero")
+
+    def state(self) -> State:
+        """How full it is. Failed where it takes no writes or is not active (it is while a volume in it is)."""
+        path = f"/dev/mapper/{mapper_name(self.group, self.name, 'tpool')}"
+        with naming(f"look at the pool {self.group}/{self.name}"):
+            target = dm.status(os.stat(path).st_rdev)
+        try:
+            return State.parse(target.parameters)
+        except Failed as error:
+            raise Failed(f"{self.group}/{self.name}: {error.message}") from error
+
+
+class Watch:
+    """The room that one filling takes of a pool. take() is called before each write, with ascending offsets."""
+
+    def __init__(self, pool: Pool, reserve: float, flush: Callable[[], None]) -> None:
+        """reserve: percent of data, and of metadata, that stays free.
+
+        flush: brings what was written before to the pool, so that a look at it tells the truth.
+        """
+        self._pool = pool
+        self._reserve = reserve
+        self._flush = flush
+        self._next = 0  # chunks before this one were taken, as far as they will be
+        self._budget = 0  # chunks that may be taken before the next look
+
+    def check(self, extents: ExtentMap | None) -> None:
+        """Failed where the pool is filled to its reserve, or the chunks of extents have no room above that.
+
+        A map of one extent over the whole volume, where nothing was known, says nothing: much of it may be zeros.
+        """
+        known = extents is not None and extents.data < extents.size
+        needed = chunks(extents, self._pool.chunk) if extents is not None and known else 0
+        state = self._pool.state()
+        left = state.left(self._reserve)
+        if left < needed:
+            raise self._full(state, f"there is no room for {needed * self._pool.chunk} bytes" if needed else "")
+        self._budget = 0
+
+    def take(self, offset: int, length: int) -> None:
+        """Before length (> 0) bytes are written at offset. Failed where the pool would come below its reserve."""
+        first = max(offset // self._pool.chunk, self._next)
+        self._next = max((offset + length - 1) // self._pool.chunk + 1, self._next)
+        needed = self._next - first
+        if needed <= 0:
+            return
+        if needed > self._budget:
+            self._look(needed)
+        self._budget -= needed
+
+    def _look(self, needed: int) -> None:
+        self._flush()
+        state = self._pool.state()
+        left = state.left(self._reserve)
+        if left < needed:
+            raise self._full(state)
+        self._budget = max(min(left, STEP // self._pool.chunk), needed)
+
+    def _full(self, state: State, why: str = "") -> Failed:
+        text = f"the pool {self._pool.group}/{self._pool.name} is filled to its reserve of {self._reserve:g} %"
+        if why:
+            text = f"{why} in the pool {self._pool.group}/{self._pool.name} above its reserve of {self._reserve:g} %"
+        return Failed(f"{text}: {state.describe()}", "extend the pool, or lower --pool-reserve")
+
+
+def chunks(extents: ExtentMap, size: int) -> int:
+    """How many chunks of size bytes the extents touch."""
+    count, after = 0, 0
+    for offset, length in extents:
+        first = max(offset // size, after)
+        after = (offset + length - 1) // size + 1
+        count += after - first
+    return count
+
+
+def _share(total: int, percent: float) -> int:
+    """percent of total, rounded up."""
+    return math.ceil(total * percent / 100)
