@@ -1,0 +1,135 @@
+"""What pip installs: every program, every manual page, with and without network; and how the programs are called."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import BIN, ROOT, environment, need
+from venvs import Venv, need_packages, source_copy
+
+from qbtools import __version__
+
+pytestmark = pytest.mark.xdist_group("install")
+
+PROGRAMS = sorted(path.name for path in BIN.iterdir())
+PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("install")
+    need_packages(place)
+    return source_copy(place)
+
+
+@pytest.fixture(scope="module")
+def from_source(source: Path) -> Venv:
+    """`pip install .` into a new virtual environment."""
+    venv = Venv(source.parent / "from-source")
+    venv.pip("install", source)
+    return venv
+
+
+@pytest.fixture(scope="module")
+def from_wheels(source: Path) -> Venv:
+    """The README's way for a machine without network: wheels are collected, then installed with --no-index."""
+    venv = Venv(source.parent / "from-wheels")
+    venv.pip("wheel", "--wheel-dir", source.parent / "wheels", source)
+    venv.pip("install", "--no-index", "--find-links", source.parent / "wheels", "qbtools")
+    return venv
+
+
+@pytest.fixture(scope="module", params=["from_source", "from_wheels"])
+def installed(request: pytest.FixtureRequest) -> Venv:
+    venv: Venv = request.getfixturevalue(request.param)
+    return venv
+
+
+def call(*argv: str | Path, env: dict[str, str], cwd: Path, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [str(word) for word in argv], input=data, capture_output=True, env=env, cwd=cwd, timeout=120, check=False
+    )
+
+
+def test_every_program_is_installed_and_is_of_this_version(installed: Venv, tmp_path: Path) -> None:
+    there = {path.name for path in installed.bin.iterdir()}
+    assert set(PROGRAMS) <= there and "qb-backup" in PROGRAMS
+    for program in PROGRAMS:
+        done = call(installed.bin / program, "--version", env=environment(), cwd=tmp_path)
+        assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{program} {__version__}\n", b"")
+
+
+def test_a_program_runs_the_installed_package_by_the_python_it_was_installed_for(
+    installed: Venv, tmp_path: Path
+) -> None:
+    first = (installed.bin / "qb-seal").read_text().split("\n")[0]
+    assert first == f"#!{installed.bin}/python3"
+    text = "import qbtools; print(qbtools.__file__)"
+    done = call(installed.bin / "python3", "-c", text, env=environment(), cwd=tmp_path)
+    assert done.stdout.decode().startswith(str(installed.path))
+
+
+def test_every_manual_page_is_installed(installed: Venv) -> None:
+    there = {path.name for path in (installed.path / "share/man").rglob("*") if path.is_file()}
+    assert set(PAGES) <= there
+    for page in PAGES:
+        assert (installed.path / f"share/man/man{page[-1]}" / page).read_bytes() == (ROOT / "man" / page).read_bytes()
+
+
+def test_man_finds_the_pages_beside_the_programs(installed: Venv, tmp_path: Path) -> None:
+    need("man")
+    env = {**environment(MANWIDTH="80", MANPAGER="cat"), "PATH": f"{installed.bin}:/usr/bin:/bin"}
+    for page in PAGES:
+        name, _, section = page.rpartition(".")
+        done = call("man", "-w", section, name, env=env, cwd=tmp_path)
+        assert done.stdout.decode().strip() == str(installed.path / f"share/man/man{section}" / page)
+    shown = call("man", "qb-seal", env=env, cwd=tmp_path)
+    assert shown.returncode == 0 and b"qb-seal" in shown.stdout and b"EXIT STATUS" in shown.stdout
+
+
+@pytest.mark.parametrize("env", [{}, {"PATH": ""}], ids=["unset", "empty"])
+def test_every_program_runs_by_its_absolute_path_without_a_path(
+    installed: Venv, env: dict[str, str], tmp_path: Path
+) -> None:
+    for program in PROGRAMS:
+        done = call(installed.bin / program, "--version", env=env, cwd=tmp_path)
+        assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{program} {__version__}\n", b"")
+
+
+@pytest.mark.parametrize("env", [{}, {"PATH": ""}], ids=["unset", "empty"])
+def test_a_backup_without_a_path(from_source: Venv, env: dict[str, str], tmp_path: Path) -> None:
+    volume = tmp_path / "disk.img"
+    volume.write_bytes(os.urandom(300_000) + bytes(1 << 20))
+    (tmp_path / "passphrase").write_text("secret\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    backup, secret = from_source.bin / "qb-backup", "--passphrase-file=passphrase"
+    for words in (
+        ("create", "--logn=10", secret, "-o", "disk.qb", "vm1:root=disk.img"),
+        ("verify", secret, "disk.qb"),
+        ("restore", secret, "--to", "restored", "disk.qb"),
+    ):
+        done = call(backup, *words, env=env, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert (tmp_path / "restored/vm1/root.img").read_bytes() == volume.read_bytes()
+
+
+# --- a checkout ---
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_checkout_runs_in_place(program: str, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(BIN / program)
+    (tmp_path / "qbtools").mkdir()  # a directory of that name where somebody stands must not matter
+    for word, cwd in ((BIN / program, tmp_path), (f"./{program}", BIN), (link, tmp_path), ("./link", tmp_path)):
+        done = call(word, "--version", env=environment(), cwd=Path(cwd))
+        assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{program} {__version__}\n", b"")
+
+
+def test_the_version_stands_in_one_place(source: Path) -> None:
+    # Two names for one version would drift apart.
+    text = "".join(path.read_text() for path in (source / "setup.py", source / "pyproject.toml"))
+    assert __version__ not in text

@@ -1,0 +1,58 @@
+"""Virtual environments of a test's own, filled by pip as this machine has it configured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import ROOT, environment, missing
+
+_PASSED_ON = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
+
+
+def pip_environment() -> dict[str, str]:
+    """A small environment, with what tells pip where packages come from."""
+    settings = {
+        name: value for name, value in os.environ.items() if name.startswith("PIP_") or name.upper() in _PASSED_ON
+    }
+    return environment(**settings)
+
+
+class Venv:
+    """A fresh virtual environment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bin = path / "bin"
+        self._run(sys.executable, "-m", "venv", str(path))
+
+    def pip(self, *arguments: str | Path) -> None:
+        """pip, which must end well."""
+        self._run(str(self.bin / "python3"), "-m", "pip", "-q", *map(str, arguments))
+
+    def _run(self, *argv: str) -> None:
+        done = subprocess.run(argv, capture_output=True, text=True, env=pip_environment(), check=False)
+        if done.returncode:
+            pytest.fail(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+
+
+def need_packages(place: Path) -> None:
+    """The test gets packages by pip."""
+    argv = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "-d", str(place / "probe"), "docopt==0.6.2"]
+    if subprocess.run(argv, capture_output=True, env=pip_environment(), check=False).returncode:
+        missing("pip gets no packages here")
+
+
+def source_copy(place: Path) -> Path:
+    """The checkout's files that packaging needs, so that building leaves nothing in the checkout."""
+    target = place / "source"
+    target.mkdir()
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, target)
+    for name in ("qbtools", "bin", "man"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return target
