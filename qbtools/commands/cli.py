@@ -109,6 +109,7 @@ def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequen
         for number in _ENDING_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _terminate)
+        signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown has something to say
         main(Invocation(program, _parse(program, doc, arguments)))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
@@ -129,10 +130,15 @@ def _occupy_descriptors() -> None:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    # A second one must not interrupt the cleanup that the first one began.
+    # A second one must not interrupt the cleanup that the first one began. One that has arrived by now is still
+    # handed to its handler: Python complains on stderr where that is SIG_IGN.
     for other in _ENDING_SIGNALS:
-        signal.signal(other, signal.SIG_IGN)
+        signal.signal(other, _disregard)
     raise Terminated(number)
+
+
+def _disregard(_number: int, _frame: FrameType | None) -> None:
+    """Does nothing about a signal."""
 
 
 def _report(program: str, error: BaseException) -> int:
