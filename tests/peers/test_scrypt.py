@@ -66,7 +66,7 @@ def test_we_open_its(tmp_path: Path, size: int, secret: bytes) -> None:
 
 
 def test_what_it_picks_on_a_large_machine_is_read(tmp_path: Path) -> None:
-    """An archive whose containers it made: with parameters of its own choice, and such as it chooses on a large machine.
+    """An archive whose containers it made: with parameters that it chose, and such as it would on a large machine.
 
     Two gigabytes, and p above 1: all within what qb-unseal takes without being told to. -t: seconds instead of 5.
     """
