@@ -27,18 +27,24 @@ _ZEROS = bytes(BLOCK)
 class _Copied:
     """The source as an input without a descriptor: what is read through it is copied, never spliced."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
-        return os.readv(self._fd, [buffer])
+        try:
+            return os.readv(self._source.fd, [buffer])
+        except OSError as error:
+            self._source.check()  # may know better why
+            at = os.lseek(self._source.fd, 0, os.SEEK_CUR)
+            text = os.strerror(error.errno or 0)
+            raise Failed(f"cannot read {self._source.name} at byte {at}: {text}") from error
 
 
 class _Spliced(_Copied):
     """The source as an input that splice may read."""
 
     def fileno(self) -> int:
-        return self._fd
+        return self._source.fd
 
 
 class Sending:
@@ -50,8 +56,8 @@ class Sending:
         self._source = source
         self._extents = extents
         self._writer = writer
-        self._splicing = Reader(_Spliced(source.fd), source.name)
-        self._copying = Reader(_Copied(source.fd), source.name)
+        self._splicing = Reader(_Spliced(source), source.name)
+        self._copying = Reader(_Copied(source), source.name)
         self._left = extents.data
         self._marks = deque((0,))  # offsets of the volume, _STEP bytes of data apart
         self._since = 0
@@ -81,16 +87,29 @@ class Sending:
             os.lseek(self._source.fd, offset, os.SEEK_SET)
         end = offset + length
         while offset < end:
-            count = min(end - offset, BLOCK)
-            reader = self._splicing if self._left > LAG else self._copying
-            try:
-                reader.copy_to(self._writer, count)
-            except Truncated:
-                raise Failed(f"{self._source.name} became shorter while it was read") from None
+            count = self._send(min(end - offset, BLOCK))
             offset += count
             self.done += count
             self._left -= count
             self._forget(count, offset)
+
+    def _send(self, count: int) -> int:
+        """Sends up to count bytes from where the source stands; returns how many, at least one."""
+        reader = self._splicing if self._left > LAG else self._copying
+        read, written = reader.position, self._writer.position
+        try:
+            try:
+                reader.copy_to(self._writer, count)
+            except Failed:
+                done = reader.position - read
+                if reader is self._copying or self._writer.position - written != done:
+                    raise
+                # A splice has failed. By hand, the next byte either can be read after all, or we learn where it is.
+                self._copying.copy_to(self._writer, 1)
+                return done + 1
+        except Truncated:
+            raise Failed(f"{self._source.name} became shorter while it was read") from None
+        return count
 
     def _forget(self, count: int, offset: int) -> None:
         """Drops what lies LAG bytes of data behind; count bytes up to offset have just been sent."""
