@@ -62,6 +62,7 @@ def main(call: Invocation) -> None:
         else:
             extents = volumestream.read_header(reader)
             total = extents.data
+            target.expect(extents)
             target.start(extents.size)
             filling.data(extents)
             volumestream.read_end(reader, extents)

@@ -73,7 +73,8 @@ class Source(_Opened, ABC):
 
 
 class Target(_Opened, ABC):
-    """A volume that is filled. Calls come in this order: start, any number of write and zero, flush, commit, close.
+    """A volume that is filled. Calls come in this order: expect (where there is a map), start, any number of write and
+    zero, flush, commit, close.
 
     capacity: bytes it can take, all of which are to be written or zeroed; None where it grows.
     grain: only runs of zeros that cover whole blocks of this many bytes are worth a zero(); a power of two.
@@ -81,6 +82,9 @@ class Target(_Opened, ABC):
 
     capacity: int | None = None
     grain: int = 1 << 12
+
+    def expect(self, extents: ExtentMap) -> None:
+        """Where the data will be, for kinds that look for room before start() says that there is enough."""
 
     @abstractmethod
     def start(self, size: int | None) -> None:

@@ -25,9 +25,9 @@ class LogicalVolumeKind(Kind):
         """Asks lvm, but only where the word looks like one that lvm could know."""
         if not _may_be_known(word):
             return False
-        from qbtools.volumes.lvm import facts
+        from qbtools.volumes.lvm import exchange, facts
 
-        return facts.find(word) is not None
+        return facts.find(word) is not None or exchange.brought_back(word)
 
     def could_be_made(self, word: str) -> bool:
         if "/" not in word or os.path.lexists(word) or not _may_be_known(word):
@@ -76,21 +76,26 @@ class LogicalVolumeKind(Kind):
         return self.prepare(names, mark, options)()
 
     def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
-        from qbtools.volumes.lvm import facts, tools
+        from qbtools.volumes.lvm import exchange, facts, tools
 
         if not tools.installed("lvs"):
             return
         for volume in facts.everywhere():
-            if volume.mark is not None:
-                yield f"{self.scheme}:{volume.full}", volume.mark
+            mark = exchange.mark_of(volume)
+            if mark is not None:
+                yield f"{self.scheme}:{volume.full}", mark
 
     def release(self, spec: str) -> None:
-        from qbtools.volumes.lvm import facts, snapshot
+        from qbtools.volumes.lvm import exchange, facts, snapshot
 
         volume, _group = facts.volume(spec.removeprefix(f"{self.scheme}:"))
-        if volume.mark is None:
+        unsettled = exchange.unsettled(volume)
+        if volume.mark is not None:
+            snapshot.remove(volume.full)
+        elif unsettled is not None:
+            exchange.settle(volume.group, unsettled)
+        else:
             raise Refused(f"{spec} bears no mark of qbtools")
-        snapshot.remove(volume.full)
 
 
 def _may_be_known(word: str) -> bool:

@@ -1,12 +1,12 @@
 """A volume that was filled under a temporary name gets its own, and takes the place of the one that had it.
 
 Lvm renames one volume at a time, so an exchange goes through steps; after each of them the names and tags tell what
-is to be done, whoever does it, should the program be killed there:
+is to be done, and whoever comes next does it:
 
-    old is deactivated            fails where anybody has it open: then it stays
-    old is tagged                 qbtools-old:STATE:NAME:MARK; STATE: active or inactive, as it was
-    old gets a temporary name     killed now: NAME is free, so old gets it back
-    new gets NAME                 killed now: NAME bears MARK, so old is removed
+    old is tagged                 qbtools-old:STATE:NAME:MARK; STATE: active or inactive, as it is
+    old is deactivated            lvm refuses where anybody has it open
+    old gets a temporary name     killed up to now: old gets back name and state
+    new gets NAME                 killed from now on: NAME bears MARK, so old is removed
     old is removed
     new loses the tag MARK
 
@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from qbtools.errors import Failed, QbError, Refused
 from qbtools.volumes import marks
-from qbtools.volumes.lvm import facts, snapshot, tools
+from qbtools.volumes.lvm import facts, names, snapshot, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.lock import Lock
 from qbtools.volumes.marks import Mark
@@ -33,12 +33,6 @@ _PATIENCE = 60.0  # seconds that another exchange in the group may take
 def is_ours(tag: str) -> bool:
     """Whether a tag is one that we give and take."""
     return _OLD.fullmatch(tag) is not None or Mark.parse(tag) is not None
-
-
-def former_name(volume: Volume) -> str | None:
-    """What a volume was called that an exchange has begun to put away; None for any other."""
-    found = _old(volume)
-    return found[1] if found else None
 
 
 def mark_of(volume: Volume) -> Mark | None:
@@ -70,49 +64,67 @@ def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None
         if now.uuid != old.uuid:
             raise Refused(f"{old.full} has been replaced meanwhile", "nothing was written to it")
         _take_over(now, f"{old.group}/{temporary}")
-        if now.active:
-            _deactivate(now)
         try:
             state = "active" if now.active else "inactive"
             tools.lvm("lvchange", "-qq", "--addtag", f"qbtools-old:{state}:{old.name}:{mark}", old.full)
-            away = marks.temporary_name()
-            tools.lvm("lvrename", "-qq", old.group, old.name, away)
+            _deactivate(old.full)
+            tools.lvm("lvrename", "-qq", old.group, old.name, marks.temporary_name())
             _place(old.group, temporary, old.name)
         except BaseException:
             with suppress(QbError):
-                _settle(old.group, mark, warn)
-            if now.active:
-                with suppress(QbError):
-                    _activate(old.full)
+                _settle(old.group, mark)
             raise
-        return _settle(old.group, mark, warn)
+        try:
+            return _settle(old.group, mark)
+        except Failed as error:
+            return warn(f"{old.full} is whole, but what it replaces is not gone: {error.message}")
 
 
-def settle(group: str, mark: Mark, warn: Callable[[str], None]) -> None:
-    """Brings to an end what was between two steps when whoever made the mark died."""
+def settle(group: str, mark: Mark) -> None:
+    """Brings to an end what was between two steps when whoever made the mark died.
+
+    Failed where that cannot be, because another volume has the name of one that was put away.
+    """
     with _lock(group):
-        _settle(group, mark, warn)
+        _settle(group, mark)
 
 
 def repair(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> bool:
     """settle() for all of these of which the maker is dead for certain; whether there was anything to do."""
-    found = {(volume.group, mark) for volume in volumes if (mark := _unsettled(volume)) is not None and mark.dead()}
+    found = {(volume.group, mark) for volume in volumes if (mark := unsettled(volume)) is not None and mark.dead()}
     for group, mark in found:
         note(f"bringing to an end what a run that is no more has begun in {group}")
         try:
-            settle(group, mark, warn)
+            settle(group, mark)
         except Failed as error:
             warn(f"what a run that is no more has begun in {group} cannot be brought to an end: {error.message}")
     return bool(found)
 
 
-def _unsettled(volume: Volume) -> Mark | None:
-    """The mark of what _settle() deals with; the others of ours are simply removed."""
+def brought_back(word: str) -> bool:
+    """Whether a volume that is not there, `GROUP/NAME`, is there now: a run that is no more had put it away."""
+    parts = names.split(word.removeprefix("/dev/"))
+    if parts is None or len(parts) != 2:
+        return False
+    try:
+        volumes = facts.group(parts[0]).values()
+        away = [volume for volume in volumes if (found := _old(volume)) and found[1] == parts[1] and found[2].dead()]
+        for volume in away:
+            settle(volume.group, mark_of(volume) or Mark.own())
+    except Failed:
+        return False
+    facts.find.cache_clear()
+    return bool(away) and facts.find(word) is not None
+
+
+def unsettled(volume: Volume) -> Mark | None:
+    """The mark of what settle() deals with, None where it has no part in it; the rest of ours is simply removed."""
     return mark_of(volume) if _old(volume) or volume.mark is None else None
 
 
-def _settle(group: str, mark: Mark, warn: Callable[[str], None]) -> None:
+def _settle(group: str, mark: Mark) -> None:
     volumes = facts.group(group)
+    problem: Failed | None = None
     for volume in list(volumes.values()):
         found = _old(volume)
         if not found or found[2] != mark:
@@ -128,10 +140,12 @@ def _settle(group: str, mark: Mark, warn: Callable[[str], None]) -> None:
         elif str(mark) in holder.tags:
             snapshot.remove(volume.full)
         else:
-            warn(f"{volume.full} was {group}/{name}, but another volume has that name now: it is left as it is")
+            problem = Failed(f"{volume.full} was {group}/{name}, but another volume has that name now")
     for volume in volumes.values():
         if not marks.is_temporary_name(volume.name) and str(mark) in volume.tags:
             _untag(volume.full, [str(mark)])
+    if problem is not None:
+        raise problem
 
 
 def _old(volume: Volume) -> tuple[str, str, Mark] | None:
@@ -164,13 +178,11 @@ def _take_over(old: Volume, new: str) -> None:
         tools.lvm("lvchange", "-qq", "-an", new)
 
 
-def _deactivate(volume: Volume) -> None:
+def _deactivate(full: str) -> None:
     try:
-        tools.lvm("lvchange", "-qq", "-an", volume.full)
+        tools.lvm("lvchange", "-qq", "-an", full)
     except Failed as error:
-        with suppress(QbError):
-            _activate(volume.full)
-        raise Refused(f"{volume.full} is in use: {error.message}") from None
+        raise Refused(f"{full} is in use: {error.message}") from None
 
 
 def _activate(full: str) -> None:

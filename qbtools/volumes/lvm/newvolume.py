@@ -1,0 +1,197 @@
+"""Logical volumes that are made: filled under a temporary name, marked, and in their place when they are whole."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+
+from qbtools.errors import Failed, UsageError
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.streams import Buffer
+from qbtools.volumes import kernel, marks
+from qbtools.volumes.kind import Target, TargetOptions, naming
+from qbtools.volumes.kinds.block import BlockTarget
+from qbtools.volumes.lvm import exchange, snapshot, tools
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.lvm.names import mapper_name
+from qbtools.volumes.lvm.pool import Pool, Watch
+from qbtools.volumes.marks import Mark
+
+_ZEROS = bytes(1 << 16)
+
+
+class NewVolume(Target):
+    """A volume that appears, or takes the place of one, when it is whole. Until then it is marked, and is removed."""
+
+    def __init__(self, name: str, group: str, volume: str, old: Volume | None, options: TargetOptions) -> None:
+        """old: the volume of that name, which nobody uses; None where there is none."""
+        super().__init__(name, -1)
+        self._group = group
+        self._volume = volume
+        self._old = old
+        self._options = options
+        self._mark = Mark.own()
+        self._temporary: str | None = None  # what must not stay
+
+    def start(self, size: int | None) -> None:
+        """UsageError where size is not known: nothing can be made then. Failed where there is no room."""
+        wanted = self._wanted(size)
+        self._temporary = marks.temporary_name()
+        tools.lvm(
+            "lvcreate", "-qq", "-y", "-Wn", "--addtag", str(self._mark), "-n", self._temporary, *self._how(wanted)
+        )
+        self._open(f"/dev/mapper/{mapper_name(self._group, self._temporary)}")
+        with naming(f"open {self.name}"):
+            self.capacity = kernel.device_size(self.fd)
+
+    def _wanted(self, size: int | None) -> int:
+        """Bytes of the new volume, in whole extents, at least one."""
+        old = self._old
+        if size is None:
+            if old is None:
+                raise UsageError(
+                    f"{self.name} cannot be made before the size of the volume is known",
+                    "a file as standard input, or a volume stream, tells it",
+                )
+            return old.size
+        wanted = whole_extents(self._group, size)
+        if old is None or wanted >= old.size:
+            return wanted
+        if not self._options.shrink:
+            return old.size
+        self._options.warn(f"{self.name}: shrinking it from {old.size} to {wanted} bytes")
+        return wanted
+
+    @abstractmethod
+    def _how(self, size: int) -> list[str]:
+        """What lvcreate needs to know beyond name and mark."""
+
+    @abstractmethod
+    def _open(self, path: str) -> None:
+        """Opens the new volume, and sets fd."""
+
+    def commit(self) -> None:
+        temporary = self._temporary or ""
+        self._shut()
+        if self._old is None:
+            exchange.place(self._group, temporary, self._volume, self._mark)
+        else:
+            exchange.exchange(self._old, temporary, self._mark, self._options.warn)
+        self._temporary = None
+
+    def _shut(self) -> None:
+        super().close()
+
+    def close(self) -> None:
+        self._shut()
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            try:
+                snapshot.remove(f"{self._group}/{temporary}")
+            except Failed as error:
+                self._options.warn(f"{self._group}/{temporary}, not whole, cannot be removed: {error.message}")
+
+
+class ThinTarget(NewVolume):
+    """A new thin volume: what is not written has no blocks and reads as zeros."""
+
+    grain = len(_ZEROS)  # no pool has smaller chunks, so shorter runs of zeros save nothing
+
+    def __init__(
+        self, name: str, group: str, volume: str, pool: Pool, old: Volume | None, options: TargetOptions
+    ) -> None:
+        super().__init__(name, group, volume, old, options)
+        self._pool = pool
+        self._extents: ExtentMap | None = None
+        self._watch = Watch(pool, options.pool_reserve, self._flush)
+
+    def expect(self, extents: ExtentMap) -> None:
+        self._extents = extents
+
+    def start(self, size: int | None) -> None:
+        super().start(size)
+        self._watch.check(self._extents)
+
+    def _how(self, size: int) -> list[str]:
+        return ["-kn", "-V", f"{size}b", "--thinpool", self._pool.name, self._group]
+
+    def _open(self, path: str) -> None:
+        with naming(f"open {self.name}"):
+            self.fd = os.open(path, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
+
+    def write(self, data: Buffer, offset: int) -> None:
+        self._watch.take(offset, len(data))
+        super().write(data, offset)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Only what shares a chunk with data, and only where the pool does not zero chunks by itself.
+
+        Else what a volume that is no more had in a chunk would show through around the data.
+        """
+        if self._pool.zeroing:
+            return
+        end = offset + length
+        chunk = self._pool.chunk
+        first = min(-(-offset // chunk) * chunk, end)
+        last = max(end // chunk * chunk, first) if end != self.capacity else end
+        self._write_zeros(offset, first)
+        self._write_zeros(last, end)
+
+    def _write_zeros(self, offset: int, end: int) -> None:
+        view = memoryview(_ZEROS)
+        while offset < end:
+            part = view[: end - offset]
+            self.write(part, offset)
+            offset += len(part)
+
+    def flush(self, size: int) -> None:
+        self._flush()
+
+    def _flush(self) -> None:
+        try:
+            with naming(f"write to {self.name}"):
+                os.fsync(self.fd)
+        except Failed:
+            self._pool.state()  # may know a better reason
+            raise
+
+
+class ThickTarget(NewVolume):
+    """A new volume out of free extents of the group: whatever they held is written over, holes too."""
+
+    grain = BlockTarget.grain
+
+    def __init__(self, name: str, group: str, volume: str, options: TargetOptions) -> None:
+        super().__init__(name, group, volume, None, options)
+        self._device: BlockTarget | None = None
+
+    def _how(self, size: int) -> list[str]:
+        return ["-Zn", "-L", f"{size}b", self._group]
+
+    def _open(self, path: str) -> None:
+        self._device = BlockTarget(path, TargetOptions(overwrite=True))
+        self._device.name = self.name
+        self.fd = self._device.fd
+
+    def zero(self, offset: int, length: int) -> None:
+        if self._device is not None:
+            self._device.zero(offset, length)
+
+    def flush(self, size: int) -> None:
+        if self._device is not None:
+            self._device.flush(size)
+
+    def _shut(self) -> None:
+        if self._device is not None:
+            self._device.close()
+        self._device, self.fd = None, -1
+
+
+def whole_extents(group: str, size: int) -> int:
+    """size rounded up to whole extents of the group, at least one. Failed where the group is not there."""
+    rows = tools.report("vgs", "vg_extent_size", group)
+    try:
+        extent = int(rows[0]["vg_extent_size"])
+    except (LookupError, ValueError) as error:
+        raise Failed("vgs prints no report that can be understood") from error
+    return max(-(-size // extent), 1) * extent

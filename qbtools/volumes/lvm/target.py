@@ -1,0 +1,155 @@
+"""Which logical volume is filled, and how.
+
+A new volume, and one that takes the place of a thin one, is filled under a temporary name (newvolume.py). A thin
+volume is never written in place: only a new one has no blocks where it has no data. Any other volume that is there is
+written over, since there may be no room for a second one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+
+from qbtools.errors import Failed, QbError, Refused, UsageError
+from qbtools.volumes import inuse, kernel, marks
+from qbtools.volumes.kind import Target, TargetOptions, naming
+from qbtools.volumes.kinds.block import BlockTarget
+from qbtools.volumes.lvm import exchange, facts, names, snapshot, source, tools
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, whole_extents
+from qbtools.volumes.lvm.pool import Pool
+
+
+def could_be_made(word: str) -> bool:
+    """Whether word is `GROUP/VOLUME` or `GROUP/POOL/VOLUME` with a group that is there."""
+    parts = names.split(word)
+    if parts is None:
+        return False
+    try:
+        return bool(tools.report("vgs", "vg_name", parts[0]))
+    except Failed:
+        return False
+
+
+def open_target(name: str, options: TargetOptions) -> Target:
+    """The volume to fill, as Kind.open_target has it."""
+    group, pool, volume = _parts(name)
+    volumes = facts.group(group)
+    snapshot.remove_dead(volumes.values(), options.note, options.warn)
+    if exchange.repair(volumes.values(), options.note, options.warn):
+        volumes = facts.group(group)
+    old = volumes.get(volume)
+    if old is None:
+        return _new(name, group, pool, volume, volumes, options)
+    if not options.overwrite:
+        raise Refused(f"{name} exists", "--overwrite replaces it")
+    source.refuse_parts(old)
+    if pool and old.pool != pool:
+        raise Refused(f"{old.full} exists, but not in the pool {pool}")
+    if not old.thin:
+        return PresentTarget(name, old, options)
+    _refuse_used(old, volumes.get(f"{old.name}-snap"))
+    return ThinTarget(name, group, volume, Pool.find(group, old.pool), old, options)
+
+
+def _parts(name: str) -> tuple[str, str | None, str]:
+    """Group, pool (None where none is said) and volume."""
+    parts = names.split(name)
+    if parts is None:
+        found = facts.find(name)
+        if found is None:
+            raise UsageError(f"{name} is no logical volume", "write lvm:VG/LV, or lvm:VG/POOL/LV for a new thin one")
+        parts = found
+    return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
+
+
+def _new(
+    name: str, group: str, pool: str | None, volume: str, volumes: dict[str, Volume], options: TargetOptions
+) -> NewVolume:
+    if not options.create:
+        raise Failed(f"there is no logical volume {volume} in {group}", "--create makes it")
+    problem = names.volume_problem(group, volume)
+    if marks.is_temporary_name(volume):
+        problem = "such names are given to volumes that are not whole yet"
+    if problem:
+        raise UsageError(f"no logical volume can be called {volume}: {problem}")
+    if pool is None:
+        return ThickTarget(name, group, volume, options)
+    if pool not in volumes or not volumes[pool].layout >= {"thin", "pool"}:
+        raise Failed(f"there is no thin pool {pool} in {group}")
+    return ThinTarget(name, group, volume, Pool.find(group, pool), None, options)
+
+
+def _refuse_used(volume: Volume, running: Volume | None) -> None:
+    """Refused where anybody has it open, or has a snapshot of it that will take its place (see source.py)."""
+    if running is not None and running.thin and running.active and running.origin == volume.name:
+        raise Refused(f"{volume.full} is in use: its machine writes to {running.full}")
+    if not volume.active:
+        return
+    path = _device(volume)
+    with naming(f"open {path}"):
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            raise Refused(f"{volume.full} is in use: {inuse.claim(os.stat(path).st_rdev)}") from None
+    try:
+        user = inuse.user(os.fstat(fd).st_rdev, fd)
+    finally:
+        os.close(fd)
+    if user is None and facts.group(volume.group).get(volume.name, volume).open:
+        user = "the kernel has it open"  # what no process shows, deactivation would refuse in the end
+    if user:
+        raise Refused(f"{volume.full} is in use: {user}")
+
+
+def _device(volume: Volume) -> str:
+    return f"/dev/mapper/{names.mapper_name(volume.group, volume.name)}"
+
+
+class PresentTarget(BlockTarget):
+    """A volume that is there, and not thin: written over in place, from the first byte on."""
+
+    def __init__(self, name: str, volume: Volume, options: TargetOptions) -> None:
+        """Refused where it is in use, and without overwrite."""
+        self._volume = volume
+        self._options = options
+        self._activated = False
+        try:
+            if not volume.active:
+                tools.lvm("lvchange", "-qq", "-ay", "-K", volume.full)
+                self._activated = True
+            super().__init__(_device(volume), options)
+        except BaseException:
+            self._deactivate()
+            raise
+        self.name = name
+
+    def start(self, size: int | None) -> None:
+        """Grows it where it is too small; makes it smaller where that is allowed."""
+        if size is not None:
+            self._resize(whole_extents(self._volume.group, size))
+            with naming(f"open {self.name}"):
+                self.capacity = kernel.device_size(self.fd)
+        super().start(size)
+
+    def _resize(self, wanted: int) -> None:
+        size, full = self._volume.size, self._volume.full
+        if wanted > size:
+            self._options.note(f"{self.name}: growing it from {size} to {wanted} bytes")
+            tools.lvm("lvextend", "-qq", "-L", f"{wanted}b", full)
+        elif wanted < size and self._options.shrink:
+            self._options.warn(f"{self.name}: shrinking it from {size} to {wanted} bytes")
+            tools.lvm("lvreduce", "-qq", "-f", "-y", "-L", f"{wanted}b", full)
+
+    def close(self) -> None:
+        super().close()
+        self._deactivate()
+
+    def _deactivate(self) -> None:
+        activated, self._activated = self._activated, False
+        if activated:
+            with suppress(QbError):
+                tools.lvm("lvchange", "-qq", "-an", self._volume.full)
