@@ -13,7 +13,7 @@ from types import TracebackType
 import pytest
 from support import environment
 
-PATIENCE = 60.0
+PATIENCE = 30.0
 """Seconds after which a test gives up waiting; how long it really takes does not matter."""
 
 _MARK = "QB_TEST_MARK"

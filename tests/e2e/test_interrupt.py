@@ -1,0 +1,163 @@
+"""SIGINT from a real terminal, SIGTERM and SIGHUP: the status of a signal, nothing half-written, nobody left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from running import Running, wait_until
+from support import bash
+from terminal import Terminal
+
+SIZE = 12 << 20
+MEMBER = "vm1/root.img"
+CREATE = "qb-backup create -q --logn 10 --chunk-size 64K -o $OUT vm1:root=root.img"
+RESTORE = "qb-backup restore --to $OUT backup.qb"
+
+# qb-backup takes igzip where it is there: this one stops in the middle of the volume.
+COMPRESSOR = """#!/bin/bash
+if [ "$QB_NAME" != vm1/root.img ]; then exec gzip "$@"; fi
+if [ "$1" = -dc ]; then gzip -dc | valve 3000000; else valve 3000000 | gzip -1c; fi
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume, archives of it, a passphrase."""
+    place = tmp_path_factory.mktemp("interrupted")
+    (place / "root.img").write_bytes(os.urandom(SIZE))
+    (place / "passphrase").write_text("interrupted\n")
+    (place / "passphrase").chmod(0o600)
+    made = bash(
+        f"cd {place} && qb-volread root.img | qb-tarwrite {MEMBER} | gzip -1c |"
+        f" qb-seal --logn 10 --chunk-size 64K --passphrase-file passphrase {MEMBER} >by-hand.qb &&"
+        f" OUT=backup.qb && {CREATE} --passphrase-file passphrase"
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place
+
+
+@pytest.fixture
+def running(folder: Path, tmp_path: Path) -> Running:
+    made = Running(tmp_path, folder, OUT=str(tmp_path / "out"))
+    made.program("igzip", COMPRESSOR)
+    return made
+
+
+def terminal(running: Running, folder: Path, tmp_path: Path, text: str) -> Terminal:
+    """Types text at a shell on a terminal; the shell, which SIGINT reaches too, puts its status into a file."""
+    text = f"trap : INT; cd {folder}; set -o pipefail; {text}; echo $? >{tmp_path}/status.new;"
+    return Terminal("bash", "-c", f"{text} mv {tmp_path}/status.new {tmp_path}/status", **running.environment)
+
+
+def status(tmp_path: Path) -> int:
+    wait_until((tmp_path / "status").exists, "the end of the command")
+    return int((tmp_path / "status").read_text())
+
+
+def files(tmp_path: Path) -> list[str]:
+    """What the run has left, besides what the test itself has put there."""
+    ours = {"programs", "go", "reached", "status"}
+    return sorted(
+        str(path.relative_to(tmp_path))
+        for path in tmp_path.rglob("*")
+        if path.relative_to(tmp_path).parts[0] not in ours and not path.is_dir()
+    )
+
+
+@pytest.mark.parametrize("command", [CREATE, RESTORE, "qb-backup list backup.qb", "qb-backup verify backup.qb"])
+def test_qb_backup_at_the_prompt(command: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    with running, terminal(running, folder, tmp_path, command) as tty:
+        tty.expect(b"passphrase: ")
+        assert not tty.echoes()
+        tty.type(b"\x03")
+        assert status(tmp_path) == 130
+        assert tty.echoes()
+        assert tty.finish().stderr.decode() == ""
+        running.gone()
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", [CREATE, RESTORE, "qb-backup verify backup.qb"])
+def test_qb_backup_in_the_middle(command: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running, terminal(running, folder, tmp_path, command) as tty:
+        running.hold()
+        tty.type(b"\x03")
+        assert status(tmp_path) == 130
+        assert tty.finish().stderr.decode() == ""
+        running.gone()
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"qb-volread root.img | qb-tarwrite {MEMBER} | valve 3000000 | qb-seal --logn 10 {MEMBER} >/dev/null",
+        f"qb-unseal {MEMBER} <by-hand.qb | gzip -dc | valve 3000000 | qb-tarextract | qb-volwrite $OUT",
+        'qb-unseal --to-command "gzip -dc | valve 3000000 | qb-tarextract | qb-volwrite $OUT" <by-hand.qb',
+        "qb-seal --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
+    ],
+)
+def test_a_pipe_by_hand(command: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    (folder / "list").write_text(f"{MEMBER}\troot.img\n")
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running, terminal(running, folder, tmp_path, command) as tty:
+        running.hold()
+        tty.type(b"\x03")
+        assert status(tmp_path) == 130
+        assert tty.finish().stderr.decode() == ""
+        running.gone()
+    assert files(tmp_path) == []
+
+
+def test_what_was_typed_once_need_not_be_typed_again_after_an_interrupt(
+    running: Running, folder: Path, tmp_path: Path
+) -> None:
+    """At the second of the two prompts of create."""
+    with running, terminal(running, folder, tmp_path, CREATE) as tty:
+        tty.expect(b"passphrase: ")
+        tty.type(b"secret\n")
+        tty.expect(b"passphrase again: ")
+        tty.type(b"\x03")
+        assert status(tmp_path) == 130
+        assert tty.echoes()
+        assert b"secret" not in tty.said
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("command", [CREATE, RESTORE, "qb-backup verify backup.qb"])
+def test_a_signal_to_qb_backup_alone(command: str, number: int, running: Running, folder: Path, tmp_path: Path) -> None:
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        backup = running.start(f"exec {command}")
+        running.hold()
+        backup.send_signal(number)
+        assert running.end() == (-number, "")
+        running.gone()
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "command",
+    [
+        'qb-unseal --to-command "gzip -dc | valve 3000000 | qb-tarextract | qb-volwrite $OUT" <by-hand.qb',
+        "qb-seal --logn 10 --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
+    ],
+)
+def test_a_signal_to_who_runs_a_command(
+    command: str, number: int, running: Running, folder: Path, tmp_path: Path
+) -> None:
+    (folder / "list").write_text(f"{MEMBER}\troot.img\n")
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        process = running.start(f"exec {command}")
+        running.hold()
+        process.send_signal(number)
+        assert running.end() == (-number, "")
+        running.gone()
+    assert files(tmp_path) == []
