@@ -28,8 +28,8 @@ while True:
 
 
 @contextmanager
-def counting(first: int, second: int, *paths: Path) -> Iterator[None]:
-    """Counts from 1 at offset first of the first file and at offset second of the last one."""
+def counting(first: int, second: int, *paths: Path) -> Iterator[int]:
+    """Counts from 1 at offset first of the first file and at offset second of the last one; the process that does."""
     for path, offset in (paths[0], first), (paths[-1], second):
         with path.open("r+b") as file:
             file.seek(offset)
@@ -37,7 +37,7 @@ def counting(first: int, second: int, *paths: Path) -> Iterator[None]:
     with subprocess.Popen([sys.executable, "-c", _WRITER, str(first), str(second), *map(str, paths)]) as writer:
         try:
             wait_until(lambda: counter(paths[-1], second) > 0, "the first count")
-            yield
+            yield writer.pid
         finally:
             writer.kill()
 

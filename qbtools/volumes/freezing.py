@@ -37,6 +37,7 @@ class Frozen:
         self._limit = limit
         self._warn = warn
         self._watchdog = self._life = self._report = -1
+        self._answered = False  # whether the watchdog has said how freezing went
 
     def __enter__(self) -> None:
         life, self._life = os.pipe()
@@ -48,6 +49,7 @@ class Frozen:
         os.close(report)
         try:
             answer = self._hear()
+            self._answered = True
             if answer != "frozen":
                 raise Failed(f"nothing was taken: {answer or 'the process that was to freeze was killed'}")
         except BaseException as error:
@@ -72,9 +74,9 @@ class Frozen:
     def _melt(self) -> str:
         """Has the machine thawed, now if it was not; what there is to complain of."""
         os.close(self._life)
+        if not self._answered:
+            self._hear()
         answer = self._hear()
-        if answer == "frozen":  # we had no time to hear it
-            answer = self._hear()
         os.close(self._report)
         with suppress(ChildProcessError):
             os.waitpid(self._watchdog, 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from counters import advance, counter, counting
 from devices import file_system, loop, make_sparse, mounted, volume_stream
-from support import BIN, bash, environment, need, run
+from support import BIN, bash, environment, need, need_root, run
 
 MIB = 1 << 20
 SIZE = 96 * MIB
@@ -178,8 +178,7 @@ def test_who_can_have_no_lease_looks_and_says_so(tmp_path: Path) -> None:
         parent.chmod(0o755)
     path = image(tmp_path / "v")
     path.chmod(0o644)
-    if os.geteuid() != 0:
-        pytest.skip("a file of another's is needed")
+    need_root()
     done = run(*stranger(BIN / "qb-volread", path))
     assert done.returncode == 0 and done.stdout.endswith(b"end 33554432\n")
     assert done.stderr.decode() == (

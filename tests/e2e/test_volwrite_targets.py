@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from devices import file_system, loop, volume_stream
-from support import environment, need, run
+from support import environment, missing, need, run
 
 from qbtools.volumes.marks import Mark
 
@@ -64,7 +64,7 @@ def test_the_size_is_printed_when_all_is_in_place(tmp_path: Path) -> None:
 
 def test_a_misspelt_device_is_no_new_file(tmp_path: Path) -> None:
     if os.stat("/dev").st_dev == os.stat("/").st_dev:
-        pytest.skip("/dev is no file system of its own")
+        missing("/dev is no file system of its own")
     for options in [], ["--create"], ["--overwrite"]:
         failed(run("qb-volwrite", *options, "/dev/qbtools-sdx", data=STREAM), 2, "of no kind that could be made")
         failed(run("qb-volwrite", *options, "block:/dev/qbtools-sdx", data=STREAM), 1, "No such file or directory")
