@@ -106,6 +106,20 @@ def test_from_a_pipe(name: str, secret: str) -> None:
         check(said, program, Ended(ended.returncode, ended.stdout, ended.stderr.decode()))
 
 
+@pytest.mark.parametrize("jobs", ["1", "2", "16"])
+def test_just_enough_memory(jobs: str, server: Server, secret: str) -> None:
+    """For one chunk at a time: what does not fit waits, and nobody for ever."""
+    for name, program in (
+        ("whole", "verify"),
+        ("whole", "read"),
+        ("flip-middle-body", "read"),
+        ("drop-last", "verify"),
+    ):
+        said, data = VECTORS[name]
+        argv = (*words(said, program), "-j", jobs, "--max-memory", str(128 * 8 * (1024 + 3) + 512))
+        check(said, program, server.run(*argv, data=data, QB_PASSPHRASE_FILE=secret))
+
+
 def test_what_is_listed(server: Server, secret: str) -> None:
     for name in ("whole", "pax", "qubes-whole", "flip-middle-body"):
         ended = server.run("qb-unseal", "--list", data=VECTORS[name][1], QB_PASSPHRASE_FILE=secret)
