@@ -1,0 +1,177 @@
+"""qb-backup: volumes restored to another place and another kind than they came from; states when saving."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from devices import file_system, loop, make_sparse
+from support import run
+
+MIB = 1 << 20
+SIZE = 4 * MIB
+ROOT_DATA, PRIVATE_DATA, OTHER_DATA = (letter * 8192 for letter in (b"r", b"p", b"o"))
+ROOT, PRIVATE, OTHER = (data + bytes(SIZE - 8192) for data in (ROOT_DATA, PRIVATE_DATA, OTHER_DATA))
+SECRET = {"QB_PASSPHRASE_COMMAND": "echo secret"}
+
+
+def backup(*words: str | Path, data: bytes = b"", folder: Path | None = None) -> subprocess.CompletedProcess[bytes]:
+    """Runs qb-backup with a passphrase."""
+    where = ["env", "-C", str(folder)] if folder else []
+    return run(*where, "qb-backup", *words, data=data, **SECRET)
+
+
+def good(done: subprocess.CompletedProcess[bytes]) -> None:
+    assert (done.returncode, done.stdout) == (0, b""), done.stderr
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """vm-1 with root and private, other with root."""
+    place = tmp_path_factory.mktemp("volumes")
+    words = []
+    for domain, volume, data in (
+        ("vm-1", "root", ROOT_DATA),
+        ("vm-1", "private", PRIVATE_DATA),
+        ("other", "root", OTHER_DATA),
+    ):
+        path = make_sparse(place / f"{domain}.{volume}", SIZE, (0, data))
+        words.append(f"{domain}:{volume}={path}")
+    done = backup("create", "-q", "--logn=10", *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout
+
+
+def content(place: Path) -> dict[str, bytes]:
+    """All files below a directory."""
+    return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def test_to_a_directory(archive: bytes, tmp_path: Path) -> None:
+    good(backup("restore", "--to", "here", data=archive, folder=tmp_path))
+    assert content(tmp_path) == {
+        "here/vm-1/root.img": ROOT,
+        "here/vm-1/private.img": PRIVATE,
+        "here/other/root.img": OTHER,
+    }
+
+
+def test_to_a_pool(archive: bytes, tmp_path: Path) -> None:
+    good(backup("restore", f"--pool=file:{tmp_path}", data=archive))
+    assert content(tmp_path) == {"vm-1-root": ROOT, "vm-1-private": PRIVATE, "other-root": OTHER}
+    done = backup("restore", f"--pool=file:{tmp_path}", data=archive)
+    assert done.returncode == 1 and b"qb-volwrite: error: " in done.stderr and b" exists\n" in done.stderr
+    good(backup("restore", "--overwrite", f"--pool=file:{tmp_path}", data=archive))
+
+
+def test_some_volumes_elsewhere(archive: bytes, tmp_path: Path) -> None:
+    """To a device, which is another kind and larger, and to a file whose name has everything in it."""
+    (tmp_path / "disk").write_bytes(b"x" * (SIZE + MIB))
+    strange = tmp_path / "a b='$x'=\"y\""
+    with loop(tmp_path / "disk") as device:
+        words = [f"--map=vm-1:root={device}", "--map", f"other:root={strange}"]
+        done = backup("restore", *words, f"--to={tmp_path}/to", data=archive)
+        assert done.returncode == 1 and f"{device} exists".encode() in done.stderr
+        strange.unlink(missing_ok=True)
+        good(backup("restore", "--overwrite", *words, f"--to={tmp_path}/to", data=archive))
+        assert device.read_bytes() == ROOT + bytes(MIB)
+    (tmp_path / "disk").unlink()
+    assert content(tmp_path) == {strange.name: OTHER, "to/vm-1/private.img": PRIVATE}
+
+
+def test_all_wanted_volumes_mapped(archive: bytes, tmp_path: Path) -> None:
+    good(backup("restore", "--only=other", f"--map=other:root={tmp_path}/v", data=archive))
+    assert content(tmp_path) == {"v": OTHER}
+
+
+def test_nothing_is_written_when_a_volume_has_no_place(archive: bytes, tmp_path: Path) -> None:
+    for words, message in (
+        ([f"--map=vm-1:root={tmp_path}/v"], "nothing says where vm-1:private goes: --to, --pool or --map"),
+        ([f"--map=vm-1:rot={tmp_path}/v", f"--to={tmp_path}"], "the archive has no volume vm-1:rot"),
+        ([f"--map=m-1:root={tmp_path}/v", f"--to={tmp_path}"], "the archive has no volume m-1:root"),
+        (["--only=vm-2", f"--to={tmp_path}"], "the archive has no domain vm-2"),
+    ):
+        done = backup("restore", *words, data=archive)
+        assert done.returncode == 1
+        assert f"qb-backup: error: {message}\n" in done.stderr.decode()
+        assert content(tmp_path) == {} and os.listdir(tmp_path) == []
+
+
+def test_usage(tmp_path: Path) -> None:
+    for words, message in (
+        ([], "where to? --to, --pool or --map is missing"),
+        ([f"--to={tmp_path}", "--pool=x"], "--to and --pool exclude each other"),
+        (["--map=root=x"], "--map: not DOMAIN:VOLUME=TARGET: root=x"),
+        (["--map=a:root="], "--map: not DOMAIN:VOLUME=TARGET"),
+        (["--map=a:root=x\ny"], "--map: not DOMAIN:VOLUME=TARGET"),
+        (["--map=a:root=x", "--map=a:root=y"], "--map: a:root is given twice"),
+        (["--state=current", "--pool=x"], "--state does not go with restore"),
+    ):
+        done = backup("restore", *words)
+        assert (done.returncode, done.stdout) == (2, b"") and message in done.stderr.decode()
+
+
+def test_no_trace_of_the_listing_stays(archive: bytes, tmp_path: Path) -> None:
+    before = {place: os.listdir(place) for place in ("/tmp", "/dev/shm")}
+    good(backup("restore", f"--pool=file:{tmp_path}", data=archive))
+    for place, names in before.items():
+        assert not any(name.startswith(".qb-restore") for name in set(os.listdir(place)) - set(names))
+
+
+def test_shrinking(archive: bytes, tmp_path: Path) -> None:
+    (tmp_path / "v").write_bytes(b"x" * (SIZE + 1))
+    words = ["restore", "--overwrite", "--only=other", f"--map=other:root={tmp_path}/v"]
+    done = backup(*words, data=archive)
+    assert done.returncode == 1 and b"--shrink lets it become smaller" in done.stderr
+    assert (tmp_path / "v").stat().st_size == SIZE + 1
+    done = backup(*words, "--shrink", data=archive)
+    assert (done.returncode, done.stderr.count(b" shrinks from ")) == (0, 1)
+    assert (tmp_path / "v").read_bytes() == OTHER
+
+
+# --- saving ---
+
+
+def test_a_volume_in_use(tmp_path: Path) -> None:
+    path = make_sparse(tmp_path / "vm.img", SIZE, (0, ROOT_DATA))
+    with path.open("r+b"):
+        done = backup("create", "-q", "--logn=10", path)
+        assert done.returncode == 1
+        assert b"is in use" in done.stderr and b"qb-manifest" not in done.stdout
+        for state in "current", "'; false; '":
+            done = backup("create", "-q", "--logn=10", f"--state={state}", path)
+            assert done.returncode == (0 if state == "current" else 2), done.stderr
+    with file_system(tmp_path, "xfs", 512 * MIB) as place:
+        path = make_sparse(place / "vm.img", SIZE, (0, ROOT_DATA))
+        with path.open("r+b"):
+            for words in [path], ["--state=snapshot", "--cow=5%", f"file:{path}"]:
+                done = backup("create", "-q", "--logn=10", *words)
+                assert (done.returncode, done.stderr) == (0, b"")
+                listed = backup("list", data=done.stdout)
+                assert listed.stdout.decode().startswith(f"vm\tStandaloneVM\troot\tvm1/root.img\t{SIZE}\n")
+
+
+def test_a_machine_that_runs_saved_at_one_point_in_time(tmp_path: Path) -> None:
+    """As the manual has it: snapshots of all volumes, saved, released."""
+    with file_system(tmp_path, "btrfs", 512 * MIB) as place:
+        for name, data in ("root", ROOT_DATA), ("private", PRIVATE_DATA):
+            make_sparse(place / name, SIZE, (0, data))
+        done = run(
+            "bash",
+            "-euo",
+            "pipefail",
+            "-c",
+            f"""
+            mapfile -t specs < <(qb-snapshot take --owner $$ --freeze : --thaw : {place}/root {place}/private)
+            echo changed > {place}/root
+            qb-backup create -q --logn 10 "vm:root=${{specs[0]}}" "vm:private=${{specs[1]}}" > {tmp_path}/vm.qb
+            qb-snapshot release "${{specs[@]}}"
+            qb-backup restore --to {tmp_path}/back < {tmp_path}/vm.qb
+            """,
+            **SECRET,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert content(tmp_path / "back") == {"vm/root.img": ROOT, "vm/private.img": PRIVATE}
+        assert sorted(os.listdir(place)) == ["private", "root"]
