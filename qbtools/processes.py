@@ -18,8 +18,8 @@ import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from qbtools.descriptors import widen_pipe
 from qbtools.errors import Failed
-from qbtools.streams import widen_pipe
 
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL: time for a CMD to remove its snapshots and half-written targets."""

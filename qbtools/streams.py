@@ -6,8 +6,6 @@ object; only those that have a descriptor can splice, the others (BytesIO in a t
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import fcntl
 import io
 import os
@@ -16,15 +14,13 @@ import stat
 from collections.abc import Iterable
 from typing import Protocol
 
+from qbtools.descriptors import descriptor, splice, wait, widen_pipe
 from qbtools.errors import Damaged, Failed, Truncated
 
 BLOCK = 1 << 20
-"""Bytes moved in one step; also the pipe capacity that is asked for."""
+"""Bytes moved in one step."""
 
 Buffer = bytes | bytearray | memoryview
-
-# What splice answers where it cannot work at all (fs/splice.c): neither side a pipe, O_APPEND, no support.
-_NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
 
 
 class RawInput(Protocol):
@@ -39,41 +35,12 @@ class RawOutput(Protocol):
     def write(self, data: bytes | bytearray | memoryview, /) -> int | None: ...
 
 
-def _fileno(file: object) -> int:
-    """The descriptor of file, or -1 where it has none."""
-    try:
-        number = file.fileno()  # type: ignore[attr-defined]
-    except (AttributeError, io.UnsupportedOperation):
-        return -1
-    return int(number)
-
-
-def _wait(fd: int, event: int) -> None:
-    """Waits until a non-blocking descriptor is ready (another process may have set O_NONBLOCK on it)."""
-    poller = select.poll()
-    poller.register(fd, event)
-    poller.poll()
-
-
-def widen_pipe(fd: int, size: int = BLOCK) -> None:
-    """Asks for a pipe capacity of size bytes; does nothing where fd is no pipe or the limit is lower."""
-    with contextlib.suppress(OSError):
-        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
-
-
-def write_fd(fd: int, data: Buffer) -> None:
-    """Writes all of data to a descriptor. OSError as write(2) gives it."""
-    view = memoryview(data)
-    while len(view):
-        view = view[os.write(fd, view) :]
-
-
 class Writer:
     """Complete writes to an unbuffered binary file. `position` counts the bytes that were written."""
 
     def __init__(self, file: RawOutput, name: str = "standard output") -> None:
         self.file = file
-        self.fd = _fileno(file)
+        self.fd = descriptor(file)
         self.name = name
         self.position = 0
 
@@ -88,7 +55,7 @@ class Writer:
             except OSError as error:
                 raise Failed(f"cannot write to {self.name}: {os.strerror(error.errno or 0)}") from error
             if count is None:
-                _wait(self.fd, select.POLLOUT)
+                wait(self.fd, select.POLLOUT)
                 continue
             self.position += count
             view = view[count:]
@@ -140,7 +107,7 @@ class Reader:
 
     def __init__(self, file: RawInput, name: str = "standard input", block: int = 1 << 16) -> None:
         self.file = file
-        self.fd = _fileno(file)
+        self.fd = descriptor(file)
         self.name = name
         self.position = 0
         self._block = block
@@ -157,7 +124,7 @@ class Reader:
                 raise Failed(f"cannot read {self.name}: {os.strerror(error.errno or 0)}") from error
             if count is not None:
                 return count
-            _wait(self.fd, select.POLLIN)
+            wait(self.fd, select.POLLIN)
 
     def _fill(self) -> bool:
         """Reads one more block behind what is held; False at EOF."""
@@ -269,6 +236,7 @@ class Reader:
             count = self._splice_once(writer, min(size - done, BLOCK))
             if count == 0:
                 return done
+            self._splice = count > 0
             done += max(count, 0)
         if done == size:
             return done
@@ -283,23 +251,16 @@ class Reader:
         return done
 
     def _splice_once(self, writer: Writer, size: int) -> int:
-        """One splice; the bytes moved, 0 at EOF, -1 where to try again or, `_splice` being false now, by hand."""
+        """One splice; the bytes moved, 0 at EOF, -1 where they must be copied by hand."""
         try:
-            count = os.splice(self.fd, writer.fd, size)
-        except BlockingIOError:
-            _wait(self.fd, select.POLLIN)
-            _wait(writer.fd, select.POLLOUT)
-            return -1
+            count = splice(self.fd, writer.fd, size)
         except BrokenPipeError:
             raise
         except OSError as error:
-            if error.errno in _NO_SPLICE:
-                self._splice = False
-                return -1
             text = os.strerror(error.errno or 0)
             raise Failed(f"cannot copy {self.name} to {writer.name}: {text}") from error
-        self.position += count
-        writer.position += count
+        self.position += max(count, 0)
+        writer.position += max(count, 0)
         return count
 
     def skip(self, size: int) -> None:

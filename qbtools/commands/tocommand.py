@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from qbtools.descriptors import write_fd
 from qbtools.errors import Damaged, Failed
 from qbtools.processes import Command, start_sink
 from qbtools.progress import Board
-from qbtools.streams import write_fd
 
 if TYPE_CHECKING:
     from qbtools.formats.opener import Archive

@@ -15,9 +15,9 @@ import pytest
 from support import ROOT
 
 from qbtools import processes
+from qbtools.descriptors import write_fd
 from qbtools.errors import Failed
 from qbtools.processes import Ending, capture, start_sink, start_source
-from qbtools.streams import write_fd
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

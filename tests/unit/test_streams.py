@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from qbtools.descriptors import widen_pipe, write_fd
 from qbtools.errors import Damaged, Failed, Truncated
-from qbtools.streams import BLOCK, Reader, Writer, widen_pipe, write_fd
+from qbtools.streams import BLOCK, Reader, Writer
 
 DATA = bytes(range(251)) * 40_000  # 10 MB; its period is prime, so that a block out of place shows
 

@@ -1,0 +1,59 @@
+"""What is done to bare descriptors. Errors are OSErrors, as the kernel gives them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import select
+
+PIPE_SIZE = 1 << 20
+"""Bytes of the pipe capacity that is asked for."""
+
+# What splice answers where it cannot work at all (fs/splice.c): neither side a pipe, O_APPEND, no support.
+_NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
+
+
+def descriptor(file: object) -> int:
+    """The descriptor of a file object, or -1 where it has none."""
+    try:
+        number = file.fileno()  # type: ignore[attr-defined]
+    except (AttributeError, io.UnsupportedOperation):
+        return -1
+    return int(number)
+
+
+def wait(fd: int, event: int) -> None:
+    """Waits until a non-blocking descriptor is ready (another process may have set O_NONBLOCK on it)."""
+    poller = select.poll()
+    poller.register(fd, event)
+    poller.poll()
+
+
+def widen_pipe(fd: int, size: int = PIPE_SIZE) -> None:
+    """Asks for a pipe capacity of size bytes; does nothing where fd is no pipe or the limit is lower."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
+
+
+def write_fd(fd: int, data: bytes | bytearray | memoryview) -> None:
+    """Writes all of data to a blocking descriptor."""
+    view = memoryview(data)
+    while len(view):
+        view = view[os.write(fd, view) :]
+
+
+def splice(source: int, target: int, size: int) -> int:
+    """Moves between 1 and size bytes, 0 at EOF; -1 where the kernel cannot splice between these two at all."""
+    while True:
+        try:
+            return os.splice(source, target, size)
+        except BlockingIOError:
+            wait(source, select.POLLIN)
+            wait(target, select.POLLOUT)
+        except OSError as error:
+            if error.errno in _NO_SPLICE:
+                return -1
+            raise

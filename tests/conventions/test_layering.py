@@ -1,0 +1,103 @@
+"""Dependency points one way: errors <- streams <- formats <- {volumes, domains} <- commands <- bin."""
+
+from __future__ import annotations
+
+import ast
+import sys
+
+import pytest
+from product import PROGRAMS, Module, imports, modules
+from support import BIN
+
+# What each room may import of the others. volumes and domains don't know each other.
+ALLOWED: dict[str, set[str]] = {
+    "": set(),
+    "errors": set(),
+    "descriptors": set(),
+    "streams": {"errors", "descriptors"},
+    "progress": set(),
+    "processes": {"errors", "descriptors"},
+    "passphrase": {"errors", "processes"},
+    "formats": {"errors", "streams", "formats"},
+    "volumes": {"errors", "streams", "formats", "processes", "volumes"},
+    "domains": {"errors", "streams", "formats", "domains"},
+}
+ALLOWED["commands"] = {*ALLOWED, "commands", "__version__"} - {""}
+
+# Who may use which package that is not Python's own.
+PACKAGES = {"formats": {"cryptography", "scrypt"}, "commands": {"docopt"}, "progress": {"tqdm"}}
+
+MODULES = modules()
+IDS = [module.name for module in MODULES]
+IN_PYTHON = [name for name in PROGRAMS if name != "qb-backup"]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=IDS)
+def test_no_arrow_points_back(module: Module) -> None:
+    assert module.room in ALLOWED, "a new room: say above what it may know"
+    for name in imports(module.tree):
+        assert not name.startswith("."), f"{name}: imports are written out"
+        if name.startswith("qbtools."):
+            assert name.split(".")[1] in ALLOWED[module.room], f"{module.room} must not know {name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=IDS)
+def test_few_packages_and_each_in_its_place(module: Module) -> None:
+    foreign = {name.split(".")[0] for name in imports(module.tree)} - set(sys.stdlib_module_names) - {"qbtools"}
+    assert foreign <= PACKAGES.get(module.room, set())
+
+
+def test_nothing_goes_in_a_circle() -> None:
+    known = set(IDS)
+
+    def imported(module: Module) -> set[str]:
+        # Those at the top; one inside a function is there to be late.
+        names: set[str] = set()
+        for node in module.tree.body:
+            for name in imports(node) if isinstance(node, ast.Import | ast.ImportFrom) else []:
+                names.update({name, name.rpartition(".")[0]} & known - {"qbtools"})
+        return names
+
+    left = {module.name: imported(module) for module in MODULES}
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize("module", MODULES, ids=IDS)
+def test_modules_are_short(module: Module) -> None:
+    # About 300 lines, a command about 100: where one grows past that, a second idea is hiding in it.
+    is_command = module.room == "commands" and f"qb-{module.name.split('.')[-1]}" in PROGRAMS
+    assert module.lines <= (115 if is_command else 320)
+
+
+@pytest.mark.parametrize("program", IN_PYTHON)
+def test_programs_differ_only_in_their_names(program: str) -> None:
+    """Whatever is more than a call stands in the package."""
+
+    def nameless(name: str) -> str:
+        module = name.removeprefix("qb-")
+        text = (BIN / name).read_text()
+        assert text.endswith(f'\ncli.run("{name}", {module}.DOC, {module}.main)\n')
+        line = f"from qbtools.commands import {', '.join(sorted(['cli', module]))}  # noqa: E402\n"
+        assert line in text
+        return text.replace(line, "").replace(name, "").replace(module, "")
+
+    assert nameless(program) == nameless(IN_PYTHON[0])
+    assert nameless(program).startswith("#!/usr/bin/env python3\n")
+    assert nameless(program).count("\n") <= 12
+    assert (BIN / program).stat().st_mode & 0o777 == 0o755
+
+
+def test_no_command_without_a_program() -> None:
+    """A module with a DOC is a program's."""
+    for module in MODULES:
+        assigned: list[ast.expr] = []
+        for node in module.tree.body:
+            if isinstance(node, ast.Assign):
+                assigned += node.targets
+            elif isinstance(node, ast.AnnAssign):
+                assigned.append(node.target)
+        if any(isinstance(target, ast.Name) and target.id == "DOC" for target in assigned):
+            assert f"qb-{module.name.split('.')[-1]}" in PROGRAMS

@@ -1,0 +1,89 @@
+"""The product as the tests of conventions see it: its modules as syntax trees, its programs and their options."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import docopt
+from support import BIN, ROOT, run
+
+PROGRAMS = sorted(path.name for path in BIN.iterdir() if path.is_file())
+PACKAGE = ROOT / "qbtools"
+
+
+@dataclass(frozen=True)
+class Module:
+    """One module of the product."""
+
+    name: str
+    path: Path
+    tree: ast.Module
+
+    @property
+    def room(self) -> str:
+        """errors, streams, … or the directory: formats, volumes, domains, commands."""
+        return self.name.split(".")[1] if "." in self.name else ""
+
+    @property
+    def lines(self) -> int:
+        return self.path.read_text().count("\n")
+
+
+@functools.cache
+def modules() -> list[Module]:
+    """All modules of the package."""
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        found.append(Module(name, path, ast.parse(path.read_text(), str(path))))
+    return found
+
+
+def imports(tree: ast.AST) -> list[str]:
+    """Dotted names of all that is imported below tree, wherever it stands; `from a import b` is a.b."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+    return found
+
+
+@functools.cache
+def doc(program: str) -> str:
+    """The text that is a program's help and from which its options are parsed."""
+    if program == "qb-backup":
+        done = run(BIN / program, "--help")
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode()
+    module = importlib.import_module(f"qbtools.commands.{program.removeprefix('qb-')}")
+    return str(module.DOC)
+
+
+@functools.cache
+def options(program: str) -> dict[str, int]:
+    """Every name of every option, long and short, and the number of its values (0 or 1)."""
+    return {
+        name: option.argcount
+        for option in docopt.parse_defaults(doc(program))
+        for name in (option.short, option.long)
+        if name
+    }
+
+
+@functools.cache
+def option_texts(program: str) -> dict[str, str]:
+    """The lines that a help text has for each option: its first name, the line and those that continue it."""
+    found: dict[str, str] = {}
+    for match in re.finditer(r"^  (-[^\n]*\n(?:   +[^-\s][^\n]*\n)*)", doc(program), re.MULTILINE):
+        text = match[1].rstrip("\n")
+        name = next(word for word in re.split(r"[ ,=]+", text) if word.startswith("--"))
+        assert name not in found, f"{program} describes {name} twice"
+        found[name] = text
+    return found
