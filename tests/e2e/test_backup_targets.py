@@ -164,10 +164,11 @@ def test_a_machine_that_runs_saved_at_one_point_in_time(tmp_path: Path) -> None:
             "pipefail",
             "-c",
             f"""
-            mapfile -t specs < <(qb-snapshot take --owner $$ --freeze : --thaw : {place}/root {place}/private)
+            taken=$(qb-snapshot take --owner $$ --freeze : --thaw : {place}/root {place}/private)
+            mapfile -t specs <<<"$taken"
+            trap 'qb-snapshot release "${{specs[@]}}"' EXIT
             echo changed > {place}/root
             qb-backup create -q --logn 10 "vm:root=${{specs[0]}}" "vm:private=${{specs[1]}}" > {tmp_path}/vm.qb
-            qb-snapshot release "${{specs[@]}}"
             qb-backup restore --to {tmp_path}/back < {tmp_path}/vm.qb
             """,
             **SECRET,
