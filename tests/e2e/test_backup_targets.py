@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from devices import file_system, loop, make_sparse
+from manual import examples
 from support import run
 
 MIB = 1 << 20
@@ -153,26 +154,18 @@ def test_a_volume_in_use(tmp_path: Path) -> None:
                 assert listed.stdout.decode().startswith(f"vm\tStandaloneVM\troot\tvm1/root.img\t{SIZE}\n")
 
 
-def test_a_machine_that_runs_saved_at_one_point_in_time(tmp_path: Path) -> None:
-    """As the manual has it: snapshots of all volumes, saved, released."""
+def test_a_machine_that_runs_saved_as_the_manual_has_it(tmp_path: Path) -> None:
+    virsh = tmp_path / "virsh"
+    virsh.write_text(f'#!/bin/sh\nsync; ls -A | wc -l >> {tmp_path}/log; echo "$@" >> {tmp_path}/log\n')
+    virsh.chmod(0o755)
+    recipe = examples("qbtools.7")["in-use"].replace("qb-backup create", "qb-backup create -q --logn 10")
     with file_system(tmp_path, "btrfs", 512 * MIB) as place:
-        for name, data in ("root", ROOT_DATA), ("private", PRIVATE_DATA):
+        for name, data in ("root.img", ROOT_DATA), ("private.img", PRIVATE_DATA):
             make_sparse(place / name, SIZE, (0, data))
-        done = run(
-            "bash",
-            "-euo",
-            "pipefail",
-            "-c",
-            f"""
-            taken=$(qb-snapshot take --owner $$ --freeze : --thaw : {place}/root {place}/private)
-            mapfile -t specs <<<"$taken"
-            trap 'qb-snapshot release "${{specs[@]}}"' EXIT
-            echo changed > {place}/root
-            qb-backup create -q --logn 10 "vm:root=${{specs[0]}}" "vm:private=${{specs[1]}}" > {tmp_path}/vm.qb
-            qb-backup restore --to {tmp_path}/back < {tmp_path}/vm.qb
-            """,
-            **SECRET,
-        )
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert content(tmp_path / "back") == {"vm/root.img": ROOT, "vm/private.img": PRIVATE}
-        assert sorted(os.listdir(place)) == ["private", "root"]
+        with (place / "root.img").open("r+b"), (place / "private.img").open("r+b"):
+            done = run("bash", "-c", f"cd {place}; PATH={tmp_path}:$PATH\n{recipe}", **SECRET)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        assert (tmp_path / "log").read_text().split() == ["2", "domfsfreeze", "vm1", "4", "domfsthaw", "vm1"]
+        assert sorted(os.listdir(place)) == ["private.img", "root.img", "vm1.qb"]
+        good(backup("restore", "--to", tmp_path / "back", place / "vm1.qb"))
+    assert content(tmp_path / "back") == {"vm1/root.img": ROOT, "vm1/private.img": PRIVATE}
