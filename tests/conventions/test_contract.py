@@ -1,0 +1,179 @@
+"""One contract for every program: held against all of bin/."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from product import PROGRAMS, doc, options
+from support import environment, run
+
+from qbtools import __version__
+from qbtools.formats.manifest import FileRecord, to_line
+
+BACKUP_ID = "20260101T000000-0123456789abcdef"
+
+# A call that would do something, given its files. In it, {volume} exists, {target} does not.
+CALLS = {
+    "qb-backup": ["create", "--logn=10", "{volume}"],
+    "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
+    "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],
+    "qb-meta": ["list"],
+    "qb-seal": ["--logn=10", "vm1/root.img"],
+    "qb-snapshot": ["list"],
+    "qb-tarextract": [],
+    "qb-tarwrite": ["vm1/root.img"],
+    "qb-unseal": ["vm1/root.img"],
+    "qb-volread": ["{volume}"],
+    "qb-volwrite": ["{target}"],
+}
+NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
+WRITE_BINARY = sorted(CALLS.keys() - {"qb-meta", "qb-snapshot", "qb-volwrite"})
+READ_DATA = ["qb-seal", "qb-tarextract", "qb-tarwrite", "qb-unseal", "qb-volwrite"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "volume.img").write_bytes(b"data" * 1000)
+    (tmp_path / "records").write_text(to_line(BACKUP_ID, FileRecord("vm1/root.img", 1, 4000, "0" * 64)))
+    (tmp_path / "passphrase").write_text("secret\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    names = {"volume": "volume.img", "records": "records", "target": "target.img", "passphrase": "passphrase"}
+    return {name: str(tmp_path / path) for name, path in names.items()}
+
+
+def arguments(program: str, place: dict[str, str]) -> list[str]:
+    return [program, *(word.format(**place) for word in CALLS[program])]
+
+
+def test_every_program_is_looked_at() -> None:
+    assert sorted(CALLS) == PROGRAMS
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help(program: str, option: str) -> None:
+    done = run(program, option)
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, doc(program), b"")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_version(program: str) -> None:
+    done = run(program, "--version")
+    assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{program} {__version__}\n", b"")
+
+
+def usage_error(program: str, *words: str, message: str | None = None) -> None:
+    done = run(program, *words)
+    assert (done.returncode, done.stdout) == (2, b""), words
+    error, hint, *more = done.stderr.decode().splitlines(keepends=True)
+    assert error.startswith(f"{program}: error: ") and hint.startswith("hint: ") and not more
+    assert message is None or error == f"{program}: error: {message}\n"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_unknown_option_is_a_usage_error(program: str, place: dict[str, str]) -> None:
+    words = arguments(program, place)
+    usage_error(*words, "--no-such-option")
+    usage_error(*words, "--no-such-option=3")
+    usage_error(*words, "-Z")
+    usage_error(program, "--no-such-option")
+    assert not Path(place["target"]).exists()
+
+
+def abbreviations(program: str) -> list[str]:
+    return [name[:-1] for name in options(program) if name.startswith("--") and name[:-1] not in options(program)]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_an_abbreviated_option_is_a_usage_error(program: str, place: dict[str, str]) -> None:
+    for word in abbreviations(program):
+        usage_error(*arguments(program, place), word)
+        if program == "qb-backup":  # the others share one parser, which has tests of its own
+            continue
+        break
+
+
+@pytest.mark.parametrize("program", NEED_ARGUMENTS)
+def test_without_arguments(program: str) -> None:
+    usage_error(program)
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if p not in ("qb-backup", "qb-unseal", "qb-snapshot")])
+def test_too_many_arguments(program: str, place: dict[str, str]) -> None:
+    usage_error(*arguments(program, place), "one", "two", message="the arguments do not fit together")
+
+
+def on_terminal(command: list[str], stream: str, place: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
+    """The end of a program one of whose standard streams is a terminal, the others not."""
+    ours, theirs = pty.openpty()
+    streams: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, stream: theirs}
+    try:
+        return subprocess.run(
+            command,
+            stderr=subprocess.PIPE,
+            env=environment(QB_PASSPHRASE_FILE=place["passphrase"]),
+            start_new_session=True,
+            timeout=60,
+            check=False,
+            **streams,  # type: ignore[call-overload]
+        )
+    finally:
+        os.set_blocking(ours, False)
+        os.close(theirs)
+        with contextlib.suppress(OSError):
+            assert os.read(ours, 1) == b"", "written to the terminal"
+        os.close(ours)
+
+
+@pytest.mark.parametrize("program", WRITE_BINARY)
+def test_binary_data_is_not_written_to_a_terminal(program: str, place: dict[str, str]) -> None:
+    done = on_terminal(arguments(program, place), "stdout", place)
+    assert done.returncode == 2
+    speaker = program
+    if program == "qb-backup":  # it hands its standard output to a stage, which refuses; it said the ID before
+        speaker = "qb-seal"
+    assert re.sub(r"^qb-backup: backup ID \S+\n", "", done.stderr.decode()) == (
+        f"{speaker}: error: refusing to write binary data to a terminal\nhint: redirect it to a file or a pipe\n"
+    )
+
+
+@pytest.mark.parametrize("program", READ_DATA)
+def test_data_is_not_read_from_a_terminal(program: str, place: dict[str, str]) -> None:
+    done = on_terminal(arguments(program, place), "stdin", place)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode().startswith(f"{program}: error: standard input is a terminal\n")
+    assert not Path(place["target"]).exists()
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if "--passphrase-file" in options(p)])
+def test_without_a_passphrase_and_a_terminal(program: str, place: dict[str, str]) -> None:
+    words = ["list", "/dev/null"] if program == "qb-backup" else arguments(program, place)[1:]
+    done = run(program, *words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    lines = done.stderr.decode().splitlines()
+    assert lines[0].endswith(": error: no passphrase, and no terminal to ask for one")
+    assert lines[1] == "hint: use --passphrase-file, --passphrase-fd or --passphrase-command"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_cannot_be_written_is_a_failure(program: str) -> None:
+    done = run("bash", "-c", f"{program} --help >/dev/full")
+    assert done.returncode == 1 and done.stderr != b""
+
+
+@pytest.mark.parametrize("program", ["qb-volread", "qb-seal", "qb-tarwrite"])
+def test_a_reader_that_left_ends_a_filter_quietly(program: str, place: dict[str, str]) -> None:
+    words = f"head -c 64M /dev/zero | {' '.join(arguments(program, place))}"
+    if program == "qb-tarwrite":
+        words += " --raw --size 64M"
+    elif program == "qb-volread":
+        os.truncate(place["volume"], 64 << 20)
+        words += " --raw"
+    done = run("bash", "-c", f"{words} | true; echo ${{PIPESTATUS[-2]}}", QB_PASSPHRASE_FILE=place["passphrase"])
+    assert (done.stdout, done.stderr) == (b"141\n", b"")
