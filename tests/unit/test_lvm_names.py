@@ -1,0 +1,59 @@
+"""Names of groups and volumes. The limits are those that lvm 2.03.16 and Linux 6.1 were seen to have."""
+
+from __future__ import annotations
+
+import pytest
+
+from qbtools.volumes.lvm import names
+
+
+@pytest.mark.parametrize("volume", ["a", "A9", "a.b+c_d-e", "_x", "+", "lvol0", "mypvmove", "asnapshot", "a" * 122])
+def test_good_names(volume: str) -> None:
+    assert names.volume_problem("vg", volume) is None
+
+
+@pytest.mark.parametrize(
+    ("volume", "problem"),
+    [
+        ("", "empty"),
+        (".", "directory"),
+        ("..", "directory"),
+        ("-a", "hyphen"),
+        ("a b", "characters"),
+        ("a/b", "characters"),
+        ("a\n", "characters"),
+        ("é", "characters"),
+        ("a:b", "characters"),
+        ("snapshot", "begin with snapshot"),
+        ("snapshot1", "begin with snapshot"),
+        ("pvmove0", "begin with pvmove"),
+        *((f"x{part}", part) for part in names.RESERVED_PARTS),
+        ("a_mlogx", "_mlog"),
+        ("a" * 123, "too long"),
+        ("a" * 200, "too long"),
+    ],
+)
+def test_names_that_lvm_would_refuse(volume: str, problem: str) -> None:
+    assert problem in (names.volume_problem("vg", volume) or "")
+
+
+def test_hyphens_count_twice() -> None:
+    assert names.mapper_name("v-g", "a-b") == "v--g-a--b"
+    assert names.mapper_name("vg", "pool", "tpool") == "vg-pool-tpool"
+    assert names.volume_problem("vg", "a-" * 40 + "aaaa") is None
+    assert "too long" in (names.volume_problem("vg", "a-" * 40 + "aaaaa") or "")
+    assert names.volume_problem("v" * 63, "a" * 61) is None
+    assert "too long" in (names.volume_problem("v-" * 31, "a" * 61) or "")
+
+
+def test_names_of_groups() -> None:
+    assert names.group_problem("vg-1.x+y_z") is None
+    for group in ("", ".", "..", "-vg", "v g", "v/g", "v" * 128):
+        assert names.group_problem(group)
+
+
+def test_names_are_split() -> None:
+    assert names.split("vg/lv") == ("vg", "lv")
+    assert names.split("vg/pool/lv") == ("vg", "pool", "lv")
+    for name in ("", "lv", "a/b/c/d", "/dev/vg/lv", "vg/", "/lv", "vg//lv", "-vg/lv", "vg/l v", "vg/lv\n"):
+        assert names.split(name) is None, name
