@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from devices import loop
 
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK, Reader
 from qbtools.volumes.files.target import FileTarget
 from qbtools.volumes.kind import TargetOptions
+from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.verify import Comparison, witness
 from qbtools.volumes.writing import Filling
 
@@ -74,3 +76,21 @@ def test_it_became_shorter(written: tuple[FileTarget, Comparison]) -> None:
     os.ftruncate(target.fd, 4 * BLOCK + 1)
     with pytest.raises(Failed, match="is shorter than what was written"):
         comparison.run()
+
+
+def test_it_is_the_disk_that_is_read_not_what_the_kernel_remembers(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(BLOCK))
+    extents = ExtentMap(BLOCK)
+    extents.append(0, 8192)
+    seen = witness()
+    with loop(tmp_path / "disk") as device, BlockTarget(str(device), TargetOptions(overwrite=True)) as target:
+        filling = Filling(Reader(io.BytesIO(b"x" * 8192)), target, seen.update)
+        filling.data(extents)
+        filling.finish(BLOCK)
+        assert os.pread(target.fd, 1, 4096) == b"x"
+        with (tmp_path / "disk").open("r+b") as disk:
+            disk.seek(4096)
+            disk.write(b"y")
+        assert os.pread(target.fd, 1, 4096) == b"x", "the page is stale: else this test shows nothing"
+        with pytest.raises(Failed, match="does not hold what was written to it"):
+            Comparison(target, extents, seen.digest()).run()

@@ -120,6 +120,20 @@ def test_neighbouring_blocks_are_written_in_one_call_and_zeros_joined() -> None:
     ]
 
 
+def test_holes_lie_on_the_grid_of_the_volume_wherever_an_extent_begins() -> None:
+    data = bytes(4096 - 512) + bytes(8192) + b"x" * 4096 + bytes(BLOCK)
+    extents = mapped(2 * BLOCK, (512, len(data)))
+    target = Sheet(2 * BLOCK, 4096, None)
+    filling = Filling(Reader(io.BytesIO(data)), target)
+    filling.data(extents)
+    filling.finish(extents.size)
+    assert target.calls[:-1] == [
+        ("zero", 0, 12288),
+        ("write", 12288, 4096),
+        ("zero", 16384, 2 * BLOCK - 16384),
+    ]
+
+
 @pytest.mark.parametrize("size", [0, 1, 513, 4096, BLOCK, 2 * BLOCK + 5])
 def test_raw_bytes_up_to_eof(size: int) -> None:
     data = os.urandom(size)
