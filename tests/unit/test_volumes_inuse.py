@@ -133,3 +133,72 @@ def test_device_numbers_as_the_kernel_writes_them() -> None:
     assert inuse._number("254:16") == os.makedev(254, 16)
     assert inuse._number("ca:10", 16) == os.makedev(202, 16)
     assert [inuse._number(text) for text in ("", "7", "7:", ":7", "a:b")] == [-1] * 5
+
+
+# --- those who may write ---
+
+
+def writer_of(device: Path) -> str | None:
+    return inuse.user(device.stat().st_rdev, -1, writing=True)
+
+
+def test_only_who_may_write_counts_where_that_is_asked(device: Path) -> None:
+    for flags, counts in (os.O_RDONLY, False), (os.O_PATH, False), (os.O_WRONLY, True), (os.O_RDWR, True):
+        fd = os.open(device, flags)
+        try:
+            assert bool(writer_of(device)) == counts, flags
+        finally:
+            os.close(fd)
+    with loop(device, "--read-only"):
+        assert writer_of(device) is None
+    with loop(device) as upper:
+        assert writer_of(device) == f"{upper.name} is built on it"
+
+
+def test_a_machine_that_xen_lets_read_only(device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    number = device.stat().st_rdev
+    vbd = tmp_path / "xen" / "vbd-3-51712"
+    vbd.mkdir(parents=True)
+    monkeypatch.setattr(inuse, "_XEN", str(tmp_path / "xen"))
+    (vbd / "physical_device").write_text(f"{os.major(number):x}:{os.minor(number):x}\n")
+    for mode, counts in ("r\n", False), ("w\n", True):
+        (vbd / "mode").write_text(mode)
+        assert bool(writer_of(device)) == counts
+        assert inuse.user(number, -1) == "a running machine has it (vbd-3-51712)"
+
+
+def test_writers_of_a_file(tmp_path: Path) -> None:
+    path, other = tmp_path / "v", tmp_path / "w"
+    for each in path, other:
+        each.write_bytes(bytes(1 << 20))
+    with path.open("rb"), other.open("r+b"):
+        assert inuse.writer(path.stat(), -1) is None
+    with path.open("r+b") as file:
+        assert f"process {os.getpid()} (" in (inuse.writer(path.stat(), -1) or "")
+        assert inuse.writer(path.stat(), file.fileno()) is None
+    with loop(path) as device:
+        assert inuse.writer(path.stat(), -1) == f"{device.name} is built on it"
+    with loop(path, "--read-only"):
+        assert inuse.writer(path.stat(), -1) is None
+
+
+def test_what_is_written_to_a_device_is_counted(device: Path) -> None:
+    number = device.stat().st_rdev
+    before = inuse.written(number)
+    assert before is not None
+    fd = os.open(device, os.O_RDWR)
+    try:
+        os.pread(fd, 4096, 0)
+        assert inuse.written(number) == before
+        os.pwrite(fd, b"x" * 4096, 0)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    after = inuse.written(number)
+    assert after is not None and after != before
+    statistics = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/queue/iostats")
+    statistics.write_text("0")
+    try:
+        assert inuse.written(number) is None, "nothing is counted"
+    finally:
+        statistics.write_text("1")

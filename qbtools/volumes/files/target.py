@@ -119,8 +119,6 @@ class FileTarget(Target):
 
     def commit(self) -> None:
         with naming(f"give {self.name} its name"):
-            if self._guard is not None:
-                self._guard.check()
             if self._old is not None:
                 self._take_over(self._old)
             if self._options.overwrite:
@@ -143,6 +141,9 @@ class FileTarget(Target):
         if self._partial is None:
             self._partial = self._new_name()
             self._link(self._partial)
+        if self._guard is not None:
+            self._guard.check()
+            self._guard.release()  # from here on there is no way back
         os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._partial = None
 

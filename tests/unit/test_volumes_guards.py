@@ -1,0 +1,166 @@
+"""Whether somebody writes to a file: told by a lease, or looked for where there is none."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import wait_until
+
+from qbtools.errors import Failed, Refused
+from qbtools.volumes import inuse
+from qbtools.volumes.files import guards
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody goes away while these tests look."""
+    monkeypatch.setattr(inuse, "_LOOKS", 1)
+
+
+@pytest.fixture()
+def path(tmp_path: Path) -> Path:
+    (tmp_path / "v").write_bytes(b"x" * 4096)
+    return tmp_path / "v"
+
+
+@contextmanager
+def guarded(path: Path, warnings: list[str] | None = None) -> Iterator[guards.Guard]:
+    fd = os.open(path, os.O_RDONLY)
+    said = [] if warnings is None else warnings
+    try:
+        guard = guards.guard(fd, "it", lambda why: Failed(f"changed: {why}"), "a hint", said.append)
+        try:
+            yield guard
+        finally:
+            guard.release()
+    finally:
+        os.close(fd)
+    assert warnings is not None or said == []
+
+
+@pytest.fixture()
+def no_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has none."""
+    real = fcntl.fcntl
+
+    def call(fd: int, what: int, *more: Any) -> Any:
+        if what == fcntl.F_SETLEASE:
+            raise OSError(errno.EINVAL, "no leases")
+        return real(fd, what, *more)
+
+    monkeypatch.setattr(fcntl, "fcntl", call)
+
+
+def opened(path: Path, flags: str = "os.O_RDWR") -> list[str]:
+    """A process that opens the file, and ends."""
+    return [sys.executable, "-c", f"import os; os.open({str(path)!r}, {flags})"]
+
+
+def test_nobody_writes(path: Path) -> None:
+    with guarded(path) as guard:
+        assert isinstance(guard, guards.Lease)
+        path.read_bytes()
+        subprocess.run(opened(path, "os.O_RDONLY"), check=True)
+        guard.check()
+
+
+def test_who_opens_it_for_writing_gets_it_and_we_are_told_at_once(path: Path) -> None:
+    with guarded(path) as guard:
+        with pytest.raises(Failed, match="^changed: it was opened for writing$"):
+            subprocess.run(opened(path), check=True)
+        with pytest.raises(Failed, match="^changed: it was opened for writing$"):
+            guard.check()
+    with guarded(path) as guard:
+        guard.check()
+
+
+@pytest.mark.parametrize("way", ["truncate", "O_TRUNC"])
+def test_what_makes_it_shorter_is_writing(path: Path, way: str) -> None:
+    text = f"import os; os.truncate({str(path)!r}, 1)" if way == "truncate" else f"open({str(path)!r}, 'w')"
+    with guarded(path), pytest.raises(Failed, match="opened for writing"):
+        subprocess.run([sys.executable, "-c", text], check=True)
+
+
+def test_a_signal_that_has_not_come_yet_changes_nothing(path: Path) -> None:
+    with guarded(path) as guard:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
+        try:
+            with subprocess.Popen(opened(path)):
+                wait_until(lambda: signal.SIGIO in signal.sigpending(), "the signal")
+                with pytest.raises(Failed, match="it was opened for writing"):
+                    guard.check()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
+
+
+def test_after_its_release_nobody_is_told(path: Path) -> None:
+    with guarded(path) as guard:
+        guard.release()
+        subprocess.run(opened(path), check=True)
+        os.kill(os.getpid(), signal.SIGIO)
+
+
+def test_who_has_it_open_for_writing_is_named(path: Path) -> None:
+    with path.open("r+b"):
+        with pytest.raises(
+            Refused, match=rf"^it is in use: process {os.getpid()} \(.*\) has it open for writing$"
+        ) as e:
+            with guarded(path):
+                pass
+    assert e.value.hint == "a hint"
+
+
+def test_a_writer_that_nobody_can_see(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inuse, "writer", lambda _status, _own: None)
+    with path.open("r+b"):
+        with pytest.raises(Refused, match="^it is in use: it is open for writing$"):
+            with guarded(path):
+                pass
+
+
+def test_a_writer_that_goes_away_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with path.open("r+b") as file:
+
+        def gone(_status: object, _own: object) -> None:
+            file.close()
+
+        monkeypatch.setattr(inuse, "writer", gone)
+        with guarded(path) as guard:
+            assert isinstance(guard, guards.Lease)
+
+
+@pytest.mark.usefixtures("no_leases")
+def test_without_leases_it_is_looked_for(path: Path) -> None:
+    warnings: list[str] = []
+    with guarded(path, warnings) as guard:
+        guard.check()
+        with path.open("rb"):
+            guard.check()
+        with path.open("r+b"):
+            with pytest.raises(Failed, match=rf"^changed: process {os.getpid()} "):
+                guard.check()
+        guard.check()
+        os.utime(path, ns=(0, 1))
+        with pytest.raises(Failed, match="^changed: something was written to it$"):
+            guard.check()
+    assert warnings == ["it cannot be locked (Invalid argument): whether others write to it is only looked for"]
+    with path.open("r+b"), pytest.raises(Refused, match="has it open for writing"):
+        with guarded(path):
+            pass
+
+
+def test_no_descriptor_is_left(path: Path) -> None:
+    before = os.listdir("/proc/self/fd")
+    with guarded(path):
+        pass
+    assert os.listdir("/proc/self/fd") == before
