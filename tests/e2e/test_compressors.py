@@ -1,0 +1,245 @@
+"""Somebody else's programs in our pipes: each compression, one that fails, what stands behind a compressed stream."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import BIN, environment, need, run
+
+SIZE = 300_000
+GZIPS = ("gzip", "igzip", "pigz")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A volume, a passphrase, and for each of GZIPS a directory with all programs but the other two."""
+    place = tmp_path_factory.mktemp("compressors")
+    (place / "root.img").write_bytes(os.urandom(SIZE // 2) + bytes(SIZE // 2))
+    (place / "passphrase").write_text("compressors\n")
+    (place / "passphrase").chmod(0o600)
+    for kept in GZIPS:
+        (place / kept).mkdir()
+        program(place / kept, "python3", f'exec {shutil.which("python3")} "$@"')
+        for directory in ("/usr/local/bin", "/usr/bin", "/bin"):
+            for found in Path(directory).iterdir():
+                link = place / kept / found.name
+                if not link.exists() and (found.name == kept or found.name not in GZIPS):
+                    link.symlink_to(found)
+    return place
+
+
+def program(place: Path, name: str, text: str) -> Path:
+    """A program in a directory of its own; gives the directory."""
+    place.mkdir(exist_ok=True)
+    (place / name).write_text(f"#!/bin/bash\n{text}\n")
+    (place / name).chmod(0o755)
+    return place
+
+
+def backup(folder: Path, *words: str | Path, path: Path | None = None) -> tuple[int, str]:
+    """qb-backup, with nothing but path in PATH where that is given."""
+    secret = ("--passphrase-file", folder / "passphrase")
+    path_of = {"PATH": f"{BIN}:{path}"} if path else {}
+    done = run("qb-backup", *words, *secret, **path_of)
+    return done.returncode, done.stderr.decode()
+
+
+def first(place: Path) -> Path:
+    """place before everything else."""
+    return Path(f"{place}:{environment()['PATH']}")
+
+
+def create(folder: Path, archive: Path, *words: str, path: Path | None = None) -> tuple[int, str]:
+    words = ("--logn", "10", "-q", "-o", str(archive), *words, f"vm1:root={folder}/root.img")
+    return backup(folder, "create", *words, path=path)
+
+
+def restore(folder: Path, archive: Path, to: Path, path: Path | None = None) -> tuple[int, str]:
+    return backup(folder, "restore", "--to", to, archive, path=path)
+
+
+# --- each compression ---
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz", "bzip2", "none"])
+def test_each_compression(compression: str, folder: Path, tmp_path: Path) -> None:
+    if compression != "none":
+        need(compression)
+    archive = tmp_path / "a.qb"
+    assert create(folder, archive, "--compress", compression) == (0, "")
+    header = run("qb-header", "read", "--passphrase-file", folder / "passphrase", archive).stdout.decode()
+    if compression == "none":
+        assert "compressed=False" in header
+        assert archive.stat().st_size > SIZE
+    else:
+        assert f"compressed=True\ncompression-filter={compression}\n" in header
+        assert archive.stat().st_size < SIZE * 0.9
+    assert backup(folder, "verify", archive) == (0, "")
+    assert restore(folder, archive, tmp_path / "to") == (0, "")
+    assert (tmp_path / "to/vm1/root.img").read_bytes() == (folder / "root.img").read_bytes()
+
+
+@pytest.mark.parametrize("writer", GZIPS)
+def test_whichever_gzip_is_there(writer: str, folder: Path, tmp_path: Path) -> None:
+    """It is written by one and read by all three; the header says gzip."""
+    need(*GZIPS)
+    archive = tmp_path / "a.qb"
+    assert create(folder, archive, path=folder / writer) == (0, "")
+    header = run("qb-header", "read", "--passphrase-file", folder / "passphrase", archive).stdout
+    assert b"compression-filter=gzip\n" in header
+    for reader in GZIPS:
+        assert restore(folder, archive, tmp_path / reader, path=folder / reader) == (0, "")
+        assert (tmp_path / reader / "vm1/root.img").read_bytes() == (folder / "root.img").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("there", "taken"), [(("igzip", "pigz", "gzip"), "igzip"), (("pigz", "gzip"), "pigz"), (("gzip",), "gzip")]
+)
+def test_the_fastest_that_is_there_is_taken(there: tuple[str, ...], taken: str, folder: Path, tmp_path: Path) -> None:
+    real, log = shutil.which("gzip"), tmp_path / "log"
+    for name in there:
+        # -1 and -c are options of all three, -q too but for igzip.
+        program(tmp_path / "programs", name, f'echo {name} >>{log}; exec {real} "$@"')
+    path = Path(f"{tmp_path}/programs:{folder}/gzip")
+    assert create(folder, tmp_path / "a.qb", path=path) == (0, "")
+    assert backup(folder, "verify", tmp_path / "a.qb", path=path) == (0, "")
+    assert log.read_text().split() == [taken] * 4  # two files, written and read
+
+
+def test_without_any_gzip(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "programs"
+    shutil.copytree(folder / "gzip", path, symlinks=True)
+    (path / "gzip").unlink()
+    status, stderr = create(folder, tmp_path / "a.qb", path=path)
+    assert status == 1
+    last = stderr.splitlines()[-1]
+    assert last == "qb-seal: error: qubes.xml: the command stage 2 of 2 ended with status 127"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- one that fails ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "exit 1",
+        '/bin/gzip "$@"; exit 1',
+        "head -c 1000; exit 3",
+        "kill -SEGV $$",
+        '/bin/gzip "$@" | head -c 500; exit 1',
+    ],
+    ids=["at once", "after all", "early", "killed", "after a part"],
+)
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compressor_that_fails(compression: str, text: str, folder: Path, tmp_path: Path) -> None:
+    fake = {"gzip": "igzip"}.get(compression, compression)
+    # The metadata passes; it is the volume that meets the fault.
+    programs = program(
+        tmp_path / "programs", fake, f'if [ "$QB_NAME" = qubes.xml ]; then exec /bin/gzip -c; fi\n{text}'
+    )
+    status, stderr = create(folder, tmp_path / "a.qb", "--compress", compression, path=first(programs))
+    assert status == 1
+    assert stderr.splitlines()[-1].startswith("qb-seal: error: vm1/root.img: the command stage 3 of 3 ")
+    assert list(tmp_path.iterdir()) == [programs]
+
+
+def test_on_standard_output_the_manifest_is_missing(folder: Path, tmp_path: Path) -> None:
+    programs = program(tmp_path / "programs", "igzip", '/bin/gzip "$@"; [ "$QB_NAME" = qubes.xml ]')
+    secret = ("--passphrase-file", folder / "passphrase")
+    words = ("create", "--logn", "10", "-q", *secret, "a:root=root.img", "b:root=root.img")
+    done = subprocess.run(
+        ["qb-backup", *words], cwd=folder, env=environment(PATH=str(first(programs))), capture_output=True, check=False
+    )
+    assert done.returncode == 1
+    checked = run("qb-unseal", "--verify", *secret, data=done.stdout)
+    assert (checked.returncode, checked.stderr) == (
+        4,
+        b"qb-unseal: error: the manifest is missing: the archive is incomplete\n",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["exit 1", 'gzip "$@"; exit 1', 'gzip "$@" | head -c 1000; exit 3', "cat"],
+    ids=["", "after", "early", "not"],
+)
+def test_a_decompressor_that_fails(text: str, folder: Path, tmp_path: Path) -> None:
+    programs = program(tmp_path / "programs", "igzip", f'[ "$QB_NAME" != qubes.xml ] || exec gzip "$@"\n{text}')
+    archive = tmp_path / "a.qb"
+    assert create(folder, archive) == (0, "")
+    for words in (("restore", "--to", tmp_path / "to", archive), ("verify", archive)):
+        status, stderr = backup(folder, *words, path=first(programs))
+        assert status == 1
+        assert stderr.splitlines()[-1].startswith("qb-unseal: error: vm1/root.img: the command ")
+    assert os.listdir(tmp_path / "to/vm1") == []
+
+
+# --- what stands behind a compressed stream, and a stream that is broken ---
+
+PASSED_OVER = [
+    "printf garbage",
+    "head -c 10240 /dev/zero",
+    "head -c 100000 /dev/urandom",
+    r"printf '\0\0A'",
+    "printf A; gzip -c <root.img",
+    "gzip -c </dev/null",
+    "head -c 512 /dev/zero | gzip -c",  # zeros behind an inner archive are allowed
+]
+FLIP = "python3 -c 'import sys; d = bytearray(sys.stdin.buffer.read()); d[{}] ^= 1; sys.stdout.buffer.write(d)'"
+BROKEN = {
+    "a second one with more": "gzip -c && printf more | gzip -c",
+    "a second one that is cut": "gzip -c && head -c 5000 /dev/urandom | gzip -c | head -c 1000",
+    "cut": "gzip -c | head -c -1",
+    "cut before the checksum": "gzip -c | head -c -9",
+    "cut in the data": "gzip -c | head -c 70000",
+    "empty": "cat >/dev/null",
+    "not compressed": "cat",
+    "checksum": "gzip -c | " + FLIP.format(-5),
+    "length": "gzip -c | " + FLIP.format(-1),
+}
+
+
+def spoilt(folder: Path, place: Path, commands: list[str]) -> Path:
+    """An archive of domains d0, d1, ..., each compressed by a command of its own."""
+    cases = "".join(f"vm{at}/root.img) {command} ;;\n" for at, command in enumerate(commands, 1))
+    programs = program(
+        place / "programs", "igzip", f"cd {folder}\ncase $QB_NAME in\nqubes.xml) gzip -c ;;\n{cases}esac"
+    )
+    volumes = [f"d{at}:root={folder}/root.img" for at in range(len(commands))]
+    archive = place / "spoilt.qb"
+    assert backup(folder, "create", "--logn", "10", "-q", "-o", archive, *volumes, path=first(programs)) == (0, "")
+    return archive
+
+
+@pytest.fixture(scope="module")
+def broken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spoilt(folder, tmp_path_factory.mktemp("broken"), list(BROKEN.values()))
+
+
+@pytest.mark.parametrize("reader", GZIPS)
+def test_what_stands_behind_a_compressed_stream_is_passed_over(reader: str, folder: Path, tmp_path: Path) -> None:
+    """Whichever of the three reads it: gzip warns of it, igzip does not, pigz leaves most of it unread."""
+    need(*GZIPS)
+    archive = spoilt(folder, tmp_path, [f"gzip -c && {{ {command}; }}" for command in PASSED_OVER])
+    assert backup(folder, "verify", archive, path=folder / reader) == (0, "")
+    assert restore(folder, archive, tmp_path / "to", path=folder / reader) == (0, "")
+    for at in range(len(PASSED_OVER)):
+        assert (tmp_path / f"to/d{at}/root.img").read_bytes() == (folder / "root.img").read_bytes()
+
+
+@pytest.mark.parametrize("reader", GZIPS)
+def test_a_broken_stream_is_a_failure(reader: str, folder: Path, broken: Path, tmp_path: Path) -> None:
+    """Whichever of the three reads it, and even where the inner archive in it is whole: no volume appears."""
+    need(*GZIPS)
+    for at, kind in enumerate(BROKEN):
+        words = ("restore", "--to", tmp_path / "to", "--only", f"d{at}", broken)
+        status, stderr = backup(folder, *words, path=folder / reader)
+        assert status == 1, kind
+        assert stderr.splitlines()[-1].startswith(f"qb-unseal: error: vm{at + 1}/root.img: the command stage "), kind
+        assert os.listdir(tmp_path / f"to/d{at}") == [], kind
+    assert backup(folder, "verify", broken, path=folder / reader)[0] == 1
