@@ -14,6 +14,9 @@ from counters import advance, counter, counting
 from devices import file_system, loop, make_sparse, mounted, volume_stream
 from support import BIN, bash, environment, need, need_root, run
 
+from qbtools.volumes import kernel
+from qbtools.volumes.files import clone
+
 MIB = 1 << 20
 SIZE = 96 * MIB
 FIRST, SECOND = 8, 30 * MIB
@@ -127,6 +130,20 @@ def test_small_files_have_snapshots_too(tmp_path: Path, size: int) -> None:
             (place / "v").write_bytes(b"x" * size)
             done = run("qb-volread", "--raw", "--state=snapshot", place / "v")
             assert (done.returncode, done.stdout, done.stderr) == (0, b"x" * size, b"")
+
+
+@pytest.mark.parametrize("kind", ["btrfs", "xfs"])
+def test_a_file_that_becomes_shorter_right_before_it_is_cloned(tmp_path: Path, kind: str) -> None:
+    with file_system(tmp_path, kind, 512 * MIB) as place:
+        path = image(place / "v")
+        with path.open("r+b") as file:
+            copy = clone.prepare(file.fileno(), str(path))
+            try:
+                file.truncate(100)
+                kernel.clone(copy, file.fileno())
+                assert os.fstat(copy).st_size == 100
+            finally:
+                os.close(copy)
 
 
 # --- files that have no snapshots ---
@@ -261,6 +278,16 @@ def test_a_device_that_is_written_to_meanwhile(tmp_path: Path, still_open: bool)
         why = f"process {os.getpid()} (" if still_open else "something was written to it\n"
         assert f"qb-volread: error: {device} changed while it was read: {why}" in stderr
         assert run("qb-volread", device).returncode == 0, "what was written before does not count"
+
+
+def test_what_was_written_before_and_is_still_in_memory_does_not_count(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"x" * (8 * MIB))
+    with loop(tmp_path / "disk") as device, device.open("rb"):  # so that closing it does not write it out
+        with device.open("r+b", buffering=0) as file:
+            file.write(b"y" * MIB)
+        done = run("qb-volread", "--raw", device)
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert done.stdout == b"y" * MIB + b"x" * (7 * MIB)
 
 
 def test_states_that_a_device_does_not_have(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ from running import wait_until
 from qbtools.errors import Failed, Refused
 from qbtools.volumes import inuse
 from qbtools.volumes.files import guards
+from qbtools.volumes.files.target import FileTarget
+from qbtools.volumes.kind import TargetOptions
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +159,19 @@ def test_without_leases_it_is_looked_for(path: Path) -> None:
     with path.open("r+b"), pytest.raises(Refused, match="has it open for writing"):
         with guarded(path):
             pass
+
+
+@pytest.mark.usefixtures("no_leases")
+def test_a_file_that_changed_is_not_replaced_without_leases_either(path: Path) -> None:
+    warnings: list[str] = []
+    with FileTarget(str(path), TargetOptions(overwrite=True, warn=warnings.append)) as target:
+        target.start(8192)
+        target.flush(8192)
+        path.write_bytes(b"y" * 4096)
+        with pytest.raises(Refused, match="came into use meanwhile: something was written to it"):
+            target.commit()
+    assert path.read_bytes() == b"y" * 4096
+    assert len(warnings) == 1 and os.listdir(path.parent) == ["v"]
 
 
 def test_no_descriptor_is_left(path: Path) -> None:
