@@ -95,14 +95,12 @@ def test_what_makes_it_shorter_is_writing(path: Path, way: str) -> None:
 
 def test_a_signal_that_has_not_come_yet_changes_nothing(path: Path) -> None:
     with guarded(path) as guard:
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGIO])
-        try:
-            with subprocess.Popen(opened(path)):
-                wait_until(lambda: signal.SIGIO in signal.sigpending(), "the signal")
-                with pytest.raises(Failed, match="it was opened for writing"):
-                    guard.check()
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
+        signal.signal(signal.SIGIO, signal.SIG_IGN)
+        fd = guard._fd  # type: ignore[attr-defined]
+        with subprocess.Popen(opened(path)):
+            wait_until(lambda: fcntl.fcntl(fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK, "the opener")
+            with pytest.raises(Failed, match="it was opened for writing"):
+                guard.check()
 
 
 def test_after_its_release_nobody_is_told(path: Path) -> None:
