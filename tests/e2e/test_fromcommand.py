@@ -1,0 +1,177 @@
+"""qb-seal --from-command: what CMD is given, what is sealed, and what is not when CMD fails."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import run
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "passphrase").write_text("from command\n")
+    (tmp_path / "passphrase").chmod(0o600)
+    return tmp_path
+
+
+def seal(place: Path, cmd: str, entries: str | bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
+    data = entries.encode() if isinstance(entries, str) else entries
+    secret = f"--passphrase-file={place}/passphrase"
+    return run("qb-seal", "--logn", "10", secret, *options, "--from-command", cmd, "-", data=data)
+
+
+def unseal(place: Path, archive: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
+    return run("qb-unseal", f"--passphrase-file={place}/passphrase", *words, data=archive)
+
+
+def listed(place: Path, archive: bytes) -> list[list[str]]:
+    done = unseal(place, archive, "--list")
+    assert (done.returncode, done.stderr) == (0, b"")
+    return [line.split("\t") for line in done.stdout.decode().splitlines()]
+
+
+def test_each_line_is_a_file_in_this_order(place: Path) -> None:
+    done = seal(place, 'printf "%s from %s" "$QB_NAME" "$QB_SOURCE"', "vm2/a\tx\nvm1/b\ty\nz\t/dev/null\n")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [name for name, _, _ in listed(place, done.stdout)] == ["vm2/a", "vm1/b", "z"]
+    assert unseal(place, done.stdout, "vm1/b").stdout == b"vm1/b from y"
+
+
+def test_a_source_is_never_shell_text(place: Path) -> None:
+    source = ' \'"; touch $QB_WITNESS; $(touch "$QB_WITNESS") `touch $QB_WITNESS` \\ \t * -rf \x1b ä\udcff '
+    done = run(
+        "qb-seal",
+        "--logn=10",
+        f"--passphrase-file={place}/passphrase",
+        "--from-command",
+        'printf %s "$QB_SOURCE"',
+        "-",
+        data=f"a\t{source}\n".encode("utf-8", "surrogateescape"),
+        QB_WITNESS=str(place / "witness"),
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert unseal(place, done.stdout, "a").stdout == source.encode("utf-8", "surrogateescape")
+    assert not (place / "witness").exists()
+
+
+def test_what_a_command_finds(place: Path) -> None:
+    """/dev/null as stdin, pipefail, no terminal, none of our descriptors, our stderr."""
+    cmd = "cat; set -o | grep pipefail; (: </dev/tty) 2>/dev/null || echo no; echo said >&2; readlink /proc/$$/fd/*; :"
+    done = seal(place, cmd, "a\tx\n")
+    assert (done.returncode, done.stderr) == (0, b"said\n")
+    found = unseal(place, done.stdout, "a").stdout.decode().split()
+    assert found[:4] == ["pipefail", "on", "no", "/dev/null"]
+    # Pipes: its stdout, our stderr, and the one by which it reports how its stages ended.
+    assert sorted(word.partition(":")[0] for word in found[4:]) == ["pipe", "pipe", "pipe"]
+
+
+def test_the_list_is_a_file(place: Path) -> None:
+    (place / "list").write_text("a\tx\n")
+    secret = f"--passphrase-file={place}/passphrase"
+    done = run("qb-seal", "--logn=10", secret, "--from-command", "echo data", place / "list", data=b"not read")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert unseal(place, done.stdout, "a").stdout == b"data\n"
+    done = run("qb-seal", "--logn=10", secret, "--from-command", "echo data", place / "none")
+    assert done.returncode == 1
+    assert done.stdout == b""
+    assert done.stderr.endswith(b"none: No such file or directory\n")
+
+
+@pytest.mark.parametrize(("size", "chunks"), [(0, 1), (999, 1), (1000, 2), (2000, 3), (2001, 3)])
+def test_chunks_of_a_command(size: int, chunks: int, place: Path) -> None:
+    done = seal(place, 'head -c "$QB_SOURCE" /dev/zero', f"a\t{size}\nb\t{size}\n", "--chunk-size=1000")
+    assert done.returncode == 0
+    assert listed(place, done.stdout) == [["a", str(chunks), str(size)], ["b", str(chunks), str(size)]]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("false", "the command ended with status 1"),
+        ("(exit 7) | cat", "the command stage 1 of 2 ended with status 7"),
+        ("kill -KILL $$", "the command was killed by SIGKILL"),
+        ("cat no-such-file | cat | cat", "the command stage 1 of 3 ended with status 1"),
+        ("no-such-program", "the command ended with status 127"),
+    ],
+)
+@pytest.mark.parametrize("size", [0, 2500])
+def test_a_command_that_fails_for_the_second_of_three(fault: str, words: str, size: int, place: Path) -> None:
+    """Its last chunk is not written, nor any manifest; the file is named."""
+    cmd = f'head -c {size} /dev/zero; if [ "$QB_NAME" = vm1/b ]; then {fault}; fi'
+    done = seal(place, cmd, "vm1/a\tx\nvm1/b\tx\nvm1/c\tx\n", "--chunk-size=1000", "--record", str(place / "records"))
+    assert done.returncode == 1
+    assert done.stderr.decode().splitlines()[-1] == f"qb-seal: error: vm1/b: {words}"
+    members = subprocess.run(["tar", "-t"], input=done.stdout, capture_output=True, check=False).stdout.decode().split()
+    assert members == [
+        "backup-header",
+        "backup-header.hmac",
+        *(f"vm1/a.00{number}.enc" for number in range(size // 1000 + 1)),
+        *(f"vm1/b.00{number}.enc" for number in range(size // 1000)),
+    ]
+    assert [line.split()[-1] for line in (place / "records").read_text().splitlines()] == ["vm1/a"]
+    checked = unseal(place, done.stdout, "--verify")
+    assert (checked.returncode, checked.stdout) == (4, b"")
+    opened = unseal(place, done.stdout, "vm1/b")
+    assert opened.returncode == 4
+
+
+def test_a_command_that_was_cut_by_a_full_chunk_is_noticed_too(place: Path) -> None:
+    """Exactly one chunk came, so the empty one that ends the file is what is missing."""
+    done = seal(place, "head -c 1000 /dev/zero; false", "a\tx\n", "--chunk-size=1000")
+    assert done.returncode == 1
+    opened = unseal(place, done.stdout, "--verify")
+    assert (opened.returncode, opened.stderr) == (
+        4,
+        b"qb-unseal: error: a is incomplete: its chunk 001 is missing\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("entries", "status", "message"),
+    [
+        ("", 4, "the list is empty"),
+        ("a\tx", 4, "the last line of the list has no newline"),
+        ("a\tx\n\n", 4, "line 2 of the list: not a name, a tab, a source"),
+        ("a\n", 4, "line 1 of the list: not a name, a tab, a source"),
+        ("a\t\n", 4, "line 1 of the list: not a name, a tab, a source"),
+        ("a x\n", 4, "line 1 of the list: not a name, a tab, a source"),
+        (b"a\tx\0y\n", 4, "line 1 of the list: not a name, a tab, a source"),
+        ("../a\tx\n", 4, "line 1 of the list: not a relative path of letters, digits and _ . @ + -"),
+        ("/a\tx\n", 4, "line 1 of the list: not a relative path of letters, digits and _ . @ + -"),
+        ("a b\tx\n", 4, "line 1 of the list: not a relative path of letters, digits and _ . @ + -"),
+        ("qb-manifest\tx\n", 4, "line 1 of the list: a reserved name"),
+        ("a\tx\na\ty\n", 5, "line 2 of the list: a comes twice"),
+        ("a\tx\nqubes.xml\ty\n", 5, "line 2 of the list: qubes.xml is not the first file"),
+        (
+            "vm1/a\tx\nvm2/a\tx\nvm1/b\tx\n",
+            5,
+            "line 3 of the list: vm1/b comes back to the directory vm1 after another one",
+        ),
+    ],
+)
+def test_a_list_that_is_not_taken(entries: str | bytes, status: int, message: str, place: Path) -> None:
+    """Nothing is run, nothing is written."""
+    done = seal(place, f"touch {place}/ran", entries)
+    assert (done.returncode, done.stdout) == (status, b"")
+    assert done.stderr.decode() == f"qb-seal: error: {message}\n"
+    assert not (place / "ran").exists()
+
+
+def test_metadata_that_is_too_large_is_refused(place: Path) -> None:
+    done = seal(place, "head -c 1100000 /dev/zero", "qubes.xml\tx\n")
+    assert done.returncode == 5
+    assert b"qubes.xml has more than 1048448 bytes" in done.stderr
+    assert unseal(place, done.stdout, "--verify").returncode == 4
+
+
+def test_many_small_files_through_both(place: Path) -> None:
+    """500 files are sealed out of a command each, and come back through a command each."""
+    entries = "".join(f"vm{number // 50}/v{number:03d}\tcontent of {number}\n" for number in range(500))
+    done = seal(place, 'printf "%s" "$QB_SOURCE"', entries)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert len(listed(place, done.stdout)) == 500
+    back = unseal(place, done.stdout, "--to-command", 'read -r text; printf "%s\\t%s\\n" "$QB_NAME" "$text"')
+    assert (back.returncode, back.stderr) == (0, b"")
+    assert back.stdout.decode() == entries

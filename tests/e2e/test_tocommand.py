@@ -1,0 +1,160 @@
+"""qb-unseal --to-command: what CMD is given, one that fails, one that does not want the rest, an archive that ends."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from support import bash, run
+
+SIZES = {"vm1/a": 100, "vm1/b": 3_000_000, "vm2/c": 0}
+"""b is more than a pipe holds."""
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the files in SIZES; `passphrase` beside it."""
+    place = tmp_path_factory.mktemp("tocommand")
+    (place / "passphrase").write_text("to command\n")
+    (place / "passphrase").chmod(0o600)
+    (place / "list").write_text("".join(f"{name}\t{size}\n" for name, size in SIZES.items()))
+    made = bash(
+        f"cd {place} && qb-seal --logn 10 --chunk-size 256K --passphrase-file passphrase --compression zstd"
+        " --from-command 'head -c \"$QB_SOURCE\" /dev/zero' list >a.qb"
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place / "a.qb"
+
+
+def unseal(archive: Path, cmd: str, *words: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+    secret = f"--passphrase-file={archive.parent}/passphrase"
+    return run("qb-unseal", secret, "--to-command", cmd, *words, data=archive.read_bytes() if data is None else data)
+
+
+def test_every_file_in_order(archive: Path) -> None:
+    done = unseal(archive, 'printf "%s %s\\n" "$QB_NAME" "$(wc -c)"')
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == "".join(f"{name} {size}\n" for name, size in SIZES.items())
+
+
+def test_only_the_files_that_are_named(archive: Path) -> None:
+    done = unseal(archive, 'printf "%s %s\\n" "$QB_NAME" "$(wc -c)"', "vm2/c", "vm1/a")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"vm1/a 100\nvm2/c 0\n", b"")
+
+
+def test_a_file_that_is_not_there(archive: Path) -> None:
+    done = unseal(archive, "echo $QB_NAME", "vm1/a", "vm1/none")
+    assert (done.returncode, done.stdout) == (4, b"vm1/a\n")
+    assert done.stderr == b"qb-unseal: error: vm1/none is not in the archive\nhint: qb-unseal --list says what is\n"
+
+
+def test_what_a_command_finds(archive: Path) -> None:
+    """Names of authenticated things, pipefail, no terminal, stdout as ours."""
+    tty = "(: </dev/tty) 2>/dev/null || echo no"
+    cmd = f"cat >/dev/null; echo $QB_BACKUP_ID $QB_COMPRESSION; set -o | grep pipefail; {tty}"
+    done = unseal(archive, cmd, "vm1/a")
+    assert (done.returncode, done.stderr) == (0, b"")
+    said = run("qb-header", "read", f"--passphrase-file={archive.parent}/passphrase", archive).stdout.decode()
+    backup_id = dict(line.split("=") for line in said.splitlines())["backup-id"]
+    assert done.stdout.decode().split() == [backup_id, "zstd", "pipefail", "on", "no"]
+
+
+@pytest.mark.parametrize("options", [(), ("--verify",)])
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ("cat >/dev/null; exit 3", "the command ended with status 3"),
+        ("exit 3", "the command ended with status 3"),
+        ("head -c 100000 >/dev/null; exit 3", "the command ended with status 3"),
+        ("cat | (cat >/dev/null; exit 9) | cat", "the command stage 2 of 3 ended with status 9"),
+        ("kill -KILL $$", "the command was killed by SIGKILL"),
+        ("no-such-program", "the command ended with status 127"),
+    ],
+)
+def test_a_command_that_fails_for_the_second_of_three(
+    fault: str, words: str, options: tuple[str, ...], archive: Path
+) -> None:
+    done = unseal(
+        archive, f'echo "$QB_NAME"; if [ "$QB_NAME" = vm1/b ]; then {fault}; else cat >/dev/null; fi', *options
+    )
+    assert (done.returncode, done.stdout) == (1, b"vm1/a\nvm1/b\n")
+    assert done.stderr.decode().splitlines()[-1] == f"qb-unseal: error: vm1/b: {words}"
+
+
+@pytest.mark.parametrize(
+    ("name", "early"),
+    [
+        ("vm1/a", ":"),
+        ("vm1/a", "head -c 10 >/dev/null"),
+        ("vm1/b", ":"),
+        ("vm1/b", "head -c 10 >/dev/null"),
+        ("vm1/b", "exec <&-; sleep 0.1"),
+        ("vm1/b", "cat | head -c 10 >/dev/null; true"),
+    ],
+)
+def test_a_command_that_does_not_want_the_rest(name: str, early: str, archive: Path) -> None:
+    """It is no failure; the file is skipped, the others come. What fits the pipe it may even have been given."""
+    cmd = f'echo "$QB_NAME"; if [ "$QB_NAME" = {name} ]; then {early}; else cat >/dev/null; fi'
+    done = unseal(archive, cmd)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"vm1/a\nvm1/b\nvm2/c\n", b"")
+    done = unseal(archive, cmd, "--verify")
+    assert done.returncode == 1
+    assert done.stderr.decode() == f"qb-unseal: error: {name}: the command did not read all of it\n"
+
+
+def test_a_file_without_content_need_not_be_read(archive: Path) -> None:
+    done = unseal(archive, '[ "$QB_NAME" = vm2/c ] || cat >/dev/null', "--verify")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_rest_of_what_is_not_wanted_is_not_opened(archive: Path) -> None:
+    """But what is not opened is still held against the manifest."""
+    data = bytearray(archive.read_bytes())
+    body = data.index(b"vm1/b.011.enc") + 512
+    data[body + 1000] ^= 1
+    done = unseal(archive, "[ $QB_NAME = vm1/b ] || cat >/dev/null", data=bytes(data))
+    assert (done.returncode, done.stderr) == (0, b"")
+    data[body + 96 + SIZES["vm1/b"] - 11 * 262_144] ^= 1  # the last MAC, which the manifest binds
+    done = unseal(archive, "[ $QB_NAME = vm1/b ] || cat >/dev/null", data=bytes(data))
+    assert done.returncode == 4
+    assert done.stderr == b"qb-unseal: error: vm1/b is not the file that the manifest lists\n"
+
+
+@pytest.mark.parametrize("cmd", ["cat >$QB_OUT", "cat | cat >$QB_OUT", "trap : TERM; cat >$QB_OUT"])
+@pytest.mark.parametrize("cut", [1_000_000, -1000])
+def test_an_archive_that_ends_early_never_looks_like_the_end_of_a_file(
+    cmd: str, cut: int, archive: Path, tmp_path: Path
+) -> None:
+    secret = f"--passphrase-file={archive.parent}/passphrase"
+    cmd = f"{cmd} && mv $QB_OUT $QB_OUT.whole"
+    done = run(
+        "qb-unseal",
+        secret,
+        "--to-command",
+        cmd,
+        "vm1/b",
+        data=archive.read_bytes()[: archive.read_bytes().index(b"vm2/c.000.enc") if cut < 0 else cut],
+        QB_OUT=str(tmp_path / "out"),
+    )
+    assert done.returncode == 4
+    # The file itself is whole where the cut is behind it, and what is known to be whole may be handed out.
+    assert (tmp_path / "out.whole").exists() == (cut < 0)
+
+
+def test_a_damaged_chunk_never_looks_like_the_end_of_a_file(archive: Path, tmp_path: Path) -> None:
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"vm1/b.011.enc") + 700] ^= 1
+    done = run(
+        "qb-unseal",
+        f"--passphrase-file={archive.parent}/passphrase",
+        "--to-command",
+        "cat >$QB_OUT && mv $QB_OUT $QB_OUT.whole",
+        "vm1/b",
+        data=bytes(data),
+        QB_OUT=str(tmp_path / "out"),
+    )
+    assert done.returncode == 4
+    assert done.stderr == b"qb-unseal: error: vm1/b.011.enc does not authenticate: the archive is damaged here\n"
+    assert (tmp_path / "out").stat().st_size == 11 * 262_144
+    assert not (tmp_path / "out.whole").exists()
