@@ -97,7 +97,7 @@ def _as_json(found: BackupHeader) -> bytes:
 
     document = {
         "version": found.version,
-        "backup_id": found.backup_id,
+        "backup_id": found.backup_id or None,
         "compression": found.method,
         "chunk_size": found.chunk_size,
         "manifest": found.manifest,

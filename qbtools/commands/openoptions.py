@@ -29,13 +29,13 @@ def limits(call: Invocation) -> Limits:
 def open_archive(call: Invocation) -> Archive:
     """The archive on standard input, its header authenticated, held against --expect-id and --require-version."""
     from qbtools import passphrase
-    from qbtools.formats.opener import Archive
+    from qbtools.formats.opener import open_archive as opened
 
     bounds = limits(call)
     reader = call.stdin()
     reader.name = "the archive"
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
-    archive = Archive(reader, secret, bounds, lambda each: sealoptions.jobs(call, each, bounds.memory), call.warn)
+    archive = opened(reader, secret, bounds, lambda each: sealoptions.jobs(call, each, bounds.memory), call.warn)
     check_expectations(call, archive.header)
     return archive
 
@@ -48,5 +48,7 @@ def check_expectations(call: Invocation, header: BackupHeader) -> None:
     if version is not None and header.version != int(version):
         raise Refused(f"the archive has version {header.version}, not {version}")
     expected = call.options["--expect-id"]
+    if expected is not None and header.version == 3:
+        raise Refused("the archive has version 3, which knows no backup ID")
     if expected is not None and header.backup_id != expected:
         raise Refused(f"the archive has the backup ID {header.backup_id}, not {expected}")

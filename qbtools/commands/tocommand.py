@@ -20,7 +20,12 @@ def feed_all(archive: Archive, text: str, names: Collection[str], verifying: boo
     Failed, naming the file, where a CMD fails or, when verifying, leaves some of its file unread; Damaged where a
     name is missing. Whatever goes wrong, the CMD that runs is killed before its stdin closes.
     """
-    environment = {"QB_BACKUP_ID": archive.header.backup_id, "QB_COMPRESSION": archive.header.method}
+    found = archive.header
+    environment = {
+        "QB_BACKUP_ID": found.backup_id,
+        "QB_COMPRESSION": found.method,
+        "QB_VERSION": str(found.version),
+    }
     feeder = _Feeder(text, verifying, {**environment, **board.environment}, board)
     came = set()
     try:

@@ -31,7 +31,7 @@ Options:
                         not read all of its file is an error.
   --to-command CMD      Run the bash command CMD for each file (or each NAME), with
                         the file on its standard input and QB_NAME, QB_BACKUP_ID,
-                        QB_COMPRESSION in its environment.
+                        QB_COMPRESSION, QB_VERSION in its environment.
   --structure           Check names, order, sizes and plain checksums, for which no
                         passphrase is needed. It authenticates nothing.
 {options.OPENING}
@@ -58,7 +58,7 @@ def main(call: Invocation) -> None:
     single = bool(opts["NAME"]) and opts["--to-command"] is None
     out = call.stdout() if single else call.stdout(binary=False)
     archive = openoptions.open_archive(call)
-    call.note(f"backup ID {archive.header.backup_id}, {archive.jobs} jobs")
+    call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
     status = os.fstat(0)
     total = status.st_size if stat.S_ISREG(status.st_mode) else None
     display = progress.wanted(opts["--progress"], call.quiet)
@@ -92,7 +92,7 @@ def _listing(archive: Archive, as_json: bool) -> str:
     import json
 
     document = {
-        "backup_id": archive.header.backup_id,
+        "backup_id": archive.header.backup_id or None,
         "version": archive.header.version,
         "compression": archive.header.method,
         "manifest": archive.header.manifest,

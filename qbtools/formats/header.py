@@ -112,15 +112,18 @@ def backup_id_problem(backup_id: str) -> str | None:
 
 
 def serialise(header: BackupHeader) -> bytes:
-    """The text of a header of version 4. Refused where it is longer than MAX_SIZE."""
+    """The text of a header. Refused where it is longer than MAX_SIZE."""
     lines = {
-        "version": "4",
+        "version": str(header.version),
         "encrypted": str(header.encrypted),
         "compressed": str(header.compressed),
         "compression-filter": header.compression,  # Qubes checks it even where nothing is compressed
         "hmac-algorithm": header.hmac_algorithm,
-        "backup-id": header.backup_id,
     }
+    if header.crypto_algorithm is not None:
+        lines["crypto-algorithm"] = header.crypto_algorithm
+    if header.version == 4:
+        lines["backup-id"] = header.backup_id
     if header.chunk_size is not None:
         lines["chunk-size"] = str(header.chunk_size)
     if header.manifest:

@@ -63,24 +63,34 @@ class Event:
 
 
 class Archive:
-    """An archive of version 4 whose header has been authenticated."""
+    """An archive whose header has been authenticated; the chunks of version 4 (those of version 3: legacy.py)."""
+
+    no_manifest = chunks.NO_MANIFEST
+    """The warning for an archive that does not promise a manifest."""
 
     def __init__(
-        self, reader: Reader, passphrase: bytes, limits: Limits, jobs: Callable[[int], int], warn: Callable[[str], None]
+        self,
+        members: MemberReader,
+        found: header.BackupHeader,
+        memory: int,
+        passphrase: bytes,
+        limits: Limits,
+        jobs: Callable[[int], int],
+        warn: Callable[[str], None],
     ) -> None:
-        """Reads and authenticates the header.
+        """found: the authenticated header, which was read from members. memory: what a key derivation takes.
 
-        jobs: gives the number of workers, from the bytes of memory that one takes. WrongPassphrase, Damaged, Refused.
+        The rest as for open_archive.
         """
         self._passphrase = passphrase
         self._limits = limits
         self._warn = warn
-        self._members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+        self._members = members
         self._budget = Budget(limits.memory)
-        self.header, parameters = _open_header(self._members, passphrase, limits)
-        self._members.bound = lambda member: chunks.member_bound(member, self.header.chunk_size, limits.chunk)
-        self._order = chunks.Order(self.header.chunk_size, self.header.manifest, warn)
-        self.jobs = jobs(parameters.memory + (self.header.chunk_size or limits.chunk))
+        self.header = found
+        members.bound = self._bound
+        self._order = chunks.Order(found.chunk_size, found.manifest, warn)
+        self.jobs = jobs(memory + (found.chunk_size or limits.chunk))
         self._buffers = Buffers(self.jobs + 1)
         self._pool = ThreadPoolExecutor(self.jobs)
         self.records: list[FileRecord] = []
@@ -113,7 +123,7 @@ class Archive:
                 digest.update(event.mac)
                 size += event.size
                 count += 1
-            yield event
+            yield from self._decrypted(event)
             event.release()
         if listed:
             backup_id, files = listed
@@ -121,14 +131,13 @@ class Archive:
                 raise Damaged("the manifest belongs to another backup")
             manifest.compare(files, self.records)
         else:
-            self._warn(chunks.NO_MANIFEST)
+            self._warn(self.no_manifest)
 
     def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
         """Runs in the lane's thread."""
         open_file = ""
         while not self._order.manifest_seen and (member := self._members.next()) is not None:
-            name, number = chunks.parse_member(member.untrusted_name)
-            size = member.size - OVERHEAD
+            name, number, size = self._parse(member.untrusted_name, member.size)
             self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
             if open_file and name != open_file:
                 yield done(Event(open_file, -1))
@@ -143,6 +152,18 @@ class Archive:
             yield done(Event(open_file, -1))
         if self._order.manifest_seen:
             self._members.read_end()
+
+    def _bound(self, untrusted_member: str) -> int:
+        """Bytes that a member may have."""
+        return chunks.member_bound(untrusted_member, self.header.chunk_size, self._limits.chunk)
+
+    def _parse(self, untrusted_member: str, size: int) -> tuple[str, int, int]:
+        """File, chunk number and bytes of data of a member of size bytes."""
+        return *chunks.parse_member(untrusted_member), size - OVERHEAD
+
+    def _decrypted(self, event: Event) -> Iterator[Event]:
+        """What the caller gets of an event."""
+        yield event  # a worker has decrypted it
 
     def _open(self, name: str, number: int, size: int) -> Future[Event]:
         """Reads a chunk and gives it to a worker; the body is read while its key is derived."""
@@ -188,11 +209,39 @@ class Archive:
         return done(Event(name, number, size, self._members.read(MAC_SIZE)))
 
 
-def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tuple[header.BackupHeader, Parameters]:
-    """The authenticated header of an archive, and the parameters of its container."""
+def open_archive(
+    reader: Reader, passphrase: bytes, limits: Limits, jobs: Callable[[int], int], warn: Callable[[str], None]
+) -> Archive:
+    """The archive that reader begins with; its header, of version 4 or 3, is read and authenticated.
+
+    jobs: gives the number of workers, from the bytes of memory that one takes. WrongPassphrase, Damaged, Refused.
+    """
+    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    found, memory = _open_header(members, passphrase, limits)
+    if found.version == 4:
+        return Archive(members, found, memory, passphrase, limits, jobs, warn)
+    from qbtools.formats.legacy import LegacyArchive
+
+    return LegacyArchive(members, found, passphrase, limits, jobs, warn)
+
+
+def read_header(reader: Reader, passphrase: bytes, limits: Limits) -> header.BackupHeader:
+    """The authenticated header at the beginning of an archive; reads no further. Errors as open_archive()."""
+    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    return _open_header(members, passphrase, limits)[0]
+
+
+def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tuple[header.BackupHeader, int]:
+    """The authenticated header of an archive, and the memory of the key derivation for it.
+
+    What says which version it is, is not the header but whether it is sealed: with a passphrase that an attacker does
+    not know, neither can be made into the other.
+    """
     untrusted_plain, untrusted_sealed = read_header_members(members)
-    if not untrusted_sealed.startswith(b"scrypt") and (version := header.parse(untrusted_plain).version) != 4:
-        raise Damaged(f"an archive of version {version}, which is not read")
+    if not untrusted_sealed.startswith(b"scrypt") and header.parse(untrusted_plain).version != 4:
+        from qbtools.formats.legacy import open_header
+
+        return open_header(untrusted_plain, untrusted_sealed, passphrase), 0
     parameters, _salt = container.parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     limits.check(parameters)
     Budget(limits.memory).take(parameters.memory)
@@ -207,13 +256,7 @@ def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tu
     parsed = header.parse(data)
     if parsed.version != 4:
         raise Damaged(f"backup-header says version {parsed.version} in an archive of version 4")
-    return parsed, parameters
-
-
-def read_header(reader: Reader, passphrase: bytes, limits: Limits) -> header.BackupHeader:
-    """The authenticated header at the beginning of an archive; reads no further. Errors as Archive()."""
-    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
-    return _open_header(members, passphrase, limits)[0]
+    return parsed, parameters.memory
 
 
 def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
@@ -221,6 +264,8 @@ def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
     contents = []
     for due in (chunks.HEADER, chunks.HEADER_MAC):
         member = members.next()
+        if member is not None and member.untrusted_name == f"{chunks.METADATA}.000":
+            raise Damaged("no backup-header: an archive of version 2 or older, which is not read")
         if member is None or member.untrusted_name != due:
             raise Damaged(f"not a backup: {due} is not where it must be")
         contents.append(members.read_all())

@@ -365,19 +365,6 @@ def test_a_compressor_that_fails(folder: Path) -> None:
     assert (opened.returncode, opened.stdout) == (4, bytes(8192))
 
 
-def test_version_3_pairs_exchanged(folder: Path) -> None:
-    """Wrong data restored there. Here archives of version 3 get a clear line, as long as they are not read."""
-    text = made.header()[: made.header().index(b"backup-id")]
-    text = text.replace(b"version=4", b"version=3").replace(b"=scrypt", b"=SHA512") + b"crypto-algorithm=aes-256-cbc\n"
-    mac = b"SHA2-512(stdin)= " + b"0" * 128 + b"\n"
-    data = made.archive(
-        [("backup-header", text), ("backup-header.hmac", mac), ("vm1/a.000", b""), ("vm1/a.000.hmac", mac)]
-    )
-    done = run("qb-unseal", "--passphrase-file", folder / "passphrase", "vm1/a", data=data)
-    assert (done.returncode, done.stdout) == (4, b"")
-    assert done.stderr == b"qb-unseal: error: an archive of version 3, which is not read\n"
-
-
 def test_a_full_last_chunk_of_qubes(tmp_path: Path) -> None:
     """The last chunk, or some, of a file of more than 100 MiB dropped: the one that is then last is full."""
     secret = tmp_path / "passphrase"

@@ -19,7 +19,7 @@ from qbtools.errors import QbError
 from qbtools.formats import chunks, header, kdf, structure
 from qbtools.formats.container import Parameters
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.opener import Archive, Limits
+from qbtools.formats.opener import Limits, open_archive
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
@@ -46,7 +46,8 @@ class Seen:
         self.records: list[FileRecord] = []
         self.error: QbError | None = None
         try:
-            archive = Archive(Reader(io.BytesIO(data)), made.PASSPHRASE, LIMITS, lambda _each: jobs, lambda _text: None)
+            reader = Reader(io.BytesIO(data))
+            archive = open_archive(reader, made.PASSPHRASE, LIMITS, lambda _each: jobs, lambda _text: None)
             self.records = archive.records
             for event in archive.events(wanted):
                 if event.data is not None:

@@ -12,7 +12,7 @@ import pytest
 from qbtools.errors import Damaged, Refused, Truncated, WrongPassphrase
 from qbtools.formats import chunks, container, header, manifest, opener, outertar
 from qbtools.formats.container import Key, Parameters
-from qbtools.formats.opener import Archive, Event, Limits
+from qbtools.formats.opener import Archive, Event, Limits, open_archive
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
@@ -62,7 +62,7 @@ def opened(
     warn: Callable[[str], None] = pytest.fail,
 ) -> Archive:
     file = archive if isinstance(archive, io.BytesIO) else io.BytesIO(archive)
-    return Archive(Reader(file, "the archive"), secret, limits, lambda _each: jobs, warn)
+    return open_archive(Reader(file, "the archive"), secret, limits, lambda _each: jobs, warn)
 
 
 def contents(events: Iterator[Event]) -> dict[str, bytes]:
@@ -280,7 +280,7 @@ def test_the_number_of_jobs_is_asked_with_what_one_takes() -> None:
         asked.append(each)
         return 1
 
-    Archive(Reader(io.BytesIO(sealed())), SECRET, LIMITS, jobs, pytest.fail)
+    open_archive(Reader(io.BytesIO(sealed())), SECRET, LIMITS, jobs, pytest.fail)
     assert asked == [FAST.memory + 1000]
 
 

@@ -136,7 +136,7 @@ def versions() -> dict[str, Vector]:
         (
             "version-3",
             three,
-            "4 an archive of version 3, which is not read",
+            "3 the passphrase is wrong",
             "4 an archive of version 3: only version 4",
         ),
         ("version-2", two, "4 backup-header: no version: an archive of version 2 or older, which is not read", ""),
