@@ -23,7 +23,7 @@ _VALVE = """#!/bin/bash
 head -c "$1" || exit
 : >"$QB_TEST_VALVE/reached"
 read -r _ <"$QB_TEST_VALVE/go" || exit
-exec cat
+exec /bin/cat
 """
 
 

@@ -1,0 +1,219 @@
+"""While a backup runs: the passphrase is in no command line and no environment, plaintext is in no temporary file."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from running import Running, marked, read, wait_until
+from support import bash
+from terminal import Terminal
+
+# Nothing is compressed here, so that plaintext stays what it is wherever it goes.
+CREATE = "qb-backup create -q --logn 10 --chunk-size 64K --compress none {secret} vm1:root=root.img"
+COMMANDS = {
+    "create": CREATE + " | valve 1000000 >$OUT",
+    "restore": "qb-backup restore {secret} --to $OUT backup.qb",
+    "verify": "qb-backup verify {secret} backup.qb",
+}
+
+# Stands for the decompressor: stops in the middle of the volume.
+CAT = """#!/bin/bash
+if [ "${QB_NAME-}" = vm1/root.img ] && [ ! -e "$QB_TEST_VALVE/reached" ]; then exec valve 1000000; fi
+exec /bin/cat "$@"
+"""
+
+SOURCES = {
+    "file": ("--passphrase-file secret", {}),
+    "descriptor": ("--passphrase-fd 9 9< <(cat secret)", {}),
+    "command": ("--passphrase-command 'cat secret'", {}),
+    "variable": ("", {"QB_PASSPHRASE_FILE": "secret"}),
+}
+
+
+@pytest.fixture(scope="module")
+def secret() -> bytes:
+    return f"secret-{uuid.uuid4()}".encode()
+
+
+@pytest.fixture(scope="module")
+def marker() -> bytes:
+    """What the volume is full of."""
+    return f"plaintext-{uuid.uuid4()}\n".encode()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, secret: bytes, marker: bytes) -> Path:
+    place = tmp_path_factory.mktemp("secrets")
+    (place / "root.img").write_bytes(marker * (12_000_000 // len(marker)))
+    (place / "secret").write_bytes(secret)
+    (place / "secret").chmod(0o600)
+    made = bash(f"cd {place}; {CREATE.format(secret='--passphrase-file secret')} >backup.qb")
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place
+
+
+@pytest.fixture
+def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
+    """A run that stops in the middle of the volume; TMPDIR is an empty directory."""
+    (tmp_path / "tmp").mkdir()
+    made = Running(tmp_path, folder, OUT=str(tmp_path / "out"), TMPDIR=str(tmp_path / "tmp"))
+    made.program("cat", CAT)
+    with made:
+        yield made
+
+
+class Watch:
+    """Calls look all the time, until it is left; and once more when asked to."""
+
+    def __init__(self, look: Callable[[], None]) -> None:
+        self._look = look
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.problem: BaseException | None = None
+        self.looks = 0
+
+    def _run(self) -> None:
+        try:
+            while not self._over.wait(0.002):
+                self._look()
+                self.looks += 1
+        except BaseException as error:
+            self.problem = error
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        if self.problem:
+            raise self.problem
+        assert self.looks > 0
+
+
+def nowhere(secret: bytes) -> Callable[[], None]:
+    """Fails where any process of this machine shows the secret to others."""
+
+    def look() -> None:
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                for file in ("cmdline", "environ", "comm"):
+                    assert secret not in read(f"/proc/{name}/{file}"), (name, file, read(f"/proc/{name}/cmdline"))
+
+    return look
+
+
+def test_the_watch_sees_what_it_looks_for(running: Running, secret: bytes) -> None:
+    for text in (f"exec -a {secret.decode()} sleep 60", f"SHOWN={secret.decode()} exec sleep 60"):
+        process = running.start(text)
+        with pytest.raises(AssertionError, match=r"cmdline|environ"):
+            while True:
+                nowhere(secret)()
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_passphrase_is_not_shown(command: str, source: str, running: Running, secret: bytes) -> None:
+    options, variables = SOURCES[source]
+    running.environment.update(variables)
+    look = nowhere(secret)
+    with Watch(look):
+        running.start(COMMANDS[command].format(secret=options))
+        running.hold()
+        look()
+        assert running.processes("qb-seal" if command == "create" else "qb-unseal")
+        running.release()
+        assert running.end() == (0, "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_passphrase_that_is_typed_is_not_shown(command: str, running: Running, folder: Path, secret: bytes) -> None:
+    text = f"cd {folder} && {COMMANDS[command].format(secret='')}"
+    look = nowhere(secret)
+    with Watch(look), Terminal("bash", "-c", text, **running.environment) as tty:
+        for prompt in (b"passphrase: ", b"passphrase again: ")[: 2 if command == "create" else 1]:
+            tty.expect(prompt)
+            tty.type(secret + b"\n")
+        running.hold()
+        look()
+        running.release()
+        assert tty.finish().returncode == 0
+    assert secret not in tty.said
+
+
+# --- plaintext ---
+
+
+def in_no_file(marker: bytes, running: Running, temporary: Path, *allowed: Path) -> Callable[[], None]:
+    """Fails where a file below TMPDIR, or one that a process of the run has open, holds the marker.
+
+    allowed: files, and directories with all in them, where it must be; a file that was removed still has its path.
+    """
+
+    def look() -> None:
+        files = [path for path in temporary.rglob("*") if path.is_file()]
+        for pid in marked(running.mark):
+            files += opened(pid)
+        for file in files:
+            try:
+                place = Path(os.readlink(file)) if file.is_symlink() else file
+                if not any(place == path or path in place.parents for path in allowed):
+                    with file.open("rb") as content:
+                        assert marker not in content.read(1 << 20), place
+            except OSError:
+                continue  # it has gone meanwhile
+
+    return look
+
+
+def opened(pid: int) -> list[Path]:
+    """The regular files that a process has open, also those without a name, as links below /proc."""
+    found = []
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            if stat.S_ISREG(link.stat().st_mode):
+                found.append(link)
+    except OSError:
+        return found
+    return found
+
+
+def test_the_watch_sees_plaintext(running: Running, folder: Path, tmp_path: Path, marker: bytes) -> None:
+    look = in_no_file(marker, running, tmp_path / "tmp", folder / "root.img")
+    running.start("valve 1 <root.img >$OUT")
+    running.hold()
+    look()
+    running.release()
+    assert running.end() == (0, "")
+    running.start("exec 3>$TMPDIR/x 4<root.img; rm $TMPDIR/x; cat <&4 >&3; touch $OUT.ready; sleep 60")
+    wait_until((tmp_path / "out.ready").exists, "the file")
+    with pytest.raises(AssertionError, match="deleted"):
+        look()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_plaintext_is_in_no_temporary_file(
+    command: str, running: Running, folder: Path, tmp_path: Path, marker: bytes
+) -> None:
+    temporary = tmp_path / "tmp"
+    before = temporary.stat().st_mtime_ns
+    target = [tmp_path / "out"] if command == "restore" else []
+    look = in_no_file(marker, running, temporary, folder / "root.img", *target)
+    with Watch(look):
+        running.start(COMMANDS[command].format(secret="--passphrase-file secret"))
+        running.hold()
+        look()
+        running.release()
+        assert running.end() == (0, "")
+    assert temporary.stat().st_mtime_ns == before  # nothing was ever made in it
+    if command == "restore":
+        assert marker in (tmp_path / "out/vm1/root.img").read_bytes()
