@@ -68,14 +68,16 @@ def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None
             state = "active" if now.active else "inactive"
             tools.lvm("lvchange", "-qq", "--addtag", f"qbtools-old:{state}:{old.name}:{mark}", old.full)
             _deactivate(old.full)
-            tools.lvm("lvrename", "-qq", old.group, old.name, marks.temporary_name())
+            away = marks.temporary_name()
+            tools.lvm("lvrename", "-qq", old.group, old.name, away)
             _place(old.group, temporary, old.name)
         except BaseException:
             with suppress(QbError):
                 _settle(old.group, mark)
             raise
         try:
-            return _settle(old.group, mark)
+            snapshot.remove(f"{old.group}/{away}")
+            return _untag(old.full, [str(mark)])
         except Failed as error:
             return warn(f"{old.full} is whole, but what it replaces is not gone: {error.message}")
 
@@ -190,8 +192,7 @@ def _activate(full: str) -> None:
 
 
 def _untag(full: str, tags: list[str]) -> None:
-    if tags:
-        tools.lvm("lvchange", "-qq", *(word for tag in tags for word in ("--deltag", tag)), full)
+    tools.lvm("lvchange", "-qq", *(word for tag in tags for word in ("--deltag", tag)), full)
 
 
 def _lock(group: str) -> Lock:

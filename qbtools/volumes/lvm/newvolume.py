@@ -45,21 +45,20 @@ class NewVolume(Target):
             self.capacity = kernel.device_size(self.fd)
 
     def _wanted(self, size: int | None) -> int:
-        """Bytes of the new volume, in whole extents, at least one."""
+        """Bytes to ask lvm for, which rounds them up to extents."""
         old = self._old
-        if size is None:
-            if old is None:
-                raise UsageError(
-                    f"{self.name} cannot be made before the size of the volume is known",
-                    "a file as standard input, or a volume stream, tells it",
-                )
+        if size is None and old is None:
+            raise UsageError(
+                f"{self.name} cannot be made before the size of the volume is known",
+                "a file as standard input, or a volume stream, tells it",
+            )
+        if old is None or (size is not None and size > old.size):
+            return max(-(-(size or 0) // 512), 1) * 512
+        if size is None or not self._options.shrink:
             return old.size
         wanted = whole_extents(self._group, size)
-        if old is None or wanted >= old.size:
-            return wanted
-        if not self._options.shrink:
-            return old.size
-        self._options.warn(f"{self.name}: shrinking it from {old.size} to {wanted} bytes")
+        if wanted < old.size:
+            self._options.warn(f"{self.name}: shrinking it from {old.size} to {wanted} bytes")
         return wanted
 
     @abstractmethod
@@ -98,22 +97,23 @@ class ThinTarget(NewVolume):
     grain = len(_ZEROS)  # no pool has smaller chunks, so shorter runs of zeros save nothing
 
     def __init__(
-        self, name: str, group: str, volume: str, pool: Pool, old: Volume | None, options: TargetOptions
+        self, name: str, group: str, volume: str, pool: str, old: Volume | None, options: TargetOptions
     ) -> None:
         super().__init__(name, group, volume, old, options)
-        self._pool = pool
+        self._in = pool
         self._extents: ExtentMap | None = None
-        self._watch = Watch(pool, options.pool_reserve, self._flush)
 
     def expect(self, extents: ExtentMap) -> None:
         self._extents = extents
 
     def start(self, size: int | None) -> None:
         super().start(size)
+        self._pool = Pool.active(self._group, self._in)  # now that a volume in it is
+        self._watch = Watch(self._pool, self._options.pool_reserve, self._flush)
         self._watch.check(self._extents)
 
     def _how(self, size: int) -> list[str]:
-        return ["-kn", "-V", f"{size}b", "--thinpool", self._pool.name, self._group]
+        return ["-kn", "-V", f"{size}b", "--thinpool", self._in, self._group]
 
     def _open(self, path: str) -> None:
         with naming(f"open {self.name}"):

@@ -19,7 +19,6 @@ from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes.kind import naming
 from qbtools.volumes.lvm import dm
 from qbtools.volumes.lvm.names import mapper_name
-from qbtools.volumes.lvm.tools import report
 
 STEP = 64 << 20
 """Bytes that may be on their way to a pool between two looks at it."""
@@ -76,19 +75,19 @@ class Pool:
         self.zeroing = zeroing
 
     @classmethod
-    def find(cls, group: str, name: str) -> Pool:
-        """The pool of that name. Failed where there is none."""
-        rows = report("lvs", "segtype,chunk_size,zero", f"{group}/{name}")
-        if not rows or rows[0]["segtype"] != "thin-pool":
+    def active(cls, group: str, name: str) -> Pool:
+        """The pool of that name, as the kernel has it. Failed where it is not active: it is while a volume in it is."""
+        with naming(f"look at the pool {group}/{name}"):
+            target = dm.table(_device(group, name))
+        # metadata device, data device, sectors of a chunk, low water mark, number of features, features
+        if target.type != "thin-pool" or len(target.parameters) < 3 or not target.parameters[2].isdigit():
             raise Failed(f"{group}/{name} is no thin pool")
-        # lvs says `zero` or nothing in this field; with --binary it would be 1 and 0.
-        return cls(group, name, int(rows[0]["chunk_size"]), rows[0]["zero"] == "zero")
+        return cls(group, name, int(target.parameters[2]) * 512, "skip_block_zeroing" not in target.parameters)
 
     def state(self) -> State:
-        """How full it is. Failed where it takes no writes or is not active (it is while a volume in it is)."""
-        path = f"/dev/mapper/{mapper_name(self.group, self.name, 'tpool')}"
+        """How full it is. Failed where it takes no writes, or is not active."""
         with naming(f"look at the pool {self.group}/{self.name}"):
-            target = dm.status(os.stat(path).st_rdev)
+            target = dm.status(_device(self.group, self.name))
         try:
             return State.parse(target.parameters)
         except Failed as error:
@@ -156,6 +155,11 @@ def chunks(extents: ExtentMap, size: int) -> int:
         after = (offset + length - 1) // size + 1
         count += after - first
     return count
+
+
+def _device(group: str, name: str) -> int:
+    """Number of the device that the volumes of a pool are built on. OSError where it is not active."""
+    return os.stat(f"/dev/mapper/{mapper_name(group, name, 'tpool')}").st_rdev
 
 
 def _share(total: int, percent: float) -> int:

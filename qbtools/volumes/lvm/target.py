@@ -18,7 +18,6 @@ from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.lvm import exchange, facts, names, snapshot, source, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, whole_extents
-from qbtools.volumes.lvm.pool import Pool
 
 
 def could_be_made(word: str) -> bool:
@@ -50,7 +49,7 @@ def open_target(name: str, options: TargetOptions) -> Target:
     if not old.thin:
         return PresentTarget(name, old, options)
     _refuse_used(old, volumes.get(f"{old.name}-snap"))
-    return ThinTarget(name, group, volume, Pool.find(group, old.pool), old, options)
+    return ThinTarget(name, group, volume, old.pool, old, options)
 
 
 def _parts(name: str) -> tuple[str, str | None, str]:
@@ -78,7 +77,7 @@ def _new(
         return ThickTarget(name, group, volume, options)
     if pool not in volumes or not volumes[pool].layout >= {"thin", "pool"}:
         raise Failed(f"there is no thin pool {pool} in {group}")
-    return ThinTarget(name, group, volume, Pool.find(group, pool), None, options)
+    return ThinTarget(name, group, volume, pool, None, options)
 
 
 def _refuse_used(volume: Volume, running: Volume | None) -> None:
@@ -130,7 +129,7 @@ class PresentTarget(BlockTarget):
     def start(self, size: int | None) -> None:
         """Grows it where it is too small; makes it smaller where that is allowed."""
         if size is not None:
-            self._resize(whole_extents(self._volume.group, size))
+            self._resize(size)
             with naming(f"open {self.name}"):
                 self.capacity = kernel.device_size(self.fd)
         super().start(size)
@@ -138,11 +137,13 @@ class PresentTarget(BlockTarget):
     def _resize(self, wanted: int) -> None:
         size, full = self._volume.size, self._volume.full
         if wanted > size:
-            self._options.note(f"{self.name}: growing it from {size} to {wanted} bytes")
-            tools.lvm("lvextend", "-qq", "-L", f"{wanted}b", full)
+            self._options.note(f"{self.name}: growing it from {size} to {wanted} bytes, and to a whole extent")
+            tools.lvm("lvextend", "-qq", "-L", f"{-(-wanted // 512) * 512}b", full)
         elif wanted < size and self._options.shrink:
-            self._options.warn(f"{self.name}: shrinking it from {size} to {wanted} bytes")
-            tools.lvm("lvreduce", "-qq", "-f", "-y", "-L", f"{wanted}b", full)
+            wanted = whole_extents(self._volume.group, wanted)
+            if wanted < size:
+                self._options.warn(f"{self.name}: shrinking it from {size} to {wanted} bytes")
+                tools.lvm("lvreduce", "-qq", "-f", "-y", "-L", f"{wanted}b", full)
 
     def close(self) -> None:
         super().close()
