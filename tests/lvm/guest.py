@@ -31,6 +31,14 @@ def call(*argv: str | Path) -> str:
     return done.stdout
 
 
+def dmsetup(command: str, name: str, *lines: str) -> None:
+    """Runs dmsetup on a device, with a table where the command takes one."""
+    table = ("--table", "\n".join(lines)) if lines else ()
+    call("dmsetup", command, "--noudevrules", "--noudevsync", name, *table)
+    if command == "create":
+        call("dmsetup", "mknodes", name)  # there is no udev that would
+
+
 def new_disk(name: str, size: int) -> Path:
     """A loop device over a sparse file in memory; it stays as long as the guest does."""
     image = PLACE / f"disk-{name}"
