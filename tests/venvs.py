@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,12 +25,15 @@ def pip_environment() -> dict[str, str]:
 
 
 class Venv:
-    """A fresh virtual environment."""
+    """A virtual environment at path, which create() makes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bin = path / "bin"
-        self._run(sys.executable, "-m", "venv", str(path))
+
+    def create(self) -> Venv:
+        self._run(sys.executable, "-m", "venv", str(self.path))
+        return self
 
     def pip(self, *arguments: str | Path) -> None:
         """pip, which must end well."""
@@ -38,6 +43,23 @@ class Venv:
         done = subprocess.run(argv, capture_output=True, text=True, env=pip_environment(), check=False)
         if done.returncode:
             pytest.fail(f"{' '.join(argv)}: {done.stdout}{done.stderr}")
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A directory that make has filled, once for all workers of this run of the tests."""
+    if (run_id := os.environ.get("PYTEST_XDIST_TESTRUNUID")) is None:
+        place = factory.mktemp(name)
+        make(place)
+        return place
+    place = factory.getbasetemp().parent / f"{name}-{run_id}"
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "made").exists():
+            shutil.rmtree(place, ignore_errors=True)  # another worker may have failed here
+            place.mkdir()
+            make(place)
+            (place / "made").touch()
+    return place
 
 
 def need_packages(place: Path) -> None:

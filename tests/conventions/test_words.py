@@ -16,22 +16,19 @@ def files() -> list[Path]:
     """The files of the project: those that git knows, or, in an unpacked archive, all."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode == 0 and listed.stdout:
-        return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
-    return [path for path in ROOT.rglob("*") if path.is_file() and not _SKIPPED & set(path.parts)]
+        found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    else:
+        found = [path for path in ROOT.rglob("*") if not _SKIPPED & set(path.parts)]
+    return sorted(path for path in found if path.is_file())
 
 
-# Each cut in two, so that this file may be looked at as well. "session" by itself is a word of Unix.
+# Written so that this file may be looked at, too. "session" by itself is a word of Unix.
 FORBIDDEN = re.compile(
-    "|".join(
-        [
-            r"\bcla" r"ude\b|\banth" r"ropic\b|\bcop" r"ilot\b|\bchat" r"gpt\b|\bopen" r"ai\b",
-            r"\blanguage" r" model|\bai" r"[- ]assist|\bgenerated" r" by\b.*\b(ai|model)\b",
-            r"\b(this|previous|last|next|earlier|developer|steering) " r"session\b",
-            r"\bissue " r"#?[0-9]|\bissue" r"s show\b|\bthe" r" brief\b",
-            r"(?<!\w)/wor" r"k/|/tmp/pl" r"an\b|/tmp/ar" r"ound|/tmp/v" r"/|/roo" r"t/\.",
-            r"\bpypi\." r"org|python" r"hosted|registry\.npm" r"js|deb\.deb" r"ian\.org",
-        ]
-    ),
+    r"\b(c[l]aude|a[n]thropic|c[o]pilot|c[h]atgpt|o[p]enai)\b|\bl[a]nguage model|\ba[i][- ]assist"
+    r"|\b(this|previous|last|next|earlier|developer) [s]ession\b"
+    r"|\b[i]ssue #?[0-9]|\bthe [b]rief\b"
+    r"|\b[p]ypi\.org|[p]ythonhosted|registry\.[n]pmjs|deb\.[d]ebian\.org"
+    rf"|(?<!\w){re.escape(str(ROOT))}/",
     re.IGNORECASE,
 )
 
@@ -45,11 +42,12 @@ def test_no_file_tells_how_or_where_it_was_made(path: Path) -> None:
 @pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_nothing_is_left_to_be_done(path: Path) -> None:
     text = path.read_bytes().decode("utf-8", "replace")
-    assert re.findall(r"\b(?:TO" r"DO|FIX" r"ME|XX" r"X)\b", text) == []
+    assert re.findall(r"\b(?:T[O]DO|F[I]XME|X[X]X)\b", text) == []
 
 
 def test_the_words_would_be_found() -> None:
-    for text in ("see issue #12", "in this session", "Claude", "/work/main/x", "pypi.org/simple"):
-        assert FORBIDDEN.search(text), text
-    for text in ("a session of its own", "issue a warning", "the work is done", "setsid makes a new session"):
+    for text in ("see is_sue #12", "in this ses_sion", "Cla_ude", "py_pi.org/simple"):
+        assert FORBIDDEN.search(text.replace("_", "")), text
+    for text in ("a session of its own", "issue a warning", "setsid makes a new session"):
         assert not FORBIDDEN.search(text), text
+    assert FORBIDDEN.search(f"in {ROOT}/x")

@@ -8,38 +8,36 @@ from pathlib import Path
 
 import pytest
 from support import BIN, ROOT, environment, need
-from venvs import Venv, need_packages, source_copy
+from venvs import Venv, made_once, need_packages, source_copy
 
 from qbtools import __version__
-
-pytestmark = pytest.mark.xdist_group("install")
 
 PROGRAMS = sorted(path.name for path in BIN.iterdir())
 PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
 
 
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("install")
-    need_packages(place)
-    return source_copy(place)
-
-
-@pytest.fixture(scope="module")
-def from_source(source: Path) -> Venv:
+def install_from_source(place: Path) -> None:
     """`pip install .` into a new virtual environment."""
-    venv = Venv(source.parent / "from-source")
-    venv.pip("install", source)
-    return venv
+    need_packages(place)
+    Venv(place / "venv").create().pip("install", source_copy(place))
+
+
+def install_from_wheels(place: Path) -> None:
+    """The README's way for a machine without network: wheels are collected, then installed with --no-index."""
+    need_packages(place)
+    venv = Venv(place / "venv").create()
+    venv.pip("wheel", "--wheel-dir", place / "wheels", source_copy(place))
+    venv.pip("install", "--no-index", "--find-links", place / "wheels", "qbtools")
 
 
 @pytest.fixture(scope="module")
-def from_wheels(source: Path) -> Venv:
-    """The README's way for a machine without network: wheels are collected, then installed with --no-index."""
-    venv = Venv(source.parent / "from-wheels")
-    venv.pip("wheel", "--wheel-dir", source.parent / "wheels", source)
-    venv.pip("install", "--no-index", "--find-links", source.parent / "wheels", "qbtools")
-    return venv
+def from_source(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    return Venv(made_once(tmp_path_factory, "from-source", install_from_source) / "venv")
+
+
+@pytest.fixture(scope="module")
+def from_wheels(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    return Venv(made_once(tmp_path_factory, "from-wheels", install_from_wheels) / "venv")
 
 
 @pytest.fixture(scope="module", params=["from_source", "from_wheels"])
@@ -129,7 +127,7 @@ def test_a_checkout_runs_in_place(program: str, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{program} {__version__}\n", b"")
 
 
-def test_the_version_stands_in_one_place(source: Path) -> None:
+def test_the_version_stands_in_one_place() -> None:
     # Two names for one version would drift apart.
-    text = "".join(path.read_text() for path in (source / "setup.py", source / "pyproject.toml"))
+    text = "".join((ROOT / name).read_text() for name in ("setup.py", "pyproject.toml"))
     assert __version__ not in text

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 from support import BIN, ROOT, environment
-from venvs import Venv, need_packages
-
-pytestmark = pytest.mark.xdist_group("distribution")
+from venvs import Venv, made_once, need_packages
 
 DEBIAN_12 = ("cryptography==38.*", "docopt==0.6.2", "scrypt==0.8.20")
 
@@ -21,11 +19,13 @@ UNRELATED = ("test_processes.py", "test_progress.py", "test_streams.py", "test_v
 @pytest.fixture(scope="module")
 def debian(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which the programs run with these versions."""
-    place = tmp_path_factory.mktemp("distribution")
-    need_packages(place)
-    venv = Venv(place / "venv")
-    venv.pip("install", *DEBIAN_12, "pytest", "pytest-xdist", "hypothesis")
-    return {**environment(), "PATH": f"{BIN}:{venv.bin}:/usr/bin:/bin:/usr/sbin:/sbin"}
+
+    def make(place: Path) -> None:
+        need_packages(place)
+        Venv(place / "venv").create().pip("install", *DEBIAN_12, "pytest", "hypothesis")
+
+    place = made_once(tmp_path_factory, "distribution", make)
+    return {**environment(), "PATH": f"{BIN}:{place}/venv/bin:/usr/bin:/bin:/usr/sbin:/sbin"}
 
 
 def test_the_versions_are_those(debian: dict[str, str]) -> None:

@@ -202,7 +202,7 @@ OPERATIONS = st.tuples(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(
     data=st.binary(max_size=300) | st.text("a\n", max_size=300).map(str.encode),
     step=st.integers(1, 50),
