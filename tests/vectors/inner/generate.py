@@ -330,7 +330,7 @@ def _maps() -> dict[str, tuple[str, bytes, str]]:
         "past-end": ([(3584, 1024)], "an extent passes the end of the volume"),
         "beyond-end": ([(8192, 512)], "an extent passes the end of the volume"),
         "huge": ([(0, (1 << 63) - 512)], "an extent passes the end of the volume"),
-        "offset-unaligned": ([(100, 512)], "an extent is not aligned at 512 bytes"),
+        "offset-unaligned": ([(100, 412)], "an extent is not aligned at 512 bytes"),
         "length-unaligned": ([(0, 100), (512, 512)], "an extent is not aligned at 512 bytes"),
         "empty-beyond": ([(0, 512), (8192, 0)], "an empty extent is out of place"),
         "empty-inside": ([(0, 1024), (512, 0)], "an empty extent is out of place"),

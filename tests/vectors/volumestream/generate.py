@@ -114,7 +114,7 @@ def _bad() -> dict[str, tuple[bytes, str]]:
         "line-long": (one("0 " + "9" * 70), LONG),
         "past-end": (one("3584 1024"), BAD + "an extent passes the end of the volume"),
         "past-64-bit": (one("9999999999999999999 9999999999999999999"), BAD + "an extent passes the end of the volume"),
-        "unaligned-offset": (one("100 512"), BAD + "an extent is not aligned at 512 bytes"),
+        "unaligned-offset": (one("100 412"), BAD + "an extent is not aligned at 512 bytes"),
         "unaligned-length": (one("0 100"), BAD + "an extent is not aligned at 512 bytes"),
         "unsorted": (stream(4096, "2048 512\n512 512\n", A + B), BAD + "extents overlap, or are not sorted"),
         "overlap": (stream(4096, "0 1024\n512 512\n", A + B + B), BAD + "extents overlap, or are not sorted"),
