@@ -40,16 +40,16 @@ class Maker:
         return subprocess.run(words, input=data, capture_output=True, check=True).stdout
 
     def inner(self, source: Path, name: str) -> bytes:
-        """The archive of a file or a directory (source may end with `/.`) as the file name, compressed.
+        """The archive of a file or a directory (a whole one where name ends with `/.`) as the file name, compressed.
 
         Through a named pipe: so tar pads what the compressor gives up to its blocking factor.
         """
-        directory, base = os.path.split(str(source))
-        subdir = name[: -len(base)] if base != "." else name[:-1]
+        directory, base = (source, ".") if name.endswith("/.") else (source.parent, source.name)
+        subdir = name[: -len(base)]
         pipe = self.place / "pipe"
         if not pipe.exists():
             os.mkfifo(pipe)
-        words = ["tar", "-Pc", "--sparse", "-f", str(pipe), "-C", directory, "--dereference"]
+        words = ["tar", "-Pc", "--sparse", "-f", str(pipe), "-C", str(directory), "--dereference"]
         words += ["--xform", f"s:^{base}:{subdir}\\0:"]
         if self.compression:
             words.append(f"--use-compress-program={self.compression}")
@@ -70,7 +70,8 @@ class Maker:
     def chunks(self, name: str, data: bytes) -> list[tuple[str, bytes]]:
         """The members for a file whose (compressed) content is data."""
         stored = self.encrypt(data) if self.encrypted else data
-        pieces = [stored[at : at + self.cut] for at in range(0, max(len(stored), 1), self.cut)]
+        cut = len(stored) if name == "qubes.xml" else self.cut
+        pieces = [stored[at : at + cut] for at in range(0, max(len(stored), 1), cut)]
         return [member for at, piece in enumerate(pieces) for member in self.pair(f"{name}.{at:03d}", piece)]
 
     def members(self, files: dict[str, Path]) -> list[tuple[str, bytes]]:

@@ -24,7 +24,7 @@ Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
   --size                Print the size of the volume, as the header tells it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
-                        name for each member, or for NAME only.
+                        name for each member, or for NAME and what is below it.
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -67,17 +67,23 @@ def main(call: Invocation) -> None:
 
 
 def _listing(archive: TarReader, name: str | None) -> bytearray:
-    """A line for each member, or for the one called name, once all of the archive was read. Refused past LIST_LIMIT."""
+    """A line for each member, or for name and what is below it, once all of the archive was read.
+
+    Refused past LIST_LIMIT. Damaged where name is there twice or no regular file (as a directory it is called name/).
+    """
     lines = bytearray()
-    member = archive.find(name) if name is not None else archive.next()
-    if member is None:
-        raise Damaged("the archive holds no member")
-    while member is not None:
-        lines += f"{member.size}\t{escape(member.untrusted_name)}\n".encode()
+    seen = False
+    while (member := archive.next()) is not None:
+        found = member.untrusted_name
+        if found == name:
+            if seen or member.kind:
+                raise Damaged(f"{found} comes twice" if seen else f"{found} is {member.kind}, not a regular file")
+            seen = True
+        elif name is not None and not found.startswith(f"{name}/"):
+            continue
+        lines += f"{member.size}\t{escape(found)}\n".encode()
         if len(lines) > LIST_LIMIT:
             raise Refused(f"the list of the members has more than {LIST_LIMIT} bytes")
-        if name is not None:
-            archive.finish()
-            break
-        member = archive.next()
+    if not lines:
+        raise Damaged("the archive holds no member" if name is None else f"the archive holds no member {name}")
     return lines

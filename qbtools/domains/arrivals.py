@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable
 
 from qbtools.domains.inventory import NONE, Entry
 from qbtools.domains.lines import read_fields
-from qbtools.domains.names import HOME, number
+from qbtools.domains.names import HOME, directory_of, number
 from qbtools.errors import Damaged, Truncated
 from qbtools.formats.chunks import METADATA, name_problem
 from qbtools.streams import Reader
 
-FURTHER = ("firewall.xml", "notes.txt", "whitelisted-appmenus.list", "empty")
+FURTHER = (
+    *("firewall.xml", "notes.txt", "whitelisted-appmenus.list", "empty"),
+    *("icon.png", "apps", "apps.templates", "kernels"),  # Qubes OS 2 to 3.2
+)
 """What else Qubes OS puts beside the volumes of a domain."""
 
 _CAME = "came"
@@ -25,12 +28,16 @@ class Arrivals:
     """Takes the name of each file that came, in any order; finish() says what is missing."""
 
     def __init__(self, entries: Iterable[Entry], warn: Callable[[str], None]) -> None:
-        """entries: what must come. Damaged where two of them have one name, or two domains one path."""
+        """entries: what must come. Damaged where two of them have one name, or two domains one path.
+
+        Volumes of a domain that was saved as a whole have one name: that of the archive in which all of them are.
+        """
         self._warn = warn
         self._expected: dict[str, Entry] = {}
         self._owners: dict[str, str] = {}  # path to domain
         for entry in entries:
-            if entry.archive_name in self._expected:
+            before = self._expected.get(entry.archive_name)
+            if before and (not entry.archive_name.endswith("/.") or before.volume == entry.volume):
                 raise Damaged(f"{entry.archive_name} is named twice")
             if self._owners.setdefault(entry.path, entry.domain) != entry.domain:
                 raise Damaged(f"{self._owners[entry.path]} and {entry.domain} have the same path: {entry.path}")
@@ -46,7 +53,7 @@ class Arrivals:
         Damaged for a malformed or doubled name, one under no saved domain's path, and for a volume that is larger
         than qubes.xml says.
         """
-        if problem := name_problem(untrusted_name):
+        if problem := name_problem(untrusted_name, final_dot=True):
             raise Damaged(f"{untrusted_name}: {problem}")
         name = untrusted_name
         if name in self._came:
@@ -54,8 +61,8 @@ class Arrivals:
         self._came.add(name)
         if name == METADATA:
             return
-        top, slash, rest = name.partition("/")
-        path = top + slash
+        path = directory_of(name)
+        rest = name[len(path) :]
         self._paths.add(path)
         entry = self._expected.get(name)
         if entry is None:

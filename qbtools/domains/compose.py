@@ -86,9 +86,7 @@ def compose(wanted: Wanted) -> bytes:
     Refused where it would be larger than readers take.
     """
     root = Element("qubes")
-    labels = SubElement(root, "labels")
-    for index, (colour, name) in enumerate(_LABELS, 1):
-        SubElement(labels, "label", id=f"label-{index}", color=colour).text = name
+    add_labels(root)
     pools = SubElement(root, "pools")
     SubElement(pools, "pool", name=_POOL, dir_path="/var/lib/qubes", driver="file-reflink", revisions_to_keep="1")
     SubElement(root, "properties")
@@ -104,6 +102,13 @@ def compose(wanted: Wanted) -> bytes:
     if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
         raise Refused(f"{len(wanted)} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
     return data
+
+
+def add_labels(root: Element) -> None:
+    """Adds the labels that every Qubes OS has to the root of a qubes.xml."""
+    labels = SubElement(root, "labels")
+    for index, (colour, name) in enumerate(_LABELS, 1):
+        SubElement(labels, "label", id=f"label-{index}", color=colour).text = name
 
 
 def _domain(parent: Element, qid: int, kind: str, properties: dict[str, str], features: dict[str, str]) -> Element:

@@ -16,6 +16,7 @@ class Entry(NamedTuple):
     """One file that must be in the archive. Every text in it is checked: no blank, no `..`, no leading `-`.
 
     volume: None for a file that is no volume: `vmQID/empty` of a domain without volumes, `dom0-home/USER`.
+    archive_name: of a template of Qubes OS 2 to 3.2 `PATH/.`, an archive of its directory with VOLUME.img of each.
     size: bytes of the whole volume, None where it is not known.
     """
 
@@ -30,7 +31,7 @@ class Entry(NamedTuple):
         """Where the files of its domain stand: `vmQID/`, or `dom0-home/USER` itself."""
         if self.kind == names.ADMIN_CLASS:
             return self.archive_name
-        return self.archive_name[: self.archive_name.index("/") + 1]
+        return names.directory_of(self.archive_name)
 
     def to_line(self) -> str:
         """DOMAIN, CLASS, VOLUME, ARCHIVE-NAME and SIZE, separated by tabs, with newline."""
@@ -48,17 +49,21 @@ class Entry(NamedTuple):
         volume = None if untrusted_volume == NONE else untrusted_volume
         if volume is not None and (problem := names.volume_problem(volume)):
             raise Damaged(problem)
-        path, slash, base = untrusted_name.partition("/")
+        path = names.directory_of(untrusted_name)
+        base = untrusted_name[len(path) :]
         if kind == names.ADMIN_CLASS:
             good = volume is None and names.is_home(untrusted_name)
         else:
-            good = names.is_domain_path(path + slash) and base == _base(volume)
+            good = names.is_older_path(path) and base in (_base(volume), _WHOLE if volume else None)
         if not good:
             raise Damaged(f"not the name of a file of {domain}: {untrusted_name}")
         size = names.number(untrusted_size)
         if size is None and untrusted_size != NONE:
             raise Damaged(f"not a size in bytes: {untrusted_size}")
         return cls(domain, kind, volume, untrusted_name, size)
+
+
+_WHOLE = "."
 
 
 def _base(volume: str | None) -> str:
@@ -72,7 +77,13 @@ def entries_of(domain: Domain) -> list[Entry]:
     if domain.kind == names.ADMIN_CLASS:
         return [Entry(domain.name, domain.kind, None, domain.path, None)]
     found = [
-        Entry(domain.name, domain.kind, volume.name, domain.path + _base(volume.name), volume.size)
+        Entry(
+            domain.name,
+            domain.kind,
+            volume.name,
+            domain.path + (_WHOLE if domain.whole else _base(volume.name)),
+            volume.size,
+        )
         for volume in domain.volumes()
         if volume.save_on_stop
     ]

@@ -17,6 +17,8 @@ _CLASS = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}")
 # The file VOLUME.img is the last component of an archive name: at most 88 bytes, and no component begins with "-".
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,83}")
 _PATH = re.compile(r"vm[1-9][0-9]{0,9}/")
+_OLDER_PATH = re.compile(r"(?:appvms|servicevms|vm-templates)/[A-Za-z][A-Za-z0-9_-]{0,30}/")
+_DIRECTORY = re.compile(r"(?:(?:appvms|servicevms|vm-templates)/)?[^/]+/")
 _HOME = re.compile(r"dom0-home/(?![.-])[A-Za-z0-9_.@+-]{1,88}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
@@ -53,6 +55,20 @@ def volume_problem(name: str) -> str | None:
 def is_domain_path(path: str) -> bool:
     """Whether path is `vmQID/`, where the files of a domain stand in an archive."""
     return _PATH.fullmatch(path) is not None
+
+
+def is_older_path(path: str) -> bool:
+    """The same for what Qubes OS 2 to 3.2 saved: `appvms/NAME/`, `servicevms/NAME/` and `vm-templates/NAME/` too."""
+    return is_domain_path(path) or _OLDER_PATH.fullmatch(path) is not None
+
+
+def directory_of(archive_name: str) -> str:
+    """The path of the domain to which a file would belong: `vm1/` of `vm1/x/y`, `appvms/work/` of `appvms/work/x`.
+
+    archive_name itself where it stands in no directory.
+    """
+    match = _DIRECTORY.match(archive_name)
+    return match[0] if match else archive_name
 
 
 def is_home(path: str) -> bool:

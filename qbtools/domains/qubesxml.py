@@ -1,6 +1,7 @@
 """Reads the metadata of Qubes OS 4 (qubes.xml; see qb-format(5)): which domains there are, which are saved, and where.
 
 What is used of it is checked here; everything else stays in the tree as it came, so that it can be written again.
+Metadata of Qubes OS 2 to 3.2 is translated first (older.py).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from xml.etree.ElementTree import Element
 from qbtools.domains import names
 from qbtools.errors import Damaged
 
-# Root of the metadata of Qubes OS 3 and before.
+# Root of the metadata of Qubes OS 3.2 and before.
 _OLDER_ROOT = "QubesVmCollection"
 
 
@@ -29,10 +30,13 @@ class Domain:
 
     properties and features: name to text, "" where there is none. For features that is false.
     path: where its files stand in the archive (`vmQID/`; `dom0-home/USER` for dom0), None where it is not saved.
+    whole: all of its directory is one file of the archive, called `.`; so Qubes OS 2 to 3.2 saved templates.
     """
 
-    def __init__(self, element: Element, labels: dict[str, str]) -> None:
+    def __init__(self, element: Element, labels: dict[str, str], older: bool = False) -> None:
+        """older: it is in an archive of Qubes OS 2 to 3.2, whose paths may be `appvms/NAME/` and the like."""
         self.element = element
+        self._older = older
         self.kind = element.get("class", "")
         if problem := names.class_problem(self.kind):
             raise Damaged(f"a domain has the class {_shown(self.kind)}: {problem}")
@@ -49,10 +53,12 @@ class Domain:
             raise Damaged(f"domain {self.name}: its label is not among the labels: {_shown(label)}")
         self.label = labels[label]
         self.path = self._path() if self.features.get("backup-content") else None
+        self.whole = older and self.kind == "TemplateVM"
 
     def _path(self) -> str:
         untrusted_path = self.features.get("backup-path", "")
-        known = names.is_home if self.kind == names.ADMIN_CLASS else names.is_domain_path
+        known = names.is_older_path if self._older else names.is_domain_path
+        known = names.is_home if self.kind == names.ADMIN_CLASS else known
         if not known(untrusted_path):
             wanted = "dom0-home/USER" if self.kind == names.ADMIN_CLASS else "vmQID/"
             raise Damaged(f"domain {self.name}: its backup-path is {_shown(untrusted_path)}, not {wanted}")
@@ -83,10 +89,18 @@ class Domain:
 
 
 class Metadata:
-    """A whole qubes.xml. domains: all, in its order, with different names and paths; root: the tree."""
+    """A whole qubes.xml. domains: all, in its order, with different names and paths; root: the tree.
+
+    older: it came from Qubes OS 2 to 3.2; root is what it says in the words of Qubes OS 4.
+    """
 
     def __init__(self, root: Element) -> None:
         """Damaged where a part is missing without which Qubes OS restores nothing, or is malformed."""
+        self.older = root.tag == _OLDER_ROOT
+        if self.older:
+            from qbtools.domains import older
+
+            root = older.converted(root)
         _check_root(root)
         self.root = root
         labels = _labels(_only(root, "labels"))
@@ -94,7 +108,7 @@ class Metadata:
         self.domains: list[Domain] = []
         seen: set[str] = set()
         for element in _only(root, "domains").findall("domain"):
-            domain = Domain(element, labels)
+            domain = Domain(element, labels, self.older)
             # A name has no "/", a path has one: they never meet in the set.
             for key in (domain.name, domain.path):
                 if key in seen:
@@ -111,8 +125,6 @@ class Metadata:
 
 
 def _check_root(root: Element) -> None:
-    if root.tag == _OLDER_ROOT:
-        raise Damaged(f"this qubes.xml is of the older kind ({_OLDER_ROOT}, Qubes OS 3), which is not read yet")
     if root.tag != "qubes":
         raise Damaged(f"this is no qubes.xml: its root is {_shown(root.tag)}")
     version = root.get("version", "3.0")

@@ -20,6 +20,8 @@ from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import Budget, Buffers, Lane, done
 from qbtools.streams import Reader
 
+_OLD_FIRST = f"{chunks.METADATA}.000"
+
 MAX_WORK = 1 << 26
 """N·r·p of the dearest derivation: four times what the scrypt program picks for 5 seconds on today's machines."""
 
@@ -216,7 +218,7 @@ def open_archive(
 
     jobs: gives the number of workers, from the bytes of memory that one takes. WrongPassphrase, Damaged, Refused.
     """
-    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    members = MemberReader(reader, header_bound)
     found, memory = _open_header(members, passphrase, limits)
     if found.version == 4:
         return Archive(members, found, memory, passphrase, limits, jobs, warn)
@@ -227,7 +229,7 @@ def open_archive(
 
 def read_header(reader: Reader, passphrase: bytes, limits: Limits) -> header.BackupHeader:
     """The authenticated header at the beginning of an archive; reads no further. Errors as open_archive()."""
-    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    members = MemberReader(reader, header_bound)
     return _open_header(members, passphrase, limits)[0]
 
 
@@ -259,12 +261,18 @@ def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tu
     return parsed, parameters.memory
 
 
+def header_bound(untrusted_member: str) -> int:
+    """Bytes that a member may have as long as the header is not known."""
+    # Archives of version 2 begin with the metadata: what is said of them is not that it is too long.
+    return chunks.DEFAULT_CHUNK_SIZE if untrusted_member == _OLD_FIRST else header.MAX_MEMBER
+
+
 def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
     """The contents of the two members that begin an archive, unchecked. Damaged where they are not there."""
     contents = []
     for due in (chunks.HEADER, chunks.HEADER_MAC):
         member = members.next()
-        if member is not None and member.untrusted_name == f"{chunks.METADATA}.000":
+        if member is not None and member.untrusted_name == _OLD_FIRST:
             raise Damaged("no backup-header: an archive of version 2 or older, which is not read")
         if member is None or member.untrusted_name != due:
             raise Damaged(f"not a backup: {due} is not where it must be")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from qbtools.errors import Damaged
 from qbtools.formats import chunks, container, header
 from qbtools.formats.container import HEADER_SIZE, OVERHEAD
-from qbtools.formats.opener import read_header_members
+from qbtools.formats.opener import header_bound, read_header_members
 from qbtools.formats.outertar import MemberReader
 from qbtools.streams import Reader
 
@@ -21,7 +21,7 @@ def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
 
     max_chunk: bytes of the largest chunk where the header names no chunk size.
     """
-    members = MemberReader(reader, lambda _name: header.MAX_MEMBER)
+    members = MemberReader(reader, header_bound)
     untrusted_plain, untrusted_sealed = read_header_members(members)
     untrusted = header.parse(untrusted_plain)
     if untrusted.version != 4:

@@ -152,7 +152,6 @@ def test_the_largest_size() -> None:
         (b'<!DOCTYPE q SYSTEM "file:///etc/passwd"><qubes/>', "document type"),
         ("<qubes/>".encode("utf-16"), "not UTF-8"),
         (b"<html/>", 'its root is "html"'),
-        (b'<QubesVmCollection default_template="1"/>', "older kind"),
         (document(root='<qubes version="4.0">'), 'unknown version "4.0"'),
         (document(labels=""), "no part labels"),
         (document(labels=LABELS * 2), "more than one part labels"),

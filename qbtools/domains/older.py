@@ -1,0 +1,200 @@
+"""Metadata of Qubes OS 2 to 3.2 (root `<QubesVmCollection>`), said in the words of Qubes OS 4.
+
+There each domain is one element, its tag the class, everything else in attributes; domains are named by their number
+(qid), services and PCI devices are literals of Python; sizes of volumes are not there. Source: what Qubes OS 4 makes
+of them when it restores (qubesadmin.backup.core2, August 2026). Left out is default_dispvm, for which it invents
+domains.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from xml.etree.ElementTree import Element, SubElement
+
+from qbtools.domains import names
+from qbtools.domains.compose import add_labels
+from qbtools.errors import Damaged
+
+MAX_LITERAL = 1 << 14
+"""Characters of a literal in an attribute."""
+
+_CLASSES = {
+    "QubesAdminVm": names.ADMIN_CLASS,
+    "QubesTemplateVm": "TemplateVM",
+    "QubesTemplateHVm": "TemplateVM",
+    "QubesAppVm": "AppVM",
+    "QubesHVm": "AppVM",
+    "QubesNetVm": "AppVM",
+    "QubesProxyVm": "AppVM",
+    "QubesDisposableVm": "DispVM",
+}
+"""The class of today; an AppVM without template is a StandaloneVM."""
+
+# What the attributes were where nobody had set them: today's defaults are others, and better.
+_DEFAULTS = {
+    "include_in_backups": "True",
+    "qrexec_timeout": "60",
+    "vcpus": "2",
+    "memory": "400",
+    "maxmem": "4000",
+    "default_user": "user",
+    "debug": "False",
+    "mac": "",
+    "autostart": "False",
+}
+_GLOBALS = ("default_template", "default_netvm", "updatevm", "clockvm")
+_SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
+
+
+def converted(root: Element) -> Element:
+    """The same domains as a qubes.xml of Qubes OS 4, for qubesxml.Metadata, which checks the rest.
+
+    Damaged where a qid is malformed or doubled, a saved domain is of an unknown class or its template is not there,
+    or a literal is none.
+    """
+    elements = [element for element in root if element.tag in _CLASSES or _is(element, "backup_content")]
+    known = _names(elements)
+    result = Element("qubes")
+    add_labels(result)
+    SubElement(result, "pools")
+    properties = SubElement(result, "properties")
+    for name in _GLOBALS:
+        if name in root.attrib:
+            _property(properties, name, known.get(root.attrib[name], ""))
+    if "default_kernel" in root.attrib:
+        _property(properties, "default_kernel", root.attrib["default_kernel"])
+    domains = SubElement(result, "domains")
+    if not any(element.tag == "QubesAdminVm" for element in elements):  # Qubes OS 2 had it nowhere
+        elements.insert(0, Element("QubesAdminVm", qid="0", name=names.ADMIN, label="black"))
+    for element in elements:
+        _domain(domains, element, known)
+    return result
+
+
+def _names(elements: list[Element]) -> dict[str, str]:
+    """Names by qid, both as text."""
+    known: dict[str, str] = {}
+    for element in elements:
+        qid = element.get("qid", "")
+        if names.number(qid) is None:
+            raise Damaged(f"a domain of class {element.tag} has no number as qid")
+        if qid in known:
+            raise Damaged(f"two domains have the qid {qid}")
+        known[qid] = element.get("name", "")
+    return known
+
+
+def _domain(parent: Element, old: Element, known: dict[str, str]) -> None:
+    """Adds the domain of today for an old one."""
+    name = old.get("name", "")
+    kind = _CLASSES.get(old.tag)
+    if kind is None:
+        raise Damaged(f"domain {name} has an unknown class: {old.tag}")
+    template = old.get("template_qid", "none")
+    if kind == "AppVM" and template.lower() == "none":
+        kind = "StandaloneVM"
+    domain = SubElement(parent, "domain", {"id": f"domain-{old.get('qid')}", "class": kind})
+    properties = SubElement(domain, "properties")
+    _property(properties, "label", old.get("label", "red"))
+    if kind != names.ADMIN_CLASS:
+        _property(properties, "name", name)
+        _property(properties, "qid", old.get("qid", ""))
+        if kind == "AppVM":
+            if template not in known and _is(old, "backup_content"):
+                raise Damaged(f"domain {name}: its template is the domain {template}, which is not there")
+            _property(properties, "template", known.get(template, ""))
+        _properties(properties, old, known)
+    features = SubElement(domain, "features")
+    for feature, text in _features(old, kind).items():
+        SubElement(features, "feature", name=feature).text = text or None
+    _devices(SubElement(domain, "devices", {"class": "pci"}), old)
+    SubElement(domain, "tags")
+    _volumes(SubElement(domain, "volume-config"), kind)
+
+
+def _property(parent: Element, name: str, text: str) -> None:
+    """Adds a property; without text it is set to nothing."""
+    SubElement(parent, "property", name=name).text = text or None
+
+
+def _properties(parent: Element, old: Element, known: dict[str, str]) -> None:
+    for name, default in _DEFAULTS.items():
+        value = old.get(name, "")
+        if value not in ("", default):
+            _property(parent, name, value)
+    for name in ("kernel", "kernelopts"):
+        if old.get(f"uses_default_{name}", "True").lower() != "true":
+            value = old.get(name, "")
+            _property(parent, name, "" if value.lower() == "none" else value)
+    _property(parent, "virt_mode", "hvm" if "HVm" in old.tag else "pv")
+    if old.tag in ("QubesNetVm", "QubesProxyVm"):
+        _property(parent, "provides_network", "True")
+    if old.tag == "QubesNetVm":
+        _property(parent, "netvm", "")
+    elif old.get("uses_default_netvm", "True") != "True":
+        _property(parent, "netvm", known.get(old.get("netvm_qid", ""), ""))  # one that is not there: no network
+
+
+def _features(old: Element, kind: str) -> dict[str, str]:
+    features = {"internal": "1"} if _is(old, "internal") else {}
+    services = _literal(old, "services", {})
+    if not isinstance(services, dict):
+        raise _malformed(old, "services")
+    for service, value in services.items():
+        if not isinstance(service, str) or not _SERVICE.fullmatch(service) or not isinstance(value, (bool, int)):
+            raise _malformed(old, "services")
+        feature = "check-updates" if service == "qubes-update-check" else f"service.{service}"
+        features[feature] = "1" if value else ""
+    features["backup-content"] = ""
+    if _is(old, "backup_content"):
+        path = old.get("backup_path", "").rstrip("/")
+        features["backup-content"] = "1"
+        features["backup-path"] = path if kind == names.ADMIN_CLASS else f"{path}/"
+        features["backup-size"] = old.get("backup_size", "")
+    return features
+
+
+def _devices(parent: Element, old: Element) -> None:
+    devices = _literal(old, "pcidevs", [])
+    if not isinstance(devices, (list, tuple)):
+        raise _malformed(old, "pcidevs")
+    for device in devices:
+        if not isinstance(device, str) or not _PCI.fullmatch(device):
+            raise _malformed(old, "pcidevs")
+        attributes = {"backend-domain": names.ADMIN, "id": device.replace(":", "_")}
+        element = SubElement(parent, "device", attributes)
+        if old.get("pci_strictreset", "True") == "False":
+            SubElement(element, "option", name="no-strict-reset").text = "True"
+
+
+def _volumes(parent: Element, kind: str) -> None:
+    """What such a domain had, and what of it was saved. The sizes stand in the archive only."""
+    if kind == names.ADMIN_CLASS:
+        return
+    saved = {"AppVM": ("private",), "DispVM": ()}.get(kind, ("root", "private"))
+    for name in ("root", "private", "volatile"):
+        SubElement(parent, "volume", name=name, rw="True", save_on_stop=str(name in saved))
+
+
+def _is(old: Element, attribute: str) -> bool:
+    return old.get(attribute) == "True"
+
+
+def _literal(old: Element, attribute: str, default: object) -> object:
+    """What a literal of Python says; default where there is none."""
+    text = old.get(attribute, "").strip()
+    if not text:
+        return default
+    if len(text) > MAX_LITERAL:
+        raise _malformed(old, attribute)
+    try:
+        value: object = ast.literal_eval(text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        raise _malformed(old, attribute) from None
+    return default if value is None else value
+
+
+def _malformed(old: Element, attribute: str) -> Damaged:
+    return Damaged(f"domain {old.get('name', '')}: {attribute} is malformed")
