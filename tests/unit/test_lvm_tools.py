@@ -131,6 +131,25 @@ def test_a_signal_is_heard_and_the_program_ends_first(program: Path, tmp_path: P
     assert process.communicate()[0] == "unwound True\n"
 
 
+EARLY = """
+import subprocess
+start = subprocess.Popen
+def interrupted(*words, **options):
+    process = start(*words, **options)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return process
+subprocess.Popen = interrupted
+"""
+
+
+def test_a_program_is_waited_for_that_started_when_a_signal_came(program: Path, tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    body(program, f"trap '' INT TERM; sleep 0.3; touch {ended}")
+    text = INTERRUPTED.replace("try:\n", EARLY + "try:\n", 1)
+    done = subprocess.run([sys.executable, "-c", text, str(ended)], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("unwound True\n", "")
+
+
 def test_a_signal_while_the_program_starts_comes_later() -> None:
     came: list[int] = []
     old = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))

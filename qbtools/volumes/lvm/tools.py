@@ -63,14 +63,19 @@ def output(*argv: str) -> Iterator[IO[bytes]]:
 
 
 class _Running:
-    """A program, its standard output and what it has said on standard error."""
+    """A program, its standard output and what it has said on standard error.
 
-    def __init__(self, argv: list[str]) -> None:
+    prints: it prints more than a pipe holds, and does nothing else, so that it may be cut off.
+    """
+
+    def __init__(self, argv: list[str], prints: bool) -> None:
         self._program = argv[0]
+        self._prints = prints
         self._errors = os.memfd_create("stderr")  # it can fill up without anybody reading
+        process = None
         try:
             with _signals_later():
-                self.process = subprocess.Popen(
+                process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
@@ -82,15 +87,31 @@ class _Running:
             os.close(self._errors)
             raise Failed(f"cannot run {self._program}: {error.strerror}") from error
         except BaseException:
+            if process is not None:  # a signal came while it started
+                self._stop(process)
             os.close(self._errors)
             raise
-        if self.process.stdout is None:
+        if process.stdout is None:
             raise Failed(f"cannot run {self._program}")
-        self.stdout: IO[bytes] = self.process.stdout
+        self._process = process
+        self.stdout: IO[bytes] = process.stdout
+
+    def stop(self) -> None:
+        """Makes it end, where it runs still, and waits until it has."""
+        if self._process.returncode is None:
+            self._stop(self._process)
+
+    def _stop(self, process: subprocess.Popen[bytes]) -> None:
+        if self._prints and process.stdout is not None:
+            process.stdout.close()  # stops it even where SIGINT is ignored
+        process.send_signal(signal.SIGINT)
+        process.wait()
 
     def finish(self) -> None:
         """Waits for its end. Failed where that is not a good one."""
-        status = self.process.wait()
+        if self._prints:
+            self.stdout.close()
+        status = self._process.wait()
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise Failed(f"{self._program}: {self._reason() or how}")
@@ -114,22 +135,13 @@ def _path() -> str:
 
 @contextmanager
 def _started(argv: list[str], prints: bool = False) -> Iterator[_Running]:
-    """Runs a program while the body reads what it prints; waits for its end in every case.
-
-    prints: it prints more than a pipe holds, and does nothing else, so that it may be cut off.
-    """
-    running = _Running(argv)
+    """Runs a program while the body reads what it prints; waits for its end in every case."""
+    running = _Running(argv, prints)
     try:
         yield running
-        if prints:
-            running.stdout.close()
         running.finish()
     except BaseException:
-        if running.process.returncode is None:
-            if prints:
-                running.stdout.close()  # stops it even where SIGINT is ignored
-            running.process.send_signal(signal.SIGINT)
-            running.process.wait()
+        running.stop()
         raise
     finally:
         running.close()
