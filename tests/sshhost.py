@@ -1,0 +1,97 @@
+"""Another host: an sshd on the loopback, with keys and a directory of its own."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+from support import environment, need
+
+
+class SshHost:
+    """Started by `with`. `programs` holds an `ssh` that knows it as `store`; what is sent there runs in `home`."""
+
+    def __init__(self, place: Path) -> None:
+        need("sshd", "ssh", "ssh-keygen")
+        self.place = place
+        self.home = place / "home"
+        self.programs = place / "programs"
+        self.home.mkdir()
+        self.programs.mkdir()
+        self._made: Path | None = None
+
+    def __enter__(self) -> SshHost:
+        for key in ("host_key", "user_key"):
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.place / key)], check=True, timeout=60
+            )
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        inside = f'PATH={shlex.quote(environment()["PATH"])} && cd {self.home} && eval "$SSH_ORIGINAL_COMMAND"'
+        self._write(
+            "sshd_config",
+            f"ListenAddress 127.0.0.1:{port}",
+            f"HostKey {self.place}/host_key",
+            f"AuthorizedKeysFile {self.place}/user_key.pub",
+            "PasswordAuthentication no",
+            "StrictModes no",
+            "UsePAM no",
+            "PidFile none",
+            f"ForceCommand {inside}",
+        )
+        self._write(
+            "ssh_config",
+            "Host store",
+            "HostName 127.0.0.1",
+            f"Port {port}",
+            f"User {getpass.getuser()}",
+            f"IdentityFile {self.place}/user_key",
+            "IdentitiesOnly yes",
+            "BatchMode yes",
+            f"UserKnownHostsFile {self.place}/known_hosts",
+            "StrictHostKeyChecking accept-new",
+            "LogLevel ERROR",
+        )
+        (self.programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.place}/ssh_config "$@"\n')
+        (self.programs / "ssh").chmod(0o755)
+        if os.geteuid() == 0 and not Path("/run/sshd").exists():  # where it gives up its privileges
+            self._made = Path("/run/sshd")
+            self._made.mkdir()
+        self._log = (self.place / "log").open("wb")
+        self._sshd = subprocess.Popen(
+            [shutil.which("sshd") or "", "-D", "-e", "-f", str(self.place / "sshd_config")],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        self._wait()
+        return self
+
+    def _write(self, name: str, *lines: str) -> None:
+        (self.place / name).write_text("".join(f"{line}\n" for line in lines))
+
+    def _wait(self) -> None:
+        until = time.monotonic() + 60
+        while subprocess.run([self.programs / "ssh", "store", "true"], capture_output=True, check=False).returncode:
+            if time.monotonic() > until or self._sshd.poll() is not None:
+                pytest.fail("sshd does not answer: " + (self.place / "log").read_text())
+            time.sleep(0.05)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sshd.terminate()
+        self._sshd.wait()
+        self._log.close()
+        if self._made is not None and not any(self._made.iterdir()):
+            self._made.rmdir()
