@@ -51,10 +51,12 @@ _PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 def converted(root: Element) -> Element:
     """The same domains as a qubes.xml of Qubes OS 4, for qubesxml.Metadata, which checks the rest.
 
-    Damaged where a qid is malformed or doubled, a saved domain is of an unknown class or its template is not there,
-    or a literal is none.
+    Damaged where there is no domain, a qid is malformed or doubled, a saved domain is of an unknown class or its
+    template is not there, or a literal is none.
     """
     elements = [element for element in root if element.tag in _CLASSES or _is(element, "backup_content")]
+    if not elements:
+        raise Damaged("qubes.xml has no domain")
     known = _names(elements)
     result = Element("qubes")
     add_labels(result)

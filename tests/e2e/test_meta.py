@@ -115,7 +115,7 @@ def test_garbage_is_damage_and_prints_nothing(command: str, data: bytes) -> None
         (b">vm1/<", b">/etc/<", b"backup-path"),
         (b'"root"', b'"-rf"', b'a volume is called "-rf"'),
         (b"<qubes>", b'<!DOCTYPE qubes [<!ENTITY a "b">]><qubes>', b"document type"),
-        (b"qubes>", b"QubesVmCollection>", b"older kind"),
+        (b"qubes>", b"QubesVmCollection>", b"qubes.xml has no domain"),
         (b"</qubes>", b"", b"not well-formed"),
     ],
 )

@@ -213,6 +213,11 @@ def test_what_is_refused(elements: list[str], message: str) -> None:
     assert message in caught.value.message
 
 
+def test_no_domain() -> None:
+    with pytest.raises(Damaged, match="qubes.xml has no domain"):
+        read(admin="")
+
+
 def test_a_literal_that_is_too_long() -> None:
     with pytest.raises(Damaged, match="services is malformed"):
         read(element("QubesAppVm", "it", 2, services="{" + " " * older.MAX_LITERAL + "}"))
