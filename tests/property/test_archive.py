@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+import tarfile
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -103,6 +104,17 @@ def test_what_was_written_is_read(draw: st.DataObject, chunk_size: int, jobs: in
 
 def _count(name: str, length: int, chunk_size: int) -> int:
     return 1 if name == chunks.METADATA else length // chunk_size + 1
+
+
+def test_past_999_chunks() -> None:
+    """Numbers grow a digit; nothing is sorted as text."""
+    files = {"vm1/a": made.content("many", 1005), "vm1/b": b""}
+    data, records = sealed(files, 1, 4, Parameters(10, 1, 1))
+    seen = Seen(data, jobs=4)
+    assert (seen.error, seen.files, seen.records) == (None, files, records)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        names = archive.getnames()
+    assert names[2 + 999 : 2 + 1002] == ["vm1/a.999.enc", "vm1/a.1000.enc", "vm1/a.1001.enc"]
 
 
 # Damage.
