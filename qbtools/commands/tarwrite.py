@@ -17,8 +17,8 @@ The same input gives the same bytes each time.
 
 Options:
   --raw                 Standard input is the plain volume, not a volume stream.
-  --size N              With --raw: the volume has N bytes. Needed where standard
-                        input is neither a file nor a block device.
+  --size N              The volume has N bytes: another size is an error. Needed
+                        with --raw where standard input is no file nor device.
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -33,9 +33,8 @@ def main(call: Invocation) -> None:
     problem = chunks.name_problem(name)
     if problem:
         raise UsageError(f"{name}: {problem}")
-    if call.options["--size"] is not None and not raw:
-        raise UsageError("--size goes with --raw", "a volume stream tells its size itself")
-    size = _plain_size(call) if raw else 0
+    told = call.size("--size") if call.options["--size"] is not None else None
+    size = (_plain_size() if told is None else told) if raw else 0
     writer, reader = call.stdout(), call.stdin()
     total: int | None = None
     display = call.options["--progress"] and not call.quiet
@@ -43,6 +42,8 @@ def main(call: Invocation) -> None:
         extents = ExtentMap(size) if raw else volumestream.read_header(reader)
         if size:
             extents.append(0, size)
+        if told is not None and extents.size != told:
+            raise Damaged(f"the volume has {extents.size} bytes, not {told}")
         total = reader.position + extents.data
         call.note(f"{name}: {extents.size} bytes, {extents.data} of data in {len(extents)} extents")
         sparsetar.write_member_header(writer, name, extents)
@@ -54,13 +55,11 @@ def main(call: Invocation) -> None:
         sparsetar.write_member_end(writer, extents)
 
 
-def _plain_size(call: Invocation) -> int:
-    """Bytes of the plain volume: what --size says, else what is left of the file or device on standard input."""
+def _plain_size() -> int:
+    """Bytes of the plain volume: what is left of the file or device on standard input."""
     import os
     import stat
 
-    if call.options["--size"] is not None:
-        return call.size("--size")
     mode = os.fstat(0).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise UsageError("--raw needs --size: standard input is neither a file nor a block device")

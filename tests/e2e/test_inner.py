@@ -54,7 +54,7 @@ def test_names_that_cannot_be_used(name: str, why: str) -> None:
     [
         "qb-tarwrite",
         "qb-tarwrite a b",
-        "qb-tarwrite --size 5 a",
+        "qb-tarwrite --size x a",
         "qb-tarwrite --raw a",
         "qb-tarwrite --raw --size 5x a",
         "qb-tarwrite --raw --size -1 a",
@@ -112,6 +112,18 @@ def test_plain_input_of_another_size(size: int, message: str) -> None:
     made = run("qb-tarwrite", "--raw", "--size", str(size), NAME, data=DATA)
     assert (made.returncode, made.stderr.decode()) == (4, f"qb-tarwrite: error: {message}\n")
     assert run("qb-tarextract", "--list", data=made.stdout).returncode == 4
+
+
+def test_a_stream_of_another_size_than_was_told() -> None:
+    """For those who have written the size down elsewhere by then: nothing comes out."""
+    size = len(PLAIN)
+    assert (
+        run("qb-tarwrite", "--size", str(size), NAME, data=HOLES).stdout == run("qb-tarwrite", NAME, data=HOLES).stdout
+    )
+    for told in (size - 1, size + 1, 0):
+        made = run("qb-tarwrite", "--size", str(told), NAME, data=HOLES)
+        assert (made.returncode, made.stdout) == (4, b"")
+        assert made.stderr.decode() == f"qb-tarwrite: error: the volume has {size} bytes, not {told}\n"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,541 @@
+"""qb-backup: its options, what it says, what it leaves behind and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from running import Running, wait_until
+from support import bash, environment, run
+from terminal import Terminal
+from volumefiles import filled, same
+
+ID = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{16}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Volumes, a passphrase, and an archive of two machines."""
+    place = tmp_path_factory.mktemp("backup")
+    filled(place / "root.img", 300_000)
+    filled(place / "private.img", 100_000)
+    (place / "passphrase").write_text("backup\n")
+    (place / "passphrase").chmod(0o600)
+    made = backup(place, "create", *QUICK, "-q", "-o", "two.qb", "--id-file", "two.id", *TWO)
+    assert (made.returncode, made.stderr) == (0, "")
+    return place
+
+
+QUICK = ("--logn", "10")
+TWO = ("work:root=root.img", "work:private=private.img", "bank:root=private.img")
+LISTED = """\
+work\tStandaloneVM\troot\tvm1/root.img\t300000
+work\tStandaloneVM\tprivate\tvm1/private.img\t100000
+bank\tStandaloneVM\troot\tvm2/root.img\t100000
+"""
+
+
+def backup(folder: Path, *words: str | Path, data: bytes = b"", **changes: str) -> subprocess.CompletedProcess[str]:
+    """qb-backup with the passphrase, in folder."""
+    done = subprocess.run(
+        ["qb-backup", *map(str, words)],
+        input=data,
+        capture_output=True,
+        cwd=folder,
+        env=environment(QB_PASSPHRASE_FILE=str(folder / "passphrase"), **changes),
+        start_new_session=True,
+        check=False,
+    )
+    return subprocess.CompletedProcess([], done.returncode, done.stdout.decode("latin-1"), done.stderr.decode())
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+def files(place: Path) -> set[str]:
+    return {str(path.relative_to(place)) for path in place.rglob("*") if not path.is_dir()}
+
+
+# --- create ---
+
+
+def test_to_a_file(folder: Path, tmp_path: Path) -> None:
+    """Its name appears at the end; the backup ID is said on stderr and written to a file."""
+    done = backup(folder, "create", *QUICK, "-o", tmp_path / "a.qb", "--id-file", tmp_path / "a.id", "root.img")
+    backup_id = (tmp_path / "a.id").read_text().strip()
+    assert ID.fullmatch(backup_id)
+    assert outcome(done) == (0, "", f"qb-backup: backup ID {backup_id}\n")
+    assert files(tmp_path) == {"a.qb", "a.id"}
+    assert outcome(backup(folder, "verify", "--expect-id", backup_id, tmp_path / "a.qb")) == (0, "", "")
+
+
+def test_to_standard_output(folder: Path, tmp_path: Path) -> None:
+    done = backup(folder, "create", *QUICK, "--quiet", "root.img")
+    assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "a.qb").write_bytes(done.stdout.encode("latin-1"))
+    assert outcome(backup(folder, "verify", tmp_path / "a.qb")) == (0, "", "")
+
+
+def test_the_order_of_an_archive(folder: Path) -> None:
+    members = bash(f"tar -tf {folder}/two.qb").stdout.decode().split()
+    assert members == [
+        "backup-header",
+        "backup-header.hmac",
+        "qubes.xml.000.enc",
+        "vm1/root.img.000.enc",
+        "vm1/private.img.000.enc",
+        "vm2/root.img.000.enc",
+        "qb-manifest.000.enc",
+    ]
+
+
+def test_volumes_of_one_machine_are_put_together(folder: Path, tmp_path: Path) -> None:
+    words = ("work:root=root.img", "bank:root=private.img", "work:private=private.img")
+    assert outcome(backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", *words)) == (0, "", "")
+    assert outcome(backup(folder, "list", tmp_path / "a.qb")) == (0, LISTED, "")
+    assert outcome(backup(folder, "verify", tmp_path / "a.qb")) == (0, "", "")
+
+
+def test_what_exists_is_refused_and_stays(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.qb").write_bytes(b"before")
+    done = backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", "root.img")
+    assert outcome(done) == (5, "", f"qb-backup: error: {tmp_path}/a.qb is there already\n")
+    assert files(tmp_path) == {"a.qb"}
+    assert (tmp_path / "a.qb").read_bytes() == b"before"
+
+
+def test_a_name_that_is_taken_meanwhile_is_not_taken_away(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with Running(tmp_path / "run", folder, QB_PASSPHRASE_FILE="passphrase") as running:
+        running.program(
+            "igzip", '#!/bin/bash\nif [ "$QB_NAME" = vm1/root.img ]; then valve 1 | gzip -c; else gzip -c; fi\n'
+        )
+        running.start(f"qb-backup create --logn 10 -q -o {tmp_path}/a.qb root.img")
+        running.hold()
+        (tmp_path / "a.qb").write_bytes(b"somebody else's")
+        running.release()
+        assert running.end() == (5, f"qb-backup: error: {tmp_path}/a.qb is there already\n")
+    assert (tmp_path / "a.qb").read_bytes() == b"somebody else's"
+    assert not (tmp_path / "a.qb.partial").exists()
+
+
+def test_what_a_run_that_was_killed_has_left_is_written_over(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.qb.partial").write_bytes(bytes(10_000_000))
+    assert outcome(backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", "root.img")) == (0, "", "")
+    assert files(tmp_path) == {"a.qb"}
+    assert outcome(backup(folder, "verify", tmp_path / "a.qb")) == (0, "", "")
+
+
+def test_two_runs_that_write_the_same_file(folder: Path, tmp_path: Path) -> None:
+    """The second is refused while the first one writes, and takes nothing away from it."""
+    (tmp_path / "run").mkdir()
+    with Running(tmp_path / "run", folder, QB_PASSPHRASE_FILE="passphrase") as running:
+        running.program(
+            "igzip", '#!/bin/bash\nif [ "$QB_NAME" = vm1/root.img ]; then valve 1 | gzip -c; else gzip -c; fi\n'
+        )
+        running.start(f"qb-backup create --logn 10 -q -o {tmp_path}/a.qb root.img")
+        running.hold()
+        done = backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", "private.img")
+        assert outcome(done) == (5, "", f"qb-backup: error: another run writes {tmp_path}/a.qb.partial\n")
+        assert (tmp_path / "a.qb.partial").exists()
+        running.release()
+        assert running.end() == (0, "")
+    assert backup(folder, "list", tmp_path / "a.qb").stdout.endswith("\t300000\n")
+    assert outcome(backup(folder, "verify", tmp_path / "a.qb")) == (0, "", "")
+
+
+def test_a_run_that_ends_while_another_one_begins(folder: Path, tmp_path: Path) -> None:
+    """The second has FILE.partial open when the first one renames it: it must not write into that archive."""
+    (tmp_path / "programs").mkdir()
+    flock = tmp_path / "programs/flock"
+    flock.write_text(f'#!/bin/bash\nmv {tmp_path}/a.qb.partial {tmp_path}/a.qb\nexec /usr/bin/flock "$@"\n')
+    flock.chmod(0o755)
+    (tmp_path / "a.qb.partial").write_bytes((folder / "two.qb").read_bytes())
+    path = f"{tmp_path}/programs:{environment()['PATH']}"
+    done = backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", "root.img", PATH=path)
+    assert outcome(done) == (5, "", f"qb-backup: error: another run has written {tmp_path}/a.qb\n")
+    assert (tmp_path / "a.qb").read_bytes() == (folder / "two.qb").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["with spaces.img", "-rf.img", "$(touch witness).img", "ä\udcff*?.img", "semi;colon&.img", "quote'\".img", "a=b:c"],
+)
+def test_names_with_odd_characters(name: str, folder: Path, tmp_path: Path) -> None:
+    filled(tmp_path / name, 1000)
+    done = backup(tmp_path, "create", *QUICK, "-q", "--passphrase-file", folder / "passphrase", f"vm:root={name}")
+    assert (done.returncode, done.stderr) == (0, "")
+    restored = backup(
+        tmp_path,
+        "restore",
+        "--to",
+        f"to {name}",
+        "--passphrase-file",
+        folder / "passphrase",
+        data=done.stdout.encode("latin-1"),
+    )
+    assert outcome(restored) == (0, "", "")
+    assert files(tmp_path) == {name, f"to {name}/vm/root.img"}
+    assert same(tmp_path / name, tmp_path / f"to {name}/vm/root.img")
+
+
+def test_a_bare_path(folder: Path, tmp_path: Path) -> None:
+    """The domain is its stem, also behind -- and with more than one dot; what exists is never taken apart."""
+    for name in ("-x.img", "vm.tar.img", "a:b=c"):
+        filled(tmp_path / name, 10)
+    done = backup(tmp_path, "create", *QUICK, "-q", "--passphrase-file", folder / "passphrase", "vm.tar.img")
+    assert done.returncode == 0
+    listed = backup(folder, "list", data=done.stdout.encode("latin-1"))
+    assert listed.stdout == "vm\tStandaloneVM\troot\tvm1/root.img\t10\n"
+    for word in ("a:b=c", "-x.img"):
+        done = backup(tmp_path, "create", *QUICK, "-q", "--passphrase-file", folder / "passphrase", "--", word)
+        assert (done.returncode, done.stdout) == (4, "")
+        assert "a domain's name has 1 to 31 letters, digits, _ and -, and begins with a letter" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("none.img",), 1, "qb-volread: error: cannot open none.img: No such file or directory"),
+        (("vm:root=none.img",), 1, "qb-volread: error: cannot open none.img: No such file or directory"),
+        (("vm:root=",), 2, "qb-volread: error: the volume has no name"),
+        ((".",), 2, "qb-volread: error: . is a directory, not a file or a block device"),
+        (("vm:root=/dev/null",), 2, "qb-volread: error: /dev/null is a character device"),
+        (("vm:root=root.img", "vm:root=root.img"), 4, "twice"),
+        (("vm:ro/ot=root.img",), 2, "qb-volread: error: "),
+        (("vm:../x=root.img",), 2, "qb-volread: error: "),
+        (("vm:-x=root.img",), 4, "a volume's name"),
+        (("vm:root=root.img\n",), 2, "a VOLUME with a tab or a newline in its name"),
+        ((), 2, "no VOLUME is given"),
+        (("--compress", "rar", "root.img"), 2, "--compress: must be one of gzip, zstd, xz, bzip2, none"),
+        (("--logn", "11", "root.img"), 2, "the arguments do not fit together"),
+        (("--chunk-size", "0", "root.img"), 2, "--chunk-size: must be between 1 and"),
+        (("--jobs", "0", "root.img"), 2, "--jobs: must be a number between 1 and"),
+        (("--id-file", "none/id", "root.img"), 1, "cannot write none/id"),
+    ],
+)
+def test_what_create_does_not_take(
+    words: tuple[str, ...], status: int, message: str, folder: Path, tmp_path: Path
+) -> None:
+    done = backup(folder, "create", *QUICK, "-o", tmp_path / "a.qb", *words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert message in done.stderr
+    assert files(tmp_path) == set()
+
+
+def test_a_directory_that_is_not_there(folder: Path) -> None:
+    done = backup(folder, "create", *QUICK, "-q", "-o", "none/a.qb", "root.img")
+    assert outcome(done) == (1, "", "qb-backup: error: cannot write none/a.qb.partial\n")
+
+
+@pytest.mark.parametrize("size", [0, 299_999, 300_001, 10_000_000])
+def test_a_volume_that_changes_its_size_meanwhile(size: int, folder: Path, tmp_path: Path) -> None:
+    """Between the metadata, which says its size, and the reading: such an archive would fail verify, and in Qubes."""
+    filled(tmp_path / "volume", 300_000)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "igzip").write_text(f'#!/bin/bash\ntruncate -s {size} {tmp_path}/volume\nexec gzip "$@"\n')
+    (programs / "igzip").chmod(0o755)
+    path = f"{programs}:{environment()['PATH']}"
+    words = ("-q", "-o", tmp_path / "a.qb", f"vm:root={tmp_path}/volume")
+    done = backup(folder, "create", *QUICK, *words, PATH=path)
+    assert done.returncode == 1
+    assert f"qb-tarwrite: error: the volume has {size} bytes, not 300000\n" in done.stderr
+    assert files(tmp_path) == {"volume", "programs/igzip"}
+
+
+# --- the passphrase ---
+
+
+def test_a_passphrase_on_standard_input(folder: Path, tmp_path: Path) -> None:
+    """The archive and the list of volumes go other ways then."""
+    words = ("--passphrase-fd", "0")
+    done = run(
+        "qb-backup", "create", *QUICK, "-q", *words, "-o", tmp_path / "a.qb", folder / "root.img", data=b"backup"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    for command in ("list", "verify", "restore"):
+        more = ("--to", tmp_path / "to") if command == "restore" else ()
+        done = run("qb-backup", command, *words, *more, tmp_path / "a.qb", data=b"backup\n")
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert same(folder / "root.img", tmp_path / "to/root/root.img")
+    done = run("qb-backup", "list", *words, data=b"backup\n")
+    assert done.returncode == 2
+    assert b"the passphrase and the archive cannot both be on standard input" in done.stderr
+
+
+def test_one_question_for_a_whole_run(folder: Path, tmp_path: Path) -> None:
+    volumes = " ".join(TWO)
+    text = f"cd {folder} && qb-backup create --logn 10 -q -o {tmp_path}/a.qb {volumes}"
+    with Terminal("bash", "-c", text) as tty:
+        for prompt in (b"passphrase: ", b"passphrase again: "):
+            tty.expect(prompt)
+            tty.type(b"typed\n")
+        assert tty.finish().returncode == 0
+        assert tty.said.count(b"passphrase") == 2
+    with Terminal("qb-backup", "restore", "--to", f"{tmp_path}/to", f"{tmp_path}/a.qb") as tty:
+        tty.expect(b"passphrase: ")
+        tty.type(b"typed\n")
+        assert tty.finish().returncode == 0
+        assert tty.said.count(b"passphrase") == 1
+    assert files(tmp_path) == {"a.qb", "to/work/root.img", "to/work/private.img", "to/bank/root.img"}
+
+
+# --- list, verify, restore ---
+
+
+@pytest.mark.parametrize("how", ["file", "standard input", "-", "fifo"])
+@pytest.mark.parametrize("command", ["list", "verify", "restore"])
+def test_from_wherever_it_comes(command: str, how: str, folder: Path, tmp_path: Path) -> None:
+    """In one pass: what cannot be read twice is enough."""
+    text = f"qb-backup {command} " + (f"--to {tmp_path}/to " if command == "restore" else "")
+    text += {"file": "two.qb", "standard input": "<two.qb", "-": "- < <(cat two.qb)", "fifo": "fifo"}[how]
+    if how == "fifo":
+        text = f"rm -f fifo && mkfifo fifo && {{ cat two.qb >fifo & {text}; }}"
+    done = bash(f"cd {folder} && {text}", QB_PASSPHRASE_FILE="passphrase")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == (LISTED if command == "list" else "")
+    if command == "restore":
+        assert files(tmp_path / "to") == {"work/root.img", "work/private.img", "bank/root.img"}
+        assert same(folder / "root.img", tmp_path / "to/work/root.img")
+        assert same(folder / "private.img", tmp_path / "to/bank/root.img")
+
+
+def test_list_as_json(folder: Path) -> None:
+    done = backup(folder, "list", "--json", "two.qb")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [domain["name"] for domain in json.loads(done.stdout)["domains"]] == ["work", "bank"]
+
+
+def test_only_some_machines(folder: Path, tmp_path: Path) -> None:
+    assert outcome(backup(folder, "restore", "--to", tmp_path, "--only", "bank", "two.qb")) == (0, "", "")
+    assert files(tmp_path) == {"bank/root.img"}
+    words = ("--only", "work", "--only=bank", "--overwrite")
+    assert outcome(backup(folder, "restore", "--to", tmp_path, *words, "two.qb")) == (0, "", "")
+    assert files(tmp_path) == {"bank/root.img", "work/root.img", "work/private.img"}
+
+
+def test_a_machine_that_is_not_there(folder: Path, tmp_path: Path) -> None:
+    done = backup(folder, "restore", "--to", tmp_path / "to", "--only", "bank", "--only", "nobody", "two.qb")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "qb-backup: error: the archive has no domain nobody\n" in done.stderr
+    assert files(tmp_path) == set()
+    done = backup(folder, "restore", "--to", tmp_path / "to", "--only", "../x", "two.qb")
+    assert outcome(done) == (2, "", "qb-backup: error: --only: not the name of a domain: ../x\n")
+
+
+def test_what_is_there_is_not_touched_without_overwrite(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bank").mkdir()
+    (tmp_path / "bank/root.img").write_bytes(b"before")
+    done = backup(folder, "restore", "--to", tmp_path, "--only", "bank", "two.qb")
+    assert done.returncode == 1
+    assert f"qb-volwrite: error: {tmp_path}/bank/root.img exists\n" in done.stderr
+    assert (tmp_path / "bank/root.img").read_bytes() == b"before"
+    assert outcome(backup(folder, "restore", "--to", tmp_path, "--overwrite", "--only", "bank", "two.qb")) == (
+        0,
+        "",
+        "",
+    )
+    assert same(folder / "private.img", tmp_path / "bank/root.img")
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "restore"])
+def test_what_is_expected(command: str, folder: Path, tmp_path: Path) -> None:
+    backup_id = (folder / "two.id").read_text().strip()
+    more = ("--to", tmp_path / "to") if command == "restore" else ()
+    good = ("--expect-id", backup_id, "--require-version", "4")
+    assert backup(folder, command, *good, *more, "two.qb").returncode == 0
+    wrong = backup_id[:-1] + ("0" if backup_id[-1] != "0" else "1")
+    done = backup(folder, command, "--expect-id", wrong, *more, "two.qb")
+    assert (done.returncode, done.stdout) == (5, "")
+    assert done.stderr == f"qb-unseal: error: the archive has the backup ID {backup_id}, not {wrong}\n"
+    done = backup(folder, command, "--max-memory", "1M", *more, "two.qb")
+    assert done.returncode == 5
+    done = backup(folder, command, "--max-work", "10", *more, "two.qb")
+    assert done.returncode == 5
+
+
+SPOILT = {
+    "empty": lambda data: b"",
+    "something else": lambda data: b"no archive\n" * 1000,
+    "no manifest": lambda data: data[:-2000],
+    "half": lambda data: data[: len(data) // 2],
+    "more behind it": lambda data: data + b"more",
+    "a bit": lambda data: data[:5000] + bytes([data[5000] ^ 1]) + data[5001:],
+}
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "restore"])
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_what_is_wrong_with_an_archive(spoilt: str, command: str, folder: Path, tmp_path: Path) -> None:
+    data = SPOILT[spoilt]((folder / "two.qb").read_bytes())
+    more = ("--to", tmp_path / "to") if command == "restore" else ()
+    done = backup(folder, command, *more, data=data)
+    if (spoilt, command) == ("a bit", "list"):  # in a volume, which list does not open
+        assert outcome(done) == (0, LISTED, "")
+        return
+    assert done.returncode == 4
+    assert "Traceback" not in done.stderr and "qb-unseal: error: " in done.stderr
+    assert not [name for name in files(tmp_path) if ".qb-" in name or "partial" in name]
+
+
+def by_hand(folder: Path, cmd: str, *names: str) -> bytes:
+    """An archive whose metadata knows one volume, vm1/root.img of 300,000 bytes; cmd prints the files."""
+    listed = "".join(f"{name}\\t-\\n" for name in names)
+    made = bash(
+        f"cd {folder} && printf 'vm\\troot\\t300000\\n' | qb-meta create >meta.xml && printf '{listed}' |"
+        ' qb-seal --logn 10 --from-command \'if [ "$QB_NAME" = qubes.xml ];'
+        f" then qb-tarwrite --raw qubes.xml <meta.xml | gzip -c; else {cmd}; fi' -",
+        QB_PASSPHRASE_FILE="passphrase",
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return made.stdout
+
+
+GOOD = 'qb-volread root.img | qb-tarwrite "$QB_NAME" | gzip -c'
+
+
+@pytest.mark.parametrize("command", ["verify", "restore"])
+@pytest.mark.parametrize(
+    ("cmd", "message"),
+    [
+        ("printf no | gzip -c", "qb-tarextract: error: "),
+        ("qb-volread root.img | qb-tarwrite vm1/other.img | gzip -c", "the archive holds no member vm1/root.img"),
+        (GOOD.replace("| gzip", "| head -c -1024 | gzip"), "qb-tarextract: error: "),
+        (GOOD.replace("| gzip", "| (cat; echo more) | gzip"), "qb-tarextract: error: "),
+        ("cat root.img", "gzip"),
+    ],
+)
+def test_what_is_authentic_but_no_volume(cmd: str, message: str, command: str, folder: Path, tmp_path: Path) -> None:
+    """qb-unseal alone would not know."""
+    more = ("--to", tmp_path) if command == "restore" else ()
+    data = by_hand(folder, cmd, "qubes.xml", "vm1/root.img")
+    assert bash(f"qb-unseal --verify --passphrase-file {folder}/passphrase", data=data).returncode == 0
+    done = backup(folder, command, *more, data=data)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "qb-unseal: error: vm1/root.img: the command stage " in done.stderr
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.parametrize("command", ["verify", "restore"])
+def test_a_volume_that_the_metadata_does_not_know(command: str, folder: Path, tmp_path: Path) -> None:
+    more = ("--to", tmp_path) if command == "restore" else ()
+    done = backup(folder, command, *more, data=by_hand(folder, GOOD, "qubes.xml", "vm1/root.img", "vm9/root.img"))
+    assert done.returncode == 4
+    assert done.stderr.splitlines()[-1].startswith("qb-meta: error: vm9/root.img ")
+
+
+@pytest.mark.parametrize("command", ["verify", "restore"])
+def test_a_volume_that_the_metadata_misses(command: str, folder: Path, tmp_path: Path) -> None:
+    more = ("--to", tmp_path) if command == "restore" else ()
+    done = backup(folder, command, *more, data=by_hand(folder, GOOD, "qubes.xml"))
+    assert outcome(done) == (4, "", "qb-meta: error: vm1/root.img of vm is not in the archive\n")
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "restore"])
+def test_an_archive_without_metadata(command: str, folder: Path, tmp_path: Path) -> None:
+    """One that was made by hand: the files keep their names, and there is nothing to list."""
+    data = by_hand(folder, GOOD, "vm7/root.img", "vm7/x.img")
+    more = ("--to", tmp_path) if command == "restore" else ()
+    done = backup(folder, command, *more, data=data)
+    if command == "list":
+        assert done.returncode == 4
+        assert "qubes.xml is not in the archive" in done.stderr
+        return
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    if command == "restore":
+        assert files(tmp_path) == {"vm7/root.img", "vm7/x.img"}
+        assert same(folder / "root.img", tmp_path / "vm7/x.img")
+
+
+@pytest.mark.parametrize("command", ["verify", "restore"])
+def test_sigusr1_shows_how_far_it_is(command: str, folder: Path, tmp_path: Path) -> None:
+    with Running(tmp_path, folder, QB_PASSPHRASE_FILE="passphrase") as running:
+        running.program(
+            "igzip", '#!/bin/bash\nif [ "$QB_NAME" = vm1/root.img ]; then gzip -dc | valve 1000; else gzip -dc; fi\n'
+        )
+        process = running.start(f"exec qb-backup {command} {'--to to ' if command == 'restore' else ''}two.qb")
+        running.hold()
+        process.send_signal(signal.SIGUSR1)
+        assert process.stderr is not None
+        line = os.read(process.stderr.fileno(), 4096)
+        assert line.count(b"\n") == 1 and b"%" in line
+        running.release()
+        assert running.end()[0] == 0
+
+
+def test_one_progress_line(folder: Path, tmp_path: Path) -> None:
+    """Shown by one program for the whole run, though every stage could."""
+    done = backup(folder, "create", *QUICK, "-q", "--progress", "-o", tmp_path / "a.qb", *TWO)
+    assert done.returncode == 0
+    done = backup(folder, "verify", "--progress", tmp_path / "a.qb")
+    assert done.returncode == 0
+    assert done.stderr.count("\n") == 1
+
+
+# --- usage ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "what is to be done: create, list, verify or restore"),
+        (("save",), "unknown command: save"),
+        (("--progress",), "an option where create, list, verify or restore is due: --progress"),
+        (("create", "--none"), "unknown option: --none"),
+        (("create", "-z"), "unknown option: -z"),
+        (("create", "--log", "10"), "unknown option: --log"),
+        (("create", "-o"), "-o needs a value"),
+        (("create", "-o", "", "root.img"), "-o: a file without a name"),
+        (("create", "--quiet=1", "root.img"), "unknown option, or one without a value: --quiet"),
+        (("list", "a", "b"), "one FILE at the most"),
+        (("restore", "two.qb"), "where to? --to, --pool or --map is missing"),
+        (("verify", "--only", "vm"), "--only does not go with verify"),
+        (("verify", "--json"), "--json does not go with verify"),
+        (("list", "-oa"), "-o does not go with list"),
+        (("create", "--to", "x", "root.img"), "--to does not go with create"),
+        (("create", "--expect-id=x", "root.img"), "--expect-id does not go with create"),
+        (("restore", "--logn", "10", "--to", "x"), "--logn does not go with restore"),
+    ],
+)
+def test_usage(words: tuple[str, ...], message: str, folder: Path) -> None:
+    done = backup(folder, *words)
+    assert outcome(done) == (2, "", f"qb-backup: error: {message}\nhint: see qb-backup --help\n")
+
+
+def test_options_in_every_spelling(folder: Path, tmp_path: Path) -> None:
+    for at, words in enumerate((("-qo", "{}"), ("-q", "-o{}"), ("-q", "--output={}"), ("-q", "--output", "{}"))):
+        target = f"{tmp_path}/{at}.qb"
+        spelt = [word.format(target) for word in words]
+        assert outcome(backup(folder, "create", "root.img", *spelt, "--logn=10", "-j2", "--")) == (0, "", "")
+        assert Path(target).exists()
+
+
+def test_binary_is_not_written_to_a_terminal(folder: Path) -> None:
+    text = f"cd {folder} && qb-backup create --logn 10 --passphrase-file passphrase root.img >/dev/tty"
+    with Terminal("bash", "-c", text) as tty:
+        done = tty.finish()
+    assert done.returncode == 2
+    assert b"refusing to write binary data to a terminal" in done.stderr
+
+
+def test_a_file_that_cannot_be_read(folder: Path) -> None:
+    for name in ("none.qb", "."):
+        done = backup(folder, "list", name)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1 and "error: " in done.stderr
+
+
+def test_nothing_stays_behind(folder: Path, tmp_path: Path) -> None:
+    """No process, whatever happens."""
+    with Running(tmp_path, folder, QB_PASSPHRASE_FILE="passphrase") as running:
+        running.start("qb-backup create --logn 10 -q root.img | head -c 100 >/dev/null; qb-backup verify <root.img")
+        assert running.end()[0] == 4
+        wait_until(lambda: not running.processes(), "the end of all processes")
