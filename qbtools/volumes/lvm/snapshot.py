@@ -33,9 +33,23 @@ def take(origin: Volume, mark: Mark, cow: str) -> str:
     return full
 
 
-def remove(full: str) -> None:
-    """Removes a volume of ours, GROUP/NAME. Failed where it is still there after some seconds of trying."""
-    for left in reversed(range(_ATTEMPTS)):
+def remove(full: str, attempts: int = _ATTEMPTS) -> None:
+    """Removes a volume of ours, GROUP/NAME. Failed where it is still there after some seconds of trying.
+
+    A signal that ends us meanwhile does not end this.
+    """
+    try:
+        _remove(full, attempts)
+    except QbError:
+        raise
+    except BaseException:
+        with suppress(QbError):
+            _remove(full, attempts)
+        raise
+
+
+def _remove(full: str, attempts: int) -> None:
+    for left in reversed(range(attempts)):
         try:
             tools.lvm("lvremove", "-qq", "-f", "-y", full)
             return
@@ -60,6 +74,6 @@ def remove_dead(volumes: Iterable[Volume], note: Callable[[str], None], warn: Ca
         if volume.mark is not None and volume.mark.dead():
             note(f"removing {volume.full}, which a run that is no more has left")
             try:
-                remove(volume.full)
+                remove(volume.full, attempts=2)  # whoever comes next tries again
             except Failed as error:
                 warn(f"{volume.full}, left by a run that is no more, cannot be removed: {error.message}")

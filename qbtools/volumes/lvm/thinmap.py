@@ -76,7 +76,7 @@ class _Mappings:
             raise ValueError(f"an element {tag}")
 
     def _mapping(self, first: int, count: int) -> None:
-        if self._expected is None or not self._block or count < 1:
+        if self._expected is None or self._block <= 0 or first < 0 or count < 1:
             raise ValueError("a mapping out of place")
         self._found += count
         self.extents.add(first * self._block, count * self._block)
