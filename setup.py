@@ -36,7 +36,7 @@ setup(
     install_requires=["cryptography>=38", "scrypt>=0.8.20", "docopt>=0.6.2"],
     extras_require={
         "progress": ["tqdm"],
-        "test": ["hypothesis", "mypy", "pytest>=7", "pytest-xdist", "ruff"],
+        "test": ["hypothesis", "mypy", "pytest>=7", "pytest-xdist", "ruff", "virtme-ng"],
     },
     classifiers=[
         "Environment :: Console",
