@@ -132,10 +132,12 @@ def test_a_signal_is_heard_and_the_program_ends_first(program: Path, tmp_path: P
 
 
 EARLY = """
-import subprocess
+import subprocess, time
 start = subprocess.Popen
 def interrupted(*words, **options):
     process = start(*words, **options)
+    while not os.path.exists(sys.argv[2]):
+        time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGTERM)
     return process
 subprocess.Popen = interrupted
@@ -143,10 +145,11 @@ subprocess.Popen = interrupted
 
 
 def test_a_program_is_waited_for_that_started_when_a_signal_came(program: Path, tmp_path: Path) -> None:
-    ended = tmp_path / "ended"
-    body(program, f"trap '' INT TERM; sleep 0.3; touch {ended}")
+    begun, ended = tmp_path / "begun", tmp_path / "ended"
+    body(program, f"trap '' INT TERM; touch {begun}; sleep 0.5; touch {ended}")
     text = INTERRUPTED.replace("try:\n", EARLY + "try:\n", 1)
-    done = subprocess.run([sys.executable, "-c", text, str(ended)], capture_output=True, text=True, check=False)
+    argv = [sys.executable, "-c", text, str(ended), str(begun)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("unwound True\n", "")
 
 
