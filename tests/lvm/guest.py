@@ -96,6 +96,20 @@ def volumes(vg: str) -> set[str]:
     return set(call("lvs", "--noheadings", "-o", "lv_name", vg).split())
 
 
+def seeing_only(vg: str, place: Path) -> str:
+    """A directory for LVM_SYSTEM_DIR with which lvm knows of this group only, whatever other tests do meanwhile."""
+    device = call("losetup", "--noheadings", "--output", "NAME", "--associated", PLACE / f"disk-{vg}").strip()
+    place.mkdir()
+    text = (Path(os.environ["LVM_SYSTEM_DIR"]) / "lvm.conf").read_text()
+    (place / "lvm.conf").write_text(f'{text}\ndevices/filter=["a|^{device}$|", "r|.*|"]\n')
+    return str(place)
+
+
+def ours(vg: str) -> set[str]:
+    """The names of a group's active volumes that are ours: snapshots, and what is not whole yet. Asks no lvm."""
+    return {device.name.removeprefix(f"{vg}-") for device in Path("/dev/mapper").glob(f"{vg}-qbtools_*")}
+
+
 def write(device: Path, offset: int, data: bytes) -> None:
     """Writes to a device, past the page cache where the range is whole pages."""
     direct = os.O_DIRECT if offset % 4096 == 0 == len(data) % 4096 else 0

@@ -80,9 +80,12 @@ class LogicalVolumeKind(Kind):
 
         if not tools.installed("lvs"):
             return
+        seen = set()  # release() of one brings to an end all that its run has begun in a group
         for volume in facts.everywhere():
             mark = exchange.mark_of(volume)
-            if mark is not None:
+            whole = volume.full if exchange.unsettled(volume) is None else (volume.group, mark)
+            if mark is not None and whole not in seen:
+                seen.add(whole)
                 yield f"{self.scheme}:{volume.full}", mark
 
     def release(self, spec: str) -> None:
@@ -92,8 +95,10 @@ class LogicalVolumeKind(Kind):
         unsettled = exchange.unsettled(volume)
         if volume.mark is not None:
             snapshot.remove(volume.full)
-        elif unsettled is not None:
+        elif unsettled is not None and unsettled.dead():
             exchange.settle(volume.group, unsettled)
+        elif unsettled is not None:
+            raise Refused(f"{spec} belongs to a run that may not have ended")
         else:
             raise Refused(f"{spec} bears no mark of qbtools")
 

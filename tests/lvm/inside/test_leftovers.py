@@ -24,39 +24,35 @@ def volume(vg: str) -> str:
     return f"{vg}/left"
 
 
-def ours() -> set[str]:
-    return {name for name in guest.volumes("vg") if name.startswith("qbtools_")}
-
-
-def test_a_killed_run_leaves_what_the_next_one_removes(volume: str) -> None:
+def test_a_killed_run_leaves_what_the_next_one_removes(vg: str, volume: str) -> None:
     """Neither the snapshot of a run that goes on is touched, nor what has a name that the user gave it."""
     living = Program("qb-volread", f"lvm:{volume}", piped=True)
     begun = living.take(100)
-    kept = ours()
+    kept = guest.ours(vg)
     assert len(kept) == 1
     with Program("qb-volread", f"lvm:{volume}", piped=True) as killed:
         killed.take(100)
-        (left,) = ours() - kept
-        tags, permissions = guest.call("lvs", "--noheadings", "-o", "lv_tags,lv_permissions", f"vg/{left}").split()
+        (left,) = guest.ours(vg) - kept
+        tags, permissions = guest.call("lvs", "--noheadings", "-o", "lv_tags,lv_permissions", f"{vg}/{left}").split()
         assert Mark.parse(tags) == Mark.of(killed.pid)
         assert permissions == "read-only"
         killed.kill()
         killed.wait()
-    assert ours() == kept | {left}
+    assert guest.ours(vg) == kept | {left}
     guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "--addtag", tags, "-n", "qbtools_mine", volume)
     with Program("qb-volread", "-v", f"lvm:{volume}") as third:
         ended = third.wait()
     assert (ended.status, guest.Stream.parse(ended.stdout).data) == (0, PATTERN)
-    assert f"removing vg/{left}, which a run that is no more has left" in ended.stderr
-    assert ours() == kept | {"qbtools_mine"}
+    assert f"removing {vg}/{left}, which a run that is no more has left" in ended.stderr
+    assert guest.ours(vg) == kept | {"qbtools_mine"}
     ended = living.wait(begun)
     assert (ended.status, guest.Stream.parse(ended.stdout).ended) == (0, True)
-    assert ours() == {"qbtools_mine"}
-    guest.remove("vg/qbtools_mine")
+    assert guest.ours(vg) == {"qbtools_mine"}
+    guest.remove(f"{vg}/qbtools_mine")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGPIPE])
-def test_a_run_that_is_ended_leaves_nothing(volume: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGPIPE])
+def test_a_run_that_is_ended_leaves_nothing(vg: str, volume: str, number: signal.Signals) -> None:
     with Program("qb-volread", f"lvm:{volume}", piped=True) as ended:
         ended.take(100)
         if number == signal.SIGPIPE:
@@ -65,10 +61,10 @@ def test_a_run_that_is_ended_leaves_nothing(volume: str, number: signal.Signals)
         else:
             ended.kill(number)
         assert ended.wait().status == 128 + number
-    assert not ours()
+    assert not guest.ours(vg)
 
 
-def test_a_signal_while_lvm_makes_the_snapshot(volume: str, tmp_path: Path) -> None:
+def test_a_signal_while_lvm_makes_the_snapshot(vg: str, volume: str, tmp_path: Path) -> None:
     reached = tmp_path / "reached"
     slow = tmp_path / "lvcreate"
     slow.write_text(f"#!/bin/bash\ntrap '' INT TERM\ntouch {reached}\nsleep 0.5\nexec /sbin/lvcreate \"$@\"\n")
@@ -78,10 +74,10 @@ def test_a_signal_while_lvm_makes_the_snapshot(volume: str, tmp_path: Path) -> N
             time.sleep(0.05)
         ended.kill(signal.SIGTERM)
         assert ended.wait().status == 128 + signal.SIGTERM
-    assert not ours()
+    assert not guest.ours(vg)
 
 
-def test_lvm_inherits_no_descriptor(volume: str, tmp_path: Path) -> None:
+def test_lvm_inherits_no_descriptor(vg: str, volume: str, tmp_path: Path) -> None:
     """Neither a passphrase's nor any other; and lvm, which would complain about it on stderr, is content."""
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -103,25 +99,26 @@ def test_lvm_inherits_no_descriptor(volume: str, tmp_path: Path) -> None:
         assert set(fds) <= {"0", "1", "2", "255"}, "bash has its script as 255"
 
 
-def test_snapshots_that_stay(volume: str) -> None:
+def test_snapshots_that_stay(vg: str, volume: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """qb-snapshot: taken for this process, read without another one, listed, released; left by a dead one, cleaned."""
+    monkeypatch.setenv("LVM_SYSTEM_DIR", guest.seeing_only(vg, tmp_path / "lvm"))
     ended = guest.program("qb-snapshot", "take", f"lvm:{volume}")
     spec = ended.stdout.decode().strip()
-    assert (ended.status, ended.stderr, spec.startswith("lvm:vg/qbtools_")) == (0, "", True)
+    assert (ended.status, ended.stderr, spec.startswith(f"lvm:{vg}/qbtools_")) == (0, "", True)
     with Program("qb-volread", spec, piped=True) as reading:
         begun = reading.take(100)
-        assert ours() == {spec.removeprefix("lvm:vg/")}, "no snapshot of a snapshot"
+        assert guest.ours(vg) == {spec.removeprefix(f"lvm:{vg}/")}, "no snapshot of a snapshot"
         stream = guest.Stream.parse(reading.wait(begun).stdout)
     assert (stream.extents, stream.data, stream.ended) == ([(0, 8 * MiB)], PATTERN, True)
     assert spec in guest.program("qb-snapshot", "list").stdout.decode()
     assert guest.program("qb-snapshot", "clean").status == 0
-    assert ours(), "its owner lives"
+    assert guest.ours(vg), "its owner lives"
     assert guest.program("qb-snapshot", "release", spec).status == 0
-    assert not ours()
+    assert not guest.ours(vg)
     with subprocess.Popen(["sleep", "1000"]) as owner:
         spec = guest.program("qb-snapshot", "take", "--owner", str(owner.pid), f"lvm:{volume}").stdout.decode().strip()
         owner.kill()
-    assert len(ours()) == 1
+    assert len(guest.ours(vg)) == 1
     assert guest.program("qb-snapshot", "clean").status == 0
-    assert not ours()
+    assert not guest.ours(vg)
     assert guest.program("qb-snapshot", "release", f"lvm:{volume}").status == 5

@@ -36,13 +36,13 @@ def kind(word: str) -> str:
     return locate.existing(word)[0].scheme
 
 
-def test_words_that_mean_a_logical_volume(thin: str, thick: str, tmp_path: Path) -> None:
+def test_words_that_mean_a_logical_volume(vg: str, thin: str, thick: str, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(f"/dev/{thin}")
-    words = [thin, f"/dev/{thin}", "/dev/mapper/vg-thin", "/dev/mapper/vg-thick--one", str(tmp_path / "link")]
+    words = [thin, f"/dev/{thin}", f"/dev/mapper/{vg}-thin", f"/dev/mapper/{vg}-thick--one", str(tmp_path / "link")]
     assert {word: kind(word) for word in words} == dict.fromkeys(words, "lvm")
     assert kind(f"lvm:{thin}") == "lvm"
     assert kind(f"block:/dev/{thin}") == "block"
-    assert kind("/dev/mapper/vg-pool_tdata") == "block", "a part of a volume is none"
+    assert kind(f"/dev/mapper/{vg}-pool_tdata") == "block", "a part of a volume is none"
     assert kind("/dev/loop0") == "block"
 
 
@@ -54,22 +54,22 @@ def test_a_volume_that_is_not_active_has_no_path(vg: str) -> None:
     assert guest.volread(f"{vg}/off").size == 4 * MiB, "rounded up to an extent"
 
 
-def test_words_that_mean_none(thin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_that_mean_none(vg: str, thin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="neither a path that is there nor another volume"):
-        kind("vg/nosuch")
+        kind(f"{vg}/nosuch")
     monkeypatch.chdir(tmp_path)
-    Path("vg").mkdir()
-    Path("vg/thin").write_bytes(b"a file")
-    assert kind("vg/thin") == "file", "a path that is there wins"
-    assert kind("lvm:vg/thin") == "lvm"
+    Path(vg).mkdir()
+    Path(thin).write_bytes(b"a file")
+    assert kind(thin) == "file", "a path that is there wins"
+    assert kind(f"lvm:{thin}") == "lvm"
 
 
-def test_a_thin_volume(thin: str) -> None:
+def test_a_thin_volume(vg: str, thin: str) -> None:
     stream = guest.volread(f"lvm:{thin}")
     assert stream.size == 64 * MiB
     assert stream.extents == [(0, MiB), (40 * MiB, MiB)]
     assert stream.data == PATTERN * 2
-    assert not [name for name in guest.volumes("vg") if name.startswith("qbtools")]
+    assert not guest.ours(vg)
 
 
 def test_a_thin_volume_as_plain_bytes(thin: str) -> None:

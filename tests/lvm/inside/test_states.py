@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from counters import advance, counter, counting
 from lvm import guest
 from lvm.guest import MiB, Program
@@ -14,45 +12,32 @@ from lvm.guest import MiB, Program
 BLOCK = 4096
 
 
-@pytest.fixture
-def running(vg: str) -> Iterator[str]:
-    """A volume whose machine runs, as Qubes OS has it: what was is in it, what is now in NAME-snap."""
-    before = guest.thin(f"{vg}/vm-w-private", 8 * MiB)
-    guest.write(before, 0, b"before" * 4096)
-    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-w-private-snap", f"{vg}/vm-w-private")
-    guest.write(Path(f"/dev/{vg}/vm-w-private-snap"), 0, b"now..." * 4096)
-    yield f"{vg}/vm-w-private"
-    guest.remove(*(f"{vg}/{name}" for name in guest.volumes(vg) if name.startswith("vm-w-private")))
+def test_a_volume_whose_machine_runs(vg: str) -> None:
+    """As Qubes OS has it: what was is in it, what is now in NAME-snap, which becomes NAME when the machine stops.
 
-
-def test_the_state_before_a_machine_started(running: str) -> None:
-    """It is the default, -v says so, and the machine can stop while it is read: nothing holds the volume open."""
-    with Program("qb-volread", "-v", f"lvm:{running}", piped=True) as reading:
+    What was is the default, -v says so, and the machine can stop while it is read: nothing holds the volume open.
+    """
+    name = f"{vg}/vm-w-private"
+    guest.write(guest.thin(name, 8 * MiB), 0, b"before" * 4096)
+    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-w-private-snap", name)
+    guest.write(Path(f"/dev/{name}-snap"), 0, b"now..." * 4096)
+    assert guest.volread("--state=snapshot", f"lvm:{name}").at(0, 6) == b"now..."
+    assert guest.volread("--state=current", f"lvm:{name}").at(0, 6) == b"now..."
+    assert guest.volread("--state=before-start", f"lvm:{name}").at(0, 6) == b"before"
+    with Program("qb-volread", "-v", f"lvm:{name}", piped=True) as reading:
         begun = reading.take(100)
-        guest.call("lvrename", "-qq", running, f"{running}-1700000000-back")
-        guest.call("lvrename", "-qq", f"{running}-snap", running)
-        guest.call("lvremove", "-qq", "-f", f"{running}-1700000000-back")
+        guest.call("lvrename", "-qq", name, f"{name}-1700000000-back")
+        guest.call("lvrename", "-qq", f"{name}-snap", name)
+        guest.call("lvremove", "-qq", "-f", f"{name}-1700000000-back")
         ended = reading.wait(begun)
     assert ended.status == 0
-    assert f"{running} is the state before its machine started; that writes to {running}-snap" in ended.stderr
+    assert f"{name} is the state before its machine started; that writes to {name}-snap" in ended.stderr
     stream = guest.Stream.parse(ended.stdout)
     assert stream.ended
     assert stream.at(0, 12) == b"beforebefore"
-    assert guest.volread(f"lvm:{running}").at(0, 12) == b"now...now...", "that is what it is from now on"
-
-
-def test_the_other_states_of_a_running_machine(running: str) -> None:
-    assert guest.volread("--state=snapshot", f"lvm:{running}").at(0, 6) == b"now..."
-    assert guest.volread("--state=current", f"lvm:{running}").at(0, 6) == b"now..."
-    assert guest.volread("--state=before-start", f"lvm:{running}").at(0, 6) == b"before"
-
-
-def test_a_snapshot_of_the_same_name_that_is_another_volumes(running: str) -> None:
-    guest.thin("vg/other", 4 * MiB)
-    guest.call("lvremove", "-qq", "-f", f"{running}-snap")
-    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "-n", f"{running.split('/')[1]}-snap", "vg/other")
-    assert guest.volread(f"lvm:{running}").at(0, 6) == b"before"
-    assert guest.volread("--state=snapshot", f"lvm:{running}").at(0, 6) == b"before"
+    assert guest.volread(f"lvm:{name}").at(0, 12) == b"now...now...", "that is what it is from now on"
+    guest.call("lvcreate", "-qq", "-y", "-V", "4M", "-T", f"{vg}/pool", "-n", "vm-w-private-snap")
+    assert guest.volread("--state=snapshot", f"lvm:{name}").at(0, 6) == b"now...", "no snapshot of it, by name only"
 
 
 def test_before_start_where_it_is_not_kept(vg: str) -> None:
@@ -66,7 +51,7 @@ def test_before_start_where_it_is_not_kept(vg: str) -> None:
     assert (ended.status, ended.stdout) == (5, b"")
     assert f"the state of {vg}/plain before its machine started is not kept: " in ended.stderr
     assert "has it open for writing\nhint: --state=snapshot " in ended.stderr
-    assert not [name for name in guest.volumes(vg) if name.startswith("qbtools")]
+    assert not guest.ours(vg)
 
 
 def test_one_point_in_time(vg: str) -> None:
@@ -110,7 +95,7 @@ def test_a_classic_snapshot_that_overflows(vg: str) -> None:
         begun = reading.take(4096)
         guest.write(device, 0, data)
         assert reading.wait(begun).status == 0
-    assert not [name for name in guest.volumes(vg) if name.startswith("qbtools")]
+    assert not guest.ours(vg)
 
 
 def test_a_classic_snapshot_that_is_given(vg: str) -> None:
