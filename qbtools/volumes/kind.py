@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Buffer
+from qbtools.volumes import kernel
 
 if TYPE_CHECKING:
     from qbtools.volumes.marks import Mark
@@ -102,6 +103,10 @@ class Target(_Opened, ABC):
     @abstractmethod
     def zero(self, offset: int, length: int) -> None:
         """Makes a range read as zeros, in a way that takes no room where there is one. Failed on an I/O error."""
+
+    def next_data(self, at: int, end: int) -> int:
+        """The first offset >= at that may hold anything but zeros; end where none does before it."""
+        return kernel.next_data(self.fd, at, end)
 
     @abstractmethod
     def flush(self, size: int) -> None:

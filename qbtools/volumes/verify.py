@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK
-from qbtools.volumes.kernel import drop_cache, next_data
+from qbtools.volumes.kernel import drop_cache
 from qbtools.volumes.kind import Target, naming
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ class Comparison:
             raise Failed(f"{self._target.name} does not hold what was written to it")
 
     def _zeros(self, at: int, end: int) -> None:
-        """What lies between two extents must read as zeros; what the file system calls a hole does."""
-        while at < end and (at := next_data(self._target.fd, at, end)) < end:
+        """What lies between two extents must read as zeros; a hole of a file does."""
+        while at < end and (at := self._target.next_data(at, end)) < end:
             data = self._read(at, end)
             if not self._buffer.startswith(bytes(len(data))):
                 raise Failed(f"{self._target.name} is not zero where it should be, after byte {at}")

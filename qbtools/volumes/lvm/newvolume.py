@@ -18,6 +18,7 @@ from qbtools.volumes.lvm.pool import Pool, Watch
 from qbtools.volumes.marks import Mark
 
 _ZEROS = bytes(1 << 16)
+_PARTS = 1 << 20  # of a volume, for each of which is known whether anything was written there
 
 
 class NewVolume(Target):
@@ -102,6 +103,8 @@ class ThinTarget(NewVolume):
         super().__init__(name, group, volume, old, options)
         self._in = pool
         self._extents: ExtentMap | None = None
+        self._part = 1
+        self._written = bytearray()  # a byte for each part
 
     def expect(self, extents: ExtentMap) -> None:
         self._extents = extents
@@ -111,6 +114,9 @@ class ThinTarget(NewVolume):
         self._pool = Pool.active(self._group, self._in)  # now that a volume in it is
         self._watch = Watch(self._pool, self._options.pool_reserve, self._flush)
         self._watch.check(self._extents)
+        capacity = self.capacity or 0
+        self._part = max(self._pool.chunk, -(-capacity // _PARTS))
+        self._written = bytearray(-(-capacity // self._part))
 
     def _how(self, size: int) -> list[str]:
         return ["-kn", "-V", f"{size}b", "--thinpool", self._in, self._group]
@@ -121,7 +127,14 @@ class ThinTarget(NewVolume):
 
     def write(self, data: Buffer, offset: int) -> None:
         self._watch.take(offset, len(data))
+        first, last = offset // self._part, (offset + len(data) - 1) // self._part
+        self._written[first : last + 1] = b"\1" * (last + 1 - first)
         super().write(data, offset)
+
+    def next_data(self, at: int, end: int) -> int:
+        """Where nothing was written there are no blocks, and reading them back would take long for nothing."""
+        part = self._written.find(1, at // self._part)
+        return min(max(part * self._part, at), end) if part >= 0 else end
 
     def zero(self, offset: int, length: int) -> None:
         """Only what shares a chunk with data, and only where the pool does not zero chunks by itself.
