@@ -1,0 +1,95 @@
+"""Volumes that are not thin: made, where what was deleted must not show through, and written over in place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lvm import guest
+from lvm.filling import Fed, attributes, good, holds, stream, volwrite
+from lvm.guest import MiB
+
+PATTERN = os.urandom(MiB)
+SECRET = b"deleted " * (MiB // 8)
+PIECES = {512: PATTERN[:1024], 3 * MiB + 1024: PATTERN}
+GROUP, ROOM = "tg", 64
+
+
+@pytest.fixture(scope="module")
+def tg() -> Iterator[str]:
+    """A group without a pool; all of it has been written to by a volume that is no more."""
+    with guest.group(GROUP, (ROOM + 4) * MiB):
+        device = guest.thick(f"{GROUP}/deleted", ROOM * MiB)
+        guest.write(device, 0, SECRET * ROOM)
+        guest.remove(f"{GROUP}/deleted")
+        yield GROUP
+
+
+@pytest.fixture(autouse=True)
+def clean(tg: str) -> Iterator[None]:
+    yield
+    left = guest.volumes(tg)
+    if left:
+        guest.remove(*(f"{tg}/{name}" for name in left))
+    assert not [name for name in left if name.startswith("qbtools")]
+
+
+def test_a_new_volume_shows_nothing_of_what_was_there(tg: str) -> None:
+    good(volwrite("--create", "--verify", f"{tg}/new-one", data=stream(21 * MiB + 512, PIECES)))
+    assert holds(Path(f"/dev/{tg}/new-one"), 24 * MiB, PIECES)
+    assert attributes(f"{tg}/new-one", "lv_tags,lv_layout,lv_active") == ["", "linear", "active"]
+    ended = volwrite("--create", f"lvm:{tg}/new-one", data=stream(MiB, {}))
+    assert (ended.status, f"{tg}/new-one exists" in ended.stderr) == (5, True)
+    ended = volwrite("--create", f"lvm:{tg}/second", data=stream(48 * MiB, {}))
+    assert (ended.status, "insufficient free space" in ended.stderr) == (1, True)
+
+
+def test_an_old_volume_is_written_over(tg: str) -> None:
+    """It grows; it keeps its size, with zeros, where it need not; it shrinks where that is allowed."""
+    device = guest.thick(f"{tg}/old", 8 * MiB, "--addtag", "mine")
+    before = attributes(f"{tg}/old", "lv_uuid,lv_tags")
+    good(volwrite("--overwrite", f"{tg}/old", data=stream(17 * MiB, PIECES)))
+    assert holds(device, 20 * MiB, PIECES)
+    guest.write(device, 0, SECRET * 20)
+    good(volwrite("--overwrite", "--verify", device, data=stream(8 * MiB, PIECES)))
+    assert holds(device, 20 * MiB, PIECES)
+    ended = volwrite("--overwrite", "--shrink", f"{tg}/old", data=stream(5 * MiB, PIECES))
+    assert ended.status == 0
+    assert ended.stderr == f"qb-volwrite: warning: {tg}/old: shrinking it from {20 * MiB} to {8 * MiB} bytes\n"
+    assert holds(device, 8 * MiB, PIECES)
+    assert attributes(f"{tg}/old", "lv_uuid,lv_tags") == before
+
+
+def test_a_volume_that_is_not_active_is_active_meanwhile(tg: str) -> None:
+    device = guest.thick(f"{tg}/old", 8 * MiB)
+    guest.call("lvchange", "-qq", "-an", f"{tg}/old")
+    good(volwrite("--overwrite", f"lvm:{tg}/old", data=stream(5 * MiB, PIECES)))
+    assert attributes(f"{tg}/old", "lv_active") == [""]
+    guest.call("lvchange", "-qq", "-ay", f"{tg}/old")
+    assert holds(device, 8 * MiB, PIECES)
+
+
+def test_a_volume_in_use_is_refused(tg: str) -> None:
+    device = guest.thick(f"{tg}/old", 8 * MiB)
+    guest.write(device, 0, SECRET)
+    with device.open("rb"):
+        ended = volwrite("--overwrite", f"{tg}/old", data=stream(17 * MiB, PIECES))
+    assert (ended.status, f"in use: process {os.getpid()}" in ended.stderr) == (5, True)
+    assert guest.read(device, 0, MiB) == SECRET
+    assert attributes(f"{tg}/old", "lv_size") == [str(8 * MiB)]
+
+
+@pytest.mark.parametrize("end", ["cut", "error"])
+def test_what_is_not_whole_is_removed(tg: str, end: str) -> None:
+    whole = stream(16 * MiB, {0: PATTERN * 16})
+    with Fed(tg, "--create", f"lvm:{tg}/new") as running:
+        made = running.begin(whole[: 2 * MiB])
+        if end == "error":
+            guest.dmsetup("load", made.name, f"0 {16 * MiB // 512} error")
+            guest.dmsetup("resume", made.name)  # which suspends it first
+            running.give(whole[2 * MiB :])
+        ended = running.wait()
+    assert ended.status == (4 if end == "cut" else 1), ended.stderr
+    assert not guest.volumes(tg)
