@@ -1,0 +1,148 @@
+"""Which volume has the state that is asked for, by what lvm says of a group; which are ours to remove."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from qbtools.errors import Failed, UsageError
+from qbtools.volumes import marks
+from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.lvm import facts, snapshot, source
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.marks import Mark
+
+
+def row(
+    name: str, layout: str = "thin,sparse", origin: str = "", tags: str = "", size: str = "4194304"
+) -> dict[str, str]:
+    return dict.fromkeys(facts._FIELDS.split(","), "") | {
+        "vg_name": "vg",
+        "lv_name": name,
+        "lv_size": size,
+        "lv_layout": layout,
+        "lv_role": "public",
+        "pool_lv": "pool" if "thin" in layout else "",
+        "origin": origin,
+        "lv_tags": tags,
+        "lv_permissions": "writeable",
+        "lv_active": "active",
+    }
+
+
+@pytest.fixture
+def lvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a program `lvs` before all others prints."""
+    text = tmp_path / "text"
+    program = tmp_path / "lvs"
+    program.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\nexec cat {text}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    facts.find.cache_clear()
+    return text
+
+
+def report(lvs: Path, *rows: dict[str, str]) -> None:
+    lvs.write_text(json.dumps({"report": [{"lv": list(rows)}]}))
+
+
+def chosen(state: str | None, *rows: dict[str, str]) -> tuple[str, bool]:
+    group = {each["lv_name"]: facts._volume(each) for each in rows}
+    volume, kept = source.choose(group["w"], group, SourceOptions(state=state))
+    return volume.name, kept
+
+
+@pytest.mark.parametrize(
+    ("state", "name", "kept"),
+    [(None, "w", True), ("before-start", "w", True), ("snapshot", "w-snap", False), ("current", "w-snap", False)],
+)
+def test_a_machine_that_runs(state: str | None, name: str, kept: bool) -> None:
+    assert chosen(state, row("w"), row("w-snap", origin="w")) == (name, kept)
+
+
+@pytest.mark.parametrize("state", [None, "before-start", "snapshot", "current"])
+@pytest.mark.parametrize(
+    "other",
+    [row("w-snap"), row("w-snap", origin="v"), row("w-snap", layout="linear", origin="w"), row("v-snap", origin="w")],
+)
+def test_a_volume_that_only_looks_like_it(state: str | None, other: dict[str, str]) -> None:
+    assert chosen(state, row("w"), other) == ("w", False)
+
+
+def test_a_thick_volume_has_no_such_state() -> None:
+    assert chosen(None, row("w", layout="linear"), row("w-snap", layout="linear", origin="w")) == ("w", False)
+
+
+def test_names(lvs: Path) -> None:
+    report(lvs, row("w"), row("x", layout="linear"))
+    volume, group = facts.volume("vg/w")
+    assert (volume.full, volume.path, volume.size, volume.thin) == ("vg/w", "/dev/vg/w", 4 << 20, True)
+    assert set(group) == {"w", "x"}
+    with pytest.raises(Failed, match="there is no logical volume y in vg"):
+        facts.volume("vg/y")
+    with pytest.raises(UsageError, match="vg is no logical volume"):
+        facts.volume("vg")
+    with pytest.raises(UsageError, match="vg/pool/w is no logical volume"):
+        facts.volume("vg/pool/w")
+
+
+def test_a_pool_is_no_volume(lvs: Path) -> None:
+    report(lvs, row("pool", layout="thin,pool"))
+    with pytest.raises(UsageError, match="vg/pool is a pool, not a volume"):
+        source.open_source("vg/pool", SourceOptions())
+
+
+def test_what_lvs_says_that_cannot_be(lvs: Path) -> None:
+    report(lvs, row("w", size="4.00m"))
+    with pytest.raises(Failed, match="lvs prints no report that can be understood"):
+        facts.volume("vg/w")
+
+
+def test_no_lvm_is_asked_about_what_cannot_be_its_own(lvs: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for word in str(tmp_path / "file"), "file", "", "a/b/c/d", "/nowhere/at/all", "vg/bad name", "\0":
+        assert facts.find(word) is None
+    assert not (tmp_path / "calls").exists()
+    lvs.write_text("no report")
+    assert facts.find("vg/w") is None, "lvm that is out of order knows none"
+
+
+def test_whose_a_volume_is() -> None:
+    mark = Mark.own()
+    name = marks.temporary_name()
+
+    def volume(name: str, tags: str) -> Volume:
+        return facts._volume(row(name, tags=tags))
+
+    assert volume(name, f"backup,{mark},x").mark == mark
+    assert volume(name, "backup").mark is None
+    assert volume(name, "").mark is None
+    assert volume("w", str(mark)).mark is None, "the user gave it its name"
+
+
+def test_only_what_dead_runs_left_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Mark.own()
+    dead = Mark(own.host, own.boot, own.pidns, own.pid, own.start - 1)
+    names = [marks.temporary_name() for _ in range(3)]
+    volumes = [
+        facts._volume(row(names[0], tags=str(own))),
+        facts._volume(row(names[1], tags=str(dead))),
+        facts._volume(row(names[2], tags="x")),
+        facts._volume(row("w", tags=str(dead))),
+    ]
+    removed: list[str] = []
+    monkeypatch.setattr(snapshot, "remove", lambda full, attempts: removed.append(full))
+    said: list[str] = []
+    snapshot.remove_dead(volumes, said.append, said.append)
+    assert removed == [f"vg/{names[1]}"]
+    assert said == [f"removing vg/{names[1]}, which a run that is no more has left"]
+
+    def busy(full: str, attempts: int) -> None:
+        raise Failed("it is in use")
+
+    monkeypatch.setattr(snapshot, "remove", busy)
+    snapshot.remove_dead(volumes, said.append, said.append)
+    assert said[-1] == f"vg/{names[1]}, left by a run that is no more, cannot be removed: it is in use"
