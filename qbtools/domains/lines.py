@@ -10,9 +10,10 @@ from qbtools.streams import Reader
 MAX_LINE = 4096
 
 
-def read_fields(reader: Reader) -> Iterator[tuple[int, list[str]]]:
+def read_fields(reader: Reader, comments: bool = False) -> Iterator[tuple[int, list[str]]]:
     """Each line's number, from 1, and its fields, up to EOF.
 
+    comments: pass over empty lines, and over lines that begin with #, whatever else they hold.
     Truncated for a last line without newline. Damaged for a line of more than MAX_LINE bytes with its newline, or
     with anything but printable ASCII and tabs.
     """
@@ -24,6 +25,8 @@ def read_fields(reader: Reader) -> Iterator[tuple[int, list[str]]]:
                 raise Damaged(f"line {number} is longer than {MAX_LINE} bytes")
             raise Truncated(f"{reader.name} ends too early: line {number} has no newline")
         line = line[:-1]
+        if comments and (not line or line.startswith(b"#")):
+            continue
         text = line.decode("ascii", "replace")
         if not line.isascii() or not text.replace("\t", "").isprintable():
             raise Damaged(f"line {number} has characters other than printable ASCII and tabs")

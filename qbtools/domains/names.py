@@ -9,6 +9,12 @@ ADMIN = "dom0"
 
 ADMIN_CLASS = "AdminVM"
 
+UNFINISHED = "qbtools-unfinished"
+"""The feature that a domain bears until its restore has ended; its text tells who makes it."""
+
+DEFAULT = "default"
+"""Stands for what a host has as its default. No domain may be called so."""
+
 HOME = "dom0-home/"
 """Where its home stands in an archive."""
 
@@ -20,10 +26,12 @@ _PATH = re.compile(r"vm[1-9][0-9]{0,9}/")
 _OLDER_PATH = re.compile(r"(?:appvms|servicevms|vm-templates)/[A-Za-z][A-Za-z0-9_-]{0,30}/")
 _DIRECTORY = re.compile(r"(?:(?:appvms|servicevms|vm-templates)/)?[^/]+/")
 _HOME = re.compile(r"dom0-home/(?![.-])[A-Za-z0-9_.@+-]{1,88}")
+# Kernels, pools and labels: what a host calls them is its matter, as long as it is a word.
+_WORD = re.compile(r"[A-Za-z0-9_][!-~]{0,127}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # Qubes OS refuses these as names of a new domain (qubes.vm.validate_name, August 2026).
-_RESERVED = (ADMIN, "Domain-0", "none", "default")
+_RESERVED = (ADMIN, "Domain-0", "none", DEFAULT)
 
 
 def domain_problem(name: str) -> str | None:
@@ -50,6 +58,21 @@ def volume_problem(name: str) -> str | None:
     if not _VOLUME.fullmatch(name):
         return "a volume's name has 1 to 84 letters, digits, _ and -, and does not begin with -"
     return None
+
+
+def word_problem(name: str) -> str | None:
+    """What is wrong with the name of a kernel, a pool or a label, or None. Such a name is safe in a line."""
+    if not _WORD.fullmatch(name) or name in ("none", DEFAULT):
+        return "such a name has 1 to 128 ASCII characters without blanks, begins with a letter, digit or _, and is no keyword"
+    return None
+
+
+def is_reference(name: str) -> bool:
+    """Whether a property of that name names another domain: `template`, `netvm`, `default_dispvm`, `audiovm` …
+
+    Qubes OS calls all of them so, those of the whole system too.
+    """
+    return name.endswith(("vm", "template"))
 
 
 def is_domain_path(path: str) -> bool:

@@ -16,6 +16,9 @@ from qbtools.errors import Damaged
 # Root of the metadata of Qubes OS 3.2 and before.
 _OLDER_ROOT = "QubesVmCollection"
 
+# What Qubes OS reads as True (qubes.property.bool); it writes the first.
+_TRUE = ("true", "yes", "on", "1")
+
 
 class Volume(NamedTuple):
     """A volume of a domain as qubes.xml describes it. size: bytes, None where it is not said."""
@@ -64,6 +67,11 @@ class Domain:
             raise Damaged(f"domain {self.name}: its backup-path is {_shown(untrusted_path)}, not {wanted}")
         return untrusted_path
 
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A property that is True or False; default where it is not set."""
+        text = self.properties.get(name, "").lower()
+        return text in _TRUE if text else default
+
     def volumes(self) -> list[Volume]:
         """Its volumes, in their order. Damaged where one is doubled or malformed."""
         found: dict[str, Volume] = {}
@@ -91,6 +99,7 @@ class Domain:
 class Metadata:
     """A whole qubes.xml. domains: all, in its order, with different names and paths; root: the tree.
 
+    by_name: the same domains. labels: the names of the labels, in their order.
     older: it came from Qubes OS 2 to 3.2; root is what it says in the words of Qubes OS 4.
     """
 
@@ -105,6 +114,7 @@ class Metadata:
         self.root = root
         labels = _labels(_only(root, "labels"))
         _only(root, "properties")
+        self.labels = list(dict.fromkeys(labels.values()))
         self.domains: list[Domain] = []
         seen: set[str] = set()
         for element in _only(root, "domains").findall("domain"):
@@ -116,7 +126,8 @@ class Metadata:
                 if key is not None:
                     seen.add(key)
             self.domains.append(domain)
-        if names.ADMIN not in seen:
+        self.by_name = {domain.name: domain for domain in self.domains}
+        if names.ADMIN not in self.by_name:
             raise Damaged(f"qubes.xml has no domain {names.ADMIN}")
 
     def saved(self) -> Iterator[Domain]:

@@ -1,0 +1,50 @@
+"""What a host takes where a domain says nothing: the lines of its verb `defaults` (see qb-host(7))."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qbtools.domains import names
+from qbtools.domains.lines import read_fields
+from qbtools.errors import Damaged
+from qbtools.streams import Reader
+
+
+class Defaults(NamedTuple):
+    """A host's defaults; what it has none of is None, or empty. All names are checked.
+
+    kernels, pools: the default first, then whatever else it has. A host that names none takes any.
+    """
+
+    template: str | None = None
+    netvm: str | None = None
+    dispvm: str | None = None
+    kernels: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+
+    def to_lines(self) -> str:
+        """KEY and VALUE, separated by a tab, a line each, as read() takes them."""
+        pairs = [("template", self.template), ("netvm", self.netvm), ("dispvm", self.dispvm)]
+        pairs += [("kernel", name) for name in self.kernels] + [("pool", name) for name in self.pools]
+        return "".join(f"{key}\t{value}\n" for key, value in pairs if value is not None)
+
+
+def read(reader: Reader) -> Defaults:
+    """Reads the lines up to EOF; a key that is absent says that the host has no such default.
+
+    `kernel` and `pool` may be there several times. Damaged for an unknown key, for one of the others twice, and for
+    a malformed name.
+    """
+    found: dict[str, list[str]] = {"template": [], "netvm": [], "dispvm": [], "kernel": [], "pool": []}
+    for number, fields in read_fields(reader):
+        if len(fields) != 2 or fields[0] not in found:
+            raise Damaged(f"line {number} is not a key ({', '.join(found)}) and its value, separated by a tab")
+        key, value = fields
+        several = key in ("kernel", "pool")
+        if problem := names.word_problem(value) if several else names.domain_problem(value):
+            raise Damaged(f"line {number}: {key} {value}: {problem}")
+        if value in found[key] or (found[key] and not several):
+            raise Damaged(f"line {number}: {key} is there twice")
+        found[key].append(value)
+    template, netvm, dispvm = (next(iter(found[key]), None) for key in ("template", "netvm", "dispvm"))
+    return Defaults(template, netvm, dispvm, tuple(found["kernel"]), tuple(found["pool"]))

@@ -1,0 +1,66 @@
+"""What there is on the host for the domains of a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from qbtools.domains import names
+from qbtools.domains.defaults import Defaults
+from qbtools.domains.qubesxml import Domain, Metadata
+from qbtools.domains.roles import DISPOSABLE_CLASS, TEMPLATE_CLASS, is_disposable_template
+
+_LABEL = "red"
+
+
+class HostSide:
+    """A host's inventory and defaults, asked from the point of view of a restore."""
+
+    def __init__(self, metadata: Metadata, defaults: Defaults, leftovers: Collection[str]) -> None:
+        """leftovers: names of domains that a run has left which was ended: as if they were not there."""
+        self.metadata = metadata
+        self.leftovers = frozenset(leftovers)
+        self.taken = metadata.by_name.keys() - self.leftovers
+        self.defaults = defaults
+        self._pools = {pool.get("name", "") for pool in metadata.root.findall("pools/pool")} | set(defaults.pools)
+
+    def find(self, name: str) -> Domain | None:
+        """The domain of that name, where there is one that others may rely on: not one that is still being made."""
+        domain = self.metadata.by_name.get(name) if name in self.taken else None
+        return None if domain is None or names.UNFINISHED in domain.features else domain
+
+    def default_template(self, kind: str) -> str | None:
+        """The name of the host's default template for a domain of this class, None where there is none to be used."""
+        if kind == DISPOSABLE_CLASS:
+            return self.default_dispvm()
+        return self._usable(self.defaults.template, lambda found: found.kind == TEMPLATE_CLASS)
+
+    def default_dispvm(self) -> str | None:
+        """The same for the default template of DispVMs."""
+        return self._usable(self.defaults.dispvm, is_disposable_template)
+
+    def default_netvm(self) -> str | None:
+        """The same for the default network."""
+        return self._usable(self.defaults.netvm, lambda found: found.flag("provides_network"))
+
+    def _usable(self, name: str | None, good: Callable[[Domain], bool]) -> str | None:
+        found = None if name is None else self.find(name)
+        return found.name if found is not None and good(found) else None
+
+    def label(self, wanted: str) -> str:
+        """The label itself where the host has it, else red, else its first."""
+        labels = self.metadata.labels
+        return next(name for name in (wanted, _LABEL, labels[0]) if name in labels)
+
+    def has_kernel(self, name: str) -> bool:
+        """Whether there is a kernel of that name, as far as the host tells."""
+        kernels = self.defaults.kernels
+        return names.word_problem(name) is None and (not kernels or name in kernels)
+
+    def has_pool(self, name: str) -> bool:
+        """Whether there is a pool of that name, as far as the host tells."""
+        return not self._pools or name in self._pools
+
+    @property
+    def default_pool(self) -> str | None:
+        """The pool that stands in for one that is not there, None where the host has to know by itself."""
+        return next(iter(self.defaults.pools), None)

@@ -1,0 +1,174 @@
+"""Makes a restore plan from what an archive has and what a host has, and checks one that a person has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from qbtools.domains import names, renaming, roles, selection
+from qbtools.domains.defaults import Defaults
+from qbtools.domains.hostside import HostSide
+from qbtools.domains.outcome import Outcome
+from qbtools.domains.planlines import CREATE, Plan, Written
+from qbtools.domains.qubesxml import Domain, Metadata
+from qbtools.domains.rows import Names, Row, reference, wants_of
+from qbtools.domains.verify import KEEP, NONE, Missing, Verifier
+from qbtools.errors import Damaged, UsageError
+
+NETVM_CHOICES = (names.DEFAULT, NONE, KEEP)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user wishes.
+
+    include, exclude: patterns of names in the archive. rename: by a name in the archive the new one.
+    default_template: what stands in for a template that is not there: names.DEFAULT (the host's), `none`, or the name
+    of one on the host. netvm: the same for a network: one of NETVM_CHOICES; `keep` lets none stand in.
+    no_rename: make up no name where one is taken. skip_broken: leave out what cannot be made. ignore_missing: make it
+    without what is missing.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    rename: Mapping[str, str] = field(default_factory=dict)
+    default_template: str = names.DEFAULT
+    netvm: str = names.DEFAULT
+    no_rename: bool = False
+    skip_broken: bool = False
+    ignore_missing: bool = False
+
+
+def make(
+    archive: Metadata,
+    host: Metadata,
+    defaults: Defaults,
+    options: Options,
+    leftovers: Collection[str] = (),
+    warn: Callable[[str], None] = lambda _: None,
+) -> Plan:
+    """A plan for the saved domains of archive; those that are not selected stand in it as skipped.
+
+    leftovers: domains on the host that a run which was ended has left unfinished: they count as not there.
+    UsageError where options name what is not there, or nothing is selected.
+    """
+    side = HostSide(host, defaults, leftovers)
+    missing = _missing(side, options)
+    selected = selection.for_restoring(archive, options.include, options.exclude, warn)
+    if not selected:
+        raise UsageError("no saved domain is selected")
+    _check_renames(options.rename, selected)
+    domains = sorted(selection.restorable(archive), key=roles.rank)
+    # A new name that the user chose goes first, those that are only shown last.
+    order = sorted(domains, key=lambda one: 0 if one.name in options.rename else 1 if one.name in selected else 2)
+    asked = {domain.name: options.rename.get(domain.name, domain.name) for domain in order}
+    given = renaming.assign(asked, side.taken, not options.no_rename)
+    rows = []
+    for domain in domains:
+        name = given[domain.name]
+        row = _row(domain, name or asked[domain.name], domain.name in selected, wants_of(domain))
+        if row.chosen and name is None:
+            row.refusals["name"] = f"name: {row.name} is taken"
+        rows.append(row)
+    planned = {row.domain.name: row for row in rows}
+    known = Names(planned.get, side.find, lambda _: True)
+    return _verified(rows, side, missing, known, options)
+
+
+def check(
+    archive: Metadata,
+    host: Metadata,
+    defaults: Defaults,
+    options: Options,
+    written: Sequence[Written],
+    leftovers: Collection[str] = (),
+) -> Plan:
+    """The same for a plan that was read: what stands in it is held, the rest is found again.
+
+    Names in it are those on the host, or else those in the archive. A domain of the plan or the archive that will not be there is replaced as in
+    make(), and the plan says in `changed` that it was; a name that is nowhere else is a problem. No name is made up,
+    include, exclude, rename and no_rename mean nothing here. Domains that are not in written are not in the plan.
+    Damaged where written names a domain twice, or one that is not saved.
+    """
+    side = HostSide(host, defaults, leftovers)
+    saved = {domain.name: domain for domain in selection.restorable(archive)}
+    rows: dict[str, Row] = {}
+    for line in written:
+        if line.domain not in saved:
+            raise Damaged(f"the archive has no saved domain {line.domain}")
+        if line.domain in rows:
+            raise Damaged(f"the domain {line.domain} is there twice")
+        wants = {roles.TEMPLATE: line.template, roles.NETVM: line.netvm, roles.DISPVM: line.default_dispvm}
+        row = _row(saved[line.domain], line.name, line.action == CREATE, wants)
+        row.kernel = line.kernel
+        rows[line.domain] = row
+    ordered = sorted(rows.values(), key=lambda row: roles.rank(row.domain))
+    planned = {row.name: row for row in ordered}
+    planned.update(_check_names([row for row in ordered if row.chosen], side, planned))
+
+    def find(name: str) -> Row | None:
+        # Whoever changes the name of a domain alone wants those that name it to follow.
+        return planned.get(name) or (None if name in side.taken else rows.get(name))
+
+    known = Names(find, side.find, lambda name: name in planned or name in archive.by_name)
+    return _verified(ordered, side, _missing(side, options), known, options, written)
+
+
+def _row(domain: Domain, name: str, chosen: bool, wants: dict[str, str | None]) -> Row:
+    row = Row(domain, name, chosen, wants, reference(domain, "kernel"))
+    if chosen and (problem := names.new_domain_problem(name)):
+        row.refusals["name"] = f"name: {name}: {problem}"
+    return row
+
+
+def _check_names(rows: Sequence[Row], side: HostSide, planned: Collection[str]) -> dict[str, Row]:
+    """The rows by the names that they were given; refuses names that are taken."""
+    found: dict[str, Row] = {}
+    used = side.taken | set(planned)
+    for row in rows:
+        if row.name in side.taken or row.name in found:
+            where = "on the host" if row.name in side.taken else "twice in the plan"
+            free = renaming.free_name(row.name, used)
+            hint = f"; {free} is free" if free else ""
+            row.refusals["name"] = f"name: {row.name} is taken, {where}{hint}"
+        found.setdefault(row.name, row)
+    return found
+
+
+def _missing(side: HostSide, options: Options) -> Missing:
+    name = options.default_template
+    if name not in (names.DEFAULT, NONE):
+        found = side.find(name)
+        if found is None or found.kind != roles.TEMPLATE_CLASS:
+            raise UsageError(f"the host has no template {name}")
+    return Missing(name, options.netvm, options.ignore_missing)
+
+
+def _check_renames(rename: Mapping[str, str], selected: Collection[str]) -> None:
+    for domain, name in rename.items():
+        if domain not in selected:
+            raise UsageError(f"{domain}, which is to be renamed, is not among the domains to be restored")
+        if problem := names.new_domain_problem(name):
+            raise UsageError(f"{domain} cannot be renamed to {name}: {problem}")
+
+
+def _verified(
+    rows: Sequence[Row],
+    side: HostSide,
+    missing: Missing,
+    known: Names,
+    options: Options,
+    written: Sequence[Written] = (),
+) -> Plan:
+    Verifier(rows, side, missing, known).run()
+    outcome = Outcome(rows, side, options.skip_broken)
+    lines = [outcome.line(row) for row in rows]
+    before = {line.domain: line for line in written}
+    changed = [
+        f"{line.domain}: {column} {old or NONE} → {new or NONE}"
+        for line in lines
+        if line.created and line.domain in before
+        for column, old, new in zip(Written._fields, before[line.domain], line.written, strict=True)
+        if old != new
+    ]
+    return Plan(lines, side.metadata, changed)

@@ -1,0 +1,118 @@
+"""The metadata from which a host makes one domain of a plan again: the documents of its verbs `create` and `set`."""
+
+from __future__ import annotations
+
+import copy
+from xml.etree.ElementTree import Element, SubElement
+
+from qbtools.domains import names, roles, safexml
+from qbtools.domains.outcome import BACKENDS, KERNEL_VOLUME
+from qbtools.domains.planlines import Plan, PlanLine
+from qbtools.domains.qubesxml import Metadata
+
+# Who the domain was on the host that it comes from, as long as that was there: the new host gives it its own.
+_IDENTITY = ("qid", "uuid", "installed_by_rpm", "backup_timestamp")
+_PLACES = ("vid", "source")
+
+
+def document(archive: Metadata, plan: Plan, line: PlanLine, references: bool, unfinished: str | None) -> bytes:
+    """A qubes.xml with the labels of the host, no property of the whole, dom0, and the domain of line as planned.
+
+    It has the domain's new name, no qid, and the id `domain-1`: the host gives it its own. references: name other
+    domains, which then have to be there; else only the template, on which depends what volumes it has, and dom0.
+    unfinished: text for the feature names.UNFINISHED; with None it is not there, nor is any backup-… feature.
+    The volumes lack vid and source, which told where they were, and `kernel` is left out. All else is as in archive.
+    """
+    root = Element("qubes")
+    root.extend(copy.deepcopy(part) for part in plan.host.root.findall("labels"))
+    SubElement(root, "properties")
+    domains = SubElement(root, "domains")
+    admin = SubElement(domains, "domain", {"id": "domain-0", "class": names.ADMIN_CLASS})
+    _set_property(SubElement(admin, "properties"), "label", plan.host.by_name[names.ADMIN].label)
+    domain = copy.deepcopy(archive.by_name[line.domain].element)
+    domain.set("id", "domain-1")
+    domain.tail = None
+    domains.append(domain)
+    properties = _part(domain, "properties")
+    _set_property(properties, "name", line.name)
+    _set_property(properties, "label", line.label)
+    _set_property(properties, "kernel", line.written.kernel)
+    for name in _IDENTITY:
+        _set_property(properties, name, names.DEFAULT)
+    _set_references(domain, properties, line, references)
+    _set_features(_part(domain, "features"), unfinished)
+    _set_volumes(domain, line)
+    return safexml.serialise(root)
+
+
+def _part(domain: Element, tag: str) -> Element:
+    """The child of that name, made where it is missing; what further ones hold is moved to the first."""
+    first, *more = domain.findall(tag) or [SubElement(domain, tag)]
+    for part in more:
+        first.extend(part)
+        domain.remove(part)
+    return first
+
+
+def _set_property(properties: Element, name: str, value: str | None) -> None:
+    """Sets a property: None to nothing; names.DEFAULT takes it away."""
+    found = next((one for one in properties.findall("property") if one.get("name") == name), None)
+    if value == names.DEFAULT:
+        if found is not None:
+            properties.remove(found)
+        return
+    if found is None:
+        found = SubElement(properties, "property", name=name)
+    found.text = value
+
+
+def _set_references(domain: Element, properties: Element, line: PlanLine, references: bool) -> None:
+    written = line.written._asdict()
+    for role in roles.ROLES:
+        shown = references or role == roles.TEMPLATE
+        # A class without template has no such property, not one that is set to nothing.
+        absent = not shown or (role == roles.TEMPLATE and line.written.template is None)
+        _set_property(properties, role, names.DEFAULT if absent else written[role])
+    for element in properties.findall("property"):
+        name, old = element.get("name", ""), element.text
+        if names.is_reference(name) and name not in roles.ROLES and old:
+            _set_property(properties, name, _new_name(line, old, references) or names.DEFAULT)
+    for devices in domain.findall("devices"):
+        for device in devices.findall("device"):
+            for key in BACKENDS:
+                if key in device.attrib:
+                    backend = _new_name(line, device.attrib[key], references)
+                    if backend is None:
+                        devices.remove(device)
+                        break
+                    device.set(key, backend)
+
+
+def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
+    """What a domain of the archive is called on the host; None for one that must not be named."""
+    return line.further.get(old) if references or old == names.ADMIN else None
+
+
+def _set_features(features: Element, unfinished: str | None) -> None:
+    for feature in features.findall("feature"):
+        name = feature.get("name", "")
+        if name.startswith("backup-") or name == names.UNFINISHED:
+            features.remove(feature)
+    if unfinished is not None:
+        SubElement(features, "feature", name=names.UNFINISHED).text = unfinished
+
+
+def _set_volumes(domain: Element, line: PlanLine) -> None:
+    for config in domain.findall("volume-config"):
+        for volume in config.findall("volume"):
+            if volume.get("name") == KERNEL_VOLUME:
+                config.remove(volume)
+                continue
+            for key in _PLACES:
+                volume.attrib.pop(key, None)
+            pool = volume.get("pool", "")
+            if pool in line.pools:
+                new = line.pools[pool]
+                volume.attrib.pop("pool")
+                if new is not None:
+                    volume.set("pool", new)

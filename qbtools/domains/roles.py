@@ -1,0 +1,44 @@
+"""What one domain is for another: its template, its network, its template for DispVMs; and who can be that."""
+
+from __future__ import annotations
+
+from qbtools.domains.qubesxml import Domain
+
+TEMPLATE = "template"
+NETVM = "netvm"
+DISPVM = "default_dispvm"
+ROLES = (TEMPLATE, NETVM, DISPVM)
+"""The properties that a plan shows; their values are names of domains."""
+
+TEMPLATE_CLASS = "TemplateVM"
+DISPOSABLE_CLASS = "DispVM"
+
+# They own all their volumes. What another class is unknown for, its template property tells.
+_WITHOUT_TEMPLATE = (TEMPLATE_CLASS, "StandaloneVM", "AdminVM")
+_WITH_TEMPLATE = ("AppVM", DISPOSABLE_CLASS)
+
+
+def has_template(domain: Domain) -> bool:
+    """Whether a domain of this class is made from a template."""
+    if domain.kind in _WITHOUT_TEMPLATE:
+        return False
+    return domain.kind in _WITH_TEMPLATE or bool(domain.properties.get(TEMPLATE))
+
+
+def is_disposable_template(domain: Domain) -> bool:
+    """Whether DispVMs are made from it."""
+    return domain.kind not in (DISPOSABLE_CLASS, TEMPLATE_CLASS) and domain.flag("template_for_dispvms")
+
+
+def lacks(domain: Domain, role: str, user: Domain) -> str | None:
+    """What keeps domain from being that for user, None where it can be."""
+    if role == NETVM:
+        return None if domain.flag("provides_network") else "does not provide network"
+    if role == DISPVM or user.kind == DISPOSABLE_CLASS:
+        return None if is_disposable_template(domain) else "is no template for DispVMs"
+    return None if domain.kind == TEMPLATE_CLASS else "is no template"
+
+
+def rank(domain: Domain) -> int:
+    """Who is made first: templates, templates for DispVMs, the rest."""
+    return 0 if domain.kind == TEMPLATE_CLASS else 1 if is_disposable_template(domain) else 2

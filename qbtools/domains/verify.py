@@ -1,0 +1,158 @@
+"""Finds what each domain of a plan can be given, until nothing changes any more.
+
+A domain that cannot be made is none for its users either: they are moved to the host's default, or cannot be made
+themselves. What cannot be made stays so, and only the users of one that has just become so are looked at again; so
+this ends, after at most as many steps as there are domains and references.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from qbtools.domains import names, roles
+from qbtools.domains.hostside import HostSide
+from qbtools.domains.rows import Names, Row, shown
+
+LOOP = "loop"
+"""Names the refusal of those whose network comes from themselves."""
+
+KEEP = "keep"
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What becomes of a reference to a domain that is not there.
+
+    template: names.DEFAULT (the host's), NONE (nothing stands in), or the name of a template on the host.
+    netvm: names.DEFAULT, NONE (no network), or KEEP (nothing stands in).
+    ignore: where nothing stands in the domain is made without; else it cannot be made.
+    """
+
+    template: str = names.DEFAULT
+    netvm: str = names.DEFAULT
+    ignore: bool = False
+
+
+class _Absent(Exception):
+    """What is wanted cannot be given; says why."""
+
+
+class Verifier:
+    """Fills `has`, `users` and `refusals` of rows. steps: how often a row was looked at."""
+
+    def __init__(self, rows: Sequence[Row], side: HostSide, missing: Missing, known: Names) -> None:
+        self._rows = rows
+        self._side = side
+        self._missing = missing
+        self._known = known
+        self.steps = 0
+
+    def run(self) -> None:
+        """All rows, in any order; the result does not depend on it."""
+        self._settle(row for row in self._rows if row.chosen)
+        # Whoever loses its network can only leave a loop: there is no second search.
+        looped = [row for loop in self._loops() for row in loop]
+        self._settle(user for row in looped for user in row.users if LOOP not in user.refusals)
+        for row in self._rows:
+            if not row.chosen:  # as it would be if all were: whoever wants it after all finds the names
+                row.has = {role: self._name_of(row.wants[role]) for role in roles.ROLES}
+
+    def _settle(self, rows: Iterable[Row]) -> None:
+        pending = deque(rows)
+        while pending:
+            row = pending.popleft()
+            was_good = row.good
+            self._look_at(row)
+            if was_good and not row.good:
+                pending.extend(row.users)
+
+    def _look_at(self, row: Row) -> None:
+        self.steps += 1
+        row.network = None
+        for role in roles.ROLES:
+            try:
+                row.has[role], source = self._given(row, role)
+            except _Absent as reason:
+                row.refusals[role] = f"{role}: {reason}"
+                row.has[role] = self._name_of(row.wants[role])
+                continue
+            if source is not None:
+                source.users.add(row)
+                if role == roles.NETVM:
+                    row.network = source
+
+    def _name_of(self, wanted: str | None) -> str | None:
+        """What stands in the plan where nothing could be given: the name itself, if it is one."""
+        row = None if wanted is None else self._known.planned(wanted)
+        name = wanted if row is None else row.name
+        return None if name is None or names.domain_problem(name) else name
+
+    def _given(self, row: Row, role: str) -> tuple[str | None, Row | None]:
+        """What a row gets in a role, and the row of the plan that it is. _Absent where it is nothing."""
+        wanted = row.wants[role]
+        if role == roles.TEMPLATE and wanted is not None and not roles.has_template(row.domain):
+            raise _Absent(f"a {row.domain.kind} has none")
+        if wanted is None:
+            return None, None
+        if wanted == names.DEFAULT:
+            return (self._default(row, role, "none is named") if role == roles.TEMPLATE else names.DEFAULT), None
+        planned, there = self._known.planned(wanted), self._known.on_host(wanted)
+        reason = "is not there"
+        if planned is not None:
+            lack = roles.lacks(planned.domain, role, row.domain)
+            if lack is None and (planned.good or planned is row):
+                return planned.name, planned
+            reason = lack or ("cannot be restored" if planned.chosen else "is not restored")
+        if there is not None:
+            lack = roles.lacks(there, role, row.domain)
+            if lack is None:
+                return there.name, None
+            reason = lack if planned is None else reason
+        reason = f"{shown(wanted)} {reason}"
+        if not self._known.replaceable(wanted):
+            raise _Absent(reason)
+        return self._default(row, role, reason), None
+
+    def _default(self, row: Row, role: str, reason: str) -> str | None:
+        """What stands in for something that is not there."""
+        way = {roles.TEMPLATE: self._missing.template, roles.NETVM: self._missing.netvm}.get(role, names.DEFAULT)
+        if role == roles.TEMPLATE:
+            found = self._template(row.domain.kind, way)
+        elif role == roles.NETVM:
+            if way == NONE:
+                return None
+            found = names.DEFAULT if way == names.DEFAULT and self._side.default_netvm() else None
+        else:
+            found = names.DEFAULT if self._side.default_dispvm() else None
+        if found is None and not self._missing.ignore:
+            raise _Absent(reason)
+        return found
+
+    def _template(self, kind: str, way: str) -> str | None:
+        if way == NONE:
+            return None
+        # The one that the user names is a TemplateVM.
+        return way if way != names.DEFAULT and kind != roles.DISPOSABLE_CLASS else self._side.default_template(kind)
+
+    def _loops(self) -> list[list[Row]]:
+        """Marks the rows that get their network from themselves, by way of others; returns each loop."""
+        seen: set[Row] = set()
+        found = []
+        for start in self._rows:
+            trail: dict[Row, None] = {}
+            row: Row | None = start
+            while row is not None and row.good and row not in seen:
+                seen.add(row)
+                trail[row] = None
+                row = row.network
+            if row in trail:
+                members = list(trail)
+                found.append(members[members.index(row) :])
+        for loop in found:
+            listed = ", ".join(member.name for member in loop[:4]) + (", ..." if len(loop) > 4 else "")
+            for member in loop:
+                member.refusals[LOOP] = f"{roles.NETVM}: a loop of {len(loop)}: {listed}"
+        return found
