@@ -85,9 +85,10 @@ def check(
 ) -> Plan:
     """The same for a plan that was read: what stands in it is held, the rest is found again.
 
-    Names in it are those on the host, or else those in the archive. A domain of the plan or the archive that will not be there is replaced as in
-    make(), and the plan says in `changed` that it was; a name that is nowhere else is a problem. No name is made up,
-    include, exclude, rename and no_rename mean nothing here. Domains that are not in written are not in the plan.
+    Names in it are those on the host, or else those in the archive. A domain of the plan or the archive that will not
+    be there is replaced as in make(), and the plan says in `changed` that it was; a name that is nowhere else is a
+    problem. No name is made up; include, exclude, rename and no_rename mean nothing here. Domains that are not in
+    written are not in the plan.
     Damaged where written names a domain twice, or one that is not saved.
     """
     side = HostSide(host, defaults, leftovers)
