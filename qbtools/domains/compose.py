@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
+from xml.etree.ElementTree import Element, SubElement, indent
 
 from qbtools.domains import names, safexml
 from qbtools.domains.lines import read_fields
@@ -98,9 +98,13 @@ def compose(wanted: Wanted) -> bytes:
         element = _domain(domains, qid, _CLASS, {"label": _LABEL, "name": name, "qid": str(qid)}, features)
         _volume_config(element, name, volumes.values())
     indent(root)
-    data = f"{tostring(root, encoding='unicode')}\n".encode("ascii")
+    return bounded(safexml.serialise(root), len(wanted))
+
+
+def bounded(data: bytes, domains: int) -> bytes:
+    """The metadata of that many domains, data itself. Refused where it is larger than readers take."""
     if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
-        raise Refused(f"{len(wanted)} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
+        raise Refused(f"{domains} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
     return data
 
 
