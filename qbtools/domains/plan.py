@@ -71,7 +71,7 @@ def make(
             row.refusals["name"] = f"name: {row.name} is taken"
         rows.append(row)
     planned = {row.domain.name: row for row in rows}
-    known = Names(planned.get, side.find, lambda _: True)
+    known = Names(planned.get, side.find)
     return _verified(rows, side, missing, known, options)
 
 
@@ -86,9 +86,9 @@ def check(
     """The same for a plan that was read: what stands in it is held, the rest is found again.
 
     Names in it are those on the host, or else those in the archive. A domain of the plan or the archive that will not
-    be there is replaced as in make(), and the plan says in `changed` that it was; a name that is nowhere else is a
-    problem. No name is made up; include, exclude, rename and no_rename mean nothing here. Domains that are not in
-    written are not in the plan.
+    be there is replaced as in make(), and the plan says in `changed` that it was; a name that is nowhere else, or of a
+    domain that cannot be meant, is a problem. No name is made up; include, exclude, rename and no_rename mean nothing
+    here. Domains that are not in written are not in the plan.
     Damaged where written names a domain twice, or one that is not saved.
     """
     side = HostSide(host, defaults, leftovers)
@@ -111,7 +111,7 @@ def check(
         # Whoever changes the name of a domain alone wants those that name it to follow.
         return planned.get(name) or (None if name in side.taken else rows.get(name))
 
-    known = Names(find, side.find, lambda name: name in planned or name in archive.by_name)
+    known = Names(find, side.find, True, lambda name: name in planned or name in archive.by_name)
     return _verified(ordered, side, _missing(side, options), known, options, written)
 
 

@@ -39,13 +39,15 @@ class Row:
 class Names:
     """Who is meant by a name that a domain wants.
 
-    planned: the row, of whatever state. on_host: the domain there. replaceable: whether another may stand in for one
-    of that name; not where a person has written a name that is nowhere.
+    planned: the row, of whatever state. on_host: the domain there. by_hand: a person wrote the name; then another
+    stands in only for a domain that will not be there after all, and not for a name that is nowhere or cannot be meant.
+    heard_of: whether the plan or the archive has a domain of that name.
     """
 
     planned: Callable[[str], Row | None]
     on_host: Callable[[str], Domain | None]
-    replaceable: Callable[[str], bool]
+    by_hand: bool = False
+    heard_of: Callable[[str], bool] = bool
 
 
 def wants_of(domain: Domain) -> dict[str, str | None]:

@@ -18,6 +18,9 @@ from qbtools.domains.rows import Names, Row, shown
 LOOP = "loop"
 """Names the refusal of those whose network comes from themselves."""
 
+# Why a domain of the plan is none for others, by whether it is to be made.
+_ABSENT = {True: "cannot be restored", False: "is not restored"}
+
 KEEP = "keep"
 NONE = "none"
 
@@ -100,19 +103,19 @@ class Verifier:
         if wanted == names.DEFAULT:
             return (self._default(row, role, "none is named") if role == roles.TEMPLATE else names.DEFAULT), None
         planned, there = self._known.planned(wanted), self._known.on_host(wanted)
-        reason = "is not there"
+        lack = None
         if planned is not None:
             lack = roles.lacks(planned.domain, role, row.domain)
             if lack is None and (planned.good or planned is row):
                 return planned.name, planned
-            reason = lack or ("cannot be restored" if planned.chosen else "is not restored")
+        reason = lack or ("is not there" if planned is None else _ABSENT[planned.chosen])
         if there is not None:
             lack = roles.lacks(there, role, row.domain)
             if lack is None:
                 return there.name, None
             reason = lack if planned is None else reason
         reason = f"{shown(wanted)} {reason}"
-        if not self._known.replaceable(wanted):
+        if self._known.by_hand and (lack is not None or not self._known.heard_of(wanted)):
             raise _Absent(reason)
         return self._default(row, role, reason), None
 
