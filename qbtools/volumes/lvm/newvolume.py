@@ -18,7 +18,7 @@ from qbtools.volumes.lvm.pool import Pool, Watch
 from qbtools.volumes.marks import Mark
 
 _ZEROS = bytes(1 << 16)
-_PARTS = 1 << 20  # of a volume, for each of which is known whether anything was written there
+_PARTS = 1 << 20  # most parts of a volume, for each of which is known whether anything was written there
 
 
 class NewVolume(Target):
@@ -104,19 +104,23 @@ class ThinTarget(NewVolume):
         self._in = pool
         self._extents: ExtentMap | None = None
         self._part = 1
-        self._written = bytearray()  # a byte for each part
+        self._written = bytearray()  # a byte for each part: 1 where anything was written
 
     def expect(self, extents: ExtentMap) -> None:
         self._extents = extents
 
     def start(self, size: int | None) -> None:
         super().start(size)
-        self._pool = Pool.active(self._group, self._in)  # now that a volume in it is
-        self._watch = Watch(self._pool, self._options.pool_reserve, self._flush)
+        self._begin(Pool.active(self._group, self._in))  # now that a volume in it is
+
+    def _begin(self, pool: Pool) -> None:
+        """The volume is there, has its capacity, and lies in this pool."""
+        self._pool = pool
+        self._watch = Watch(pool, self._options.pool_reserve, self._flush)
         self._watch.check(self._extents)
-        capacity = self.capacity or 0
-        self._part = max(self._pool.chunk, -(-capacity // _PARTS))
-        self._written = bytearray(-(-capacity // self._part))
+        chunks = -(-(self.capacity or 0) // pool.chunk)
+        self._part = max(-(-chunks // _PARTS), 1) * pool.chunk  # whole chunks: one that is taken is read back whole
+        self._written = bytearray(-(-chunks * pool.chunk // self._part))
 
     def _how(self, size: int) -> list[str]:
         return ["-kn", "-V", f"{size}b", "--thinpool", self._in, self._group]
