@@ -7,16 +7,22 @@ nothing else of ours is there, and nothing of anybody else's is gone.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
-from qbtools.errors import Failed, QbError, Refused
+from qbtools.errors import Failed, QbError, Refused, UsageError
+from qbtools.volumes import snapshots
+from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.kinds.lvm import KIND
 from qbtools.volumes.lvm import exchange, facts, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
 
-MARK = Mark("01234567", "0" * 32, 1, 2, 3)
+LIVING = Mark.own()
+MARK = replace(LIVING, start=LIVING.start - 1)
+"""Of a run that is no more, for who looks later on."""
 TEMPORARY = "qbtools_0123456789abcde"
 
 
@@ -38,7 +44,7 @@ class Group:
     def add(self, name: str, uuid: str, *tags: str, active: bool = True, read_only: bool = False) -> Volume:
         made = Volume(
             "vg", name, uuid, 1 << 22, frozenset({"thin"}), frozenset({"public"}), "pool", "", tags or ("",), read_only,
-            False, active, False,
+            False, active,
         )  # fmt: skip
         self.volumes[name] = made
         return made
@@ -95,6 +101,12 @@ class Group:
             raise Killed
         return dict(self.volumes)
 
+    def find(self, word: str) -> tuple[str, str] | None:
+        return ("vg", word[3:]) if word[3:] in self.group("vg") else None
+
+    def everywhere(self) -> list[Volume]:
+        return list(self.volumes.values())
+
 
 class NoLock:
     def __init__(self, _group: str) -> None:
@@ -112,7 +124,15 @@ def vg(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
     made = Group()
     monkeypatch.setattr(tools, "lvm", made.lvm)
     monkeypatch.setattr(tools, "report", lambda *words: [made.volumes[words[-1].removeprefix("vg/")]._asdict()])
-    monkeypatch.setattr(facts, "group", made.group)
+    monkeypatch.setattr(tools, "installed", lambda _program: True)
+    for function in made.group, made.everywhere:
+        monkeypatch.setattr(facts, function.__name__, function)
+
+    def find(word: str) -> tuple[str, str] | None:
+        return made.find(word)
+
+    find.cache_clear = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(facts, "find", find)
     monkeypatch.setattr(exchange, "_lock", NoLock)
     yield made
 
@@ -197,38 +217,81 @@ def test_a_step_that_fails_changes_nothing(vg: Group, number: int, active: bool)
         assert vg.volumes == {"a": old._replace(uuid="new")}
 
 
-@pytest.mark.parametrize("number", range(STEPS))
-@pytest.mark.parametrize("done", [False, True])
-@pytest.mark.parametrize("active", [False, True])
-def test_killed_at_any_step(vg: Group, number: int, done: bool, active: bool) -> None:
+def killed(vg: Group, number: int, done: bool, active: bool) -> Volume:
+    """An exchange that ends at a step of lvm's, with a stranger's volume beside it; the old volume."""
     filled(vg)
     old = vg.add("a", "old", "mine", active=active)
-    stranger = vg.add("b", "stranger", "qbtools-old:active:a:not-a-mark")
+    vg.add("b", "stranger", "qbtools-old:active:a:not-a-mark")
     vg.kill_at = number, done
     try:
         exchange.exchange(old, TEMPORARY, MARK, warn)
         assert not vg.dead
     except Killed:
         vg.dead, vg.kill_at = False, None
-    settle_as_a_later_run(vg)
-    assert vg.volumes.pop("b") == stranger
-    (left,) = vg.volumes.values()
+    return old
+
+
+AT_ANY_STEP: Callable[..., Callable[..., None]] = pytest.mark.parametrize(
+    ("number", "done", "active"), list(itertools.product(range(STEPS), [False, True], [False, True]))
+)
+
+
+@AT_ANY_STEP
+def test_killed_at_any_step(vg: Group, number: int, done: bool, active: bool) -> None:
+    """What `qb-snapshot clean` does, in every order in which it may come across the volumes, with the same result."""
+    old = killed(vg, number, done, active)
+    before, results = dict(vg.volumes), []
+    for order in itertools.permutations(before):
+        vg.volumes = {name: before[name] for name in order}
+        snapshots.clean([], lambda _text: None)
+        results.append(vg.volumes)
+    assert all(result == results[0] for result in results)
+    assert results[0].pop("b") == before["b"]
+    (left,) = results[0].values()
     assert left in (old, old._replace(uuid="new"))
 
 
-def settle_as_a_later_run(vg: Group) -> None:
-    """In every order in which a later run may come across the volumes, with the same result."""
-    before, results = dict(vg.volumes), []
-    for order in itertools.permutations(before):
-        vg.volumes = dict(before)
-        for name in order:
-            if name in vg.volumes and exchange.mark_of(vg.volumes[name]) == MARK:
-                if vg.volumes[name].mark is not None:
-                    del vg.volumes[name]
-                else:
-                    exchange.settle("vg", MARK)
-        results.append(vg.volumes)
-    assert all(result == results[0] for result in results)
+@AT_ANY_STEP
+def test_whoever_asks_for_the_volume_finds_it(vg: Group, number: int, done: bool, active: bool) -> None:
+    old = killed(vg, number, done, active)
+    assert KIND.exists("vg/a")
+    assert vg.volumes["a"].uuid in ("old", "new")
+    assert vg.volumes["a"].size == old.size
+
+
+def test_one_that_is_asked_for_by_its_full_name_is_found_too(vg: Group) -> None:
+    vg.add("qbtools_aaaaaaaaaaaaaaa", "old", f"qbtools-old:inactive:a:{MARK}", active=False)
+    assert KIND.sizes("vg/a", SourceOptions()) == (1 << 22, 1 << 22)
+    with pytest.raises(UsageError):
+        KIND.sizes("vg/", SourceOptions())
+    with pytest.raises(Failed, match="there is no logical volume b in vg"):
+        KIND.sizes("vg/b", SourceOptions())
+
+
+def test_an_exchange_that_goes_on_is_waited_for(vg: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    vg.add("qbtools_aaaaaaaaaaaaaaa", "old", f"qbtools-old:active:a:{LIVING}", active=False)
+
+    class Held(NoLock):
+        def __enter__(self) -> None:
+            vg.volumes.clear()
+            vg.add("a", "new", str(LIVING))
+
+    monkeypatch.setattr(exchange, "_lock", Held)
+    assert KIND.exists("vg/a")
+    assert vg.volumes == {"a": vg.add("a", "new", str(LIVING))}
+
+
+def test_only_what_is_ours_and_dead_is_released(vg: Group) -> None:
+    vg.add("qbtools_aaaaaaaaaaaaaaa", "old", f"qbtools-old:active:a:{LIVING}", active=False)
+    vg.add("c", "new", str(LIVING))
+    vg.add("b", "stranger", "mine")
+    before = dict(vg.volumes)
+    assert dict(KIND.marked([])) == {"lvm:vg/qbtools_aaaaaaaaaaaaaaa": LIVING}, "both belong to one run"
+    for spec, text in ("qbtools_aaaaaaaaaaaaaaa", "may not have ended"), ("c", "may not have ended"), ("b", "no mark"):
+        with pytest.raises(Refused, match=text):
+            KIND.release(f"lvm:vg/{spec}")
+    snapshots.clean([], warn)
+    assert vg.volumes == before
 
 
 def test_killed_between_the_names_and_another_took_the_name(vg: Group) -> None:
@@ -236,13 +299,18 @@ def test_killed_between_the_names_and_another_took_the_name(vg: Group) -> None:
     stranger = vg.add("a", "stranger")
     with pytest.raises(Failed, match="vg/qbtools_aaaaaaaaaaaaaaa was vg/a, but another volume has that name now"):
         exchange.settle("vg", MARK)
+    said: list[str] = []
+    assert exchange.repair(vg.volumes.values(), lambda _text: None, said.append)
+    assert said == [
+        "what a run that is no more has begun in vg cannot be brought to an end: "
+        "vg/qbtools_aaaaaaaaaaaaaaa was vg/a, but another volume has that name now"
+    ]
     assert vg.volumes == {"a": stranger, away.name: away}
 
 
 def test_what_the_living_do_is_not_touched(vg: Group) -> None:
-    own = Mark.own()
-    vg.add(TEMPORARY, "old", f"qbtools-old:active:a:{own}", active=False)
-    vg.add("b", "new", str(own))
+    vg.add(TEMPORARY, "old", f"qbtools-old:active:a:{LIVING}", active=False)
+    vg.add("b", "new", str(LIVING))
     before = dict(vg.volumes)
     assert not exchange.repair(vg.volumes.values(), warn, warn)
     assert not exchange.brought_back("vg/a")

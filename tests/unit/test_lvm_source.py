@@ -11,6 +11,7 @@ import pytest
 from qbtools.errors import Failed, UsageError
 from qbtools.volumes import marks
 from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.kinds.lvm import KIND
 from qbtools.volumes.lvm import facts, snapshot, source
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
@@ -108,6 +109,33 @@ def test_no_lvm_is_asked_about_what_cannot_be_its_own(lvs: Path, tmp_path: Path)
     assert not (tmp_path / "calls").exists()
     lvs.write_text("no report")
     assert facts.find("vg/w") is None, "lvm that is out of order knows none"
+
+
+def test_several_snapshots_are_taken_or_none(lvs: Path, tmp_path: Path) -> None:
+    """Each is active, read-only and marked from its first moment on; a thick one has room of its own."""
+    report(lvs, row("w"), row("x", layout="linear"))
+    log, fails = tmp_path / "log", tmp_path / "fails"
+    for name in "lvcreate", "lvremove":
+        program = tmp_path / name
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >>{log}\ncase "$*" in *vg/x) [ ! -e {fails} ] ;; esac\n')
+        program.chmod(0o755)
+    mark = Mark.own()
+    take = KIND.prepare(["vg/w", "vg/x"], mark, SourceOptions())
+    assert not log.exists(), "all that could be refused was, and nothing is made yet"
+    specs = take()
+    names = [spec.removeprefix("lvm:vg/") for spec in specs]
+    assert all(map(marks.is_temporary_name, names))
+    assert log.read_text().splitlines() == [
+        f"lvcreate -qq -y -s -pr -kn --addtag {mark} -n {names[0]} vg/w",
+        f"lvcreate -qq -y -s -pr -l 10%ORIGIN --addtag {mark} -n {names[1]} vg/x",
+    ]
+    log.unlink()
+    fails.touch()
+    with pytest.raises(Failed, match="lvcreate"):
+        take()
+    made, failed, *removed = log.read_text().splitlines()
+    expected = {f"lvremove -qq -f -y vg/{line.split()[-2]}" for line in (made, failed)}
+    assert set(removed) == expected
 
 
 def test_whose_a_volume_is() -> None:

@@ -2,11 +2,17 @@
 
 tools.py        runs the programs of lvm2
 facts.py        what lvm knows of a volume
+names.py        which names lvm takes
 dm.py           what the kernel knows of a device-mapper device
+lock.py         one of us at a time with a pool or a group
 
-snapshot.py     a snapshot of ours, from its making to its end; what dead runs left
 source.py       a logical volume that is read
+snapshot.py     a snapshot of ours, from its making to its end; what dead runs left
 thinmap.py      where the data of a thin volume lies, out of the pool's metadata
 reservation.py  the pool's metadata held still meanwhile
-lock.py         one of us at a time with a pool
+
+target.py       which volume is filled, and how
+newvolume.py    one that is made, under a temporary name
+pool.py         room of its pool
+exchange.py     how it gets its name, and takes the place of another
 """

@@ -41,6 +41,11 @@ def status(device: int) -> Target:
     return _ask(device, 0)
 
 
+def opened(device: int) -> int:
+    """How many have the device open: descriptors, file systems, other devices. OSError."""
+    return _call(_TABLE_STATUS, device, 0, b"")[0][6]
+
+
 def message(device: int, text: str) -> None:
     """Sends a message to the target at the device's first sector. OSError as the target answers."""
     _call(_TARGET_MSG, device, 0, struct.pack("=Q", 0) + text.encode("ascii") + b"\0")

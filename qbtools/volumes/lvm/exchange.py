@@ -16,7 +16,7 @@ Two of us at the same group take turns. Where a stranger has taken NAME in betwe
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from qbtools.errors import Failed, QbError, Refused
@@ -104,19 +104,34 @@ def repair(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callabl
 
 
 def brought_back(word: str) -> bool:
-    """Whether a volume that is not there, `GROUP/NAME`, is there now: a run that is no more had put it away."""
+    """Whether a volume that was not there, `GROUP/NAME`, is there now: an exchange had put it away.
+
+    One that goes on is waited for; what a run that is no more has begun is brought to an end.
+    """
     parts = names.split(word.removeprefix("/dev/"))
     if parts is None or len(parts) != 2:
         return False
+    group, name = parts
     try:
-        volumes = facts.group(parts[0]).values()
-        away = [volume for volume in volumes if (found := _old(volume)) and found[1] == parts[1] and found[2].dead()]
-        for volume in away:
-            settle(volume.group, mark_of(volume) or Mark.own())
+        volumes = facts.group(group)
+        owners = _put_away(volumes, name)
+        if not owners and name not in volumes:
+            return False
+        if not all(mark.dead() for mark in owners):
+            with _lock(group):
+                owners = _put_away(facts.group(group), name)
+        for mark in owners:
+            if mark.dead():
+                settle(group, mark)
     except Failed:
         return False
     facts.find.cache_clear()
-    return bool(away) and facts.find(word) is not None
+    return facts.find(word) is not None
+
+
+def _put_away(volumes: Mapping[str, Volume], name: str) -> set[Mark]:
+    """The marks of the exchanges that have put a volume of that name away."""
+    return {found[2] for volume in volumes.values() if (found := _old(volume)) and found[1] == name != volume.name}
 
 
 def unsettled(volume: Volume) -> Mark | None:

@@ -14,7 +14,7 @@ from qbtools.volumes.marks import Mark, is_temporary_name
 
 _FIELDS = (
     "vg_name,lv_name,lv_uuid,lv_size,lv_layout,lv_role,pool_lv,origin,lv_tags,lv_permissions,lv_skip_activation,"
-    "lv_active,lv_device_open"
+    "lv_active"
 )
 
 
@@ -34,7 +34,6 @@ class Volume(NamedTuple):
     skipped: bool
     """Left out when lvm activates what there is."""
     active: bool
-    open: bool
 
     @property
     def full(self) -> str:
@@ -88,7 +87,6 @@ def _volume(row: dict[str, str]) -> Volume:
             row["lv_permissions"].startswith("read-only"),
             bool(row["lv_skip_activation"]),
             row["lv_active"].startswith("active"),
-            row["lv_device_open"] == "open",
         )
     except (KeyError, ValueError) as error:
         raise Failed("lvs prints no report that can be understood") from error

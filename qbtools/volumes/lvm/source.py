@@ -10,12 +10,12 @@ import os
 import re
 from collections.abc import Mapping
 
-from qbtools.errors import Failed, Refused, UsageError
+from qbtools.errors import Failed, QbError, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes import kernel
 from qbtools.volumes.kind import Source, SourceOptions, naming
 from qbtools.volumes.kinds.block import BlockSource
-from qbtools.volumes.lvm import dm, facts, snapshot
+from qbtools.volumes.lvm import dm, exchange, facts, snapshot
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
 
@@ -84,9 +84,7 @@ def refuse_overflow(name: str, fd: int) -> None:
 
 def open_source(name: str, options: SourceOptions) -> Source:
     """The volume to read, as Kind.open_source has it."""
-    volume, group = facts.volume(name)
-    refuse_parts(volume)
-    snapshot.remove_dead(group.values(), options.note, options.warn)
+    volume, group = _tidied(name, options)
     if volume.mark is not None and volume.read_only:
         return LogicalSource(name, volume, volume.full, options, ours=False)
     wanted, kept = choose(volume, group, options)
@@ -108,7 +106,7 @@ def open_source(name: str, options: SourceOptions) -> Source:
 
 def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
     """Bytes of the volume, and of its data, as Kind.sizes has it."""
-    volume, group = facts.volume(name)
+    volume, group = _find(name)
     refuse_parts(volume)
     wanted, _kept = choose(volume, group, options)
     if not wanted.thin or not wanted.active:
@@ -120,15 +118,33 @@ def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
 
 def to_be_taken(name: str, options: SourceOptions) -> Volume:
     """The volume of which a snapshot, named or not, has the state that options ask for; errors as open_source()."""
-    volume, group = facts.volume(name)
-    refuse_parts(volume)
-    snapshot.remove_dead(group.values(), options.note, options.warn)
+    volume, group = _tidied(name, options)
     wanted, kept = choose(volume, group, options)
     if "thicksnapshot" in wanted.role:
         raise Refused(f"{wanted.full} is a snapshot itself, of which lvm can make no other")
     if options.state == "before-start" and not kept:
         refuse_started(wanted, options)
     return ready(wanted)
+
+
+def _find(name: str) -> tuple[Volume, dict[str, Volume]]:
+    """As facts.volume(), also of one that an exchange has put away."""
+    try:
+        return facts.volume(name)
+    except QbError:
+        if not exchange.brought_back(name):
+            raise
+        return facts.volume(name)
+
+
+def _tidied(name: str, options: SourceOptions) -> tuple[Volume, dict[str, Volume]]:
+    """As _find(), and what runs that are no more have left in the group is gone, or brought to an end."""
+    volume, group = _find(name)
+    refuse_parts(volume)
+    snapshot.remove_dead(group.values(), options.note, options.warn)
+    if exchange.repair(group.values(), options.note, options.warn):
+        return facts.volume(name)
+    return volume, group
 
 
 def choose(volume: Volume, group: Mapping[str, Volume], options: SourceOptions) -> tuple[Volume, bool]:

@@ -15,7 +15,7 @@ from qbtools.errors import Failed, QbError, Refused, UsageError
 from qbtools.volumes import inuse, kernel, marks
 from qbtools.volumes.kind import Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
-from qbtools.volumes.lvm import exchange, facts, names, snapshot, source, tools
+from qbtools.volumes.lvm import dm, exchange, facts, names, snapshot, source, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, whole_extents
 
@@ -94,12 +94,13 @@ def _refuse_used(volume: Volume, running: Volume | None) -> None:
             if error.errno != errno.EBUSY:
                 raise
             raise Refused(f"{volume.full} is in use: {inuse.claim(os.stat(path).st_rdev)}") from None
-    try:
-        user = inuse.user(os.fstat(fd).st_rdev, fd)
-    finally:
-        os.close(fd)
-    if user is None and facts.group(volume.group).get(volume.name, volume).open:
-        user = "the kernel has it open"  # what no process shows, deactivation would refuse in the end
+        try:
+            number = os.fstat(fd).st_rdev
+            user = inuse.user(number, fd)
+            if user is None and dm.opened(number) > 1:
+                user = "the kernel, or a process that is not to be seen, has it open"
+        finally:
+            os.close(fd)
     if user:
         raise Refused(f"{volume.full} is in use: {user}")
 
