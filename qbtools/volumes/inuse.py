@@ -79,6 +79,15 @@ def written(device: int) -> list[int] | None:
     return [int(fields[at]) for at in (4, 6, 11, 13) if at < len(fields)] or None
 
 
+def file_system(fd: int) -> str:
+    """The type of the file system that an open file lies on, as mount(8) calls it; empty where that is not known."""
+    place = next((line.split()[1] for line in _lines(f"/proc/self/fdinfo/{fd}") if line.startswith("mnt_id:")), "")
+    for fields in map(str.split, _lines("/proc/self/mountinfo")):
+        if fields[0] == place:
+            return fields[fields.index("-") + 1]
+    return ""
+
+
 def _lasting(users: Callable[[], Iterator[str]]) -> str | None:
     """The first of the users, once it has not gone away for a second."""
     for look in range(_LOOKS):

@@ -128,6 +128,23 @@ def test_a_writer_that_nobody_can_see(path: Path, monkeypatch: pytest.MonkeyPatc
                 pass
 
 
+@pytest.mark.parametrize("kind", ["nfs4", "cifs"])
+def test_a_server_that_grants_no_lease(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not because somebody writes, as far as is known: it is looked for. Who is seen to write is one all the same."""
+    monkeypatch.setattr(inuse, "file_system", lambda _fd: kind)
+    warnings: list[str] = []
+    with path.open("r+b"):  # so that there is none to be had
+        with pytest.raises(Refused, match="^it is in use: process "):
+            with guarded(path, warnings):
+                pass
+        monkeypatch.setattr(inuse, "writer", lambda _status, _own: None)
+        with guarded(path, warnings) as guard:
+            assert isinstance(guard, guards.Watch)
+    assert warnings == [
+        "it cannot be locked (Resource temporarily unavailable): whether others write to it is only looked for"
+    ]
+
+
 def test_a_writer_that_goes_away_is_waited_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with path.open("r+b") as file:
 

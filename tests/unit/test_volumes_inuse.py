@@ -182,6 +182,17 @@ def test_writers_of_a_file(tmp_path: Path) -> None:
         assert inuse.writer(path.stat(), -1) is None
 
 
+def test_the_type_of_a_file_system() -> None:
+    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123
+        assert inuse.file_system(file.fileno()) == "proc"
+    read, write = os.pipe()
+    try:
+        assert inuse.file_system(read) == "", "it is mounted nowhere"
+    finally:
+        os.close(read)
+        os.close(write)
+
+
 def test_what_is_written_to_a_device_is_counted(device: Path) -> None:
     number = device.stat().st_rdev
     before = inuse.written(number)

@@ -3,6 +3,10 @@
 A lease (fcntl(2), F_SETLEASE) keeps others from opening the file for writing until we have been told, and given it
 back: so it is known for sure. It is to be had by the file's owner and with CAP_LEASE, on most local file systems, and
 only while nobody has the file open for writing. Elsewhere we can but look: who has it open, and when it was changed.
+
+Some network file systems have leases only while their server has delegated the file to this host (nfs4_add_lease of
+fs/nfs/nfs4proc.c, cifs_setlease of fs/smb/client/cifsfs.c of Linux). Without that they answer EAGAIN, as if somebody
+were writing.
 """
 
 from __future__ import annotations
@@ -99,6 +103,7 @@ class Watch(Guard):
 
 
 _OPENED = "it was opened for writing"
+_DELEGATED = ("nfs4", "cifs", "smb3")  # file systems of which EAGAIN does not tell that somebody writes
 
 
 def guard(fd: int, name: str, changed: Changed, hint: str | None, warn: Callable[[str], None]) -> Guard:
@@ -112,7 +117,7 @@ def guard(fd: int, name: str, changed: Changed, hint: str | None, warn: Callable
         user = inuse.writer(os.fstat(fd), fd)
         if user or number != errno.EAGAIN:
             break
-    if user or number == errno.EAGAIN:
+    if user or (number == errno.EAGAIN and inuse.file_system(fd) not in _DELEGATED):
         raise Refused(f"{name} is in use: {user or 'it is open for writing'}", hint)
     warn(f"{name} cannot be locked ({os.strerror(number)}): whether others write to it is only looked for")
     return Watch(fd, changed)
