@@ -9,6 +9,7 @@ A module of qbtools/volumes/kinds has its Kind as KIND; nothing else has to know
 
 from __future__ import annotations
 
+import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -94,11 +95,14 @@ class Target(_Opened, ABC):
     def write(self, data: Buffer, offset: int) -> None:
         """Writes all of data at offset. Failed on an I/O error and where there is no room."""
         view = memoryview(data)
-        with naming(f"write to {self.name}"):
-            while len(view):
+        while len(view):
+            try:
                 count = os.pwrite(self.fd, view, offset)
-                view = view[count:]
-                offset += count
+            except OSError as error:
+                at = f" at byte {offset}" if error.errno == errno.EIO else ""
+                raise Failed(f"cannot write to {self.name}{at}: {os.strerror(error.errno or 0)}") from error
+            view = view[count:]
+            offset += count
 
     @abstractmethod
     def zero(self, offset: int, length: int) -> None:
