@@ -234,9 +234,11 @@ def _start(
     return Command(process, report, life, ours)
 
 
-def capture(text: str, limit: int, check: Callable[[Ending], None]) -> bytes:
+def capture(
+    text: str, limit: int, check: Callable[[Ending], None], environment: Mapping[str, str] | None = None
+) -> bytes:
     """What a CMD prints, at most limit bytes of it; check is called with its end and may raise."""
-    command = start_source(text, {})
+    command = start_source(text, environment or {})
     data = b""
     try:
         while len(data) < limit and (more := os.read(command.pipe, limit - len(data))):

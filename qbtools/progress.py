@@ -16,6 +16,11 @@ from contextlib import contextmanager, suppress
 INTERVAL = 0.5
 """Seconds between two renewals of the line."""
 
+_CLEAR = "\r\033[K"
+
+_line = threading.Lock()
+_line_is_there = threading.Event()
+
 
 @contextmanager
 def shown(
@@ -39,7 +44,7 @@ def shown(
     signal.signal(signal.SIGUSR1, lambda _number, _frame: _write(line() + "\n"))
     board = os.environ.get(_BOARD, "")
     if display:
-        with _renewing(lambda: _write("\r\033[K" + line())):
+        with _renewing(lambda: _renew(line)):
             yield
         _write("\n")
     elif end and board.isdecimal():
@@ -47,6 +52,21 @@ def shown(
             yield
     else:
         yield
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """While its body runs no line is renewed, and none stands on the terminal: something else is shown there."""
+    with _line:
+        if _line_is_there.is_set():
+            _write(_CLEAR)
+        yield
+
+
+def _renew(line: Callable[[], str]) -> None:
+    with _line:
+        _line_is_there.set()
+        _write(_CLEAR + line())
 
 
 @contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+from qbtools import progress
+from qbtools.commands import selection
 from qbtools.descriptors import write_fd
-from qbtools.errors import Damaged, Failed
+from qbtools.errors import Failed
 from qbtools.processes import Command, start_sink
 from qbtools.progress import Board
 
@@ -14,11 +16,14 @@ if TYPE_CHECKING:
     from qbtools.formats.opener import Archive
 
 
-def feed_all(archive: Archive, text: str, names: Collection[str], verifying: bool, board: Board) -> None:
-    """Runs CMD for every file (or those in names), in order. board: for what it says of its progress.
+def feed_all(
+    archive: Archive, text: str, names: Collection[str], select: str | None, verifying: bool, board: Board
+) -> None:
+    """Runs CMD for every file (or those in names, or the first and those that the CMD select prints), in order.
 
-    Failed, naming the file, where a CMD fails or, when verifying, leaves some of its file unread; Damaged where a
-    name is missing. Whatever goes wrong, the CMD that runs is killed before its stdin closes.
+    board: for what CMD says of its progress. Failed, naming the file, where a CMD fails or, when verifying, leaves
+    some of its file unread; Damaged where a name is missing; what selection.by_command() raises. Whatever goes wrong,
+    the CMD that runs is killed before its stdin closes.
     """
     found = archive.header
     environment = {
@@ -27,20 +32,25 @@ def feed_all(archive: Archive, text: str, names: Collection[str], verifying: boo
         "QB_VERSION": str(found.version),
     }
     feeder = _Feeder(text, verifying, {**environment, **board.environment}, board)
-    came = set()
+
+    def choose(text: str) -> Collection[str]:
+        with progress.held():
+            return selection.by_command(text, environment)
+
+    chosen = selection.Selection(names, (lambda: choose(select)) if select is not None else None)
     try:
-        for event in archive.events(lambda name: (not names or name in names) and name != feeder.unwanted):
-            came.add(event.name)
+        for event in archive.events(lambda name: chosen.wanted(name) and name != feeder.unwanted):
+            chosen.came(event.name)
             if event.data is not None:
                 feeder.feed(event.name, event.number, event.data)
             elif event.ends:
                 feeder.end()
+                chosen.ended()
     except BaseException:
         feeder.abort()
+        chosen.give_up()
         raise
-    missing = [name for name in names if name not in came]
-    if missing:
-        raise Damaged(f"{missing[0]} is not in the archive", "qb-unseal --list says what is")
+    chosen.check()
 
 
 class _Feeder:

@@ -17,6 +17,7 @@ Usage:
   qb-unseal [options] --list [--json]
   qb-unseal [options] --verify
   qb-unseal [options] [--verify] --to-command CMD [NAME...]
+  qb-unseal [options] [--verify] --to-command CMD --select-command SEL
   qb-unseal [options] --structure
 
 Open the archive on standard input. With NAME: write the plaintext of that file.
@@ -32,6 +33,8 @@ Options:
   --to-command CMD      Run the bash command CMD for each file (or each NAME), with
                         the file on its standard input and QB_NAME, QB_BACKUP_ID,
                         QB_COMPRESSION, QB_VERSION in its environment.
+  --select-command SEL  When the CMD of the first file has ended, run the bash command
+                        SEL: CMD runs only for the NAMEs that it prints, a line each.
   --structure           Check names, order, sizes and plain checksums, for which no
                         passphrase is needed. It authenticates nothing.
 {options.OPENING}
@@ -65,7 +68,8 @@ def main(call: Invocation) -> None:
     board = progress.Board()
     with progress.shown(lambda: archive.position, lambda: total, lambda: board.label or archive.current, display):
         if opts["--to-command"] is not None:
-            tocommand.feed_all(archive, opts["--to-command"], opts["NAME"], opts["--verify"], board)
+            select = opts["--select-command"]
+            tocommand.feed_all(archive, opts["--to-command"], opts["NAME"], select, opts["--verify"], board)
         elif single:
             name = opts["NAME"][0]
             found = False

@@ -210,3 +210,20 @@ def test_a_board_that_is_gone_is_nobody_s_error() -> None:
     for number in ("99", "0", "no number"):
         done = run(sys.executable, "-c", telling, ROOT, QB_PROGRESS_FD=number)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_nothing_is_renewed_while_it_is_held() -> None:
+    """And nothing is taken away where no line is shown."""
+    body = """
+with watched({}):
+    time.sleep(0.05)
+    with progress.held():
+        os.write(2, b"<")
+        time.sleep(0.05)
+        os.write(2, b">")
+    time.sleep(0.05)
+"""
+    shown = watch(body.format(True)).stderr
+    before, _, behind = shown.partition(b"\r\033[K<>")
+    assert before.startswith(b"\r\033[Kvm1:root") and behind.startswith(b"\r\033[Kvm1:root")
+    assert watch(body.format(False)).stderr == b"<>"
