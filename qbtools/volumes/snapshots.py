@@ -36,6 +36,11 @@ def take(
     return [specs[place] for place in range(len(words))]
 
 
+def check(words: Sequence[str], mark: Mark, options: SourceOptions) -> None:
+    """Raises what take() would raise now, before it takes anything."""
+    _prepared(words, mark, options)
+
+
 def _prepared(
     words: Sequence[str], mark: Mark, options: SourceOptions
 ) -> list[tuple[list[int], Callable[[], list[str]]]]:

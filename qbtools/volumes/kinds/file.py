@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -106,7 +107,10 @@ class FileKind(Kind):
 
 
 class _Clone:
-    """A file that is going to be cloned: all is ready, and what is in memory only is written to the disk."""
+    """A file that is going to be cloned: all is ready, and what is in memory only is written to the disk.
+
+    It may be dropped instead: its descriptors go with it.
+    """
 
     def __init__(self, name: str) -> None:
         """Refused where its place has no reflinks."""
@@ -114,11 +118,14 @@ class _Clone:
         self._name = name
         with naming(f"open {name}"):
             self._file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        self._close_file = weakref.finalize(self, os.close, self._file)
+        with naming(f"read {name}"):
             os.fdatasync(self._file)
         try:
             self._copy = clone.prepare(self._file, name)
         except OSError as error:
             raise source.no_snapshot(name, os.strerror(error.errno or 0)) from None
+        self._close_copy = weakref.finalize(self, os.close, self._copy)
 
     def take(self) -> None:
         with naming(f"take a snapshot of {self._name}"):
@@ -128,8 +135,8 @@ class _Clone:
         """Its path, beside the file."""
         with naming(f"give a snapshot of {self._name} a name"):
             path = clone.give_name(self._copy, self._name, mark)
-        os.close(self._copy)
-        os.close(self._file)
+        self._close_copy()
+        self._close_file()
         return path
 
 
