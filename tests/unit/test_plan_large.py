@@ -19,7 +19,7 @@ DEFAULTS = Defaults("debian-0", "net-0", "dvm-0")
 
 
 def machines(chance: random.Random, count: int) -> list[tuple[str, str]]:
-    """Name and XML: templates, chains of networks, templates for DispVMs, DispVMs; names that clash when they are cut."""
+    """Name and XML: templates, chains of networks, templates for DispVMs, DispVMs; names that clash when cut."""
     found = []
     templates = [f"debian-{i}" for i in range(count // 10)]
     nets = [f"net-{i}" for i in range(count // 5)]
