@@ -167,11 +167,11 @@ def test_references_follow_a_name_that_was_changed_by_hand() -> None:
 
 
 def test_what_is_on_the_host_goes_before_an_old_name() -> None:
-    """`alone` in the plan is that of the host: the one of the archive has another name."""
-    found = checked(
-        text_of(row("work", template="fedora-42", netvm="alone"), row("alone", "alone-1", kind="StandaloneVM"))
-    )
-    assert problem(found, "work") == "netvm: alone does not provide network"
+    """`vpn` in the plan is that of the host: the one of the archive has got another name."""
+    host = metadata(template("fedora-42", saved=False), network("vpn", saved=False))
+    rows = [row("work", template="fedora-42", netvm="vpn"), row("vpn", "vpn-1", template="fedora-42")]
+    found = plan.check(ARCHIVE, host, Defaults(), Options(), read(text_of(*rows)))
+    assert (columns(found, "work")[2], found.changed) == ("vpn", [])
 
 
 SKIPPED = row("debian-8", action="skip", kind="TemplateVM")
@@ -226,6 +226,11 @@ def test_a_name_twice() -> None:
     found = checked(text_of(row("work", "x", template="fedora-42"), row("vpn", "x", template="fedora-42")))
     assert problem(found, "work") is None
     assert problem(found, "vpn") == "name: x is taken, twice in the plan; x-1 is free"
+
+
+def test_the_name_that_is_free_is_nobody_s_in_the_plan() -> None:
+    rows = [row("work", "alone", template="fedora-42"), row("vpn", "alone-1", template="fedora-42", action="skip")]
+    assert problem(checked(text_of(*rows)), "work") == "name: alone is taken, on the host; alone-2 is free"
 
 
 def test_a_loop_by_hand() -> None:

@@ -298,6 +298,12 @@ DISPOSABLES = [
         defaults=Defaults("fedora-42"),
     ),
     Case(
+        "default_dispvm: itself, and it has another problem",
+        (disposable("my-dvm", template="gone", default_dispvm="my-dvm"),),
+        {"my-dvm": {"default_dispvm": "my-dvm", "problem": "template: gone is not there"}},
+        options=Options(default_template="none"),
+    ),
+    Case(
         "default_dispvm: ignored when it is missing",
         (vm("a", template="fedora-42", default_dispvm="gone"),),
         {"a": {"default_dispvm": None, "problem": None, "notes": ["default_dispvm: gone → none"]}},
