@@ -12,10 +12,11 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from mmap import mmap
 
 from qbtools.errors import Refused
 from qbtools.formats import chunks, header, manifest, outertar
-from qbtools.formats.container import OVERHEAD, SLACK, Key, Parameters, new_key, seal_bytes
+from qbtools.formats.container import OVERHEAD, Key, Parameters, new_key, seal_bytes
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane
@@ -51,7 +52,7 @@ class _Chunk:
 
     name: str
     number: int
-    buffer: bytearray
+    buffer: mmap
     size: int
     last: bool
     header: bytes = b""
@@ -107,7 +108,9 @@ class Sealer:
         data = manifest.serialise(self._settings.backup_id, records)
         self._ahead(chunks.MANIFEST, 0)
         key = self._keys.pop((chunks.MANIFEST, 0)).result()
-        self._write(self._seal(key, _Chunk(chunks.MANIFEST, 0, bytearray(data) + bytes(SLACK), len(data), True)))
+        buffer = self._buffers.take(len(data))
+        buffer[: len(data)] = data
+        self._write(self._seal(key, _Chunk(chunks.MANIFEST, 0, buffer, len(data), True)))
         self._out.write(END_OF_ARCHIVE)
 
     def _read(self, sources: Sequence[Source], names: Sequence[str]) -> Iterator[Future[_Chunk]]:
