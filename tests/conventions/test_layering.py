@@ -1,4 +1,4 @@
-"""Dependency points one way: errors <- streams <- formats <- {volumes, domains} <- commands <- bin."""
+"""Dependency points one way: errors <- streams <- formats <- {volumes, domains} <- hosts <- commands <- bin."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "formats": {"errors", "streams", "formats"},
     "volumes": {"errors", "streams", "formats", "processes", "volumes"},
     "domains": {"errors", "streams", "formats", "domains"},
+    "hosts": {"errors", "descriptors", "streams", "formats", "volumes", "domains", "hosts"},
 }
 ALLOWED["commands"] = {*ALLOWED, "commands", "__version__"} - {""}
 
