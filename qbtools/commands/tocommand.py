@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def feed_all(
-    archive: Archive, text: str, names: Collection[str], select: str | None, verifying: bool, board: Board
+    archive: Archive, text: str, select: str | None, names: Collection[str], verifying: bool, board: Board
 ) -> None:
     """Runs CMD for every file (or those in names, or the first and those that the CMD select prints), in order.
 

@@ -62,14 +62,13 @@ def main(call: Invocation) -> None:
     out = call.stdout() if single else call.stdout(binary=False)
     archive = openoptions.open_archive(call)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
-    status = os.fstat(0)
-    total = status.st_size if stat.S_ISREG(status.st_mode) else None
+    total = os.fstat(0).st_size if stat.S_ISREG(os.fstat(0).st_mode) else None
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()
     with progress.shown(lambda: archive.position, lambda: total, lambda: board.label or archive.current, display):
         if opts["--to-command"] is not None:
-            select = opts["--select-command"]
-            tocommand.feed_all(archive, opts["--to-command"], opts["NAME"], select, opts["--verify"], board)
+            cmds = opts["--to-command"], opts["--select-command"]
+            tocommand.feed_all(archive, *cmds, opts["NAME"], opts["--verify"], board)
         elif single:
             name = opts["NAME"][0]
             found = False

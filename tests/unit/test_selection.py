@@ -62,7 +62,7 @@ def feed(archive: bytes, place: Path, select: str | None, names: Collection[str]
     log = place / "log"
     log.write_text("")
     try:
-        tocommand.feed_all(opened, cmd, names, select, False, Board())
+        tocommand.feed_all(opened, cmd, select, names, False, Board())
     finally:
         came = log.read_text().splitlines()
     assert all(line == f"{line.split()[0]} {FILES[line.split()[0]]}" for line in came)
