@@ -1,0 +1,214 @@
+"""What is saved of a host: which domains, in which state, whether that is possible, and in which order it is read.
+
+Everything is looked at before the first byte of an archive: a volume that is not there, cannot be read, or of which
+no snapshot can be taken though its machine runs, ends the run before it has begun.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from qbtools.domains import names, selection
+from qbtools.domains.compose import NewVolume
+from qbtools.domains.inventory import NONE
+from qbtools.errors import Failed, Refused
+from qbtools.formats import chunks
+from qbtools.volumes import locate, snapshots
+from qbtools.volumes.kind import SourceOptions, naming
+from qbtools.volumes.marks import Mark
+
+if TYPE_CHECKING:
+    from qbtools.domains.qubesxml import Domain
+    from qbtools.hosts.client import Host, HostVolume
+
+SNAPSHOT = "snapshot"
+BEFORE_START = "before-start"
+CURRENT = "current"
+STOPPED = "stopped"
+"""States that are saved: of now, from before the machine's start, whoever writes, and of a machine that does not run
+(its volumes are read themselves, and must not be written to meanwhile)."""
+
+
+class Machine(NamedTuple):
+    """A domain that is saved. volumes: those that are; files: name below its path in the archive, bytes, path here."""
+
+    name: str
+    kind: str
+    volumes: Sequence[HostVolume]
+    files: Sequence[tuple[str, int, str]]
+    state: str
+
+    @property
+    def running(self) -> bool:
+        return any(volume.running for volume in self.volumes)
+
+    @property
+    def at_once(self) -> bool:
+        """Whether snapshots of all its volumes are taken, at one point in time, before it is read."""
+        return self.state in (SNAPSHOT, BEFORE_START) and bool(self.volumes)
+
+    @property
+    def size(self) -> int:
+        """Bytes of its volumes."""
+        return sum(volume.size for volume in self.volumes)
+
+    @property
+    def used(self) -> int:
+        """Bytes of them that are in use."""
+        return sum(volume.used for volume in self.volumes)
+
+    def contents(self) -> list[NewVolume]:
+        """All that is saved of it, as the metadata of an archive needs it."""
+        return [
+            *(NewVolume(volume.name, volume.size, min(volume.used, volume.size)) for volume in self.volumes),
+            *(NewVolume(name, size, size) for name, size, _path in self.files),
+        ]
+
+
+def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions) -> list[Machine]:
+    """The domains to be saved, each looked at as it will be read.
+
+    Refused, naming domain and volume, where a machine runs and no snapshot can be taken of one of its volumes; Failed
+    where a volume is not there, cannot be read or has not the size that the host says.
+    """
+    return [_machine(host, domain, how) for domain in chosen]
+
+
+def _machine(host: Host, domain: Domain, how: SourceOptions) -> Machine:
+    if domain.name == names.ADMIN:
+        homes = [(name, path) for name, path in host.files(domain.name) if names.is_home(name)]
+        if len(homes) != 1:
+            raise Failed(f"the host names no home of {names.ADMIN} that could be saved")
+        return Machine(domain.name, domain.kind, (), _checked_files(domain.name, homes), STOPPED)
+    wanted = {volume.name for volume in selection.saved_volumes(domain)}
+    volumes = [volume for volume in host.volumes(domain.name) if volume.save]
+    if missing := wanted - {volume.name for volume in volumes}:
+        raise Failed(f"{domain.name}: the host has no volume {min(missing)} to be saved, though its metadata says so")
+    volumes = [volume for volume in volumes if volume.name in wanted]
+    files = _checked_files(domain.name, host.files(domain.name))
+    for volume in volumes:
+        _check_size(domain.name, volume, how)
+    return Machine(domain.name, domain.kind, volumes, files, _state(domain.name, volumes, how))
+
+
+def _check_size(domain: str, volume: HostVolume, how: SourceOptions) -> None:
+    size, _data = locate.sizes(volume.source, how)
+    if size != volume.size:
+        raise Failed(f"{domain}:{volume.name} has {size} bytes, not {volume.size} as the host says")
+
+
+def _checked_files(domain: str, files: Sequence[tuple[str, str]]) -> list[tuple[str, int, str]]:
+    found = []
+    for name, path in files:
+        if problem := chunks.name_problem(name):
+            raise Failed(f"{domain}: the host calls a file {name}: {problem}")
+        with naming(f"read {path}"):
+            status = os.stat(path)
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        if stat.S_ISDIR(status.st_mode):
+            found.append((name, _size_of_tree(path), path))
+        elif stat.S_ISREG(status.st_mode):
+            found.append((name, status.st_size, path))
+        else:
+            raise Refused(f"{path} is neither a file nor a directory")
+    return found
+
+
+def _size_of_tree(path: str) -> int:
+    """About the bytes of a directory's archive."""
+    total = 0
+    for place, _directories, names_there in os.walk(path):
+        total += 1024 * (len(names_there) + 1)
+        for name in names_there:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+def _state(domain: str, volumes: Sequence[HostVolume], how: SourceOptions) -> str:
+    """The state in which all volumes of a domain will be read; each is opened as it will be then."""
+    running = any(volume.running for volume in volumes)
+    if how.state == CURRENT:
+        _open_each(volumes, how)
+        return CURRENT
+    if not volumes:
+        return STOPPED
+    try:
+        snapshots.check([volume.source for volume in volumes], Mark.own(), how)
+    except Refused as error:
+        if running or how.state is not None:
+            raise Refused(f"{domain}: {error.message}", error.hint) from None
+        how.note(f"{domain}: {error.message}: reading the volumes themselves")
+        _open_each(volumes, how)
+        return STOPPED
+    if how.state is not None:
+        return how.state
+    kept = all(_start_is_kept(volume.source) for volume in volumes if volume.running)
+    return BEFORE_START if running and kept else SNAPSHOT
+
+
+def _start_is_kept(word: str) -> bool:
+    """Whether what is read of a volume is its state from before its machine's start, which then has another volume."""
+    kind, name = locate.existing(word)
+    if kind.scheme != "lvm":
+        return False
+    from qbtools.volumes.lvm import facts, source
+
+    volume, group = facts.volume(name)
+    return source.choose(volume, group, SourceOptions())[1]
+
+
+def _open_each(volumes: Sequence[HostVolume], how: SourceOptions) -> None:
+    for volume in volumes:
+        locate.open_source(volume.source, how).close()
+
+
+class File(NamedTuple):
+    """One file of the archive, as a line tells bash what to do for it.
+
+    kind: `metadata`, `volume`, `file`, `directory`, `empty`. size: bytes of it; data: those that are to be read.
+    at, of: it is number at (from 1) of the of volumes of which snapshots are taken at once; 0 of 0 for others.
+    freezer: shell text in front of `freeze DOMAIN` and `thaw DOMAIN`, NONE where the machine is not to be frozen.
+    word: the volume as qb-volread takes it, or a path.
+    """
+
+    archive_name: str
+    kind: str
+    size: int
+    data: int
+    domain: str
+    state: str
+    at: int
+    of: int
+    freezer: str
+    word: str
+
+    def to_line(self) -> str:
+        """The fields separated by tabs, with newline."""
+        return "\t".join(map(str, self)) + "\n"
+
+
+def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | None) -> Iterator[File]:
+    """The files of the archive behind the metadata, those of a domain together.
+
+    paths: where each domain's files stand there. freezer: what freezes machines that run, where the host can.
+    """
+    for machine in machines:
+        path = paths[machine.name]
+        of = len(machine.volumes) if machine.at_once else 0
+        still = freezer if freezer and machine.running and machine.state == SNAPSHOT else NONE
+        about = machine.name, machine.state
+        for number, volume in enumerate(machine.volumes, 1):
+            at = number if of else 0
+            name = f"{path}{volume.name}.img"
+            yield File(name, "volume", volume.size, volume.used, *about, at, of, still, volume.source)
+        for name, size, source in machine.files:
+            archived = path if names.is_home(name) else path + name
+            kind = "directory" if os.path.isdir(source) else "file"
+            yield File(archived, kind, size, size, *about, 0, 0, NONE, source)
+        if not machine.volumes and not machine.files:
+            yield File(f"{path}empty", "empty", 0, 0, *about, 0, 0, NONE, "/dev/null")

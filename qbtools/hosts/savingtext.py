@@ -1,0 +1,61 @@
+"""What a backup will hold, for the eyes of a person, and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from qbtools.domains.selection import LeftOut
+from qbtools.hosts import saving
+from qbtools.hosts.saving import Machine
+
+_STATES = {
+    (saving.SNAPSHOT, False): "stopped: a snapshot",
+    (saving.SNAPSHOT, True): "running: a snapshot",
+    (saving.BEFORE_START, False): "stopped",
+    (saving.BEFORE_START, True): "running: state from before its start",
+    (saving.CURRENT, False): "stopped",
+    (saving.CURRENT, True): "running: as it is, torn",
+    (saving.STOPPED, False): "stopped",
+    (saving.STOPPED, True): "running",
+}
+_HEADER = ("domain", "class", "volumes", "size", "in use", "state")
+
+
+def table(machines: Sequence[Machine], left_out: Iterable[LeftOut]) -> str:
+    """A line for each domain, the total, and a line for each that is left out."""
+    rows: list[tuple[str, ...]] = [_HEADER]
+    for machine in machines:
+        state = _STATES[machine.state, machine.running]
+        rows.append(
+            (machine.name, machine.kind, str(len(machine.volumes)), str(machine.size), str(machine.used), state)
+        )
+    totals = (sum(values) for values in zip(*((len(m.volumes), m.size, m.used) for m in machines), strict=True))
+    rows.append(("total", "", *map(str, totals), "") if machines else ("total", "", "0", "0", "0", ""))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(_aligned, row, widths, _HEADER)).rstrip() for row in rows]
+    lines += [f"left out: {one.domain.name} ({one.reason})" for one in left_out]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _aligned(text: str, width: int, column: str) -> str:
+    return text.rjust(width) if column in ("volumes", "size", "in use") else text.ljust(width)
+
+
+def as_document(machines: Iterable[Machine], left_out: Iterable[LeftOut]) -> dict[str, object]:
+    """The same for programs that read JSON."""
+    return {
+        "domains": [
+            {
+                "name": machine.name,
+                "class": machine.kind,
+                "volumes": [volume.name for volume in machine.volumes],
+                "files": [name for name, _size, _path in machine.files],
+                "size": machine.size,
+                "used": machine.used,
+                "running": machine.running,
+                "state": machine.state,
+            }
+            for machine in machines
+        ],
+        "left_out": [{"name": one.domain.name, "reason": one.reason} for one in left_out],
+    }

@@ -1,0 +1,191 @@
+"""What is saved of a host: looked at before anything is read, in which state, in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import machines
+import pytest
+
+from qbtools.domains import selection
+from qbtools.domains.selection import LeftOut
+from qbtools.errors import Failed, QbError, Refused
+from qbtools.hosts import saving, savingtext
+from qbtools.volumes import snapshots
+from qbtools.volumes.kind import SourceOptions
+
+SIZE = 8192
+METADATA = machines.metadata(
+    machines.vm("work", volumes=({"name": "root", "save_on_stop": "False"}, machines.PRIVATE)),
+    machines.vm("both", "StandaloneVM", volumes=({**machines.PRIVATE, "name": "root"}, machines.PRIVATE)),
+    machines.vm("none", volumes=()),
+)
+
+
+class Volume(NamedTuple):
+    name: str
+    source: str
+    size: int = SIZE
+    used: int = 100
+    running: bool = False
+    save: bool = True
+
+
+class FakeHost:
+    """Answers what a host would."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.running: set[str] = set()
+        self.further: dict[str, list[tuple[str, str]]] = {}
+        self.hidden: set[str] = set()
+        for name in ("work.root", "work.private", "both.root", "both.private"):
+            (place / name).write_bytes(bytes(SIZE))
+
+    def volumes(self, domain: str) -> list[Volume]:
+        return [
+            Volume(name, str(path), running=domain in self.running, save=(domain, name) != ("work", "root"))
+            for name in ("root", "private")
+            if (path := self.place / f"{domain}.{name}").exists() and path.name not in self.hidden
+        ]
+
+    def files(self, domain: str) -> list[tuple[str, str]]:
+        return self.further.get(domain, [])
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
+
+
+@pytest.fixture
+def cloning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the file system had reflinks."""
+    monkeypatch.setattr(snapshots, "check", lambda *_: None)
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it had none."""
+
+    def refuse(words: Sequence[str], *_: object) -> None:
+        raise Refused(f"{words[0]}: no snapshot can be taken here")
+
+    monkeypatch.setattr(snapshots, "check", refuse)
+
+
+def survey(host: Any, *named: str, state: str | None = None) -> list[saving.Machine]:
+    chosen = selection.for_saving(METADATA, named or ("work", "both", "none"), (), ()).chosen
+    return saving.survey(host, chosen, SourceOptions(state))
+
+
+def lines(found: list[saving.Machine], freezer: str | None = None) -> list[tuple[object, ...]]:
+    paths = {machine.name: f"vm{number}/" for number, machine in enumerate(found, 1)}
+    return [tuple(file) for file in saving.files(found, paths, freezer)]
+
+
+def test_snapshots_of_all_volumes_of_a_machine(host: FakeHost, cloning: None) -> None:
+    place = host.place
+    assert lines(survey(host)) == [
+        ("vm1/private.img", "volume", SIZE, 100, "work", "snapshot", 1, 1, "-", f"{place}/work.private"),
+        ("vm2/root.img", "volume", SIZE, 100, "both", "snapshot", 1, 2, "-", f"{place}/both.root"),
+        ("vm2/private.img", "volume", SIZE, 100, "both", "snapshot", 2, 2, "-", f"{place}/both.private"),
+        ("vm3/empty", "empty", 0, 0, "none", "stopped", 0, 0, "-", "/dev/null"),
+    ]
+
+
+def test_machines_that_stand_still_are_read_themselves(host: FakeHost, plain: None) -> None:
+    found = survey(host, "both")
+    assert found[0].state == "stopped" and not found[0].at_once
+    assert [line[6:8] for line in lines(found)] == [(0, 0), (0, 0)]
+
+
+def test_a_machine_that_runs_needs_a_snapshot(host: FakeHost, plain: None) -> None:
+    host.running = {"both"}
+    with pytest.raises(Refused, match="^both: .*both.root: no snapshot can be taken here"):
+        survey(host)
+    assert [machine.state for machine in survey(host, "work")] == ["stopped"]
+    assert [machine.state for machine in survey(host, state="current")] == ["current"] * 3
+
+
+def test_who_asks_for_a_snapshot_gets_one_or_nothing(host: FakeHost, plain: None) -> None:
+    with pytest.raises(Refused, match="^work: "):
+        survey(host, "work", state="snapshot")
+
+
+def test_only_machines_that_run_are_frozen(host: FakeHost, cloning: None) -> None:
+    host.running = {"both"}
+    found = lines(survey(host), "qb-host-x /a")
+    assert [line[8] for line in found] == ["-", "qb-host-x /a", "qb-host-x /a", "-"]
+    assert [line[8] for line in lines(survey(host))] == ["-"] * 4
+    assert [line[8] for line in lines(survey(host, state="current"), "qb-host-x /a")] == ["-"] * 4
+
+
+def test_volumes_that_cannot_be_read(host: FakeHost, plain: None) -> None:
+    (host.place / "both.private").write_bytes(bytes(SIZE + 1))
+    with pytest.raises(Failed, match=f"both:private has {SIZE + 1} bytes, not {SIZE} as the host says"):
+        survey(host)
+    (host.place / "both.private").write_bytes(bytes(SIZE))
+    host.hidden = {"both.private"}
+    with pytest.raises(Failed, match="both: the host has no volume private to be saved"):
+        survey(host)
+    host.hidden = set()
+    (host.place / "both.private").unlink()
+    (host.place / "both.private").mkdir()
+    with pytest.raises(QbError, match="both.private"):
+        survey(host)
+
+
+def test_further_files(host: FakeHost, cloning: None) -> None:
+    (host.place / "firewall.xml").write_bytes(b"<x/>")
+    (host.place / "menus").mkdir()
+    (host.place / "menus/one").write_bytes(bytes(5000))
+    host.further = {"none": [("firewall.xml", f"{host.place}/firewall.xml"), ("apps", f"{host.place}/menus")]}
+    found = survey(host, "none")
+    assert lines(found) == [
+        ("vm1/firewall.xml", "file", 4, 4, "none", "stopped", 0, 0, "-", f"{host.place}/firewall.xml"),
+        ("vm1/apps", "directory", 7048, 7048, "none", "stopped", 0, 0, "-", f"{host.place}/menus"),
+    ]
+    assert [(one.name, one.size) for one in found[0].contents()] == [("firewall.xml", 4), ("apps", 7048)]
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "message"),
+    [
+        ("../x", "/dev/null", r"calls a file \.\./x"),
+        ("x", "/dev/null", "neither a file"),
+        ("x", "/no", "cannot read /no"),
+    ],
+)
+def test_files_that_are_refused(name: str, path: str, message: str, host: FakeHost, cloning: None) -> None:
+    host.further = {"none": [(name, path)]}
+    with pytest.raises(QbError, match=message):
+        survey(host)
+
+
+def test_the_home_of_dom0(host: FakeHost, cloning: None) -> None:
+    with pytest.raises(Failed, match="names no home of dom0"):
+        survey(host, "dom0")
+    host.further = {"dom0": [("dom0-home/user", str(host.place)), ("x", "/dev/null")]}
+    found = survey(host, "dom0")
+    (line,) = saving.files(found, {"dom0": "dom0-home/user"}, None)
+    assert (line.archive_name, line.kind, line.word) == ("dom0-home/user", "directory", str(host.place))
+
+
+def test_the_table(host: FakeHost, cloning: None) -> None:
+    host.running = {"both"}
+    found = survey(host)
+    text = savingtext.table(found, [LeftOut(METADATA.by_name["work"], "excluded")])
+    assert text.splitlines() == [
+        "domain  class         volumes   size  in use  state",
+        "work    AppVM               1   8192     100  stopped: a snapshot",
+        "both    StandaloneVM        2  16384     200  running: a snapshot",
+        "none    AppVM               0      0       0  stopped",
+        "total                       3  24576     300",
+        "left out: work (excluded)",
+    ]
+    assert savingtext.table([], []).splitlines()[1].split() == ["total", "0", "0", "0"]
+    document = savingtext.as_document(found, [])
+    assert document["domains"][1]["state"] == "snapshot"  # type: ignore[index]
