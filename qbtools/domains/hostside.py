@@ -25,7 +25,7 @@ class HostSide:
 
     def find(self, name: str) -> Domain | None:
         """The domain of that name, where there is one that others may rely on: not one that is still being made."""
-        domain = self.metadata.by_name.get(name) if name in self.taken else None
+        domain = self.metadata.by_name.get(name) if name in self.taken and name not in names.KEYWORDS else None
         return None if domain is None or names.UNFINISHED in domain.features else domain
 
     def default_template(self, kind: str) -> str | None:

@@ -15,6 +15,9 @@ UNFINISHED = "qbtools-unfinished"
 DEFAULT = "default"
 """Stands for what a host has as its default. No domain may be called so."""
 
+KEYWORDS = ("none", DEFAULT)
+"""What no domain, kernel or pool can be called where a plan or Qubes OS names one."""
+
 HOME = "dom0-home/"
 """Where its home stands in an archive."""
 
@@ -31,7 +34,7 @@ _WORD = re.compile(r"[A-Za-z0-9_][!-~]{0,127}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # Qubes OS refuses these as names of a new domain (qubes.vm.validate_name, August 2026).
-_RESERVED = (ADMIN, "Domain-0", "none", DEFAULT)
+_RESERVED = (ADMIN, "Domain-0", *KEYWORDS)
 
 
 def domain_problem(name: str) -> str | None:
@@ -62,7 +65,7 @@ def volume_problem(name: str) -> str | None:
 
 def word_problem(name: str) -> str | None:
     """What is wrong with the name of a kernel, a pool or a label, or None. Such a name is safe in a line."""
-    if not _WORD.fullmatch(name) or name in ("none", DEFAULT):
+    if not _WORD.fullmatch(name) or name in KEYWORDS:
         return "it has 1 to 128 ASCII characters without blank, begins with a letter, digit or _, is no keyword"
     return None
 

@@ -12,7 +12,7 @@ from qbtools.domains.outcome import Outcome
 from qbtools.domains.planlines import CREATE, Plan, Written
 from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.domains.rows import Names, Row, reference, wants_of
-from qbtools.domains.verify import KEEP, NONE, Missing, Verifier
+from qbtools.domains.verify import KEEP, NAME, NONE, Missing, Verifier
 from qbtools.errors import Damaged, UsageError
 
 NETVM_CHOICES = (names.DEFAULT, NONE, KEEP)
@@ -68,7 +68,7 @@ def make(
         name = given[domain.name]
         row = _row(domain, name or asked[domain.name], domain.name in selected, wants_of(domain))
         if row.chosen and name is None:
-            row.refusals["name"] = f"name: {row.name} is taken"
+            row.refusals[NAME] = f"name: {row.name} is taken"
         rows.append(row)
     planned = {row.domain.name: row for row in rows}
     known = Names(planned.get, side.find)
@@ -118,7 +118,7 @@ def check(
 def _row(domain: Domain, name: str, chosen: bool, wants: dict[str, str | None]) -> Row:
     row = Row(domain, name, chosen, wants, reference(domain, "kernel"))
     if chosen and (problem := names.new_domain_problem(name)):
-        row.refusals["name"] = f"name: {name}: {problem}"
+        row.refusals[NAME] = f"name: {name}: {problem}"
     return row
 
 
@@ -131,7 +131,7 @@ def _check_names(rows: Sequence[Row], side: HostSide, planned: Collection[str]) 
             where = "on the host" if row.name in side.taken else "twice in the plan"
             free = renaming.free_name(row.name, used)
             hint = f"; {free} is free" if free else ""
-            row.refusals["name"] = f"name: {row.name} is taken, {where}{hint}"
+            row.refusals[NAME] = f"name: {row.name} is taken, {where}{hint}"
         found.setdefault(row.name, row)
     return found
 

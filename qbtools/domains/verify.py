@@ -15,8 +15,9 @@ from qbtools.domains import names, roles
 from qbtools.domains.hostside import HostSide
 from qbtools.domains.rows import Names, Row, shown
 
+NAME = "name"
 LOOP = "loop"
-"""Names the refusal of those whose network comes from themselves."""
+"""Refusals that no role brings: of a name, and of those whose network comes from themselves."""
 
 # Why a domain of the plan is none for others, by whether it is to be made.
 _ABSENT = {True: "cannot be restored", False: "is not restored"}
@@ -88,10 +89,10 @@ class Verifier:
                     row.network = source
 
     def _name_of(self, wanted: str | None) -> str | None:
-        """What stands in the plan where nothing could be given: the name itself, if it is one."""
+        """What stands in the plan where nothing could be given: the name itself, if it is one that can stand there."""
         row = None if wanted is None else self._known.planned(wanted)
         name = wanted if row is None else row.name
-        return None if name is None or names.domain_problem(name) else name
+        return name if name == names.DEFAULT or (name is not None and not names.new_domain_problem(name)) else None
 
     def _given(self, row: Row, role: str) -> tuple[str | None, Row | None]:
         """What a row gets in a role, and the row of the plan that it is. _Absent where it is nothing."""
@@ -106,7 +107,7 @@ class Verifier:
         lack = None
         if planned is not None:
             lack = roles.lacks(planned.domain, role, row.domain)
-            if lack is None and (planned.good or planned is row):
+            if lack is None and (planned.good or (planned is row and NAME not in row.refusals)):
                 return planned.name, planned
         reason = lack or ("is not there" if planned is None else _ABSENT[planned.chosen])
         if there is not None:

@@ -24,6 +24,7 @@ CALLS = {
     "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
     "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],
     "qb-meta": ["list"],
+    "qb-plan": ["--metadata={volume}", "--host={target}"],
     "qb-seal": ["--logn=10", "vm1/root.img"],
     "qb-snapshot": ["list"],
     "qb-tarextract": [],
@@ -33,7 +34,7 @@ CALLS = {
     "qb-volwrite": ["{target}"],
 }
 NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
-WRITE_BINARY = sorted(CALLS.keys() - {"qb-meta", "qb-snapshot", "qb-volwrite"})
+WRITE_BINARY = sorted(CALLS.keys() - {"qb-meta", "qb-plan", "qb-snapshot", "qb-volwrite"})
 READ_DATA = ["qb-seal", "qb-tarextract", "qb-tarwrite", "qb-unseal", "qb-volwrite"]
 
 

@@ -1,0 +1,109 @@
+"""qb-plan: what a restore will make of the domains in an archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.streams import Reader
+
+if TYPE_CHECKING:
+    from qbtools.domains.plan import Options
+
+DOC = f"""\
+Usage:
+  qb-plan [options] --metadata XML --host HOST
+          [--include PATTERN]... [--exclude PATTERN]... [--rename A=B]...
+  qb-plan [options] --check PLAN --metadata XML --host HOST
+  qb-plan (-h | --help | --version)
+
+Print a plan for restoring the domains of an archive to a host: a line for each,
+with its name there, its template and so on, to be changed by hand; or check one
+that was. What is not there on the host is replaced by its default, what cannot be
+made has a problem in its line; then the status is 5.
+
+Options:
+  --metadata XML        The archive's metadata, qubes.xml; - is standard input.
+  --host HOST           Where to: NAME:ARGUMENT, asked through qb-host-NAME; or
+                        a directory.
+  --check PLAN          Check the plan in this file, print it as it is now.
+  --include PATTERN     Only domains whose name matches (*, ?, [...]); repeatable.
+  --exclude PATTERN     Not those whose name matches; repeatable.
+  --rename A=B          Restore A under the name B; repeatable.
+  --default-template T  What replaces a template that is not there: default (the
+                        host's), none, or the name of one [default: default].
+  --netvm N             What replaces a netvm that is not there: default (the
+                        host's), none (no network), or keep (nothing may)
+                        [default: default].
+  --no-rename           A name that is taken is a problem: make up none.
+  --skip-broken         Leave out the domains that have a problem.
+  --ignore-missing      Restore domains without what is missing.
+{options.JSON}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Prints a plan. Refused, after it was printed, where it has a problem; Damaged for a malformed one."""
+    from qbtools.domains import plan, plantext, qubesxml, safexml
+    from qbtools.errors import Refused
+    from qbtools.hosts.client import Host
+
+    wishes = _options(call)
+    source = call.options["--metadata"]
+    archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else _open(source)))
+    written = None
+    if call.options["--check"] is not None:
+        written = plantext.read(_open(call.options["--check"]), archive)
+    host = Host(call.options["--host"], call.warn)
+    inventory, defaults = host.inventory(), host.defaults()
+    leftovers = host.leftovers(inventory)
+    if written is None:
+        made = plan.make(archive, inventory, defaults, wishes, leftovers, call.warn)
+    else:
+        made = plan.check(archive, inventory, defaults, wishes, written, leftovers)
+    if call.options["--json"]:
+        import json
+
+        text = json.dumps(plantext.as_document(made), indent=2) + "\n"
+    else:
+        text = plantext.to_text(made)
+    call.stdout(binary=False).write(text.encode())
+    call.note(f"{len(made.creates)} of {len(made.lines)} saved domains are to be restored")
+    if made.problems:
+        raise Refused(
+            f"{len(made.problems)} of the domains cannot be restored so",
+            "change the plan, or see --skip-broken and --ignore-missing",
+        )
+
+
+def _options(call: Invocation) -> Options:
+    from qbtools.domains.plan import NETVM_CHOICES, Options
+    from qbtools.errors import UsageError
+
+    given = call.options
+    if given["--netvm"] not in NETVM_CHOICES:
+        raise UsageError(f"--netvm: must be one of {', '.join(NETVM_CHOICES)}")
+    rename: dict[str, str] = {}
+    for word in given["--rename"]:
+        old, equals, new = word.partition("=")
+        if not equals or old in rename:
+            raise UsageError(f"--rename: {word} is {'there twice' if equals else 'not OLD=NEW'}")
+        rename[old] = new
+    return Options(
+        include=given["--include"],
+        exclude=given["--exclude"],
+        rename=rename,
+        default_template=given["--default-template"],
+        netvm=given["--netvm"],
+        no_rename=given["--no-rename"],
+        skip_broken=given["--skip-broken"],
+        ignore_missing=given["--ignore-missing"],
+    )
+
+
+def _open(path: str) -> Reader:
+    import io
+
+    return Reader(io.FileIO(path), path)
