@@ -39,6 +39,10 @@ class Options:
     ignore_missing: bool = False
 
 
+AS_WRITTEN = Options(default_template=NONE, netvm=KEEP)
+"""For a plan that is carried out: no other template or network than the one that it names."""
+
+
 def make(
     archive: Metadata,
     host: Metadata,

@@ -45,21 +45,20 @@ class _Absent(Exception):
 
 
 class Verifier:
-    """Fills `has`, `users` and `refusals` of rows. steps: how often a row was looked at."""
+    """Fills `has`, `users` and `refusals` of rows."""
 
     def __init__(self, rows: Sequence[Row], side: HostSide, missing: Missing, known: Names) -> None:
         self._rows = rows
         self._side = side
         self._missing = missing
         self._known = known
-        self.steps = 0
 
     def run(self) -> None:
         """All rows, in any order; the result does not depend on it."""
         self._settle(row for row in self._rows if row.chosen)
         # Whoever loses its network can only leave a loop: there is no second search.
         looped = [row for loop in self._loops() for row in loop]
-        self._settle(user for row in looped for user in row.users if LOOP not in user.refusals)
+        self._settle(user for row in looped for user in row.users)
         for row in self._rows:
             if not row.chosen:  # as it would be if all were: whoever wants it after all finds the names
                 row.has = {role: self._name_of(row.wants[role]) for role in roles.ROLES}
@@ -68,13 +67,14 @@ class Verifier:
         pending = deque(rows)
         while pending:
             row = pending.popleft()
+            if LOOP in row.refusals:  # it goes on to show whom it wants
+                continue
             was_good = row.good
             self._look_at(row)
             if was_good and not row.good:
                 pending.extend(row.users)
 
     def _look_at(self, row: Row) -> None:
-        self.steps += 1
         row.network = None
         for role in roles.ROLES:
             try:

@@ -191,6 +191,13 @@ def test_a_template_that_is_skipped_by_hand(options: dict[str, object], expected
     assert bool(found.changed) == (why is None)
 
 
+def test_as_it_is_written_or_not_at_all() -> None:
+    """Where a plan is carried out, a machine whose network failed does not get another."""
+    rows = [row("work", template="fedora-42", netvm="vpn"), row("vpn", template="fedora-42", action="skip")]
+    found = plan.check(ARCHIVE, HOST, DEFAULTS, plan.AS_WRITTEN, read(text_of(*rows)))
+    assert problem(found, "work") == "netvm: vpn is not restored"
+
+
 def test_a_domain_that_was_skipped_finds_its_own_again() -> None:
     text = plantext.to_text(made(include=["alone"]))
     assert [line.written.action for line in made(include=["alone"]).lines].count("skip") == 4

@@ -136,6 +136,26 @@ def test_any_selection_ends_in_a_host_that_is_sound(seed: int) -> None:
     walk(carry_out(archive, host, found))
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_order_in_the_archive_means_nothing(seed: int) -> None:
+    """Who can be made, and with what, is the same whoever is looked at first; only names that are made up differ."""
+    chance = random.Random(seed)
+    texts = dict(machines(chance, 80))
+    for _ in range(4):  # loops, and who has lost its network
+        one, other = chance.sample([name for name in texts if name.startswith("net-")], 2)
+        texts[one] = network(one, template="debian-0", netvm=other)
+        texts[other] = network(other, template="debian-1", netvm=one)
+    options = Options(exclude=chance.sample(list(texts), 10), netvm=chance.choice(["keep", "default"]), no_rename=True)
+    host = metadata(template("debian-0", saved=False), network("net-0", saved=False))
+    outcomes = []
+    for _ in range(4):
+        order = chance.sample(list(texts), len(texts))
+        found = plan.make(metadata(*(texts[name] for name in order)), host, DEFAULTS, options)
+        outcomes.append({line.domain: (line.written, line.problem is None) for line in found.lines})
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    assert {good for _, good in outcomes[0].values()} == {True, False}
+
+
 def sound(domain: Domain, there: set[str]) -> str:
     """The domain as such a host has it: with what it names, or with the host's defaults."""
     table = {name: text for name, text in domain.properties.items() if name not in ("name", "label")}

@@ -450,6 +450,19 @@ NETWORKS = [
         options=Options(netvm="keep", ignore_missing=False),
     ),
     Case(
+        "a loop, and one in it wants another that hangs on it",
+        (
+            vm("a", template="fedora-42", netvm="b", provides_network="True", default_dispvm="d"),
+            on("b", "a", True),
+            disposable("d", template="fedora-42", netvm="a"),
+        ),
+        {
+            "a": {"netvm": "b", "problem": "netvm: a loop of 2: a, b", "notes": []},
+            "d": {"problem": "netvm: a cannot be restored"},
+        },
+        options=Options(netvm="keep"),
+    ),
+    Case(
         "a loop is not something that is missing",
         (on("a", "b", True), on("b", "a", True)),
         {"a": {"problem": "netvm: a loop of 2: a, b"}},
