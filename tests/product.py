@@ -34,6 +34,11 @@ class Module:
         return self.path.read_text().count("\n")
 
 
+def module_of(program: str) -> str:
+    """The name of a program's module below qbtools.commands: hostdir of qb-host-dir."""
+    return program.removeprefix("qb-").replace("-", "")
+
+
 @functools.cache
 def modules() -> list[Module]:
     """All modules of the package."""
@@ -62,7 +67,7 @@ def doc(program: str) -> str:
         done = run(BIN / program, "--help")
         assert done.returncode == 0, done.stderr
         return done.stdout.decode()
-    module = importlib.import_module(f"qbtools.commands.{program.removeprefix('qb-')}")
+    module = importlib.import_module(f"qbtools.commands.{module_of(program)}")
     return str(module.DOC)
 
 

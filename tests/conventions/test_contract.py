@@ -22,6 +22,8 @@ BACKUP_ID = "20260101T000000-0123456789abcdef"
 CALLS = {
     "qb-backup": ["create", "--logn=10", "{volume}"],
     "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
+    "qb-host": ["saved", "--status=0", "{records}", "{records}"],
+    "qb-host-dir": ["{volume}", "inventory"],
     "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],
     "qb-meta": ["list"],
     "qb-plan": ["--metadata={volume}", "--host={target}"],
@@ -33,8 +35,9 @@ CALLS = {
     "qb-volread": ["{volume}"],
     "qb-volwrite": ["{target}"],
 }
+HOSTS = {program for program in CALLS if program.startswith("qb-host")}
 NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
-WRITE_BINARY = sorted(CALLS.keys() - {"qb-meta", "qb-plan", "qb-snapshot", "qb-volwrite"})
+WRITE_BINARY = sorted(CALLS.keys() - {*HOSTS, "qb-meta", "qb-plan", "qb-snapshot", "qb-volwrite"})
 READ_DATA = ["qb-seal", "qb-tarextract", "qb-tarwrite", "qb-unseal", "qb-volwrite"]
 
 

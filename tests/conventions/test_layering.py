@@ -6,7 +6,7 @@ import ast
 import sys
 
 import pytest
-from product import PROGRAMS, Module, imports, modules
+from product import PROGRAMS, Module, imports, module_of, modules
 from support import BIN
 
 # What each room may import of the others. volumes and domains don't know each other.
@@ -31,6 +31,7 @@ PACKAGES = {"formats": {"cryptography", "scrypt"}, "commands": {"docopt"}, "prog
 MODULES = modules()
 IDS = [module.name for module in MODULES]
 IN_PYTHON = [name for name in PROGRAMS if name != "qb-backup"]
+COMMANDS = {module_of(name) for name in PROGRAMS}
 
 
 @pytest.mark.parametrize("module", MODULES, ids=IDS)
@@ -69,7 +70,7 @@ def test_nothing_goes_in_a_circle() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=IDS)
 def test_modules_are_short(module: Module) -> None:
     # About 300 lines, a command about 100: where one grows past that, a second idea is hiding in it.
-    is_command = module.room == "commands" and f"qb-{module.name.split('.')[-1]}" in PROGRAMS
+    is_command = module.room == "commands" and module.name.split(".")[-1] in COMMANDS
     assert module.lines <= (115 if is_command else 320)
 
 
@@ -78,7 +79,7 @@ def test_programs_differ_only_in_their_names(program: str) -> None:
     """Whatever is more than a call stands in the package."""
 
     def nameless(name: str) -> str:
-        module = name.removeprefix("qb-")
+        module = module_of(name)
         text = (BIN / name).read_text()
         assert text.endswith(f'\ncli.run("{name}", {module}.DOC, {module}.main)\n')
         line = f"from qbtools.commands import {', '.join(sorted(['cli', module]))}  # noqa: E402\n"
@@ -101,4 +102,4 @@ def test_no_command_without_a_program() -> None:
             elif isinstance(node, ast.AnnAssign):
                 assigned.append(node.target)
         if any(isinstance(target, ast.Name) and target.id == "DOC" for target in assigned):
-            assert f"qb-{module.name.split('.')[-1]}" in PROGRAMS
+            assert module.name.split(".")[-1] in COMMANDS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from product import PROGRAMS, doc, option_texts, options
+from product import PROGRAMS, doc, module_of, option_texts, options
 from support import ROOT
 
 from qbtools.commands import options as shared
@@ -38,7 +38,7 @@ def test_no_option_text_occurs_in_two_programs_by_itself() -> None:
 
 @pytest.mark.parametrize("program", IN_PYTHON)
 def test_no_program_retypes_a_text_of_options(program: str) -> None:
-    source = (ROOT / f"qbtools/commands/{program.removeprefix('qb-')}.py").read_text()
+    source = (ROOT / f"qbtools/commands/{module_of(program)}.py").read_text()
     assert [line for line in source.splitlines() if line in SHARED_LINES] == []
 
 

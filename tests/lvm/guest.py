@@ -186,7 +186,7 @@ class Program:
         fed: bool = False,
         **changes: str,
     ) -> None:
-        module = importlib.import_module(f"qbtools.commands.{name.removeprefix('qb-')}")
+        module = importlib.import_module(f"qbtools.commands.{name.removeprefix('qb-').replace('-', '')}")
         self._files = [tempfile.TemporaryFile(dir=PLACE) for _ in range(3)]  # noqa: SIM115
         self._files[0].write(data)
         self._files[0].seek(0)

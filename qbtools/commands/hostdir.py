@@ -1,0 +1,35 @@
+"""qb-host-dir: a host that is a directory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import hostverbs
+from qbtools.commands.cli import Invocation
+
+if TYPE_CHECKING:
+    from qbtools.hosts.local import LocalHost
+
+DOC = f"""\
+Usage: qb-host-dir [options] DIR VERB [DOMAIN]
+
+A host that is a directory: DIR/qubes.xml says which domains there are, and
+DIR/DOMAIN/VOLUME.img are their volumes. Other programs run it, dir:DIR names it.
+
+{hostverbs.HELP}"""
+
+
+def main(call: Invocation) -> None:
+    """Does what VERB says with the host in DIR."""
+    hostverbs.run(call, lambda: _host(call))
+
+
+def _host(call: Invocation) -> LocalHost:
+    import os
+
+    from qbtools.hosts.directory import Directory
+    from qbtools.hosts.local import LocalHost
+    from qbtools.hosts.store import Store
+
+    place = call.options["DIR"]
+    return LocalHost(Store(os.path.join(place, "qubes.xml")), Directory(place), call.note)

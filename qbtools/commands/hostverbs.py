@@ -1,0 +1,71 @@
+"""A verb of a host that comes with qbtools: from the command line to what is printed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
+from qbtools.streams import BLOCK
+
+if TYPE_CHECKING:
+    from qbtools.hosts.local import LocalHost
+
+VERBS = {
+    "inventory": False,
+    "volumes": True,
+    "files": True,
+    "create": False,
+    "set": True,
+    "remove": True,
+    "defaults": False,
+    "verbs": False,
+}
+"""Each, and whether it takes a domain."""
+
+HELP = f"""\
+VERB is inventory, volumes DOMAIN, files DOMAIN, create, set DOMAIN, remove DOMAIN,
+defaults or verbs; create and set read the metadata of a domain from standard
+input. What they mean stands in qb-host(7).
+
+Options:
+{options.COMMON}
+"""
+
+
+def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
+    """Does what VERB says. UsageError where there is no such verb, or DOMAIN is there or missing against it."""
+    verb, domain = call.options["VERB"], call.options["DOMAIN"]
+    if verb not in VERBS:
+        raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(VERBS)}")
+    if VERBS[verb] != (domain is not None):
+        raise UsageError(f"{verb} {'needs a domain' if VERBS[verb] else 'takes no domain'}")
+    out = call.stdout(binary=False)
+    if verb == "verbs":
+        out.write_lines(f"{known}\n" for known in VERBS)
+        return
+    host = open_host()
+    if verb == "inventory":
+        out.write(host.inventory())
+    elif verb == "defaults":
+        out.write(host.defaults().encode("ascii"))
+    elif verb == "create":
+        out.write_lines(host.create(_document(call)))
+    elif verb == "set":
+        host.set(domain, _document(call))
+    elif verb == "remove":
+        host.remove(domain)
+    else:
+        out.write_lines(host.volumes(domain) if verb == "volumes" else host.files(domain))
+
+
+def _document(call: Invocation) -> bytes:
+    from qbtools.domains import safexml
+
+    reader = call.stdin()
+    data = bytearray()
+    while len(data) <= safexml.MAX_SIZE and (part := reader.read_some(BLOCK)):
+        data += part
+    return bytes(data)

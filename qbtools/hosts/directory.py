@@ -1,0 +1,151 @@
+"""A host that is a directory: qubes.xml, and DOMAIN/VOLUME.img for each volume.
+
+The directory of a domain that is not whole yet, or is being removed, has in it a file with a mark.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+
+from qbtools.domains import names
+from qbtools.errors import Refused
+from qbtools.hosts.local import IMAGE, Found, Places
+from qbtools.volumes import inuse, locate
+from qbtools.volumes.kind import SourceOptions, naming
+from qbtools.volumes.marks import Mark
+
+_MARK = ".qbtools-unfinished"
+
+
+class Directory(Places):
+    """The images in a directory."""
+
+    def __init__(self, root: str) -> None:
+        self._root = os.path.realpath(root)
+
+    def folder(self, domain: str) -> str:
+        return os.path.join(self._root, domain)
+
+    def _image(self, domain: str, volume: str) -> str:
+        return os.path.join(self._root, domain, volume + IMAGE)
+
+    def source(self, domain: str, volume: str) -> str:
+        return f"file:{self._image(domain, volume)}"
+
+    def target(self, domain: str, volume: str) -> str:
+        return self.source(domain, volume)
+
+    def found(self, domain: str, volumes: Iterable[str]) -> dict[str, Found]:
+        there = {}
+        for volume in volumes:
+            path = self._image(domain, volume)
+            with naming(f"look at {path}"):
+                try:
+                    status = os.stat(path)
+                except FileNotFoundError:
+                    continue
+                running = inuse.writer(status, -1) is not None
+            size, used = locate.sizes(self.source(domain, volume), SourceOptions())
+            there[volume] = Found(size, used, running)
+        return there
+
+    def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
+        place = self.folder(domain)
+        with naming(f"make {place}"):
+            with suppress(FileExistsError):
+                os.mkdir(place, 0o700)
+            if os.path.islink(place) or os.listdir(place):
+                raise Refused(f"{place} is there already, though no domain has that name")
+        self.mark(domain, (), mark)
+        for volume, size in volumes:
+            path = self._image(domain, volume)
+            with naming(f"make {path}"):
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                try:
+                    os.ftruncate(fd, size)
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+        _flush(place)
+        _flush(self._root)
+
+    def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
+        place = self.folder(domain)
+        with naming(f"mark {place}"):
+            try:
+                fd = os.open(os.path.join(place, _MARK), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            except FileNotFoundError:  # there is no such directory
+                return
+            try:
+                os.write(fd, f"{mark}\n".encode("ascii"))
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        _flush(place)
+
+    def unmark(self, domain: str, volumes: Iterable[str]) -> None:
+        with naming(f"finish {self.folder(domain)}"), suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.folder(domain), _MARK))
+
+    def drop(self, domain: str) -> None:
+        place = self.folder(domain)
+        with naming(f"remove {place}"):
+            if not os.path.lexists(os.path.join(place, _MARK)):
+                with suppress(OSError):
+                    os.rmdir(place)  # one that is empty: we were killed before it had its mark
+                return
+            for image in filter(os.path.isfile, _images(place)):
+                if user := inuse.writer(os.stat(image), -1):
+                    raise Refused(f"{image} is in use: {user}")
+            _empty(place)
+            os.unlink(os.path.join(place, _MARK))  # last: killed before, it is still known whose it was
+            os.rmdir(place)
+        _flush(self._root)
+
+    def strays(self) -> list[tuple[str, Mark]]:
+        found = []
+        with naming(f"look into {self._root}"):
+            entries = sorted(os.listdir(self._root))
+        for entry in entries:
+            if names.domain_problem(entry) is None and (mark := _mark_in(os.path.join(self._root, entry))):
+                found.append((entry, mark))
+        return found
+
+
+def _mark_in(place: str) -> Mark | None:
+    try:
+        with io.FileIO(os.path.join(place, _MARK)) as file:
+            return Mark.parse(file.read(4096).decode("ascii", "replace").strip())
+    except OSError:
+        return None
+
+
+def _images(place: str) -> list[str]:
+    return [os.path.join(place, entry) for entry in sorted(os.listdir(place)) if entry.endswith(IMAGE)]
+
+
+def _empty(place: str) -> None:
+    """Removes all in a directory but the mark, and follows no symbolic link."""
+    for entry in sorted(os.listdir(place)):
+        path = os.path.join(place, entry)
+        if entry == _MARK:
+            continue
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            _empty(path)
+            os.rmdir(path)
+        else:
+            os.unlink(path)
+
+
+def _flush(place: str) -> None:
+    """Brings the names in a directory to stable storage, where the file system can."""
+    with suppress(OSError):
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

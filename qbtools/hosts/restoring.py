@@ -1,0 +1,237 @@
+"""Carries out a restore plan on a host: makes its domains, empty and marked as unfinished; later finishes them.
+
+A domain that is not whole bears the mark of the run that fills it. One whose run is no more is a leftover, which the
+next run that wants its name removes; so whatever ends a run, a second one completes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
+from functools import partial
+from typing import NamedTuple
+
+from qbtools.domains import inventory, names, plan, recreate, selection
+from qbtools.domains.defaults import Defaults
+from qbtools.domains.inventory import NONE
+from qbtools.domains.lines import read_fields
+from qbtools.domains.plan import Options
+from qbtools.domains.planlines import CREATE, SKIP, Plan, PlanLine, Written
+from qbtools.domains.qubesxml import Metadata
+from qbtools.domains.verify import NONE as NO_NETWORK
+from qbtools.errors import Damaged, Failed, QbError, Refused
+from qbtools.hosts.client import Host, mark_of
+from qbtools.streams import Reader
+from qbtools.volumes.marks import Mark
+
+
+class Made(NamedTuple):
+    """A file of the archive that is to come. domain: its name on the host.
+
+    volume: None for one that is no volume. target: where qb-volwrite writes it, None for nowhere.
+    """
+
+    archive_name: str
+    domain: str
+    volume: str | None
+    target: str | None
+
+    def to_line(self) -> str:
+        """The fields separated by tabs, `-` for None, with newline."""
+        return "\t".join((self.archive_name, self.domain, self.volume or NONE, self.target or NONE)) + "\n"
+
+
+class Restore:
+    """A plan that is carried out. warn, note: what is said of it."""
+
+    def __init__(
+        self,
+        host: Host,
+        archive: Metadata,
+        written: Sequence[Written],
+        note: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        """written: the plan as it was read. Reads the inventory of the host, as all that follows takes it to be."""
+        self._host = host
+        self._archive = archive
+        self._written = written
+        self._note = note
+        self._warn = warn
+        self._inventory: Metadata = host.inventory()
+        self._defaults: Defaults = host.defaults()
+        self._told: set[str] = set()
+        self._begun: dict[str, dict[str, str]] = {}  # by name on the host the target of each volume
+
+    def rehearse(self) -> list[Made]:
+        """What apply() would return, with nowhere to write to; nothing is made. Refused as there."""
+        return [made for line in self._checked().creates for made in self._files(line, {})]
+
+    def apply(self, owner: Mark, keep_going: bool) -> list[Made]:
+        """Makes all domains of the plan, with the mark of owner; what is to come for them.
+
+        Refused, before anything is made, where the plan has a problem. When anything fails, what was made is removed;
+        with keep_going only the domain that failed, and those that need it, are, and Failed is for when none is left.
+        """
+        first = self._checked()
+        for line in first.creates:
+            if line.leftover:
+                self._note(f"removing {line.name}, which a run that is no more has left unfinished")
+                self._host.remove(line.name)
+        try:
+            lines = self._make(str(owner), keep_going)
+        except BaseException:
+            self._undo(list(self._begun))
+            raise
+        return [made for line in lines for made in self._files(line, self._begun[line.name])]
+
+    def undo(self) -> None:
+        """Removes all that apply() has made."""
+        self._undo(list(self._begun))
+
+    def settle(self, owner: Mark, good: Mapping[str, bool], keep_failed: bool) -> None:
+        """Finishes the domains that apply() has made for owner, and of which good says that all went well.
+
+        good: by name on the host. The others are removed, unless keep_failed; so are those that cannot do without one
+        of them. A domain that bears no mark of owner is left alone. Failed, naming one, where a domain of the plan is
+        not there, cannot do without another, or cannot be finished or removed; all else is done before.
+        """
+        ours = {line.name for line in self._written if mark_of(self._inventory, line.name) == owner}
+        planned = {line.name: line.domain for line in self._written if line.action == CREATE}
+        if stranger := next((name for name in good if name not in planned), None):
+            raise Damaged(f"the plan makes no domain {stranger}")
+        problems = [f"{name} was not made" for name in planned if name not in ours]
+        failed = {domain for name, domain in planned.items() if name not in ours or not good.get(name)}
+        done: set[str] = set()
+        while True:
+            found = self._planned(failed, ours)
+            problems += self._fallen(found, failed)
+            broken = self._first_failure(
+                [line for line in found.creates if line.name not in done],
+                partial(self._finish, found, done),
+            )
+            if broken is None:
+                break
+            failed.add(broken[0].domain)
+            problems.append(f"{broken[0].name}: {broken[1].message}")
+        self._tell_changes(found)
+        if not keep_failed:
+            problems += self._undo([name for name in planned if name in ours - done])
+        if problems:
+            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+            raise Failed(f"{problems[0]}{more}")
+
+    def _finish(self, found: Plan, done: set[str], line: PlanLine) -> None:
+        self._host.set(line.name, recreate.document(self._archive, found, line, True, None))
+        done.add(line.name)
+        self._note(f"{line.name} is whole")
+
+    def _checked(self) -> Plan:
+        leftovers = self._host.leftovers(self._inventory)
+        found = plan.check(self._archive, self._inventory, self._defaults, Options(), self._written, leftovers)
+        if found.problems:
+            line = found.problems[0]
+            more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
+            raise Refused(
+                f"{line.domain} cannot be restored so: {line.problem}{more}", "qb-plan --check shows them all"
+            )
+        if not found.creates:
+            raise Refused("the plan makes no domain")
+        self._tell_changes(found)
+        return found
+
+    def _tell_changes(self, found: Plan) -> None:
+        for change in found.changed:
+            if change not in self._told:
+                self._warn(change)
+        self._told.update(found.changed)
+
+    def _planned(self, failed: Set[str], ours: Set[str]) -> Plan:
+        """The plan without those, by name in the archive, and without whoever needs them. ours: count as not there."""
+        written = [line._replace(action=SKIP) if line.domain in failed else line for line in self._written]
+        # A machine whose network failed rather has none than another's.
+        options = Options(skip_broken=True, netvm=NO_NETWORK if failed else names.DEFAULT)
+        leftovers = self._host.leftovers(self._inventory) | ours
+        return plan.check(self._archive, self._inventory, self._defaults, options, written, leftovers)
+
+    def _fallen(self, found: Plan, failed: set[str]) -> list[str]:
+        """Adds to failed those that are no longer made because they need one of them; a sentence for each."""
+        wanted = {line.domain for line in self._written if line.action == CREATE}
+        fallen = [line for line in found.lines if not line.created and line.domain in wanted - failed]
+        failed.update(line.domain for line in fallen)
+        return [f"{line.name}: {line.problem}" for line in fallen]
+
+    def _make(self, mark: str, keep_going: bool) -> list[PlanLine]:
+        failed: set[str] = set()
+        while True:
+            found = self._planned(failed, set())
+            for problem in self._fallen(found, failed):
+                self._warn(f"not made: {problem}")
+            made = {line.name for line in found.creates}
+            self._undo([name for name in self._begun if name not in made])
+            missing = [line for line in found.creates if line.name not in self._begun]
+            broken = self._first_failure(missing, partial(self._create, found, mark))
+            broken = broken or self._first_failure(found.creates, partial(self._refer, found, mark))
+            if broken is None:
+                break
+            line, error = broken
+            if not keep_going:
+                raise error
+            self._warn(f"{line.name} is not made: {error.message}")
+            failed.add(line.domain)
+        if not found.creates:
+            raise Failed("no domain could be made")
+        self._tell_changes(found)
+        return found.creates
+
+    @staticmethod
+    def _first_failure(lines: Iterable[PlanLine], act: Callable[[PlanLine], None]) -> tuple[PlanLine, QbError] | None:
+        for line in lines:
+            try:
+                act(line)
+            except QbError as error:
+                return line, error
+        return None
+
+    def _create(self, found: Plan, mark: str, line: PlanLine) -> None:
+        self._begun[line.name] = {}
+        targets = dict(self._host.create(recreate.document(self._archive, found, line, False, mark)))
+        wanted = {volume.name for volume in selection.saved_volumes(self._archive.by_name[line.domain])}
+        if lacking := wanted - targets.keys():
+            raise Failed(f"the host has made no volume {min(lacking)} for {line.name}")
+        self._begun[line.name] = targets
+        self._note(f"{line.name} is made")
+
+    def _refer(self, found: Plan, mark: str, line: PlanLine) -> None:
+        self._host.set(line.name, recreate.document(self._archive, found, line, True, mark))
+
+    def _undo(self, made: Sequence[str]) -> list[str]:
+        """Removes domains, the last first; those that were begun by us are forgotten. A sentence for each failure."""
+        problems = []
+        for name in reversed(made):
+            try:
+                self._host.remove(name)
+                self._note(f"{name} is removed")
+            except QbError as error:
+                problems.append(f"{name}, unfinished, cannot be removed: {error.message}")
+                self._warn(problems[-1])
+            with suppress(KeyError):
+                del self._begun[name]
+        return problems
+
+    def _files(self, line: PlanLine, targets: Mapping[str, str]) -> list[Made]:
+        entries = inventory.entries_of(self._archive.by_name[line.domain])
+        return [
+            Made(entry.archive_name, line.name, entry.volume, targets.get(entry.volume) if entry.volume else None)
+            for entry in entries
+        ]
+
+
+def read_results(reader: Reader) -> dict[str, bool]:
+    """The lines of domain (its name on the host) and `ok` or `failed`. Damaged for any other, and one that is twice."""
+    found: dict[str, bool] = {}
+    for number, fields in read_fields(reader):
+        if len(fields) != 2 or fields[1] not in ("ok", "failed") or fields[0] in found:
+            raise Damaged(f"line {number} is not a domain and how it went, ok or failed")
+        found[fields[0]] = fields[1] == "ok"
+    return found

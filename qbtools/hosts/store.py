@@ -1,0 +1,173 @@
+"""A file with the metadata of all domains of a host, read whole and replaced as a whole, by one of us at a time."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import io
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from xml.etree.ElementTree import Element, SubElement
+
+from qbtools.domains import compose, names, safexml
+from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Failed
+from qbtools.streams import Reader, Writer
+from qbtools.volumes.files import leftovers
+from qbtools.volumes.kind import naming
+from qbtools.volumes.marks import Mark
+
+PATIENCE = 60.0
+"""Seconds that another run may take with the file."""
+
+_PAUSE = 0.05
+_NEW_MODE = 0o600
+_ADMIN_LABEL = "black"
+
+
+class Store:
+    """The file. Where there is none yet, the host has no domains but dom0."""
+
+    def __init__(self, path: str) -> None:
+        """path: of the file; its directory must be there."""
+        self.path = os.path.realpath(path)
+        self._directory, self._base = os.path.split(self.path)
+
+    def read(self) -> Metadata:
+        """What it says now. Damaged where that is no metadata, Failed on an I/O error."""
+        try:
+            with io.FileIO(self.path) as file:
+                return Metadata(safexml.load(Reader(file, self.path)))
+        except FileNotFoundError:
+            with naming(f"look into {self._directory}"):
+                os.stat(self._directory)
+            return Metadata(_nothing())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Inside nobody else of us changes anything. Failed where another does for longer than PATIENCE."""
+        with naming(f"lock {self.path}"):
+            fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not _locked(fd):
+                if time.monotonic() > deadline:
+                    raise Failed(f"another run has held {self.path}.lock for {PATIENCE:.0f} seconds")
+                time.sleep(_PAUSE)
+            yield
+        finally:
+            os.close(fd)
+
+    def replace(self, root: Element) -> None:
+        """Puts root in place of what the file says, at once, and on stable storage; owner and mode stay.
+
+        Damaged, and nothing is changed, where a reader would not take it.
+        """
+        document = safexml.serialise(root)
+        Metadata(safexml.parse(document))
+        with naming(f"replace {self.path}"):
+            directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                leftovers.remove_dead(directory)
+                self._replace(directory, document)
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+    def _replace(self, directory: int, document: bytes) -> None:
+        temporary = leftovers.new_name(Mark.own())
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd = os.open(temporary, flags, _NEW_MODE, dir_fd=directory)
+        try:
+            with io.FileIO(fd, "w") as file:
+                Writer(file, self.path).write(document)
+                with suppress(FileNotFoundError):
+                    _take_over(fd, os.stat(self._base, dir_fd=directory))
+                os.fsync(fd)
+            os.rename(temporary, self._base, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _take_over(fd: int, old: os.stat_result) -> None:
+    """Owner and mode of the file that is replaced; what its group and others may do only with its owner."""
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    try:
+        os.fchown(fd, old.st_uid, old.st_gid)
+    except PermissionError:
+        mode &= 0o700
+    os.fchmod(fd, mode)
+
+
+def _nothing() -> Element:
+    """The metadata of a host without domains."""
+    root = Element("qubes")
+    compose.add_labels(root)
+    SubElement(root, "pools")
+    SubElement(root, "properties")
+    domains = SubElement(root, "domains")
+    admin = SubElement(domains, "domain", {"id": "domain-0", "class": names.ADMIN_CLASS})
+    SubElement(SubElement(admin, "properties"), "property", name="label").text = _ADMIN_LABEL
+    return root
+
+
+def with_domain(metadata: Metadata, domain: Element) -> Element:
+    """A root with one more domain, which gets an id and a qid that no other has."""
+    root = copy.deepcopy(metadata.root)
+    domain = copy.deepcopy(domain)
+    numbers = [names.number(one.properties.get("qid", "")) or 0 for one in metadata.domains]
+    numbers += [names.number(one.element.get("id", "").removeprefix("domain-")) or 0 for one in metadata.domains]
+    _identify(domain, str(max(numbers) + 1))
+    _all(root).append(domain)
+    return root
+
+
+def with_changed(metadata: Metadata, name: str, domain: Element) -> Element:
+    """A root in which a domain is as given, but for its id and qid."""
+    old = metadata.by_name[name]
+    domain = copy.deepcopy(domain)
+    _identify(domain, old.properties.get("qid") or old.element.get("id", "").removeprefix("domain-"))
+    domain.set("id", old.element.get("id", ""))
+    root = copy.deepcopy(metadata.root)
+    parent = _all(root)
+    at = metadata.domains.index(old)
+    parent.remove(parent.findall("domain")[at])
+    parent.insert(at, domain)
+    return root
+
+
+def without(metadata: Metadata, name: str) -> Element:
+    """A root in which a domain is missing."""
+    root = copy.deepcopy(metadata.root)
+    parent = _all(root)
+    parent.remove(parent.findall("domain")[metadata.domains.index(metadata.by_name[name])])
+    return root
+
+
+def _all(root: Element) -> Element:
+    """The part of a checked qubes.xml in which the domains are."""
+    return root.findall("domains")[0]
+
+
+def _identify(domain: Element, number: str) -> None:
+    domain.set("id", f"domain-{number}")
+    properties = domain.find("properties")
+    if properties is None:
+        properties = SubElement(domain, "properties")
+    found = next((one for one in properties.findall("property") if one.get("name") == "qid"), None)
+    if found is None:
+        found = SubElement(properties, "property", name="qid")
+    found.text = number
