@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from qbtools.domains import inventory, names, plan, recreate, selection
+from qbtools.domains import inventory, plan, recreate, selection
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.inventory import NONE
 from qbtools.domains.lines import read_fields
-from qbtools.domains.plan import Options
+from qbtools.domains.plan import AS_WRITTEN
 from qbtools.domains.planlines import CREATE, SKIP, Plan, PlanLine, Written
 from qbtools.domains.qubesxml import Metadata
 from qbtools.domains.verify import NONE as NO_NETWORK
@@ -128,7 +129,7 @@ class Restore:
 
     def _checked(self) -> Plan:
         leftovers = self._host.leftovers(self._inventory)
-        found = plan.check(self._archive, self._inventory, self._defaults, Options(), self._written, leftovers)
+        found = plan.check(self._archive, self._inventory, self._defaults, AS_WRITTEN, self._written, leftovers)
         if found.problems:
             line = found.problems[0]
             more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
@@ -149,8 +150,8 @@ class Restore:
     def _planned(self, failed: Set[str], ours: Set[str]) -> Plan:
         """The plan without those, by name in the archive, and without whoever needs them. ours: count as not there."""
         written = [line._replace(action=SKIP) if line.domain in failed else line for line in self._written]
-        # A machine whose network failed rather has none than another's.
-        options = Options(skip_broken=True, netvm=NO_NETWORK if failed else names.DEFAULT)
+        # A machine whose network failed has none, rather than another.
+        options = replace(AS_WRITTEN, skip_broken=True, netvm=NO_NETWORK if failed else AS_WRITTEN.netvm)
         leftovers = self._host.leftovers(self._inventory) | ours
         return plan.check(self._archive, self._inventory, self._defaults, options, written, leftovers)
 

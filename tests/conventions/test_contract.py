@@ -24,6 +24,7 @@ CALLS = {
     "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
     "qb-host": ["saved", "--status=0", "{records}", "{records}"],
     "qb-host-dir": ["{volume}", "inventory"],
+    "qb-host-lvm": ["vg/pool", "inventory"],
     "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],
     "qb-meta": ["list"],
     "qb-plan": ["--metadata={volume}", "--host={target}"],

@@ -109,11 +109,16 @@ def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
     volume, group = _find(name)
     refuse_parts(volume)
     wanted, _kept = choose(volume, group, options)
-    if not wanted.thin or not wanted.active:
-        return wanted.size, wanted.size
-    with naming(f"read {wanted.path}"):
-        mapped = dm.status(os.stat(wanted.path).st_rdev).parameters[0]  # sectors
-    return wanted.size, min(int(mapped) * 512 if mapped.isdigit() else wanted.size, wanted.size)
+    return wanted.size, used(wanted)
+
+
+def used(volume: Volume) -> int:
+    """About how many bytes of a volume are data; all of it where the kernel does not say."""
+    if not volume.thin or not volume.active:
+        return volume.size
+    with naming(f"read {volume.path}"):
+        mapped = dm.status(os.stat(volume.path).st_rdev).parameters[0]  # sectors
+    return min(int(mapped) * 512 if mapped.isdigit() else volume.size, volume.size)
 
 
 def to_be_taken(name: str, options: SourceOptions) -> Volume:

@@ -1,0 +1,37 @@
+"""qb-host-lvm: a host that is a thin pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qbtools.commands import hostverbs
+from qbtools.commands.cli import Invocation
+
+if TYPE_CHECKING:
+    from qbtools.hosts.local import LocalHost
+
+DOC = f"""\
+Usage: qb-host-lvm [options] POOL VERB [DOMAIN]
+
+A host that is a thin pool of lvm, VG/POOL: its volumes are called vm-DOMAIN-VOLUME,
+and the metadata is in /var/lib/qbtools/hosts/VG/POOL/qubes.xml, or in the same
+below $QB_LVM_HOSTS. Other programs run it, lvm:VG/POOL names it.
+
+{hostverbs.HELP}"""
+
+
+def main(call: Invocation) -> None:
+    """Does what VERB says with the host in POOL."""
+    hostverbs.run(call, lambda: _host(call))
+
+
+def _host(call: Invocation) -> LocalHost:
+    import os
+
+    from qbtools.hosts.local import LocalHost
+    from qbtools.hosts.lvm import STATE, ThinPool
+    from qbtools.hosts.store import Store
+
+    state = os.environ.get("QB_LVM_HOSTS") or STATE
+    pool = ThinPool(call.options["POOL"], state, call.note, call.warn)
+    return LocalHost(Store(os.path.join(pool.place, "qubes.xml")), pool, call.note)

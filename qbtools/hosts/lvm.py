@@ -1,0 +1,167 @@
+"""A host that is a thin pool: a volume is called vm-DOMAIN-VOLUME, as in Qubes OS, and the metadata is in a file.
+
+While a machine runs it writes to vm-DOMAIN-VOLUME-snap. The volumes of a domain that is not whole yet, or is being
+removed, have the tag qbtools-unfinished:DOMAIN:MARK.
+
+All volumes of the group are listed once; what we change ourselves is known without asking again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from qbtools.domains.names import UNFINISHED
+from qbtools.errors import Failed, Refused, UsageError
+from qbtools.hosts.local import Found, Places
+from qbtools.volumes.kind import naming
+from qbtools.volumes.lvm import dm, exchange, facts, names, snapshot, source, tools
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.marks import Mark
+
+STATE = "/var/lib/qbtools/hosts"
+"""Where the metadata of all hosts is, in GROUP/POOL/qubes.xml, unless the environment says otherwise."""
+
+_RUNNING = "-snap"
+_LOOKS, _PAUSE = 3, 0.1
+_TAG = re.compile(f"{UNFINISHED}:([A-Za-z0-9_-]+):([^:]+)")
+
+
+class ThinPool(Places):
+    """The volumes in a pool."""
+
+    def __init__(self, word: str, state: str, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
+        """word: GROUP/POOL. state: a directory, see STATE. UsageError for no such word; Failed where it is no pool."""
+        parts = names.split(word)
+        if parts is None or len(parts) != 2:
+            raise UsageError(f"{word} is no pool", "write GROUP/POOL")
+        self._group, self._pool = parts
+        self._note = note
+        self._warn = warn
+        self._volumes = facts.group(self._group)
+        self._tidy = False
+        if self._pool not in self._volumes or not self._volumes[self._pool].layout >= {"thin", "pool"}:
+            raise Failed(f"there is no thin pool {self._pool} in {self._group}")
+        self.place = os.path.join(state, self._group, self._pool)
+        with naming(f"make {self.place}"):
+            os.makedirs(self.place, 0o700, exist_ok=True)
+
+    def _name(self, domain: str, volume: str) -> str:
+        return f"vm-{domain}-{volume}"
+
+    def folder(self, domain: str) -> str:
+        return os.path.join(self.place, domain)
+
+    def source(self, domain: str, volume: str) -> str:
+        return f"lvm:{self._group}/{self._name(domain, volume)}"
+
+    def target(self, domain: str, volume: str) -> str:
+        return f"lvm:{self._group}/{self._pool}/{self._name(domain, volume)}"
+
+    def found(self, domain: str, volumes: Iterable[str]) -> dict[str, Found]:
+        there = {}
+        for volume in volumes:
+            known = self._volumes.get(self._name(domain, volume))
+            if known is not None and known.pool == self._pool:
+                there[volume] = Found(known.size, source.used(known), self._runs(known))
+        return there
+
+    def _runs(self, volume: Volume) -> bool:
+        """Whether a machine writes to the volume, or to what will take its place."""
+        if self._replaced(volume):
+            return True
+        for _ in range(_LOOKS):  # udev looks at a device for a moment after whoever wrote it closes it
+            if not volume.active:
+                return False
+            with naming(f"look at {volume.path}"):
+                if not dm.opened(os.stat(volume.path).st_rdev):
+                    return False
+            time.sleep(_PAUSE)
+        return True
+
+    def _replaced(self, volume: Volume) -> bool:
+        """Whether there is what a running machine writes to."""
+        running = self._volumes.get(f"{volume.name}{_RUNNING}")
+        return running is not None and running.origin == volume.name
+
+    def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
+        self._tidy_up()
+        for volume, _size in volumes:
+            name = self._name(domain, volume)
+            if name in self._volumes:
+                raise Refused(f"{self._group}/{name} is there already, though no domain has it")
+            if problem := names.volume_problem(self._group, name):
+                raise Refused(f"no logical volume can be called {name}: {problem}")
+        for volume, size in volumes:
+            how = ["-kn", "-Wn", "-V", f"{max(-(-size // 512), 1) * 512}b", "--thinpool", self._pool]
+            name = self._name(domain, volume)
+            tag = f"{UNFINISHED}:{domain}:{mark}"
+            # Known before it is made: a signal may come in between.
+            self._volumes[name] = self._new(name, size, tag)
+            tools.lvm("lvcreate", "-qq", "-y", *how, "--addtag", tag, "-n", name, self._group)
+
+    def _new(self, name: str, size: int, tag: str) -> Volume:
+        thin, public = frozenset({"thin"}), frozenset({"public"})
+        return Volume(self._group, name, "", size, thin, public, self._pool, "", (tag,), False, False, False)
+
+    def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
+        self._tidy_up()
+        for name in self._known(domain, volumes):
+            self._change_tags(name, f"{UNFINISHED}:{domain}:{mark}")
+
+    def unmark(self, domain: str, volumes: Iterable[str]) -> None:
+        for name in self._known(domain, volumes):
+            self._change_tags(name)
+
+    def _known(self, domain: str, volumes: Iterable[str]) -> list[str]:
+        wanted = [self._name(domain, volume) for volume in volumes]
+        return [name for name in wanted if name in self._volumes and self._volumes[name].pool == self._pool]
+
+    def _change_tags(self, name: str, *new: str) -> None:
+        """Takes away our tags of a volume, and gives it others, in one step."""
+        volume = self._volumes[name]
+        old = [tag for tag in volume.tags if _TAG.fullmatch(tag)]
+        words = [word for tag in old for word in ("--deltag", tag)] + [
+            word for tag in new for word in ("--addtag", tag)
+        ]
+        if words:
+            tools.lvm("lvchange", "-qq", *words, volume.full)
+            kept = tuple(tag for tag in volume.tags if tag not in old)
+            self._volumes[name] = volume._replace(tags=(*kept, *new))
+
+    def drop(self, domain: str) -> None:
+        wanted = [volume for volume in self._volumes.values() if (found := _unfinished(volume)) and found[0] == domain]
+        for volume in wanted:
+            if self._replaced(volume):
+                raise Refused(f"{volume.full} is in use: its machine writes to {volume.full}{_RUNNING}")
+        for volume in wanted:
+            snapshot.remove(volume.full)
+            del self._volumes[volume.name]
+
+    def strays(self) -> list[tuple[str, Mark]]:
+        self._tidy_up()
+        return list(dict.fromkeys(filter(None, map(_unfinished, self._in_pool(self._volumes)))))
+
+    def _in_pool(self, volumes: Mapping[str, Volume]) -> list[Volume]:
+        return [volume for volume in volumes.values() if volume.pool == self._pool]
+
+    def _tidy_up(self) -> None:
+        """Before anything is changed: brings to an end what a run that is no more was doing with volumes here."""
+        if self._tidy:
+            return
+        self._tidy = True
+        snapshot.remove_dead(self._volumes.values(), self._note, self._warn)
+        if exchange.repair(self._volumes.values(), self._note, self._warn):
+            self._volumes = facts.group(self._group)
+
+
+def _unfinished(volume: Volume) -> tuple[str, Mark] | None:
+    """Domain and mark out of a volume's tag."""
+    for tag in volume.tags:
+        match = _TAG.fullmatch(tag)
+        mark = Mark.parse(match[2]) if match else None
+        if match and mark:
+            return match[1], mark
+    return None
