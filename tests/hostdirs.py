@@ -62,6 +62,8 @@ def make_host(place: Path, machines: Sequence[Machine], **defaults: str) -> Path
         (place / machine.name).mkdir()
         for volume in machine.volumes():
             fill(place / machine.name / f"{volume}.img", machine.data.get(volume, b""), machine.size)
+        for name, content in machine.files.items():
+            (place / machine.name / name).write_bytes(content)
     (place / "qubes.xml").write_bytes(tostring(root) + b"\n")
     return place
 

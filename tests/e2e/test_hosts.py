@@ -1,0 +1,439 @@
+"""Whole machines from one host to another: qb-backup create and restore with --host, what they refuse and report."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from devices import tmpfs
+from hostdirs import Machine, images, inventory, make_host, noise, prop, unfinished
+from running import Running
+from support import bash, run
+from terminal import Terminal
+
+SECRET = {"QB_PASSPHRASE_COMMAND": "echo hosts"}
+QUICK = ("--logn", "10")
+COLUMNS = "action\tdomain\tname\tclass\ttemplate\tnetvm\tdefault_dispvm\tkernel\tsize\tproblem\n"
+SAVED = ["deb", "net", "work", "alone"]
+WORK = {"template": "deb", "netvm": "net"}
+
+
+def machines() -> list[Machine]:
+    """A template, a network, what uses both, one without template, and one that is not to be saved."""
+    return [
+        Machine("deb", "TemplateVM", data={"root": noise("deb-root"), "private": noise("deb-private", 10)}),
+        Machine("net", "AppVM", {"template": "deb", "provides_network": "True"}, {"private": noise("net-private")}),
+        Machine("work", "AppVM", WORK, {"private": noise("work-private", 700_000)}, files={"firewall.xml": b"<x/>"}),
+        Machine("alone", "StandaloneVM", {"netvm": "net"}, {"root": noise("alone-root"), "private": b"alone"}),
+        Machine("not", "AppVM", {"template": "deb", "include_in_backups": "False"}, {"private": b"not"}),
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The host A, and an archive of it, a.qb."""
+    place = tmp_path_factory.mktemp("hosts")
+    make_host(place / "A", machines(), default_template="deb", default_netvm="net")
+    done = backup("create", *QUICK, "-q", "--host", f"dir:{place}/A", "-o", place / "a.qb")
+    assert outcome(done) == (0, "", "")
+    return place
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A host without domains."""
+    (tmp_path / "B").mkdir()
+    return tmp_path / "B"
+
+
+def backup(*words: str | Path, data: bytes = b"", **changes: str) -> subprocess.CompletedProcess[str]:
+    done = run("qb-backup", *words, data=data, **SECRET, **changes)
+    return subprocess.CompletedProcess([], done.returncode, done.stdout.decode("latin-1"), done.stderr.decode())
+
+
+def outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
+    return done.returncode, done.stdout, done.stderr
+
+
+def restore(folder: Path, target: Path, *words: str | Path, **changes: str) -> subprocess.CompletedProcess[str]:
+    return backup("restore", "--host", f"dir:{target}", *words, folder / "a.qb", **changes)
+
+
+def wanted(folder: Path, *names: str) -> dict[str, bytes]:
+    """The images that these machines must have."""
+    return {name: data for name, data in images(folder / "A").items() if name.split("/")[0] in (names or SAVED)}
+
+
+def whole(folder: Path, target: Path, *names: str) -> None:
+    """These machines are there, and nothing else."""
+    assert list(inventory(target)) == list(names or SAVED)
+    assert images(target) == wanted(folder, *names)
+    assert unfinished(target) == set()
+    assert {path.name for path in target.iterdir()} <= {*(names or SAVED), "qubes.xml", "qubes.xml.lock"}
+
+
+def empty(target: Path) -> None:
+    """Nothing has been made, or all of it has been removed."""
+    assert not (target / "qubes.xml").exists() or inventory(target) == {}
+    assert {path.name for path in target.iterdir()} <= {"qubes.xml", "qubes.xml.lock"}
+
+
+# --- from one to the other ---
+
+
+def test_a_pipe_from_host_to_host(folder: Path, target: Path) -> None:
+    done = bash(
+        f"qb-backup create -q --logn 10 --host dir:{folder}/A | qb-backup restore -q --yes --host dir:{target}",
+        **SECRET,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    whole(folder, target)
+    work = inventory(target)["work"]
+    assert (prop(work, "template"), prop(work, "netvm")) == ("deb", "net")
+
+
+def test_what_is_in_the_archive(folder: Path) -> None:
+    """The first file is metadata of what is saved, dom0 and nothing else; qb-backup knows it as any archive."""
+    members = bash(f"tar -tf {folder}/a.qb").stdout.decode().split()
+    assert members == [
+        *("backup-header", "backup-header.hmac", "qubes.xml.000.enc"),
+        *("vm1/root.img.000.enc", "vm1/private.img.000.enc", "vm2/private.img.000.enc", "vm3/private.img.000.enc"),
+        *("vm3/firewall.xml.000.enc", "vm4/root.img.000.enc", "vm4/private.img.000.enc", "qb-manifest.000.enc"),
+    ]
+    assert outcome(backup("verify", folder / "a.qb")) == (0, "", "")
+    listed = backup("list", folder / "a.qb").stdout.splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["deb", "deb", "net", "work", "alone", "alone"]
+
+
+def test_names_that_are_taken(folder: Path, target: Path) -> None:
+    """The second restore makes other machines, which use each other."""
+    assert restore(folder, target, "-q", "--yes").returncode == 0
+    done = restore(folder, target, "--yes")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "#   work-1: netvm: net → net-1\n" in done.stderr
+    found = inventory(target)
+    assert list(found) == [*SAVED, *(f"{name}-1" for name in SAVED)]
+    assert (prop(found["work-1"], "template"), prop(found["work-1"], "netvm")) == ("deb-1", "net-1")
+    expected = wanted(folder)
+    assert images(target) == {**expected, **{name.replace("/", "-1/"): data for name, data in expected.items()}}
+    done = restore(folder, target, "-q", "--yes", "--no-rename")
+    assert done.returncode == 5
+    assert len(inventory(target)) == 8
+
+
+def test_some_of_them(folder: Path, target: Path) -> None:
+    assert outcome(restore(folder, target, "-q", "--yes", "--include", "deb", "--include", "[nw]*", "--exclude", "w*"))[
+        :2
+    ] == (0, "")
+    whole(folder, target, "deb", "net")
+    done = restore(folder, target, "-q", "--yes", "--include", "work", "--rename", "work=play")
+    assert outcome(done) == (0, "", "")
+    assert list(inventory(target)) == ["deb", "net", "play"]
+    assert images(target)["play/private.img"] == wanted(folder)["work/private.img"]
+
+
+@pytest.mark.parametrize(
+    ("words", "saved"),
+    [
+        (("work", "not"), ["work", "not"]),
+        (("--include", "*e*"), ["deb", "net", "alone"]),
+        (("--exclude", "*e*"), ["work"]),
+        (("--include", "n*", "alone"), ["net", "alone"]),
+    ],
+)
+def test_what_is_saved(words: tuple[str, ...], saved: list[str], folder: Path, tmp_path: Path) -> None:
+    done = backup("create", *QUICK, "-q", "--host", f"dir:{folder}/A", "-o", tmp_path / "s.qb", *words)
+    assert outcome(done) == (0, "", "")
+    listed = backup("list", "--json", tmp_path / "s.qb").stdout
+    assert sorted(one["name"] for one in json.loads(listed)["domains"]) == sorted(saved)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("nobody",), 2, "qb-host: error: there is no domain nobody\n"),
+        (("--include", "x*"), 2, "qb-host: error: no domain matches x*\n"),
+        (("--exclude", "*"), 5, "qb-host: error: no domain is to be saved\n"),
+        (("--json", "work"), 2, "qb-backup: error: --json needs --output: the archive is on standard output\n"),
+        (("--yes", "work"), 2, "qb-backup: error: --yes does not go with create\n"),
+    ],
+)
+def test_what_create_refuses(words: tuple[str, ...], status: int, message: str, folder: Path) -> None:
+    done = backup("create", *QUICK, "-q", "--host", f"dir:{folder}/A", *words)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("--host", "dir:none", "--yes"), 1, "none: No such file"),
+        (("--host", "nothing:x", "--yes"), 2, "there is no host of the kind nothing"),
+        (("--host", "", "--yes"), 2, "--host: a host without a name"),
+        (("--host", "dir:.", "--to", "x"), 2, "--to does not go with --host"),
+        (("--host", "dir:.", "--overwrite", "--yes"), 2, "--overwrite does not go with --host"),
+        (("--host", "dir:.", "--plan", "x", "--include", "y"), 2, "--include and --exclude do not go with --plan"),
+        (("--host", "dir:.", "--plan", "none", "--yes"), 1, "none: No such file"),
+        (("--host", "dir:.", "--files-to", "none", "--yes"), 1, "none is no directory"),
+        (("--to", "x", "--yes"), 2, "--yes needs --host"),
+        (("--to", "x", "--json"), 2, "--json needs --host"),
+        (("--host", "dir:.", "--state", "current"), 2, "--state does not go with restore"),
+    ],
+)
+def test_what_restore_refuses(words: tuple[str, ...], status: int, message: str, folder: Path, target: Path) -> None:
+    done = bash(
+        f"cd {target} && qb-backup restore {' '.join(word or repr('') for word in words)} {folder}/a.qb", **SECRET
+    )
+    assert (done.returncode, done.stdout) == (status, b""), done.stderr
+    assert message in done.stderr.decode()
+    empty(target)
+
+
+# --- the plan ---
+
+
+def test_without_a_terminal_nothing_is_done(folder: Path, target: Path) -> None:
+    done = restore(folder, target)
+    assert outcome(done) == (
+        5,
+        "",
+        "qb-backup: error: there is no terminal to ask on\nhint: --yes goes on without asking\n",
+    )
+    empty(target)
+
+
+@pytest.mark.parametrize("answer", ["y", "yes", "YES", "n", "", "what?"])
+def test_the_question(answer: str, folder: Path, target: Path) -> None:
+    with Terminal("qb-backup", "restore", "--host", f"dir:{target}", f"{folder}/a.qb", **SECRET) as tty:
+        tty.expect(b"Restore this? [y/N] ")
+        tty.type(answer.encode() + b"\n")
+        done = tty.finish()
+    if answer.lower().startswith("y"):
+        assert done.returncode == 0, done.stderr
+        whole(folder, target)
+    else:
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert done.stderr.endswith(b"end\nqb-backup: nothing was restored\n")
+        empty(target)
+
+
+def test_a_question_that_is_interrupted(folder: Path, target: Path) -> None:
+    with Terminal("qb-backup", "restore", "--host", f"dir:{target}", f"{folder}/a.qb", **SECRET) as tty:
+        tty.expect(b"Restore this? [y/N] ")
+        tty.type(b"\x03")
+        assert tty.finish().returncode in (-2, 130)
+    empty(target)
+
+
+def test_a_plan_that_is_looked_at_changed_and_carried_out(folder: Path, target: Path, tmp_path: Path) -> None:
+    done = restore(folder, target, "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert COLUMNS + "create\tdeb\tdeb\tTemplateVM\t-\t" in done.stdout and done.stdout.endswith("end\n")
+    assert len(json.loads(restore(folder, target, "--dry-run", "--json").stdout)["domains"]) == 4
+    empty(target)
+    plan = tmp_path / "plan"
+    changed = done.stdout.replace("create\tdeb\tdeb\t", "create\tdeb\tdebian\t").replace("create\talone", "skip\talone")
+    plan.write_text(changed.replace("\tdeb\tdefault\t", "\tdebian\tdefault\t").replace("\tdeb\tnet", "\tdebian\tnet"))
+    done = restore(folder, target, "-q", "--yes", "--plan", plan)
+    assert outcome(done)[:2] == (0, ""), done.stderr
+    assert list(inventory(target)) == ["debian", "net", "work"]
+    assert {prop(inventory(target)[name], "template") for name in ("net", "work")} == {"debian"}
+    assert images(target)["debian/root.img"] == wanted(folder)["deb/root.img"]
+
+
+def test_a_plan_with_a_problem_ends_it_before_anything_is_made(folder: Path, target: Path) -> None:
+    words = ("--include", "work", "--include", "alone", "--default-template", "none", "--netvm", "none")
+    done = restore(folder, target, "--yes", "--json", *words)
+    assert done.returncode == 5
+    assert json.loads(done.stdout) == {"status": 5, "domains": []}
+    assert "template: deb" in done.stderr and "qb-plan: error: " in done.stderr
+    assert "qb-unseal" not in done.stderr
+    empty(target)
+    done = restore(folder, target, "--dry-run", *words)
+    assert done.returncode == 5 and "template: deb" in done.stdout
+    done = restore(folder, target, "-q", "--yes", "--skip-broken", *words)
+    assert outcome(done)[:2] == (0, "")
+    whole(folder, target, "alone")
+    assert "netvm" in {one.get("name") for one in inventory(target)["alone"].iter("property")}
+
+
+# --- reports ---
+
+
+def test_a_table_of_what_would_be_saved(folder: Path) -> None:
+    done = backup("create", "--host", folder / "A", "--dry-run")
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == ["domain", *SAVED, "total", "left"]
+    assert lines[-1] == "left out: not (include_in_backups is not set)"
+    document = json.loads(backup("create", "--host", folder / "A", "--dry-run", "--json").stdout)
+    assert [one["name"] for one in document["domains"]] == SAVED
+    assert document["domains"][2]["files"] == ["firewall.xml"]
+
+
+def test_reports_as_json(folder: Path, target: Path, tmp_path: Path) -> None:
+    done = backup("create", *QUICK, "-q", "--json", "--host", f"dir:{folder}/A", "-o", tmp_path / "j.qb")
+    assert (done.returncode, done.stderr) == (0, "")
+    saved = json.loads(done.stdout)
+    assert saved["status"] == 0
+    assert [(one["name"], one["volumes"], one["problem"]) for one in saved["domains"]] == [
+        *(("deb", 2, None), ("net", 1, None), ("work", 1, None), ("alone", 2, None)),
+    ]
+    assert saved["domains"][0]["bytes"] == 2 << 20 and saved["domains"][0]["seconds"] > 0
+    assert {one["state"] for one in saved["domains"]} <= {"stopped", "snapshot"}
+    done = restore(folder, target, "-q", "--yes", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    made = json.loads(done.stdout)
+    assert [(one["name"], one["bytes"], one["problem"]) for one in made["domains"]] == [
+        *(("deb", 2 << 20, None), ("net", 1 << 20, None), ("work", 1 << 20, None), ("alone", 2 << 20, None)),
+    ]
+
+
+def test_verify_only_makes_nothing(folder: Path, target: Path) -> None:
+    done = restore(folder, target, "-q", "--verify-only", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(one["bytes"], one["problem"]) for one in json.loads(done.stdout)["domains"]] == [
+        *((2 << 20, None), (1 << 20, None), (1 << 20, None), (2 << 20, None)),
+    ]
+    empty(target)
+
+
+# --- what fails ---
+
+BROKEN = '#!/bin/bash\n[ "$QB_NAME" != {name} ] || {{ head -c 2000; exit 1; }}\nexec gzip "$@"\n'
+
+
+def broken(running: Running, name: str) -> None:
+    """The decompressor fails for one file."""
+    running.program("igzip", BROKEN.format(name=name))
+
+
+@pytest.fixture
+def running(folder: Path, tmp_path: Path) -> Running:
+    (tmp_path / "run").mkdir()
+    return Running(tmp_path / "run", folder, **SECRET)
+
+
+def test_a_volume_that_fails_ends_all(folder: Path, target: Path, running: Running) -> None:
+    with running:
+        broken(running, "vm3/private.img")
+        running.start(f"qb-backup restore -q --yes --host dir:{target} a.qb")
+        status, stderr = running.end()
+    assert status == 1
+    assert "qb-unseal: error: vm3/private.img: the command stage " in stderr
+    assert "4 of 4 domains failed: deb (the run ended early)" in stderr
+    empty(target)
+
+
+def test_going_on_without_a_volume(folder: Path, target: Path, running: Running) -> None:
+    with running:
+        broken(running, "vm3/private.img")
+        process = running.start(f"qb-backup restore -q --yes --json --keep-going --host dir:{target} a.qb")
+        stdout, stderr = process.communicate()
+    assert process.returncode == 1
+    assert b"1 of 4 domains failed: work (vm3/private.img failed)" in stderr
+    assert [one["problem"] for one in json.loads(stdout)["domains"]] == [None, None, "vm3/private.img failed", None]
+    whole(folder, target, "deb", "net", "alone")
+
+
+def test_who_needs_what_failed_fails_too(folder: Path, target: Path, running: Running) -> None:
+    """A template of the archive, where nothing stands in for it."""
+    with running:
+        broken(running, "vm1/private.img")
+        running.start(f"qb-backup restore -q --yes --keep-going --default-template none --host dir:{target} a.qb")
+        status, stderr = running.end()
+    assert status == 1
+    whole(folder, target, "alone")
+
+
+def test_keeping_what_failed(folder: Path, target: Path, running: Running) -> None:
+    with running:
+        broken(running, "vm3/private.img")
+        running.start(f"qb-backup restore -q --yes --keep-going --keep-failed --host dir:{target} a.qb")
+        assert running.end()[0] == 1
+    assert list(inventory(target)) == SAVED
+    assert unfinished(target) == {"work"}
+
+
+def test_verify_only_finds_what_fails(target: Path, running: Running) -> None:
+    with running:
+        broken(running, "vm3/private.img")
+        running.start(f"qb-backup restore -q --verify-only --host dir:{target} a.qb")
+        status, stderr = running.end()
+    assert status == 1 and "vm3/private.img" in stderr
+    empty(target)
+
+
+def test_an_archive_that_is_cut(folder: Path, target: Path) -> None:
+    """What was whole by then stays with --keep-going."""
+    data = (folder / "a.qb").read_bytes()
+    cut = data[: data.index(b"vm4/root.img.000.enc") + 50_000]
+    done = backup("restore", "-q", "--yes", "--host", f"dir:{target}", data=cut)
+    assert done.returncode == 4
+    empty(target)
+    done = backup("restore", "-q", "--yes", "--keep-going", "--host", f"dir:{target}", data=cut)
+    assert done.returncode == 4
+    whole(folder, target, "deb", "net", "work")
+
+
+def test_a_volume_that_never_comes(folder: Path, target: Path, tmp_path: Path) -> None:
+    """Without a manifest only the metadata tells that it must be there."""
+    made = bash(
+        f"cd {tmp_path} && qb-unseal qubes.xml <{folder}/a.qb | gzip -dc | qb-tarextract --raw qubes.xml >q.xml &&"
+        " id=$(qb-header id) && { qb-header write --no-manifest --logn 10 --backup-id $id &&"
+        " qb-tarwrite --raw qubes.xml <q.xml | gzip -c | qb-seal --logn 10 --backup-id $id qubes.xml &&"
+        f" qb-volread {folder}/A/deb/root.img | qb-tarwrite vm1/root.img | gzip -c |"
+        " qb-seal --logn 10 --backup-id $id vm1/root.img && head -c 10240 /dev/zero; } >no.qb",
+        **SECRET,
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    for words in ((), ("--keep-going",)):
+        done = backup("restore", "-q", "--yes", "--json", "--host", f"dir:{target}", *words, tmp_path / "no.qb")
+        assert done.returncode == 4, done.stderr
+        assert "is not in the archive" in done.stderr
+        assert "vm1/private.img did not come" in done.stdout
+        empty(target)
+
+
+# --- before the first byte ---
+
+
+def test_a_volume_that_is_not_there(tmp_path: Path) -> None:
+    host = make_host(tmp_path / "A", machines())
+    (host / "alone/private.img").unlink()
+    done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "a.qb")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "alone" in done.stderr
+    assert not list(tmp_path.glob("a.qb*"))
+
+
+def test_a_machine_that_runs_where_no_snapshot_can_be_taken(tmp_path: Path) -> None:
+    with tmpfs(tmp_path / "memory", 64 << 20) as place:
+        host = make_host(place / "A", machines())
+        with (host / "work/private.img").open("r+b"):
+            done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "a.qb")
+            assert (done.returncode, done.stdout) == (5, "")
+            assert done.stderr.startswith("qb-host: error: work: ") and "no snapshot can be taken" in done.stderr
+            assert not list(tmp_path.glob("a.qb*"))
+            done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "--state=current", "-o", tmp_path / "a.qb")
+            assert outcome(done) == (0, "", "")
+
+
+def test_a_file_that_fails_while_it_is_saved(folder: Path, running: Running, tmp_path: Path) -> None:
+    with running:
+        running.program("igzip", '#!/bin/bash\n[ "$QB_NAME" != vm3/private.img ] || exit 3\nexec gzip -c\n')
+        process = running.start(f"qb-backup create -q --json --logn 10 --host dir:A -o {tmp_path}/f.qb")
+        stdout, stderr = process.communicate()
+    assert process.returncode == 1
+    assert b"vm3/private.img: the command stage 3 of 3 ended with status 3" in stderr
+    assert [one["problem"] for one in json.loads(stdout)["domains"]] == [
+        "the archive is not complete",
+        "the archive is not complete",
+        "vm3/private.img failed",
+        "vm4/root.img was not saved",
+    ]
+    assert not list(tmp_path.glob("f.qb*"))
+    assert sorted(os.listdir(folder / "A/work")) == ["firewall.xml", "private.img"]
