@@ -16,6 +16,7 @@ from support import environment, run
 
 from qbtools.domains import defaults, names, safexml
 from qbtools.domains.qubesxml import Domain, Metadata
+from qbtools.errors import QbError
 from qbtools.hosts import client
 from qbtools.hosts.client import HostVolume
 from qbtools.streams import Reader
@@ -237,7 +238,7 @@ class Protocol:
         assert place.volumes("stays").keys() == {"root"}
         for target in targets.values():
             kind, name = locate.existing(target)
-            with pytest.raises(Exception, match="not|no such|No such"):
+            with pytest.raises(QbError):
                 kind.sizes(name, SourceOptions())
         assert place.good("remove", f"{PREFIX}gone").at_eof(), "nothing is to be done"
         place.create("gone", root=MiB)
