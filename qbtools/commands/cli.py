@@ -20,6 +20,8 @@ _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 # For what we start where the caller has no PATH: sudo and service managers may leave it empty.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+_PACKAGES = ("docopt", "cryptography", "scrypt")
+
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -158,6 +160,8 @@ def _report(program: str, error: BaseException) -> int:
         error = Failed(f"{where}{error.strerror or error}")
     elif isinstance(error, MemoryError):
         error = Failed("out of memory")
+    elif isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
+        error = Failed(f"the Python package {error.name} is not installed", "see Install in README.md")
     elif not isinstance(error, QbError):
         error = Failed(f"internal error: {type(error).__name__}: {error}", "set QB_DEBUG=1 for a traceback")
     _print(f"{program}: error: {escape(error.message)}")

@@ -157,6 +157,11 @@ def test_help_that_cannot_be_written_is_a_failure() -> None:
         ("raise errors.Refused('no')", 5, "qb-test: error: no\n"),
         ("open('/nowhere/x')", 1, "qb-test: error: /nowhere/x: No such file or directory\n"),
         ("os.close(99)", 1, "qb-test: error: Bad file descriptor\n"),
+        (
+            "raise ModuleNotFoundError(name='docopt')",
+            1,
+            "qb-test: error: the Python package docopt is not installed\nhint: see Install in README.md\n",
+        ),
         ("raise MemoryError", 1, "qb-test: error: out of memory\n"),
         (
             "raise KeyError('k')",
