@@ -1,0 +1,213 @@
+"""A restore to a host that is killed or interrupted at every stage: the host stays whole, a second run completes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from hostdirs import Machine, images, inventory, make_host, noise, prop, unfinished
+from running import Running, kill
+from support import run
+
+SECRET = {"QB_PASSPHRASE_COMMAND": "echo killed"}
+NAMES = ["deb", "net", "work"]
+
+# A host that waits in front of one of its verbs: the one of which QB_STOP tells verb, domain and at which call.
+_SLOW = """#!/bin/bash
+if [ "$2 ${3-}" = "${QB_STOP% *}" ]; then
+    echo >>"$QB_TEST_VALVE/calls"
+    [ "$(wc -l <"$QB_TEST_VALVE/calls")" != "${QB_STOP##* }" ] || { : | valve 0; } >/dev/null
+fi
+exec qb-host-dir "$@"
+"""
+# The same behind it.
+_SLOW_BEHIND = """#!/bin/bash
+qb-host-dir "$@" || exit
+if [ "$2 ${3-}" = "${QB_STOP% *}" ]; then
+    echo >>"$QB_TEST_VALVE/calls"
+    [ "$(wc -l <"$QB_TEST_VALVE/calls")" != "${QB_STOP##* }" ] || { : | valve 0; } >/dev/null
+fi
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The host A, and an archive of it, a.qb."""
+    place = tmp_path_factory.mktemp("killed")
+    machines = [
+        Machine("deb", "TemplateVM", data={"root": noise("deb-root"), "private": noise("deb-private")}),
+        Machine("net", "AppVM", {"template": "deb", "provides_network": "True"}, {"private": noise("net")}),
+        Machine("work", "AppVM", {"template": "deb", "netvm": "net"}, {"private": noise("work", 900_000)}),
+    ]
+    make_host(place / "A", machines)
+    done = run("qb-backup", "create", "-q", "--logn=10", f"--host={place}/A", f"--output={place}/a.qb", **SECRET)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return place
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    """A host with one machine, which no restore may touch."""
+    return make_host(tmp_path / "B", [Machine("mine", data={"root": b"mine", "private": b"mine"})])
+
+
+def complete(folder: Path, target: Path) -> None:
+    """A second run makes all machines that are not whole, under their own names, and nothing else is there."""
+    wanted = [f"--include={name}" for name in NAMES if name not in inventory(target).keys() - unfinished(target)]
+    if not wanted:
+        return
+    done = run("qb-backup", "restore", "-q", "--yes", f"--host=dir:{target}", *wanted, folder / "a.qb", **SECRET)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert list(inventory(target)) == ["mine", *NAMES]
+    assert prop(inventory(target)["work"], "template") == "deb"
+    assert unfinished(target) == set()
+    assert images(target) == {**images(folder / "A"), "mine/root.img": b"mine", "mine/private.img": b"mine"}
+    assert all(not path.name.startswith(".") for path in target.rglob("*"))
+
+
+def consistent(target: Path) -> None:
+    """Whatever the inventory tells of is there; what is not finished says so."""
+    done = run("qb-host-dir", target, "inventory")
+    assert (done.returncode, done.stderr) == (0, b"")
+    found = inventory(target)
+    assert found.keys() <= {"mine", *NAMES}
+    for name in found:
+        volumes = run("qb-host-dir", target, "volumes", name)
+        assert (volumes.returncode, volumes.stderr) == (0, b"")
+        for line in volumes.stdout.decode().splitlines():
+            assert os.path.exists(line.split("\t")[1].removeprefix("file:"))
+    assert images(target)["mine/root.img"] == b"mine"
+
+
+STOPS = [
+    "defaults  1",
+    "create  1",
+    "create  2",
+    "set deb 1",
+    "set work 1",
+    "set deb 2",
+    "set work 2",
+]
+
+
+def start(running: Running, target: Path, stop: str, behind: bool = False) -> None:
+    running.program("qb-host-slow", _SLOW_BEHIND if behind else _SLOW)
+    running.environment["QB_STOP"] = stop
+    running.start(f"exec qb-backup restore -q --yes --host slow:{target} a.qb")
+    running.hold()
+
+
+@pytest.fixture
+def running(folder: Path, tmp_path: Path) -> Running:
+    (tmp_path / "run").mkdir()
+    return Running(tmp_path / "run", folder, **SECRET)
+
+
+@pytest.mark.parametrize(
+    ("stop", "behind"),
+    [*((stop, False) for stop in STOPS), ("create  1", True), ("create  3", True), ("set work 2", True)],
+)
+def test_all_of_it_is_killed(stop: str, behind: bool, folder: Path, target: Path, running: Running) -> None:
+    with running:
+        start(running, target, stop, behind)
+        for pid in running.processes():
+            kill(pid, signal.SIGKILL)
+        running.gone()
+    consistent(target)
+    complete(folder, target)
+
+
+@pytest.mark.parametrize(
+    ("stop", "number"), [(stop, (signal.SIGINT, signal.SIGTERM)[at % 2]) for at, stop in enumerate(STOPS)]
+)
+def test_an_interrupt_leaves_nothing(
+    stop: str, number: signal.Signals, folder: Path, target: Path, running: Running
+) -> None:
+    """But what was whole already: the last verb of all was under way."""
+    with running:
+        start(running, target, stop)
+        kill(running.one("qb-backup"), number)
+        running.release()
+        assert running.end()[0] == -number
+        running.gone()
+    consistent(target)
+    assert unfinished(target) == set()
+    complete(folder, target)
+
+
+def in_a_volume(running: Running, target: Path, name: str) -> None:
+    running.program(
+        "igzip", f'#!/bin/bash\nif [ "$QB_NAME" = {name} ]; then gzip -dc | valve 5000; else gzip -dc; fi\n'
+    )
+    running.start(f"exec qb-backup restore -q --yes --host dir:{target} a.qb")
+    running.hold()
+
+
+@pytest.mark.parametrize("name", ["qubes.xml", "vm1/root.img", "vm2/private.img", "vm3/private.img"])
+def test_killed_in_a_file(name: str, folder: Path, target: Path, running: Running) -> None:
+    with running:
+        in_a_volume(running, target, name) if name != "qubes.xml" else in_the_metadata(running, target)
+        for pid in running.processes():
+            kill(pid, signal.SIGKILL)
+        running.gone()
+    consistent(target)
+    assert unfinished(target) == (set() if name == "qubes.xml" else set(NAMES))
+    complete(folder, target)
+
+
+def in_the_metadata(running: Running, target: Path) -> None:
+    running.program("igzip", "#!/bin/bash\ngzip -dc | valve 100\n")
+    running.start(f"exec qb-backup restore -q --yes --host dir:{target} a.qb")
+    running.hold()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_in_a_volume(number: signal.Signals, folder: Path, target: Path, running: Running) -> None:
+    with running:
+        in_a_volume(running, target, "vm3/private.img")
+        assert unfinished(target) == set(NAMES)
+        kill(running.one("qb-backup"), number)
+        running.release()
+        assert running.end() == (
+            -number,
+            "qb-host: error: 3 of 3 domains failed: deb (the run ended early), and 2 more\n",
+        )
+        running.gone()
+    assert list(inventory(target)) == ["mine"]
+    complete(folder, target)
+
+
+@pytest.mark.parametrize("stage", ["qb-backup", "qb-unseal", "qb-tarextract", "qb-volwrite"])
+def test_one_program_is_killed_in_a_volume(stage: str, folder: Path, target: Path, running: Running) -> None:
+    """What lives on then ends soon, and writes to nothing that a second run makes."""
+    with running:
+        in_a_volume(running, target, "vm2/private.img")
+        kill(running.one(stage), signal.SIGKILL)
+        running.release()
+        assert running.end()[0] != 0
+        running.gone()
+    consistent(target)
+    if stage != "qb-backup":
+        assert list(inventory(target)) == ["mine"]
+    complete(folder, target)
+
+
+def test_a_run_that_is_alive_is_left_alone(folder: Path, target: Path, running: Running) -> None:
+    """Its machines count as taken, so a second run makes others."""
+    with running:
+        in_a_volume(running, target, "vm3/private.img")
+        done = run("qb-backup", "restore", "-q", "--yes", f"--host=dir:{target}", folder / "a.qb", **SECRET)
+        assert done.returncode == 0, done.stderr
+        assert unfinished(target) == set(NAMES)
+        running.release()
+        assert running.end() == (0, "")
+    assert list(inventory(target)) == ["mine", *NAMES, *(f"{name}-1" for name in NAMES)]
+    assert unfinished(target) == set()
+    expected = images(folder / "A")
+    assert images(target) == {
+        **{"mine/root.img": b"mine", "mine/private.img": b"mine"},
+        **expected,
+        **{name.replace("/", "-1/"): data for name, data in expected.items()},
+    }
