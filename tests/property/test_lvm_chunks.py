@@ -8,7 +8,7 @@ import tempfile
 from unittest import mock
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qbtools.errors import Failed
@@ -72,11 +72,12 @@ def volumes(draw: st.DrawFn) -> tuple[int, list[tuple[int, bytes]]]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(volumes(), st.sampled_from([64, 192, 256]), st.booleans(), st.integers(0, 3), st.sampled_from([1, 3, 1 << 20]))
+@given(volumes(), st.sampled_from([64, 192, 256]), st.booleans(), st.integers(0, 3), st.integers(1, 20))
+@example((1 << 20, [(192 * KiB, b"x" * 512)]), 192, True, 0, 5)  # a fifth of it ends within the chunk
 def test_it_reads_back(
     volume: tuple[int, list[tuple[int, bytes]]], chunk: int, zeroing: bool, spare: int, parts: int
 ) -> None:
-    """spare: of the last extent, beyond the volume. parts: for how many of them it is known whether they have blocks."""
+    """spare: of the last extent, beyond the volume. parts: of how many it is known whether they have blocks."""
     size, pieces = volume
     chunk *= KiB
     extents = ExtentMap(size, gap=0)
