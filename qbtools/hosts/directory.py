@@ -1,14 +1,13 @@
 """A host that is a directory: qubes.xml, and DOMAIN/VOLUME.img for each volume.
 
-The directory of a domain that is not whole yet, or is being removed, has in it a file with a mark.
+The directory of a domain that is not whole yet, or is being removed, has in it an empty file whose name is a mark.
 """
 
 from __future__ import annotations
 
-import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 from qbtools.domains import names
@@ -18,7 +17,7 @@ from qbtools.volumes import inuse, locate
 from qbtools.volumes.kind import SourceOptions, naming
 from qbtools.volumes.marks import Mark
 
-_MARK = ".qbtools-unfinished"
+_MARK = f".{names.UNFINISHED}."  # the mark follows: a file is there with its name at once
 
 
 class Directory(Places):
@@ -75,64 +74,58 @@ class Directory(Places):
 
     def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
         place = self.folder(domain)
-        with naming(f"mark {place}"):
-            try:
-                fd = os.open(os.path.join(place, _MARK), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            except FileNotFoundError:  # there is no such directory
-                return
-            try:
-                os.write(fd, f"{mark}\n".encode("ascii"))
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+        with naming(f"mark {place}"), suppress(FileNotFoundError):  # there may be no such directory
+            os.close(os.open(os.path.join(place, f"{_MARK}{mark}"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         _flush(place)
 
     def unmark(self, domain: str, volumes: Iterable[str]) -> None:
-        with naming(f"finish {self.folder(domain)}"), suppress(FileNotFoundError):
-            os.unlink(os.path.join(self.folder(domain), _MARK))
+        place = self.folder(domain)
+        with naming(f"finish {place}"), suppress(FileNotFoundError):
+            for entry in _marks(place):
+                os.unlink(os.path.join(place, entry))
 
     def drop(self, domain: str) -> None:
         place = self.folder(domain)
         with naming(f"remove {place}"):
-            if not os.path.lexists(os.path.join(place, _MARK)):
-                with suppress(OSError):
-                    os.rmdir(place)  # one that is empty: we were killed before it had its mark
+            if not os.path.isdir(place) or os.path.islink(place):
                 return
-            for image in filter(os.path.isfile, _images(place)):
-                if user := inuse.writer(os.stat(image), -1):
-                    raise Refused(f"{image} is in use: {user}")
-            _empty(place)
-            os.unlink(os.path.join(place, _MARK))  # last: killed before, it is still known whose it was
-            os.rmdir(place)
+            marks = _marks(place)
+            if marks:
+                for image in filter(os.path.isfile, _images(place)):
+                    if user := inuse.writer(os.stat(image), -1):
+                        raise Refused(f"{image} is in use: {user}")
+                _empty(place, marks)
+            for entry in marks:  # last: killed before, it is still known whose the rest was
+                os.unlink(os.path.join(place, entry))
+            with suppress(OSError):  # it is somebody's who has put something in it, unless it is empty
+                os.rmdir(place)
         _flush(self._root)
 
     def strays(self) -> list[tuple[str, Mark]]:
         found = []
         with naming(f"look into {self._root}"):
-            entries = sorted(os.listdir(self._root))
-        for entry in entries:
-            if names.domain_problem(entry) is None and (mark := _mark_in(os.path.join(self._root, entry))):
-                found.append((entry, mark))
+            for entry in sorted(os.listdir(self._root)):
+                place = os.path.join(self._root, entry)
+                if names.domain_problem(entry) is None and os.path.isdir(place) and not os.path.islink(place):
+                    marks = [Mark.parse(name.removeprefix(_MARK)) for name in _marks(place)]
+                    found += [(entry, mark) for mark in marks if mark is not None]
         return found
 
 
-def _mark_in(place: str) -> Mark | None:
-    try:
-        with io.FileIO(os.path.join(place, _MARK)) as file:
-            return Mark.parse(file.read(4096).decode("ascii", "replace").strip())
-    except OSError:
-        return None
+def _marks(place: str) -> list[str]:
+    """The names of the files in a directory that are marks."""
+    return [name for name in sorted(os.listdir(place)) if name.startswith(_MARK) and Mark.parse(name[len(_MARK) :])]
 
 
 def _images(place: str) -> list[str]:
     return [os.path.join(place, entry) for entry in sorted(os.listdir(place)) if entry.endswith(IMAGE)]
 
 
-def _empty(place: str) -> None:
-    """Removes all in a directory but the mark, and follows no symbolic link."""
+def _empty(place: str, kept: Collection[str] = ()) -> None:
+    """Removes all in a directory but the files to be kept, and follows no symbolic link."""
     for entry in sorted(os.listdir(place)):
         path = os.path.join(place, entry)
-        if entry == _MARK:
+        if entry in kept:
             continue
         if stat.S_ISDIR(os.lstat(path).st_mode):
             _empty(path)

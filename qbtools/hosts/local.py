@@ -169,9 +169,10 @@ class LocalHost:
             if name in inventory.by_name:
                 domain = self._unfinished(inventory, name)
                 self._places.mark(name, [volume.name for volume in domain.volumes()], Mark.own())
-                self._store.replace(store.without(inventory, name))
-                self._places.drop(name)
-            self._sweep(self._store.read(), name)
+                inventory = Metadata(store.without(inventory, name))
+                self._store.replace(inventory.root)
+            self._places.drop(name)
+            self._sweep(inventory, name)
 
     def defaults(self) -> str:
         """What stands in the properties of the whole; and the kernels and pools that are in use."""

@@ -101,7 +101,8 @@ class Restore:
         planned = {line.name: line.domain for line in self._written if line.action == CREATE}
         if stranger := next((name for name in good if name not in planned), None):
             raise Damaged(f"the plan makes no domain {stranger}")
-        problems = [f"{name} was not made" for name in planned if name not in ours]
+        # Where nothing went well that is no news.
+        problems = [f"{name} was not made" for name in planned if name not in ours and any(good.values())]
         failed = {domain for name, domain in planned.items() if name not in ours or not good.get(name)}
         done: set[str] = set()
         while True:

@@ -1,0 +1,332 @@
+"""The hosts that come with qbtools, killed between any two steps: the inventory is whole, a second run completes."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qbtools.domains import safexml
+from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Failed, QbError, Refused
+from qbtools.hosts import directory, lvm
+from qbtools.hosts.local import LocalHost, Places
+from qbtools.hosts.store import Store
+from qbtools.volumes.lvm import exchange, facts, source, tools
+from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.marks import Mark
+
+STEPS = ("mkdir", "open", "write", "ftruncate", "fsync", "rename", "unlink", "rmdir", "fchmod", "close")
+"""Of the module os: what the host that is a directory does to the disk."""
+
+
+def document(name: str, unfinished: bool = True, properties: str = "", volumes: str = "root private") -> bytes:
+    feature = '<feature name="qbtools-unfinished">x</feature>' * unfinished
+    config = "".join(f'<volume name="{volume}" size="1048576" save_on_stop="True"/>' for volume in volumes.split())
+    return f"""<qubes><labels><label id="label-1" color="0x0">red</label></labels><properties/><domains>
+    <domain id="domain-0" class="AdminVM"><properties><property name="label">red</property></properties></domain>
+    <domain id="domain-1" class="StandaloneVM"><properties><property name="name">{name}</property>
+    <property name="label">red</property>{properties}</properties><features>{feature}</features>
+    <volume-config>{config}</volume-config></domain></domains></qubes>""".encode()
+
+
+def silent(_text: str) -> None:
+    pass
+
+
+def on_disk(place: Path) -> LocalHost:
+    return LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), silent)
+
+
+def inventory(host: LocalHost) -> Metadata:
+    return Metadata(safexml.parse(host.inventory()))
+
+
+def killed_at(step: int, act: Callable[[], object]) -> bool:
+    """Does act in a process that is killed at its step'th call of those above; whether it was, before the end."""
+    pid = os.fork()
+    if not pid:
+        count = 0
+
+        def counted(real: Callable[..., object]) -> Callable[..., object]:
+            def call(*args: object, **more: object) -> object:
+                nonlocal count
+                count += 1
+                if count > step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **more)
+
+            return call
+
+        try:
+            for name in STEPS:
+                setattr(os, name, counted(getattr(os, name)))
+            act()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+def left(place: Path) -> set[str]:
+    return {str(path.relative_to(place)) for path in place.rglob("*")} - {"qubes.xml", "qubes.xml.lock"}
+
+
+WHOLE = {"work", "work/root.img", "work/private.img"}
+
+
+def test_a_directory_whose_create_is_killed(tmp_path: Path) -> None:
+    """At any of its steps; the next create of the same name completes it, one of another name removes it."""
+    for step in range(1000):
+        place = tmp_path / str(step)
+        place.mkdir()
+        was_killed = killed_at(step, lambda place=place: on_disk(place).create(document("work")))
+        host = on_disk(place)
+        if "work" in inventory(host).by_name:
+            assert left(place) >= WHOLE
+            assert len(host.volumes("work")) == 2
+            host.remove("work")
+        host.create(document("other" if step % 2 else "work"))
+        host.remove("other" if step % 2 else "work")
+        assert left(place) <= ({"work"} if step % 2 else set()), "an empty directory is nobody's"
+        if not was_killed:
+            break
+    assert step > 15
+
+
+def test_a_directory_whose_remove_is_killed(tmp_path: Path) -> None:
+    for step in range(1000):
+        place = tmp_path / str(step)
+        place.mkdir()
+        on_disk(place).create(document("work"))
+        was_killed = killed_at(step, lambda place=place: on_disk(place).remove("work"))
+        host = on_disk(place)
+        listed = "work" in inventory(host).by_name
+        assert left(place) >= WHOLE or not listed
+        host.remove("work")
+        assert not left(place), step
+        if not was_killed:
+            break
+    assert step > 10
+
+
+def test_a_directory_that_is_somebody_elses(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work/private.img").write_bytes(b"precious")
+    host = on_disk(tmp_path)
+    with pytest.raises(Refused, match="is there already, though no domain has that name"):
+        host.create(document("work"))
+    host.remove("work")
+    assert (tmp_path / "work/private.img").read_bytes() == b"precious"
+    assert "work" not in inventory(host).by_name
+
+
+def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
+    """The directory of a run that lives, on another name."""
+    (tmp_path / "work").mkdir()
+    mark = tmp_path / f"work/.qbtools-unfinished.{Mark.own()}"
+    mark.touch()
+    on_disk(tmp_path).create(document("other"))
+    assert mark.exists()
+    on_disk(tmp_path).create(document("work"))
+    assert not mark.exists(), "who has its lock knows that nobody is making it any more"
+
+
+def test_an_image_in_use_is_not_removed(tmp_path: Path) -> None:
+    host = on_disk(tmp_path)
+    host.create(document("work"))
+    with (tmp_path / "work/root.img").open("r+b"):
+        assert "\tyes\tyes\n" in host.volumes("work")[0]
+        with pytest.raises(Refused, match="in use"):
+            host.remove("work")
+    assert left(tmp_path) >= WHOLE
+
+
+def test_only_domains_of_a_restore_are_changed(tmp_path: Path) -> None:
+    host = on_disk(tmp_path)
+    host.create(document("work"))
+    os.truncate(tmp_path / "work/root.img", 5 << 20)
+    host.set("work", document("work", unfinished=False, properties='<property name="memory">300</property>'))
+    domain = inventory(host).by_name["work"]
+    assert (domain.properties["memory"], domain.properties["qid"]) == ("300", "1")
+    assert [volume.size for volume in domain.volumes()] == [5 << 20, 1 << 20], "they are told as they are"
+    for act in lambda: host.remove("work"), lambda: host.set("work", document("work")):
+        with pytest.raises(Refused, match="no domain that a restore has not finished"):
+            act()
+    for name in "dom0", "none", "../x", "-rf":
+        with pytest.raises(QbError):
+            host.remove(name)
+    assert left(tmp_path) == WHOLE
+
+
+def test_what_cannot_stand_in_a_line(tmp_path: Path) -> None:
+    place = tmp_path / "ü"
+    place.mkdir()
+    with pytest.raises(Failed, match="only printable ASCII can"):
+        on_disk(place).create(document("work"))
+
+
+def test_the_file_keeps_its_mode(tmp_path: Path) -> None:
+    host = on_disk(tmp_path)
+    host.create(document("work"))
+    assert (tmp_path / "qubes.xml").stat().st_mode & 0o777 == 0o600
+    (tmp_path / "qubes.xml").chmod(0o640)
+    host.remove("work")
+    assert (tmp_path / "qubes.xml").stat().st_mode & 0o777 == 0o640
+
+
+# --- a pool, as far as lvm is used ---
+
+
+class Killed(BaseException):
+    """SIGKILL: nothing of the program runs any more."""
+
+
+class Group:
+    """A group in memory. lists: how often it was listed; kill_at: after so many commands the program is no more."""
+
+    def __init__(self) -> None:
+        pool = frozenset({"thin", "pool"})
+        self.volumes = {"pool": Volume("vg", "pool", "0", 1, pool, frozenset(), "", "", ("",), False, False, True)}
+        self.lists = self.count = 0
+        self.kill_at = 1 << 30
+
+    def group(self, _name: str) -> dict[str, Volume]:
+        self.lists += 1
+        return dict(self.volumes)
+
+    def step(self) -> None:
+        self.count += 1
+        if self.count > self.kill_at:
+            raise Killed
+
+    def lvm(self, program: str, *words: str) -> str:
+        self.step()
+        name = words[words.index("-n") + 1] if "-n" in words else words[-1].removeprefix("vg/")
+        tags = tuple(value for option, value in zip(words, words[1:], strict=False) if option == "--addtag")
+        if program == "lvcreate":
+            assert name not in self.volumes
+            thin = frozenset({"thin"})
+            volume = Volume("vg", name, name, 1 << 22, thin, frozenset(), "pool", "", tags, False, False, False)
+            self.volumes[name] = volume
+        elif program == "lvchange":
+            gone = {value for option, value in zip(words, words[1:], strict=False) if option == "--deltag"}
+            old = self.volumes[name]
+            self.volumes[name] = old._replace(tags=(*(tag for tag in old.tags if tag not in gone), *tags))
+        else:
+            raise AssertionError(program)
+        return ""
+
+    def remove(self, full: str, attempts: int = 0) -> None:
+        self.step()
+        self.volumes.pop(full.removeprefix("vg/"), None)
+
+    def names(self) -> set[str]:
+        return self.volumes.keys() - {"pool"}
+
+
+@pytest.fixture
+def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
+    made = Group()
+    monkeypatch.setattr(tools, "lvm", made.lvm)
+    monkeypatch.setattr(facts, "group", made.group)
+    monkeypatch.setattr("qbtools.volumes.lvm.snapshot.remove", made.remove)
+    monkeypatch.setattr(source, "used", lambda volume: volume.size)
+    monkeypatch.setattr(exchange, "repair", lambda *_: False)
+    yield made
+
+
+class Dying(Store):
+    """A file whose replacing is a step like others; what comes behind the end of the program is not done."""
+
+    def __init__(self, path: str, group: Group) -> None:
+        super().__init__(path)
+        self.group = group
+
+    def replace(self, root: object) -> None:
+        self.group.step()
+        super().replace(root)  # type: ignore[arg-type]
+
+    def read(self) -> Metadata:
+        if self.group.count > self.group.kill_at:
+            raise Killed
+        return super().read()
+
+
+def in_pool(group: Group, state: Path) -> LocalHost:
+    places: Places = lvm.ThinPool("vg/pool", str(state), silent, silent)
+    return LocalHost(Dying(str(state / "vg/pool/qubes.xml"), group), places, silent)
+
+
+@pytest.fixture
+def _dead_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    dead = replace(Mark.own(), start=1)
+    monkeypatch.setattr(Mark, "own", classmethod(lambda _cls: dead))
+
+
+POOL_WHOLE = {"vm-work-root", "vm-work-private"}
+
+
+@pytest.mark.usefixtures("_dead_marks")
+@pytest.mark.parametrize("verb", ["create", "remove"])
+def test_a_pool_whose_run_is_killed(tmp_path: Path, group: Group, verb: str) -> None:
+    for step in range(100):
+        state = tmp_path / str(step)
+        if verb == "remove":
+            in_pool(group, state).create(document("work"))
+        group.count, group.kill_at = 0, step
+        was_killed = False
+        try:
+            host = in_pool(group, state)
+            host.create(document("work")) if verb == "create" else host.remove("work")
+        except Killed:
+            was_killed = True
+        group.kill_at = 1 << 30
+        host = in_pool(group, state)
+        if "work" in inventory(host).by_name:
+            assert group.names() == POOL_WHOLE
+            host.remove("work")
+        elif verb == "remove":
+            in_pool(group, state).remove("work")
+            assert not group.names()
+        in_pool(group, state).create(document("work"))
+        assert group.names() == POOL_WHOLE
+        assert all(set(group.volumes[name].tags) <= {""} for name in POOL_WHOLE)
+        in_pool(group, state).remove("work")
+        assert not group.names()
+        if not was_killed:
+            break
+    assert step > 4
+
+
+def test_all_volumes_are_listed_once(tmp_path: Path, group: Group) -> None:
+    for act in (
+        lambda host: host.create(document("work")),
+        lambda host: host.volumes("work"),
+        lambda host: host.set("work", document("work")),
+        lambda host: host.remove("work"),
+    ):
+        group.lists = 0
+        act(in_pool(group, tmp_path))
+        assert group.lists == 1
+    assert not group.names()
+
+
+def test_a_volume_of_somebody_elses(tmp_path: Path, group: Group) -> None:
+    group.lvm("lvcreate", "-n", "vm-work-private", "vg")
+    with pytest.raises(Refused, match="vg/vm-work-private is there already"):
+        in_pool(group, tmp_path).create(document("work"))
+    in_pool(group, tmp_path).remove("work")
+    assert group.names() == {"vm-work-private"}
+
+
+def test_the_same_volume_for_two_domains(tmp_path: Path, group: Group) -> None:
+    """vm-a-b-c is the volume b-c of a, and c of a-b."""
+    in_pool(group, tmp_path).create(document("a", volumes="b-c"))
+    with pytest.raises(Refused):
+        in_pool(group, tmp_path).create(document("a-b", volumes="c"))
+    in_pool(group, tmp_path).remove("a-b")
+    assert group.names() == {"vm-a-b-c"}
