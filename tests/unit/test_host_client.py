@@ -1,0 +1,151 @@
+"""A host that fails, talks nonsense, or never stops: it is named, with what it said, and nothing is taken from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from qbtools.domains import names
+from qbtools.errors import Failed, UsageError
+from qbtools.hosts import client
+from qbtools.hosts.client import Host
+from qbtools.volumes.marks import Mark
+
+GOOD = """<qubes><labels><label id="label-1" color="0x0">red</label></labels><properties/><domains>
+<domain id="domain-0" class="AdminVM"><properties><property name="label">red</property></properties></domain>{}
+</domains></qubes>"""
+DOMAIN = """<domain id="domain-1" class="AppVM"><properties><property name="name">{}</property>
+<property name="label">red</property></properties><features><feature name="{}">{}</feature></features></domain>"""
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Host]:
+    """A host of which the text, in shell, is what it does for any verb; its warnings go to a list."""
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+
+    def make(text: str, warnings: list[str] | None = None) -> Host:
+        program = tmp_path / "qb-host-test"
+        program.write_text(f"#!/bin/bash\n{text}\n")
+        program.chmod(0o755)
+        return Host("test:some place", (warnings if warnings is not None else []).append)
+
+    return make
+
+
+def test_how_it_is_run(host: Callable[[str], Host], tmp_path: Path) -> None:
+    text = f'printf "%s\\n" "$@" >{tmp_path}/arguments; cat >{tmp_path}/stdin; printf "root\\tfile:/x\\n"'
+    assert host(text).create(b"<document/>" * 100_000) == [("root", "file:/x")]
+    assert (tmp_path / "arguments").read_text() == "some place\ncreate\n"
+    assert (tmp_path / "stdin").read_bytes() == b"<document/>" * 100_000
+    host(f'printf "%s\\n" "$@" >{tmp_path}/arguments; cat >{tmp_path}/stdin').remove("work")
+    assert (tmp_path / "arguments").read_text() == "some place\nremove\nwork\n"
+    assert (tmp_path / "stdin").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        ("exit 3", "qb-host-test some place files work: ended with status 3", None),
+        ("kill -9 $$", "qb-host-test some place files work: was killed by signal 9", None),
+        ("echo 'first' >&2; echo 'no room' >&2; exit 1", "qb-host-test some place files work: no room", None),
+        (
+            "printf 'qb-host-test: error: no room\\nhint: make some\\n' >&2; exit 1",
+            "qb-host-test some place files work: no room",
+            "make some",
+        ),
+    ],
+)
+def test_it_fails(host: Callable[[str], Host], text: str, message: str, hint: str | None) -> None:
+    with pytest.raises(Failed) as caught:
+        host(f"printf 'notes.txt\\t/x\\n'; {text}").files("work")
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+def test_its_warnings(host: Callable[..., Host]) -> None:
+    warnings: list[str] = []
+    host("echo 'qb-host-test: warning: it is old' >&2", warnings).remove("work")
+    assert warnings == ["it is old"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "lines"),
+    [
+        ("volumes", "root\tfile:/x\t1\t1\tno"),
+        ("volumes", "root\tfile:/x\t1\t1\tno\tmaybe"),
+        ("volumes", "root\t--raw\t1\t1\tno\tyes"),
+        ("volumes", "root\t\t1\t1\tno\tyes"),
+        ("volumes", "../x\tfile:/x\t1\t1\tno\tyes"),
+        ("volumes", "root\tfile:/x\t-1\t1\tno\tyes"),
+        ("volumes", "root\tfile:/x\t1\t1\tno\tyes\nroot\tfile:/y\t1\t1\tno\tyes"),
+        ("files", "notes.txt"),
+        ("files", "notes.txt\tx"),
+        ("files", "../notes.txt\t/x"),
+        ("files", "-rf\t/x"),
+        ("files", "notes.txt\t/x\nnotes.txt\t/y"),
+        ("create", "root"),
+        ("create", "root\t-"),
+        ("create", "ro ot\tfile:/x"),
+        ("create", "root\tfile:/x\nroot\tfile:/y"),
+        ("remove", "done"),
+        ("set", "done"),
+        ("defaults", "colour\tred"),
+        ("defaults", "template\t../x"),
+        ("verbs", "inventory\nvolumes"),
+        ("inventory", "no xml"),
+        ("inventory", '<!DOCTYPE x [<!ENTITY a "b">]><qubes>&a;</qubes>'),
+        ("inventory", "<qubes/>"),
+        ("files", "notes.txt\t/\x1b[31m"),
+    ],
+)
+def test_it_talks_nonsense(host: Callable[[str], Host], tmp_path: Path, verb: str, lines: str) -> None:
+    (tmp_path / "answer").write_text(lines + "\n")
+    arguments = {"create": (b"",), "set": ("work", b""), "volumes": ("work",), "files": ("work",), "remove": ("work",)}
+    with pytest.raises(Failed, match=f"^qb-host-test some place {verb}( work)?: "):
+        getattr(host(f"cat {tmp_path}/answer"), verb)(*arguments.get(verb, ()))
+
+
+def test_it_never_stops(host: Callable[[str], Host], tmp_path: Path) -> None:
+    text = f"echo $$ >{tmp_path}/pid; exec yes"
+    with pytest.raises(Failed, match=f"prints more than {client.MAX_LINES} bytes"):
+        host(text).files("work")
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
+
+
+def test_leftovers(host: Callable[[str], Host], tmp_path: Path) -> None:
+    """Only where the mark's process is no more for certain."""
+    dead = replace(Mark.own(), start=1)
+    marks = {
+        "dead": str(dead),
+        "alive": str(Mark.own()),
+        "strange": "me",
+        "elsewhere": str(replace(dead, host="0" * 8)),
+    }
+    domains = [DOMAIN.format(name, names.UNFINISHED, mark) for name, mark in marks.items()]
+    domains.append(DOMAIN.format("other", "qbtools", str(dead)))
+    (tmp_path / "answer").write_text(GOOD.format("".join(domains)))
+    assert host(f"cat {tmp_path}/answer").leftovers() == {"dead"}
+
+
+def test_whether_it_can_freeze(host: Callable[[str], Host]) -> None:
+    assert host(f"printf '%s\\n' {' '.join(client.VERBS)}").freezer() is None
+    assert host(f"printf '%s\\n' {' '.join(client.VERBS)} freeze").freezer() is None
+    text = host(f"printf '%s\\n' {' '.join(client.VERBS)} freeze thaw").freezer()
+    assert text is not None and text.endswith("/qb-host-test 'some place'")
+
+
+@pytest.mark.parametrize("word", ["", "none:x", "test:", "test:-x", "-x", "test:a\nb", "test:a\tb"])
+def test_no_host(host: Callable[[str], Host], word: str) -> None:
+    host("")
+    with pytest.raises(UsageError):
+        Host(word)
+
+
+def test_a_path_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "qb-host-dir").write_text('#!/bin/bash\nprintf "template\\t%s\\n" "${1//[^a-z]/}"\n')
+    (tmp_path / "qb-host-dir").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    for word in "./a:b", "/a/b", "ab", "A:b", "dir:a/b":
+        assert Host(word).defaults().template in ("ab", "b")
