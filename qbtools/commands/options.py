@@ -56,3 +56,18 @@ STATE = """\
 COW = """\
   --cow ROOM            Room for a snapshot that needs its own, in percent of the
                         volume or a size [default: 10%]."""
+
+SELECTING = """\
+  --include PATTERN     Only domains whose name matches (*, ?, [...]); repeatable.
+  --exclude PATTERN     Not those whose name matches; repeatable."""
+
+PLANNING = """\
+  --rename A=B          Restore A under the name B; repeatable.
+  --default-template T  What replaces a template that is not there: default (the
+                        host's), none, or the name of one [default: default].
+  --netvm N             What replaces a netvm that is not there: default (the
+                        host's), none (no network), or keep (nothing may)
+                        [default: default].
+  --no-rename           A name that is taken is a problem: make up none.
+  --skip-broken         Leave out the domains that have a problem.
+  --ignore-missing      Restore domains without what is missing."""

@@ -28,17 +28,8 @@ Options:
   --host HOST           Where to: NAME:ARGUMENT, asked through qb-host-NAME; or
                         a directory.
   --check PLAN          Check the plan in this file, print it as it is now.
-  --include PATTERN     Only domains whose name matches (*, ?, [...]); repeatable.
-  --exclude PATTERN     Not those whose name matches; repeatable.
-  --rename A=B          Restore A under the name B; repeatable.
-  --default-template T  What replaces a template that is not there: default (the
-                        host's), none, or the name of one [default: default].
-  --netvm N             What replaces a netvm that is not there: default (the
-                        host's), none (no network), or keep (nothing may)
-                        [default: default].
-  --no-rename           A name that is taken is a problem: make up none.
-  --skip-broken         Leave out the domains that have a problem.
-  --ignore-missing      Restore domains without what is missing.
+{options.SELECTING}
+{options.PLANNING}
 {options.JSON}
 {options.COMMON}
 """
