@@ -74,26 +74,26 @@ def restored(call: Invocation) -> None:
     archive = qubesxml.Metadata(safexml.load(_open(opts["--metadata"])))
     # Of an archive of a whole directory the size of each volume is not that of the file.
     sizes = {one.archive_name: one.size for one in inventory.entries(archive) if not one.archive_name.endswith("/.")}
-    found = results.of_restore(
-        results.read_restored(_open(opts["FILES"])),
-        results.read_log(_open(opts["LOG"])),
-        sizes,
-        status == 0,
-        opts["--keep-going"],
-    )
+    files = results.read_restored(_open(opts["FILES"]))
+    log = results.read_log(_open(opts["LOG"]))
+    found = results.of_restore(files, log, sizes, status == 0, opts["--keep-going"])
+    others = results.failed_files(files, log)
     out = call.stdout(binary=False)
     if opts["--json"]:
-        _print_json(out, results.as_document(found, status))
+        _print_json(out, results.as_document(found, status, others))
         return
     out.write_lines(results.to_lines(found))
-    _complain(found)
+    _complain(found, others)
 
 
-def _complain(found: Sequence[Result]) -> None:
+def _complain(found: Sequence[Result], others: Sequence[str]) -> None:
     failed = [result for result in found if result.problem is not None]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         raise Failed(f"{len(failed)} of {len(found)} domains failed: {failed[0].domain} ({failed[0].problem}){more}")
+    if others:
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        raise Failed(f"{others[0]} was not restored{more}")
 
 
 def _print_json(out: Writer, document: dict[str, object]) -> None:

@@ -7,7 +7,7 @@ went well, `end`, archive name, time, bytes of the volume (`-`: not known).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from qbtools.domains import names
@@ -107,6 +107,12 @@ def of_restore(
     return results
 
 
+def failed_files(files: Iterable[Restored], log: Mapping[str, Passage]) -> list[str]:
+    """The archive names of those that belong to no volume, and with which it did not go well."""
+    volumes = {file.archive_name for file in files if file.volume is not None}
+    return [name for name, passage in log.items() if passage.ended is None and name not in volumes]
+
+
 def _grouped(files: Iterable[Restored]) -> dict[str, list[Restored]]:
     found: dict[str, list[Restored]] = {}
     for file in files:
@@ -161,6 +167,9 @@ def to_lines(results: Iterable[Result]) -> Iterator[str]:
     return (f"{result.domain}\t{'failed' if result.problem else 'ok'}\n" for result in results)
 
 
-def as_document(results: Iterable[Result], status: int) -> dict[str, object]:
-    """All of it for programs that read JSON."""
-    return {"status": status, "domains": [result.as_document() for result in results]}
+def as_document(results: Iterable[Result], status: int, files: Sequence[str] = ()) -> dict[str, object]:
+    """All of it for programs that read JSON. files: those that failed and are no volumes."""
+    document: dict[str, object] = {"status": status, "domains": [result.as_document() for result in results]}
+    if files:
+        document["failed_files"] = list(files)
+    return document

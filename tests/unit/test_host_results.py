@@ -89,6 +89,13 @@ def test_several_volumes_in_one_file() -> None:
     assert (found.volumes, found.size, found.problem) == (2, 0, None)
 
 
+def test_files_that_are_no_volumes() -> None:
+    files = results.read_restored(reader(RESTORED))
+    entries = (*ALL[:2], ("vm1/private.img", 4.0, None, "-"), ("vm1/notes.txt", 7.0, None, "-"), ALL[3])
+    assert results.failed_files(files, log(*entries)) == ["vm1/notes.txt"]
+    assert results.as_document([], 1, ["vm1/notes.txt"])["failed_files"] == ["vm1/notes.txt"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

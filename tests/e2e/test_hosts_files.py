@@ -1,0 +1,191 @@
+"""Files that are no volumes: the home of dom0 and what else a host keeps of a domain, saved and extracted."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+from hostdirs import Machine, inventory, make_host
+from support import bash, need, need_root, run
+
+SECRET = {"QB_PASSPHRASE_COMMAND": "echo files"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A host with a home and further files, and an archive of it, a.qb."""
+    need("tar")
+    place = tmp_path_factory.mktemp("files")
+    host = make_host(
+        place / "A",
+        [
+            Machine("work", data={"private": b"p"}, files={"firewall.xml": b"<fire/>", "notes.txt": b"notes\n"}),
+            Machine("bare", "DispVM", {"template": "work", "include_in_backups": "True"}, files={"notes.txt": b"bare"}),
+            Machine("empty", "DispVM", {"include_in_backups": "True"}),
+        ],
+    )
+    home = host / "dom0/user"
+    (home / ".config").mkdir(parents=True)
+    (home / ".config/settings").write_bytes(b"settings" * 1000)
+    (home / "bin").symlink_to("/usr/bin")
+    (home / "script").write_bytes(b"#!/bin/sh\n")
+    (home / "script").chmod(0o755)
+    os.link(home / "script", home / "again")
+    assert create(place, "dom0", "work", "bare", "empty") == (0, "", "")
+    return place
+
+
+def create(place: Path, *words: str) -> tuple[int, str, str]:
+    done = run(
+        "qb-backup", "create", "-q", "--logn=10", f"--host={place}/A", f"--output={place}/a.qb", *words, **SECRET
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def restore(archive: Path, place: Path, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """Into the host B in place, files to F there."""
+    for name in ("B", "F"):
+        (place / name).mkdir(exist_ok=True)
+    more = () if "--dry-run" in words else ("--yes", "-q")
+    where = (f"--host={place}/B", f"--files-to={place}/F")
+    return run("qb-backup", "restore", *more, *where, "--ignore-missing", *words, archive, **SECRET)
+
+
+def tree(place: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(place)): b"-> " + os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        for path in place.rglob("*")
+        if path.is_symlink() or path.is_file()
+    }
+
+
+HOME = {
+    "dom0-home/user/.config/settings": b"settings" * 1000,
+    "dom0-home/user/bin": b"-> /usr/bin",
+    "dom0-home/user/script": b"#!/bin/sh\n",
+    "dom0-home/user/again": b"#!/bin/sh\n",
+}
+FURTHER = {"work/firewall.xml": b"<fire/>", "work/notes.txt": b"notes\n", "bare/notes.txt": b"bare"}
+
+
+def test_they_are_in_the_archive(folder: Path) -> None:
+    members = bash(f"tar -tf {folder}/a.qb").stdout.decode().split()
+    assert "dom0-home/user.000.enc" in members and "vm1/firewall.xml.000.enc" in members
+    assert [name for name in members if "empty" in name] == ["vm3/empty.000.enc"]
+    done = run("qb-backup", "verify", folder / "a.qb", **SECRET)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_all_of_them(folder: Path, tmp_path: Path) -> None:
+    done = restore(folder / "a.qb", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert tree(tmp_path / "F") == {**HOME, **FURTHER}
+    assert set(inventory(tmp_path / "B")) == {"work", "bare", "empty"}
+    assert os.path.samefile(tmp_path / "F/dom0-home/user/script", tmp_path / "F/dom0-home/user/again")
+    assert stat.S_IMODE((tmp_path / "F/dom0-home/user/script").stat().st_mode) & 0o111
+
+
+def test_without_the_option_none(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "B").mkdir()
+    words = ("--yes", "-q", "--ignore-missing", f"--host={tmp_path}/B")
+    done = run("qb-backup", "restore", *words, folder / "a.qb", **SECRET)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert set(inventory(tmp_path / "B")) == {"work", "bare", "empty"}
+    assert not (tmp_path / "B/work/firewall.xml").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "files"),
+    [
+        (("--include", "work"), ("work/",)),
+        (("--exclude", "work"), ("dom0-home/", "bare/")),
+        (("--exclude", "dom0", "--exclude", "bare"), ("work/",)),
+        (("--include", "dom0", "--include", "bare"), ("dom0-home/", "bare/")),
+        (("--rename", "work=play", "--include", "w*"), ("play/",)),
+    ],
+)
+def test_those_of_what_is_restored(
+    words: tuple[str, ...], files: tuple[str, ...], folder: Path, tmp_path: Path
+) -> None:
+    done = restore(folder / "a.qb", tmp_path, *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    expected = {name.replace("work/", "play/") if "play/" in files else name for name in {**HOME, **FURTHER}}
+    assert set(tree(tmp_path / "F")) == {name for name in expected if name.startswith(files)}
+
+
+@pytest.mark.parametrize("there", ["dom0-home/user/mine", "work/notes.txt"])
+@pytest.mark.parametrize("going", [False, True])
+def test_what_is_there_stays(there: str, going: bool, folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "F" / there
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"mine")
+    done = restore(folder / "a.qb", tmp_path, *(["--keep-going"] if going else []))
+    assert done.returncode == 1
+    place = tmp_path / "F" / ("dom0-home/user" if "home" in there else there)
+    assert f"qb-backup: error: {place} is there already\n".encode() in done.stderr
+    assert path.read_bytes() == b"mine"
+    if going:
+        expected = {name: data for name, data in {**HOME, **FURTHER}.items() if not name.startswith(there[:14])}
+        assert tree(tmp_path / "F") == {**expected, there: b"mine"}
+        assert set(inventory(tmp_path / "B")) == {"work", "bare", "empty"}
+    assert not [name for name in os.listdir(tmp_path / "F") if name.startswith(".")]
+
+
+def hostile(folder: Path, place: Path, tar: str) -> Path:
+    """The archive with another content of dom0-home/user: what the shell text prints."""
+    made = bash(
+        f"cd {place} && mkdir -p t/dom0-home/user && qb-unseal qubes.xml <{folder}/a.qb >q && id=$(qb-header id) &&"
+        " { qb-header write --no-manifest --logn 10 --backup-id $id &&"
+        " qb-seal --logn 10 --backup-id $id qubes.xml <q &&"
+        f" (cd t && {tar}) | gzip -c | qb-seal --logn 10 --backup-id $id dom0-home/user &&"
+        f" for name in vm1/root.img vm1/private.img vm2/notes.txt vm3/empty; do qb-unseal $name <{folder}/a.qb |"
+        " qb-seal --logn 10 --backup-id $id $name || exit; done && head -c 10240 /dev/zero; } >h.qb",
+        **SECRET,
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place / "h.qb"
+
+
+@pytest.mark.parametrize(
+    ("tar", "message"),
+    [
+        ("mknod dom0-home/user/disk b 7 0 && tar -c dom0-home", "holds a device"),
+        ("mknod dom0-home/user/null c 1 3 && tar -c dom0-home", "holds a device"),
+        ("touch x && tar -c --transform 's,^x,dom0-home/user/../../../x,' -P x", "tar: "),
+        ("touch x && tar -c --transform 's,^x,/tmp/qb-hostile,' -P x", "tar: dom0-home/user: Not found in archive"),
+        ("tar -c dom0-home | head -c 600", "tar: "),
+        ("echo no tar", "tar: "),
+    ],
+)
+def test_a_home_that_is_refused(tar: str, message: str, folder: Path, tmp_path: Path) -> None:
+    need_root()
+    done = restore(hostile(folder, tmp_path, tar), tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr.decode()
+    assert tree(tmp_path / "F") == {}
+    assert inventory(tmp_path / "B") == {}
+    assert not Path("/tmp/qb-hostile").exists() and not (tmp_path / "x").exists()
+
+
+def test_rights_of_other_users_are_not_given(folder: Path, tmp_path: Path) -> None:
+    need_root()
+    file = "dom0-home/user/su"
+    tar = f"touch {file} && chown 1234:1234 {file} && chmod 6755 {file} && tar -c dom0-home"
+    done = restore(hostile(folder, tmp_path, tar), tmp_path)
+    assert done.returncode in (0, 1)
+    found = [path.stat() for path in (tmp_path / "F").rglob("su")]
+    assert all(one.st_uid == os.geteuid() and not one.st_mode & 0o6000 for one in found)
+
+
+def test_a_link_that_leads_out_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    tar = (
+        f"ln -s {tmp_path}/out dom0-home/user/l && tar -c dom0-home >../one.tar && rm dom0-home/user/l &&"
+        " mkdir dom0-home/user/l && touch dom0-home/user/l/x && tar -c dom0-home/user/l/x >../two.tar &&"
+        " cat <(head -c -10240 ../one.tar) <(tar -cf - dom0-home/user/l) | cat - ../two.tar"
+    )
+    restore(hostile(folder, tmp_path, tar), tmp_path)
+    assert os.listdir(tmp_path / "out") == []
