@@ -84,6 +84,10 @@ class Directory(Places):
             for entry in _marks(place):
                 os.unlink(os.path.join(place, entry))
 
+    def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
+        with naming(f"look at {self.folder(domain)}"):
+            _refuse_used(self._image(domain, volume) for volume in volumes)
+
     def drop(self, domain: str) -> None:
         place = self.folder(domain)
         with naming(f"remove {place}"):
@@ -91,9 +95,7 @@ class Directory(Places):
                 return
             marks = _marks(place)
             if marks:
-                for image in filter(os.path.isfile, _images(place)):
-                    if user := inuse.writer(os.stat(image), -1):
-                        raise Refused(f"{image} is in use: {user}")
+                _refuse_used(_images(place))
                 _empty(place, marks)
             for entry in marks:  # last: killed before, it is still known whose the rest was
                 os.unlink(os.path.join(place, entry))
@@ -115,6 +117,12 @@ class Directory(Places):
 def _marks(place: str) -> list[str]:
     """The names of the files in a directory that are marks."""
     return [name for name in sorted(os.listdir(place)) if name.startswith(_MARK) and Mark.parse(name[len(_MARK) :])]
+
+
+def _refuse_used(images: Iterable[str]) -> None:
+    for image in filter(os.path.isfile, images):
+        if user := inuse.writer(os.stat(image), -1):
+            raise Refused(f"{image} is in use: {user}")
 
 
 def _images(place: str) -> list[str]:

@@ -66,8 +66,12 @@ class Places(ABC):
         """Takes away whatever mark they bear."""
 
     @abstractmethod
+    def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
+        """Refused where one of these volumes is in use."""
+
+    @abstractmethod
     def drop(self, domain: str) -> None:
-        """Removes all volumes of the domain that bear a mark. Refused where one is in use."""
+        """Removes all volumes of the domain that bear a mark. Refused, or Failed, where one is in use."""
 
     @abstractmethod
     def strays(self) -> list[tuple[str, Mark]]:
@@ -168,7 +172,9 @@ class LocalHost:
             inventory = self._store.read()
             if name in inventory.by_name:
                 domain = self._unfinished(inventory, name)
-                self._places.mark(name, [volume.name for volume in domain.volumes()], Mark.own())
+                volumes = [volume.name for volume in domain.volumes()]
+                self._places.refuse_used(name, volumes)
+                self._places.mark(name, volumes, Mark.own())
                 inventory = Metadata(store.without(inventory, name))
                 self._store.replace(inventory.root)
             self._places.drop(name)

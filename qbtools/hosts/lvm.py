@@ -131,11 +131,15 @@ class ThinPool(Places):
             kept = tuple(tag for tag in volume.tags if tag not in old)
             self._volumes[name] = volume._replace(tags=(*kept, *new))
 
-    def drop(self, domain: str) -> None:
-        wanted = [volume for volume in self._volumes.values() if (found := _unfinished(volume)) and found[0] == domain]
-        for volume in wanted:
+    def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
+        for volume in map(self._volumes.__getitem__, self._known(domain, volumes)):
             if self._replaced(volume):
                 raise Refused(f"{volume.full} is in use: its machine writes to {volume.full}{_RUNNING}")
+            if self._runs(volume):
+                raise Refused(f"{volume.full} is in use")
+
+    def drop(self, domain: str) -> None:
+        wanted = [volume for volume in self._volumes.values() if (found := _unfinished(volume)) and found[0] == domain]
         for volume in wanted:
             snapshot.remove(volume.full)
             del self._volumes[volume.name]

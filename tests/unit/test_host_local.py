@@ -142,7 +142,8 @@ def test_an_image_in_use_is_not_removed(tmp_path: Path) -> None:
         assert "\tyes\tyes\n" in host.volumes("work")[0]
         with pytest.raises(Refused, match="in use"):
             host.remove("work")
-    assert left(tmp_path) >= WHOLE
+    assert left(tmp_path) == WHOLE
+    assert "work" in inventory(host).by_name
 
 
 def test_only_domains_of_a_restore_are_changed(tmp_path: Path) -> None:
@@ -330,3 +331,16 @@ def test_the_same_volume_for_two_domains(tmp_path: Path, group: Group) -> None:
         in_pool(group, tmp_path).create(document("a-b", volumes="c"))
     in_pool(group, tmp_path).remove("a-b")
     assert group.names() == {"vm-a-b-c"}
+
+
+def test_a_machine_that_runs_in_a_pool(tmp_path: Path, group: Group) -> None:
+    """It writes to -snap, which takes the place of the other when it stops; until then nothing is removed."""
+    in_pool(group, tmp_path).create(document("work"))
+    private = group.volumes["vm-work-private"]
+    group.volumes["vm-work-private-snap"] = private._replace(name="vm-work-private-snap", origin="vm-work-private")
+    host = in_pool(group, tmp_path)
+    assert [line.split("\t")[4] for line in host.volumes("work")] == ["no", "yes"]
+    before = dict(group.volumes)
+    with pytest.raises(Refused, match="its machine writes to vg/vm-work-private-snap"):
+        host.remove("work")
+    assert group.volumes == before and "work" in inventory(host).by_name
