@@ -173,6 +173,25 @@ def test_restored(place: Path, archive: Archive, tmp_path: Path) -> None:
     assert b"firewall.xml is no volume: not restored" in done.stderr
 
 
+def test_restored_to_a_host(place: Path, archive: Archive, tmp_path: Path) -> None:
+    """Volumes have no sizes in this metadata; the template's two come out of one file."""
+    (tmp_path / "B").mkdir()
+    (tmp_path / "files").mkdir()
+    words = ("restore", "--host", tmp_path / "B", "--files-to", tmp_path / "files", "--yes", "--ignore-missing")
+    done = program(place, "qb-backup", *words, data=archive.joined())
+    assert done.returncode == 0, done.stderr
+    found = {str(path.relative_to(tmp_path / "B")): path.read_bytes() for path in (tmp_path / "B").rglob("*.img")}
+    assert found == {
+        f"{DOMAIN[machine]}/{volume}.img": (place / machine / f"{volume}.img").read_bytes()
+        for machine, volumes in VOLUMES.items()
+        for volume in volumes
+    }
+    assert b"qbtools-unfinished" not in (tmp_path / "B" / "qubes.xml").read_bytes()
+    assert (tmp_path / "files" / DOMAIN["work"] / "firewall.xml").read_text() == "<QubesFirewallRules/>"
+    assert (tmp_path / "files/dom0-home/user/notes").read_text() == "notes\n"
+    assert (tmp_path / "files" / DOMAIN["win"] / "apps/x.desktop").exists()
+
+
 def test_only_one_machine(place: Path, hidden: Archive, tmp_path: Path) -> None:
     for domain, count in (("work", 1), ("tpl", 2)):
         to = tmp_path / domain
