@@ -75,11 +75,12 @@ def _apply(call: Invocation) -> None:
     if call.options["--dry-run"]:
         out.write_lines(made.to_line() for made in restore.rehearse())
         return
-    made = restore.apply(_owner(call), call.options["--keep-going"])
+    owner = _owner(call)
+    made = restore.apply(owner, call.options["--keep-going"])
     try:
         out.write_lines(one.to_line() for one in made)
     except BaseException:  # nobody would fill them
-        restore.undo()
+        restore.undo(owner)
         raise
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qbtools.hosts.local import LocalHost
 
 DOC = f"""\
-Usage: qb-host-dir [options] DIR VERB [DOMAIN]
+Usage: qb-host-dir [options] DIR VERB [DOMAIN [MARK]]
 
 A host that is a directory: DIR/qubes.xml says which domains there are, and
 DIR/DOMAIN/VOLUME.img are their volumes. Other programs run it, dir:DIR names it.

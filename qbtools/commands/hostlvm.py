@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from qbtools.hosts.local import LocalHost
 
 DOC = f"""\
-Usage: qb-host-lvm [options] POOL VERB [DOMAIN]
+Usage: qb-host-lvm [options] POOL VERB [DOMAIN [MARK]]
 
 A host that is a thin pool of lvm, VG/POOL: its volumes are called vm-DOMAIN-VOLUME,
 and the metadata is in /var/lib/qbtools/hosts/VG/POOL/qubes.xml, or in the same

@@ -26,9 +26,9 @@ VERBS = {
 """Each, and whether it takes a domain."""
 
 HELP = f"""\
-VERB is inventory, volumes DOMAIN, files DOMAIN, create, set DOMAIN, remove DOMAIN,
-defaults or verbs; create and set read the metadata of a domain from standard
-input. What they mean stands in qb-host(7).
+VERB is inventory, volumes DOMAIN, files DOMAIN, create, set DOMAIN,
+remove DOMAIN [MARK], defaults or verbs; create and set read the metadata of a
+domain from standard input. What they mean stands in qb-host(7).
 
 Options:
 {options.COMMON}
@@ -42,6 +42,8 @@ def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
         raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(VERBS)}")
     if VERBS[verb] != (domain is not None):
         raise UsageError(f"{verb} {'needs a domain' if VERBS[verb] else 'takes no domain'}")
+    if call.options["MARK"] is not None and verb != "remove":
+        raise UsageError(f"{verb} takes no mark")
     out = call.stdout(binary=False)
     if verb == "verbs":
         out.write_lines(f"{known}\n" for known in VERBS)
@@ -56,7 +58,7 @@ def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
     elif verb == "set":
         host.set(domain, _document(call))
     elif verb == "remove":
-        host.remove(domain)
+        host.remove(domain, call.options["MARK"])
     else:
         out.write_lines(host.volumes(domain) if verb == "volumes" else host.files(domain))
 

@@ -94,9 +94,12 @@ class Host:
         """Gives an unfinished domain all that the document says, but for its volumes."""
         self._ask("set", domain, parse=_nothing, document=document)
 
-    def remove(self, domain: str) -> None:
-        """Removes an unfinished domain with all that is its; nothing is to be done where there is none."""
-        self._ask("remove", domain, parse=_nothing)
+    def remove(self, domain: str, mark: str) -> None:
+        """Removes an unfinished domain with all that is its, if it bears that mark.
+
+        Nothing is to be done where there is none, or one that another run is making.
+        """
+        self._ask("remove", domain, mark, parse=_nothing)
 
     def defaults(self) -> Defaults:
         """What it takes where a domain says nothing."""

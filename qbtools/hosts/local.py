@@ -164,14 +164,19 @@ class LocalHost:
             self._store.replace(store.with_changed(inventory, name, element))
             self._places.unmark(name, found)
 
-    def remove(self, name: str) -> None:
-        """Removes an unfinished domain; what is left of one that is not there goes too."""
+    def remove(self, name: str, mark: str | None = None) -> None:
+        """Removes an unfinished domain; what is left of one that is not there goes too.
+
+        mark: none but one that has this text as its feature; nothing is done for another.
+        """
         if problem := names.new_domain_problem(name):
             raise Refused(f"{name}: {problem}")
         with self._store.locked():
             inventory = self._store.read()
             if name in inventory.by_name:
                 domain = self._unfinished(inventory, name)
+                if mark not in (None, domain.features[names.UNFINISHED]):
+                    return
                 volumes = [volume.name for volume in domain.volumes()]
                 self._places.refuse_used(name, volumes)
                 self._places.mark(name, volumes, Mark.own())

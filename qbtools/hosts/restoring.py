@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
-from qbtools.domains import inventory, plan, recreate, selection
+from qbtools.domains import inventory, names, plan, recreate, selection
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.inventory import NONE
 from qbtools.domains.lines import read_fields
@@ -78,17 +78,17 @@ class Restore:
         for line in first.creates:
             if line.leftover:
                 self._note(f"removing {line.name}, which a run that is no more has left unfinished")
-                self._host.remove(line.name)
+                self._host.remove(line.name, self._inventory.by_name[line.name].features[names.UNFINISHED])
         try:
             lines = self._make(str(owner), keep_going)
         except BaseException:
-            self._undo(list(self._begun))
+            self.undo(owner)
             raise
         return [made for line in lines for made in self._files(line, self._begun[line.name])]
 
-    def undo(self) -> None:
-        """Removes all that apply() has made."""
-        self._undo(list(self._begun))
+    def undo(self, owner: Mark) -> None:
+        """Removes all that apply() has made for owner."""
+        self._undo(list(self._begun), str(owner))
 
     def settle(self, owner: Mark, good: Mapping[str, bool], keep_failed: bool) -> None:
         """Finishes the domains that apply() has made for owner, and of which good says that all went well.
@@ -118,7 +118,7 @@ class Restore:
             problems.append(f"{broken[0].name}: {broken[1].message}")
         self._tell_changes(found)
         if not keep_failed:
-            problems += self._undo([name for name in planned if name in ours - done])
+            problems += self._undo([name for name in planned if name in ours - done], str(owner))
         if problems:
             more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
             raise Failed(f"{problems[0]}{more}")
@@ -170,7 +170,7 @@ class Restore:
             for problem in self._fallen(found, failed):
                 self._warn(f"not made: {problem}")
             made = {line.name for line in found.creates}
-            self._undo([name for name in self._begun if name not in made])
+            self._undo([name for name in self._begun if name not in made], mark)
             missing = [line for line in found.creates if line.name not in self._begun]
             broken = self._first_failure(missing, partial(self._create, found, mark))
             broken = broken or self._first_failure(found.creates, partial(self._refer, found, mark))
@@ -207,12 +207,15 @@ class Restore:
     def _refer(self, found: Plan, mark: str, line: PlanLine) -> None:
         self._host.set(line.name, recreate.document(self._archive, found, line, True, mark))
 
-    def _undo(self, made: Sequence[str]) -> list[str]:
-        """Removes domains, the last first; those that were begun by us are forgotten. A sentence for each failure."""
+    def _undo(self, made: Sequence[str], mark: str) -> list[str]:
+        """Removes domains of ours, the last first, and forgets that they were begun. A sentence for each failure.
+
+        One of them may be another run's: then it was why ours could not be made.
+        """
         problems = []
         for name in reversed(made):
             try:
-                self._host.remove(name)
+                self._host.remove(name, mark)
                 self._note(f"{name} is removed")
             except QbError as error:
                 problems.append(f"{name}, unfinished, cannot be removed: {error.message}")

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import pytest
@@ -242,6 +243,17 @@ class Protocol:
                 kind.sizes(name, SourceOptions())
         assert place.good("remove", f"{PREFIX}gone").at_eof(), "nothing is to be done"
         place.create("gone", root=MiB)
+
+    def test_remove_only_what_bears_the_mark(self, place: Place) -> None:
+        """Two runs that want the same name: who comes too late must not remove what the other has made."""
+        place.create("theirs", root=MiB)
+        before = place.volumes("theirs")
+        other = replace(Mark.own(), start=1)
+        assert place.good("remove", f"{PREFIX}theirs", str(other)).at_eof()
+        assert place.volumes("theirs") == before
+        assert place.good("remove", f"{PREFIX}theirs", str(Mark.own())).at_eof()
+        assert f"{PREFIX}theirs" not in place.inventory().by_name
+        assert place.good("remove", f"{PREFIX}theirs", str(Mark.own())).at_eof(), "nothing is to be done"
 
     @pytest.mark.parametrize("data", [b"", b"<qubes/>", b"no xml"])
     def test_no_document(self, place: Place, data: bytes) -> None:

@@ -40,8 +40,8 @@ def test_how_it_is_run(host: Callable[[str], Host], tmp_path: Path) -> None:
     assert host(text).create(b"<document/>" * 100_000) == [("root", "file:/x")]
     assert (tmp_path / "arguments").read_text() == "some place\ncreate\n"
     assert (tmp_path / "stdin").read_bytes() == b"<document/>" * 100_000
-    host(f'printf "%s\\n" "$@" >{tmp_path}/arguments; cat >{tmp_path}/stdin').remove("work")
-    assert (tmp_path / "arguments").read_text() == "some place\nremove\nwork\n"
+    host(f'printf "%s\\n" "$@" >{tmp_path}/arguments; cat >{tmp_path}/stdin').remove("work", "a mark")
+    assert (tmp_path / "arguments").read_text() == "some place\nremove\nwork\na mark\n"
     assert (tmp_path / "stdin").read_bytes() == b""
 
 
@@ -66,7 +66,7 @@ def test_it_fails(host: Callable[[str], Host], text: str, message: str, hint: st
 
 def test_its_warnings(host: Callable[..., Host]) -> None:
     warnings: list[str] = []
-    host("echo 'qb-host-test: warning: it is old' >&2", warnings).remove("work")
+    host("echo 'qb-host-test: warning: it is old' >&2", warnings).remove("work", "mark")
     assert warnings == ["it is old"]
 
 
@@ -102,8 +102,9 @@ def test_its_warnings(host: Callable[..., Host]) -> None:
 )
 def test_it_talks_nonsense(host: Callable[[str], Host], tmp_path: Path, verb: str, lines: str) -> None:
     (tmp_path / "answer").write_text(lines + "\n")
-    arguments = {"create": (b"",), "set": ("work", b""), "volumes": ("work",), "files": ("work",), "remove": ("work",)}
-    with pytest.raises(Failed, match=f"^qb-host-test some place {verb}( work)?: "):
+    arguments = {"create": (b"",), "set": ("work", b""), "volumes": ("work",), "files": ("work",)}
+    arguments["remove"] = ("work", "mark")
+    with pytest.raises(Failed, match=f"^qb-host-test some place {verb}( work)?( mark)?: "):
         getattr(host(f"cat {tmp_path}/answer"), verb)(*arguments.get(verb, ()))
 
 

@@ -82,9 +82,9 @@ class Here(Host):
         self._call("set", domain)
         self._local.set(domain, document)
 
-    def remove(self, domain: str) -> None:
+    def remove(self, domain: str, mark: str) -> None:
         self._call("remove", domain)
-        self._local.remove(domain)
+        self._local.remove(domain, mark)
 
     def made(self) -> dict[str, Mark | None]:
         """By the names of its domains whose they are."""
@@ -253,6 +253,20 @@ def test_the_plan_fits_no_longer(here: Here) -> None:
     with pytest.raises(Refused, match="alone cannot be restored so: name: alone is taken"):
         again.apply(ME, True)
     assert not here.calls
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("going", [False, True])
+def test_two_runs_that_want_the_same_names(here: Here, left: bool, going: bool) -> None:
+    """Both were planned before the first made anything; the second must touch nothing of the first."""
+    if left:
+        restore(here).apply(DEAD, False)
+    first, second = restore(here), restore(here)
+    other = replace(ME, start=2)
+    first.apply(other, False)
+    with pytest.raises(Failed if going else Refused, match="no domain could be made" if going else "is a domain deb"):
+        second.apply(ME, going)
+    assert here.made() == dict.fromkeys(ALL, other)
 
 
 def test_every_volume_has_a_target(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
