@@ -157,7 +157,7 @@ class LocalHost:
             for part in element.findall("volume-config"):
                 element.remove(part)
             element.extend(copy.deepcopy(part) for part in old.element.findall("volume-config"))
-            found = self._places.found(name, [volume.name for volume in old.volumes()])
+            found = self._places.found(name, _made(old))
             for volume in element.findall("volume-config/volume"):
                 if (there := found.get(volume.get("name", ""))) is not None:
                     volume.set("size", str(there.size))
@@ -177,7 +177,7 @@ class LocalHost:
                 domain = self._unfinished(inventory, name)
                 if mark not in (None, domain.features[names.UNFINISHED]):
                     return
-                volumes = [volume.name for volume in domain.volumes()]
+                volumes = _made(domain)
                 self._places.refuse_used(name, volumes)
                 self._places.mark(name, volumes, Mark.own())
                 inventory = Metadata(store.without(inventory, name))
@@ -244,6 +244,11 @@ def _sole(document: bytes) -> Domain:
         raise Refused(f"{domain.name}: {problem}")
     domain.volumes()
     return domain
+
+
+def _made(domain: Domain) -> list[str]:
+    """The volumes of an unfinished domain that create() has made: one that is only named may be another domain's."""
+    return [volume.name for volume in domain.volumes() if volume.save_on_stop]
 
 
 def _further(name: str, place: str, entries: Collection[str]) -> Iterator[tuple[str, str]]:

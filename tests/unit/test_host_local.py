@@ -333,6 +333,18 @@ def test_the_same_volume_for_two_domains(tmp_path: Path, group: Group) -> None:
     assert group.names() == {"vm-a-b-c"}
 
 
+def test_a_volume_that_is_only_named(tmp_path: Path, group: Group) -> None:
+    """An archive can give a any volume, as one that is not saved: no other domain's may go with it."""
+    in_pool(group, tmp_path).create(document("a-b", volumes="c"))
+    in_pool(group, tmp_path).set("a-b", document("a-b", unfinished=False))
+    named = document("a", volumes="root b-c").replace(
+        b'name="b-c" size="1048576" save_on_stop="True"', b'name="b-c" save_on_stop="False"'
+    )
+    in_pool(group, tmp_path).create(named)
+    in_pool(group, tmp_path).remove("a")
+    assert group.names() == {"vm-a-b-c"}
+
+
 def test_a_machine_that_runs_in_a_pool(tmp_path: Path, group: Group) -> None:
     """It writes to -snap, which takes the place of the other when it stops; until then nothing is removed."""
     in_pool(group, tmp_path).create(document("work"))
