@@ -19,9 +19,11 @@ from support import environment, need
 class SshHost:
     """Started by `with`. `programs` holds an `ssh` that knows it as `store`; what is sent there runs in `home`."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, **variables: str) -> None:
+        """variables: what the environment there has beyond PATH."""
         need("sshd", "ssh", "ssh-keygen")
         self.place = place
+        self._variables = {"PATH": environment()["PATH"], **variables}
         self.home = place / "home"
         self.programs = place / "programs"
         self.home.mkdir()
@@ -36,7 +38,8 @@ class SshHost:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        inside = f'PATH={shlex.quote(environment()["PATH"])} && cd {self.home} && eval "$SSH_ORIGINAL_COMMAND"'
+        variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self._variables.items())
+        inside = f'export {variables} && cd {self.home} && eval "$SSH_ORIGINAL_COMMAND"'
         self._write(
             "sshd_config",
             f"ListenAddress 127.0.0.1:{port}",

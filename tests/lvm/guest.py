@@ -39,9 +39,14 @@ def dmsetup(command: str, name: str, *lines: str) -> None:
         call("dmsetup", "mknodes", name)  # there is no udev that would
 
 
+def disk(name: str) -> Path:
+    """The file in memory in which a disk of new_disk() lies."""
+    return PLACE / f"disk-{name}"
+
+
 def new_disk(name: str, size: int) -> Path:
     """A loop device over a sparse file in memory; it stays as long as the guest does."""
-    image = PLACE / f"disk-{name}"
+    image = disk(name)
     image.touch()
     os.truncate(image, size)
     return Path(call("losetup", "--find", "--show", image).strip())
@@ -63,7 +68,7 @@ def group(name: str, size: int) -> Iterator[str]:
         call("vgremove", "-qq", "-ff", "-y", name)
     finally:
         call("losetup", "--detach", device)
-        (PLACE / f"disk-{name}").unlink()
+        disk(name).unlink()
 
 
 def pool(full: str, size: int, *options: str) -> None:
@@ -98,7 +103,7 @@ def volumes(vg: str) -> set[str]:
 
 def seeing_only(vg: str, place: Path) -> str:
     """A directory for LVM_SYSTEM_DIR with which lvm knows of this group only, whatever other tests do meanwhile."""
-    device = call("losetup", "--noheadings", "--output", "NAME", "--associated", PLACE / f"disk-{vg}").strip()
+    device = call("losetup", "--noheadings", "--output", "NAME", "--associated", disk(vg)).strip()
     place.mkdir()
     text = (Path(os.environ["LVM_SYSTEM_DIR"]) / "lvm.conf").read_text()
     (place / "lvm.conf").write_text(f'{text}\ndevices/filter=["a|^{device}$|", "r|.*|"]\n')

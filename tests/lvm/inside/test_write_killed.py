@@ -9,6 +9,8 @@ from lvm import guest
 from lvm.filling import Fed, attributes, good, holds, stream, volwrite
 from lvm.guest import MiB
 
+from qbtools.volumes.marks import Mark
+
 PATTERN = os.urandom(MiB)
 SIZE = 8 * MiB
 
@@ -18,23 +20,21 @@ def ours(vg: str) -> set[str]:
 
 
 def test_killed_while_it_is_filled(vg: str) -> None:
+    """What it has made is marked, and goes; what a living one makes stays, and what only bears the mark."""
     whole = stream(SIZE, {0: PATTERN * 4})
-    with Fed(vg, "--create", f"lvm:{vg}/pool/living") as living:
-        kept = living.begin(whole[:MiB]).name.removeprefix(f"{vg}-")
-        with Fed(vg, "--create", f"lvm:{vg}/pool/killed") as killed:
-            left = killed.begin(whole[:MiB]).name.removeprefix(f"{vg}-")
-            killed.kill()
-            killed.wait()
-        assert ours(vg) == {kept, left}
-        assert attributes(f"{vg}/{left}", "lv_tags") != attributes(f"{vg}/{kept}", "lv_tags")
-        good(volwrite("--create", f"lvm:{vg}/pool/next", data=stream(SIZE, {})))
-        assert ours(vg) == {kept}
-        living.give(whole[MiB:])
-        good(living.wait())
-    assert not ours(vg)
-    assert holds(Path(f"/dev/{vg}/living"), SIZE, {0: PATTERN * 4})
-    assert "killed" not in guest.volumes(vg)
-    guest.remove(f"{vg}/living", f"{vg}/next")
+    with Fed(vg, "--create", f"lvm:{vg}/pool/killed") as killed:
+        left = killed.begin(whole[:MiB]).name.removeprefix(f"{vg}-")
+        mark = Mark.of(killed.pid)
+        killed.kill()
+        killed.wait()
+    assert attributes(f"{vg}/{left}", "lv_tags") == [str(mark)]
+    kept = {"qbtools_0123456789abcde": Mark.own(), "qbtools_mine": mark}
+    for name, owner in kept.items():
+        guest.call("lvcreate", "-qq", "-y", "-an", "-l1", "--addtag", str(owner), "-n", name, vg)
+    assert ours(vg) == {left, *kept}
+    good(volwrite("--create", f"lvm:{vg}/pool/next", data=stream(SIZE, {})))
+    assert ours(vg) == set(kept)
+    guest.remove(f"{vg}/next", *(f"{vg}/{name}" for name in kept))
 
 
 def killed_at(vg: str, tmp_path: Path, rename: int) -> None:
@@ -71,15 +71,3 @@ def test_killed_with_the_new_name_given(vg: str, tmp_path: Path) -> None:
     assert attributes(f"{vg}/old", "lv_tags,lv_active") == ["", "active"]
     assert holds(Path(f"/dev/{vg}/old"), SIZE, {MiB: PATTERN})
     guest.remove(f"{vg}/old")
-
-
-def test_another_took_the_name_of_what_was_put_away(vg: str, tmp_path: Path) -> None:
-    killed_at(vg, tmp_path, 1)
-    guest.thin(f"{vg}/old", SIZE)
-    ended = volwrite("--create", f"lvm:{vg}/pool/next", data=stream(SIZE, {}))
-    assert ended.status == 0
-    assert f"was {vg}/old, but another volume has that name now" in ended.stderr
-    (kept,) = ours(vg)
-    guest.call("lvchange", "-qq", "-ay", f"{vg}/{kept}")
-    assert guest.read(Path(f"/dev/{vg}/{kept}"), 0, MiB) == PATTERN, "nothing of anybody's is gone"
-    guest.remove(f"{vg}/old", f"{vg}/{kept}", f"{vg}/next")
