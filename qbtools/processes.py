@@ -84,7 +84,7 @@ class Ending:
 
 
 class Command:
-    """One running CMD. Exactly one of finish() and abort() must end it."""
+    """One running CMD. finish() or abort() must end it: abort() too where finish() was left by a signal."""
 
     def __init__(self, process: subprocess.Popen[bytes], report: int, life: int, pipe: int) -> None:
         self._process = process
@@ -122,8 +122,11 @@ class Command:
     def abort(self) -> None:
         """Kills all of CMD: SIGTERM, after GRACE seconds SIGKILL; only then its stdin is closed.
 
-        May be called while another thread reads from `.pipe`: that stays open, and meets EOF.
+        May be called while another thread reads from `.pipe`: that stays open, and meets EOF. Nothing is done for one
+        that has ended.
         """
+        if self._report < 0:
+            return
         guarded = self._life >= 0
         if guarded:
             self._close("_life")  # the guard does with CMD as it would if we died
@@ -243,8 +246,9 @@ def capture(
     try:
         while len(data) < limit and (more := os.read(command.pipe, limit - len(data))):
             data += more
+        ending = command.finish()
     except BaseException:
         command.abort()
         raise
-    check(command.finish())
+    check(ending)
     return data

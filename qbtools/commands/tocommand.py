@@ -94,9 +94,9 @@ class _Feeder:
             self._check_end()
 
     def _check_end(self) -> None:
-        command, self._running = self._running, None
-        if command:
-            ending = command.finish()
+        if self._running:
+            ending = self._running.finish()  # a signal may come meanwhile: then it is killed
+            self._running = None
             if ending.failed:
                 raise Failed(f"{self._name}: the command {ending.describe()}")
 

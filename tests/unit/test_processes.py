@@ -269,6 +269,33 @@ def test_a_sink_never_meets_eof_when_its_parent_dies(ending: str, cmd: str, tmp_
     assert not target.exists()
 
 
+@pytest.mark.parametrize("kind", ["sink", "capture"])
+def test_a_signal_while_its_end_is_awaited(kind: str, tmp_path: Path) -> None:
+    """CMD has all that it needs, but we have not: nothing of it may go on when we are gone."""
+    unseal = "from qbtools.commands import tocommand; feeder = tocommand._Feeder(sys.argv[1], False, {}, Board())"
+    act = {
+        "sink": f"{unseal}\ntry:\n feeder.feed('x', 0, memoryview(b'x'))\n feeder.end()\nfinally:\n feeder.abort()",
+        "capture": "processes.capture(sys.argv[1], 100, print)",
+    }[kind]
+    program = f"""
+import signal, sys
+sys.path.insert(0, sys.argv[2])
+from qbtools import processes
+from qbtools.progress import Board
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(3))
+{act}
+"""
+    text = f"cat >/dev/null; exec >&-; trap 'sleep 0.3; touch {tmp_path}/cleaned; exit 1' TERM; touch {tmp_path}/ready"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, f"{text}; while :; do sleep 0.05; done", str(ROOT)]
+    ) as parent:
+        wait_until((tmp_path / "ready").exists)
+        time.sleep(0.1)
+        parent.terminate()
+        assert parent.wait() == 3
+    assert (tmp_path / "cleaned").exists()
+
+
 def test_a_guard_that_is_killed_is_a_failure(tmp_path: Path) -> None:
     command = start_sink("cat >/dev/null", {})
     os.kill(command._process.pid, signal.SIGKILL)
