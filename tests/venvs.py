@@ -75,6 +75,6 @@ def source_copy(place: Path) -> Path:
     target.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, target)
-    for name in ("qbtools", "bin", "man", "share"):
+    for name in ("qbtools", "bin", "man"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     return target

@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154 # variables that qb-backup sets
-# The SEL of qb-backup restore to a host: between the metadata and the files. choose and plans come from qb-backup.
+# The SEL of qb-backup restore to a host, between the metadata and the files. choose and plans come from qb-backup.
+
 # Nothing is to be done: qb-unseal, which waits for us, need not read on.
 finished() { # STATUS
     printf '%s\n' "$1" >"$QB_END"

@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# The CMD of qb-backup restore to files and pools.
+# The CMD of qb-backup restore to files and pools. The metadata is the first file; its listing says where the others go.
+# Without metadata they keep their names.
 read -ra write <<<"$QB_WRITE"
 skip() {
     printf 'came\t%s\t-\n' "$QB_NAME"

@@ -1,5 +1,7 @@
 # shellcheck shell=bash disable=SC2154 # variables that qb-backup sets
-# The CMD of qb-backup create from a host. how, voice and squeeze come from qb-backup.
+# The CMD of qb-backup create from a host. how, voice and squeeze come from qb-backup. QB_SOURCE is a line of qb-host
+# saving without its name. Snapshots of all volumes of a domain are taken when the turn comes to the first, and released
+# behind the last.
 IFS=$'\t' read -r kind size _ domain _ at of freezer word <<<"$QB_SOURCE"
 log() { printf '%s\t%s\t%s\t-\n' "$1" "$QB_NAME" "$EPOCHREALTIME" >>"$QB_LOG"; }
 take() {

@@ -18,8 +18,8 @@ decompress() {
     return "$status"
 }
 
-# Version 3 has templates as archives of their directories. All volumes in one go, each by its own qb-tarextract: the end
-# of the archive, which tells that it was whole, comes to each of them.
+# Version 3 has templates as archives of their directories. All volumes in one go, each by its own qb-tarextract: the
+# end of the archive, which tells that it was whole, comes to each of them.
 directory() { # places: lines of VOLUME, TARGET
     local volume target fd pid fds=() pids=() status=0
     while IFS=$'\t' read -r volume target; do
