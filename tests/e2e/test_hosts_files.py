@@ -189,3 +189,38 @@ def test_a_link_that_leads_out_is_not_followed(folder: Path, tmp_path: Path) -> 
     )
     restore(hostile(folder, tmp_path, tar), tmp_path)
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_files_in_further_directories_are_refused(folder: Path, tmp_path: Path) -> None:
+    """A link at the place of another domain's directory would lead its files out."""
+    (tmp_path / "out").mkdir()
+    made = bash(
+        f"cd {tmp_path} && mkdir -p t/vm1/x && ln -s {tmp_path}/out t/vm1/x/bare && qb-unseal qubes.xml <{folder}/a.qb"
+        " >q && id=$(qb-header id) && { qb-header write --no-manifest --logn 10 --backup-id $id &&"
+        " qb-seal --logn 10 --backup-id $id qubes.xml <q &&"
+        " tar -c -C t vm1/x/bare | gzip -c | qb-seal --logn 10 --backup-id $id vm1/x/bare &&"
+        f" for name in vm1/root.img vm1/private.img vm2/notes.txt vm3/empty; do qb-unseal $name <{folder}/a.qb |"
+        " qb-seal --logn 10 --backup-id $id $name || exit; done && head -c 10240 /dev/zero; } >h.qb",
+        **SECRET,
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    done = restore(tmp_path / "h.qb", tmp_path, "--keep-going", "--exclude", "dom0")
+    assert done.returncode == 1
+    assert b"qb-backup: error: vm1/x/bare is no file of a domain\n" in done.stderr
+    assert os.listdir(tmp_path / "out") == []
+    assert tree(tmp_path / "F") == {"bare/notes.txt": b"bare"}
+
+
+def test_a_home_that_is_a_link(folder: Path, tmp_path: Path) -> None:
+    tar = "rmdir dom0-home/user && ln -s /tmp dom0-home/user && tar -c dom0-home/user"
+    done = restore(hostile(folder, tmp_path, tar), tmp_path)
+    assert done.returncode == 1
+    assert b"qb-backup: error: dom0-home/user is a symbolic link\n" in done.stderr
+    assert tree(tmp_path / "F") == {}
+
+
+def test_the_home_alone_is_not_everything(folder: Path, tmp_path: Path) -> None:
+    done = restore(folder / "a.qb", tmp_path, "--include", "dom0")
+    assert done.returncode == 2
+    assert b"of dom0 there is only its home" in done.stderr
+    assert os.listdir(tmp_path / "B") == [] == os.listdir(tmp_path / "F")

@@ -10,12 +10,13 @@ finished() { # STATUS
 read -ra voice <<<"$QB_VOICE"
 known=(--metadata "$QB_META" --host "$QB_HOST" "${plans[@]}" "${voice[@]}")
 # A plan is of domains that can be made. Of dom0 there is only its home.
-home=1 included='' planned=()
+home=1 included='' others='' planned=()
 [ ! -s "$QB_GIVEN" ] || planned=(--check "$QB_GIVEN")
 for word in "${choose[@]}"; do
     case $word in
         --include=*)
             included=${included:-no}
+            [ "$word" = --include=dom0 ] || others=1
             # shellcheck disable=SC2053 # it is a pattern
             [[ dom0 != ${word#*=} ]] || included=yes
             ;;
@@ -26,6 +27,10 @@ for word in "${choose[@]}"; do
     esac
     [[ $word = --*=dom0 ]] || planned+=("$word")
 done
+if [ "$included" = yes ] && [ -z "$others" ]; then # without a pattern all would be restored
+    echo 'qb-backup: error: of dom0 there is only its home, which is restored with domains: include one' >&2
+    finished 2
+fi
 status=0
 qb-plan "${known[@]}" "${planned[@]}" ${QB_JSON:+"$QB_JSON"} >"$QB_PLAN" || status=$?
 [ -n "$QB_DRY" ] || { [ -z "$QB_ASK" ] && [[ $QB_VOICE = *-q* ]]; } || cat "$QB_PLAN" >&2

@@ -22,6 +22,10 @@ further() { # DIRECTORY below QB_TO
             echo "qb-backup: error: $QB_NAME holds a device, or a file with the rights of another user" >&2
             status=4
         }
+        [ ! -L "$new/$QB_NAME" ] || {
+            echo "qb-backup: error: $QB_NAME is a symbolic link" >&2
+            status=4
+        }
     fi
     [ "$status" != 0 ] || mv -nT -- "$new/$QB_NAME" "$place" || status=$?
     [ "$status" != 0 ] || [ ! -e "$new/$QB_NAME" ] || status=5
@@ -52,7 +56,9 @@ elif [ -z "$places" ]; then
         */empty) decompress >/dev/null || exit $going ;; # stands for a domain that has nothing else
         dom0-home/*) further dom0-home ;;
         *)
+            # Only what is right below the path of a domain: else it could take the place of another's directory.
             domain=$(awk -F '\t' -v path="${QB_NAME%/*}/" 'index($1, path) == 1 { print $2; exit }' "$QB_FILES")
+            [ -n "$domain" ] || die 4 "$QB_NAME is no file of a domain"
             further "$domain"
             ;;
     esac
