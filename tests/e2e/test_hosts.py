@@ -292,6 +292,33 @@ def test_reports_as_json(folder: Path, target: Path, tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (3, "restore --yes --passphrase-command 'echo wrong' --host {target} {folder}/a.qb"),
+        (3, "restore --dry-run --passphrase-command 'echo wrong' --host {target} {folder}/a.qb"),
+        (1, "restore --yes --host {target} {folder}/none.qb"),
+        (1, "restore --yes --files-to {folder}/none --host {target} {folder}/a.qb"),
+        (4, "restore --yes --plan /dev/null --host {target} {folder}/a.qb"),
+        (1, "restore --yes --host {folder}/none {folder}/a.qb"),
+        (1, "restore --dry-run --host {folder}/none {folder}/a.qb"),
+        (1, "create -o {target}/x.qb --host {folder}/none"),
+        (1, "create --dry-run --host {folder}/none"),
+        (5, "create -o {folder}/a.qb --host {folder}/A"),
+    ],
+)
+def test_a_report_of_a_run_that_did_not_begin(status: int, words: str, folder: Path, target: Path) -> None:
+    done = bash(f"qb-backup {words.format(folder=folder, target=target)} --json -q", **SECRET)
+    assert done.returncode == status, done.stderr
+    assert json.loads(done.stdout)["status"] == status
+    empty(target)
+
+
+def test_a_report_that_cannot_be_written(folder: Path, target: Path) -> None:
+    words = f"restore -q --yes --json --include net --ignore-missing --host {target} {folder}/a.qb"
+    assert bash(f"qb-backup {words} >/dev/full", **SECRET).returncode == 1
+
+
 def test_verify_only_makes_nothing(folder: Path, target: Path) -> None:
     done = restore(folder, target, "-q", "--verify-only", "--json")
     assert (done.returncode, done.stderr) == (0, "")
