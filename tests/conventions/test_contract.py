@@ -111,7 +111,7 @@ def test_without_arguments(program: str) -> None:
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if p not in ("qb-backup", "qb-unseal", "qb-snapshot")])
 def test_too_many_arguments(program: str, place: dict[str, str]) -> None:
-    usage_error(*arguments(program, place), "one", "two", message="the arguments do not fit together")
+    usage_error(*arguments(program, place), "one", "two", "three", message="the arguments do not fit together")
 
 
 def on_terminal(command: list[str], stream: str, place: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
