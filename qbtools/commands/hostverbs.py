@@ -40,10 +40,11 @@ def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
     verb, domain = call.options["VERB"], call.options["DOMAIN"]
     if verb not in VERBS:
         raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(VERBS)}")
-    if VERBS[verb] != (domain is not None):
-        raise UsageError(f"{verb} {'needs a domain' if VERBS[verb] else 'takes no domain'}")
+    hint = f"see {call.program} --help"
     if call.options["MARK"] is not None and verb != "remove":
-        raise UsageError(f"{verb} takes no mark")
+        raise UsageError("the arguments do not fit together", hint)
+    if VERBS[verb] != (domain is not None):
+        raise UsageError(f"{verb} {'needs a domain' if VERBS[verb] else 'takes no domain'}", hint)
     out = call.stdout(binary=False)
     if verb == "verbs":
         out.write_lines(f"{known}\n" for known in VERBS)
