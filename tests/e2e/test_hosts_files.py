@@ -54,6 +54,20 @@ def restore(archive: Path, place: Path, *words: str) -> subprocess.CompletedProc
     return run("qb-backup", "restore", *more, *where, "--ignore-missing", *words, archive, **SECRET)
 
 
+@pytest.mark.parametrize(("status", "expected"), [(1, 0), (2, 1)])
+def test_a_home_that_changes_while_it_is_saved(folder: Path, tmp_path: Path, status: int, expected: int) -> None:
+    """GNU tar ends with 1 then, and has said which file it is; any other status is a failure."""
+    (tmp_path / "bin").mkdir()
+    tar = tmp_path / "bin/tar"
+    tar.write_text(f'#!/bin/sh\n/bin/tar "$@" && echo "tar: changed" >&2 && exit {status}\n')
+    tar.chmod(0o755)
+    path = f"{tmp_path}/bin:{os.environ['PATH']}"
+    out = tmp_path / "a.qb"
+    words = ("-q", "--logn=10", f"--host={folder}/A", f"--output={out}", "dom0", "empty")
+    done = run("qb-backup", "create", *words, **SECRET, PATH=path)
+    assert (done.returncode, done.stderr.startswith(b"tar: changed\n"), out.exists()) == (expected, True, expected == 0)
+
+
 def tree(place: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(place)): b"-> " + os.readlink(path).encode() if path.is_symlink() else path.read_bytes()

@@ -25,7 +25,11 @@ case $kind in
     volume)
         qb-volread "${how[@]}" "${voice[@]}" -- "$word" | qb-tarwrite --size "$size" "$QB_NAME" | squeeze
         ;;
-    directory) tar -c --sparse --one-file-system -C "$word" --transform="flags=rhS;s|^\.|$QB_NAME|" . | squeeze ;;
+    directory) # 1: a file was changed while it was read, as tar has said; a home is in use
+        {
+            tar -c --sparse --one-file-system -C "$word" --transform="flags=rhS;s|^\.|$QB_NAME|" . || [ $? = 1 ]
+        } | squeeze
+        ;;
     *) qb-tarwrite --raw --size "$size" "$QB_NAME" <"$word" | squeeze ;;
 esac || exit
 [ "$at" = 0 ] || [ "$at" != "$of" ] || release
