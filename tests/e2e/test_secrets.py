@@ -167,12 +167,19 @@ def in_no_file(marker: bytes, running: Running, temporary: Path, *allowed: Path)
             try:
                 place = Path(os.readlink(file)) if file.is_symlink() else file
                 if not any(place == path or path in place.parents for path in allowed):
-                    with file.open("rb") as content:
-                        assert marker not in content.read(1 << 20), place
+                    assert marker not in regular(file), place
             except OSError:
                 continue  # it has gone meanwhile
 
     return look
+
+
+def regular(file: Path) -> bytes:
+    """What a regular file begins with. OSError for any other: by now a descriptor may be a pipe's, and in use."""
+    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as content:
+        if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
+            raise OSError
+        return content.read(1 << 20)
 
 
 def opened(pid: int) -> list[Path]:
