@@ -176,7 +176,7 @@ def in_no_file(marker: bytes, running: Running, temporary: Path, *allowed: Path)
 
 def regular(file: Path) -> bytes:
     """What a regular file begins with. OSError for any other: by now a descriptor may be a pipe's, and in use."""
-    with open(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as content:
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as content:
         if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
             raise OSError
         return content.read(1 << 20)
