@@ -8,6 +8,7 @@ import fcntl
 import io
 import os
 import select
+import stat
 
 PIPE_SIZE = 1 << 20
 """Bytes of the pipe capacity that is asked for."""
@@ -43,6 +44,12 @@ def write_fd(fd: int, data: bytes | bytearray | memoryview) -> None:
     view = memoryview(data)
     while len(view):
         view = view[os.write(fd, view) :]
+
+
+def left_to_read(fd: int) -> int | None:
+    """Bytes of a regular file from where its descriptor stands to its end; None for anything else."""
+    found = os.fstat(fd)
+    return max(found.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(found.st_mode) else None
 
 
 def splice(source: int, target: int, size: int) -> int:

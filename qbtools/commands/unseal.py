@@ -48,11 +48,9 @@ Options:
 
 def main(call: Invocation) -> None:
     """Opens, as DOC says."""
-    import os
-    import stat
-
     from qbtools import progress
     from qbtools.commands import openoptions, tocommand
+    from qbtools.descriptors import left_to_read
 
     opts = call.options
     if opts["--structure"]:
@@ -60,9 +58,9 @@ def main(call: Invocation) -> None:
         return
     single = bool(opts["NAME"]) and opts["--to-command"] is None
     out = call.stdout() if single else call.stdout(binary=False)
+    total = left_to_read(0)
     archive = openoptions.open_archive(call)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
-    total = os.fstat(0).st_size if stat.S_ISREG(os.fstat(0).st_mode) else None
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()
     with progress.shown(lambda: archive.position, lambda: total, lambda: board.label or archive.current, display):

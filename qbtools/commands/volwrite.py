@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import stat
-
 from qbtools import progress
 from qbtools.commands import options, volumeoptions
 from qbtools.commands.cli import Invocation
+from qbtools.descriptors import left_to_read
 from qbtools.formats import volumestream
 from qbtools.volumes import locate
 from qbtools.volumes.verify import Comparison, witness
@@ -55,7 +53,7 @@ def main(call: Invocation) -> None:
         seen = witness() if call.options["--verify"] else None
         work = filling = Filling(reader, target, seen.update if seen else None)
         if call.options["--raw"]:
-            total = _size_of_stdin()
+            total = left_to_read(0)
             target.start(total)
             extents = volumestream.ExtentMap(filling.raw())
             extents.add(0, extents.size)
@@ -76,9 +74,3 @@ def main(call: Invocation) -> None:
         target.commit()
     if call.options["--print-size"]:
         call.stdout(binary=False).write(b"%d\n" % extents.size)
-
-
-def _size_of_stdin() -> int | None:
-    """Bytes that are left to read where standard input is a file, else None."""
-    found = os.fstat(0)
-    return max(found.st_size - os.lseek(0, 0, os.SEEK_CUR), 0) if stat.S_ISREG(found.st_mode) else None
