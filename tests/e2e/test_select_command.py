@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from running import Running
-from support import bash, run
+from support import run
+from zeros import archive_of_zeros
 
 SIZES = {"qubes.xml": 100, "vm1/a": 600_000, "vm2/b": 300_000}
 CMD = 'printf "%s %s\\n" "$QB_NAME" "$(wc -c)"'
@@ -18,16 +19,7 @@ CMD = 'printf "%s %s\\n" "$QB_NAME" "$(wc -c)"'
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of the files in SIZES; `passphrase` beside it."""
-    place = tmp_path_factory.mktemp("select")
-    (place / "passphrase").write_text("to select\n")
-    (place / "passphrase").chmod(0o600)
-    (place / "list").write_text("".join(f"{name}\t{size}\n" for name, size in SIZES.items()))
-    made = bash(
-        f"cd {place} && qb-seal --logn 10 --chunk-size 256K --passphrase-file passphrase"
-        " --from-command 'head -c \"$QB_SOURCE\" /dev/zero' list >a.qb"
-    )
-    assert (made.returncode, made.stderr) == (0, b"")
-    return place / "a.qb"
+    return archive_of_zeros(tmp_path_factory.mktemp("select"), SIZES)
 
 
 def unseal(archive: Path, *words: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:

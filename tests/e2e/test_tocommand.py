@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import bash, run
+from support import run
+from zeros import archive_of_zeros
 
 SIZES = {"vm1/a": 100, "vm1/b": 3_000_000, "vm2/c": 0}
 """b is more than a pipe holds."""
@@ -15,16 +16,7 @@ SIZES = {"vm1/a": 100, "vm1/b": 3_000_000, "vm2/c": 0}
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive of the files in SIZES; `passphrase` beside it."""
-    place = tmp_path_factory.mktemp("tocommand")
-    (place / "passphrase").write_text("to command\n")
-    (place / "passphrase").chmod(0o600)
-    (place / "list").write_text("".join(f"{name}\t{size}\n" for name, size in SIZES.items()))
-    made = bash(
-        f"cd {place} && qb-seal --logn 10 --chunk-size 256K --passphrase-file passphrase --compression zstd"
-        " --from-command 'head -c \"$QB_SOURCE\" /dev/zero' list >a.qb"
-    )
-    assert (made.returncode, made.stderr) == (0, b"")
-    return place / "a.qb"
+    return archive_of_zeros(tmp_path_factory.mktemp("tocommand"), SIZES, "--compression zstd")
 
 
 def unseal(archive: Path, cmd: str, *words: str, data: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
