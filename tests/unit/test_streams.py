@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qbtools.descriptors import widen_pipe, write_fd
+from qbtools.descriptors import left_to_read, widen_pipe, write_fd
 from qbtools.errors import Damaged, Failed, Truncated
 from qbtools.streams import BLOCK, Reader, Writer
 
@@ -571,3 +571,15 @@ def test_widening_a_pipe_is_a_wish() -> None:
     widen_pipe(theirs)  # closed
     with open(os.devnull, "rb") as file:  # noqa: PTH123
         widen_pipe(file.fileno())
+
+
+def test_what_is_left_to_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1234567")
+    with (tmp_path / "file").open("rb", buffering=0) as file:
+        for at, left in {0: 7, 3: 4, 7: 0, 9: 0}.items():
+            file.seek(at)
+            assert (left_to_read(file.fileno()), file.tell()) == (left, at)
+    near, far = os.pipe()
+    assert left_to_read(near) is None
+    os.close(near)
+    os.close(far)
