@@ -9,11 +9,13 @@ import io
 import os
 import select
 import stat
+from collections.abc import Callable
 
 PIPE_SIZE = 1 << 20
 """Bytes of the pipe capacity that is asked for."""
 
-# What splice answers where it cannot work at all (fs/splice.c): neither side a pipe, O_APPEND, no support.
+# What splice and sendfile answer where they cannot work at all (fs/splice.c, fs/read_write.c): no pipe and nothing
+# with pages, O_APPEND, no support.
 _NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
 
 
@@ -53,14 +55,23 @@ def left_to_read(fd: int) -> int | None:
 
 
 def splice(source: int, target: int, size: int) -> int:
-    """Moves between 1 and size bytes, 0 at EOF; -1 where the kernel cannot splice between these two at all."""
+    """Moves between 1 and size bytes, 0 at EOF; -1 where the kernel cannot do it for these two at all.
+
+    With a pipe on neither side, sendfile does it.
+    """
+    for move in (lambda: os.splice(source, target, size), lambda: os.sendfile(target, source, None, size)):
+        try:
+            return _when_ready(source, target, move)
+        except OSError as error:
+            if error.errno not in _NO_SPLICE:
+                raise
+    return -1
+
+
+def _when_ready(source: int, target: int, move: Callable[[], int]) -> int:
     while True:
         try:
-            return os.splice(source, target, size)
+            return move()
         except BlockingIOError:
             wait(source, select.POLLIN)
             wait(target, select.POLLOUT)
-        except OSError as error:
-            if error.errno in _NO_SPLICE:
-                return -1
-            raise

@@ -114,6 +114,7 @@ class Reader:
         self._held = b""  # read ahead by read_line and read_exact, not yet handed out
         self._at = 0
         self._splice = self.fd >= 0
+        self._room: memoryview | None = None  # for what is copied by hand
 
     def _readinto(self, buffer: bytearray | memoryview) -> int:
         """One read; 0 at EOF. Failed on an I/O error."""
@@ -240,7 +241,9 @@ class Reader:
             done += max(count, 0)
         if done == size:
             return done
-        buffer = memoryview(bytearray(min(size - done, BLOCK)))
+        if self._room is None or len(self._room) < min(size - done, BLOCK):
+            self._room = memoryview(bytearray(min(size - done, BLOCK)))
+        buffer = self._room
         while done < size:
             count = self._readinto(buffer[: min(size - done, BLOCK)])
             if not count:

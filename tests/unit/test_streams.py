@@ -369,9 +369,10 @@ SIZES = [0, 1, 100, 65526, 65527, BLOCK, BLOCK + 1, len(DATA) - 10]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_copy_file_to_file(tmp_path: Path, size: int) -> None:
-    # No side is a pipe: splice says EINVAL.
-    with file_of(tmp_path / "in", DATA) as source, io.FileIO(tmp_path / "out", "w") as target:
+@pytest.mark.parametrize("append", [False, True])
+def test_copy_file_to_file(tmp_path: Path, size: int, append: bool) -> None:
+    # No side is a pipe: splice says EINVAL; so does sendfile where the target is opened for appending.
+    with file_of(tmp_path / "in", DATA) as source, io.FileIO(tmp_path / "out", "a" if append else "w") as target:
         check_copy(Reader(source), Writer(target), DATA, size, (tmp_path / "out").read_bytes)
 
 
@@ -496,16 +497,43 @@ def test_splice_is_used_where_a_pipe_is(tmp_path: Path, monkeypatch: pytest.Monk
     assert result == DATA and sum(moved) == len(DATA)
 
 
-def test_where_splice_is_not_supported_bytes_are_copied_by_hand(
+@pytest.mark.parametrize("blocking", [True, False])
+def test_copy_file_to_socket(tmp_path: Path, blocking: bool) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(blocking)
+    result = bytearray()
+    with in_thread(lambda: drain(ours.detach(), result)):
+        with file_of(tmp_path / "in", DATA) as source, io.FileIO(theirs.detach(), "w") as target:
+            check_copy(Reader(source), Writer(target), DATA, len(DATA) - 10, lambda: DATA[10:])
+    assert result == DATA[10:]
+
+
+def test_sendfile_is_used_where_no_pipe_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    original = os.sendfile
+
+    def counting(target: int, source: int, offset: None, count: int) -> int:
+        done = original(target, source, offset, count)
+        moved.append(done)
+        return done
+
+    monkeypatch.setattr(os, "sendfile", counting)
+    with file_of(tmp_path / "in", DATA) as source, io.FileIO("/dev/null", "w") as target:
+        Reader(source).copy_to(Writer(target), len(DATA))
+    assert sum(moved) == len(DATA)
+
+
+def test_where_nothing_of_the_kind_is_supported_bytes_are_copied_by_hand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
-    def refusing(source: int, target: int, count: int) -> int:
-        calls.append(count)
-        raise OSError(errno.ENOSYS, "no splice here")
+    def refusing(*arguments: object) -> int:
+        calls.append(arguments)
+        raise OSError(errno.ENOSYS, "not here")
 
     monkeypatch.setattr(os, "splice", refusing)
+    monkeypatch.setattr(os, "sendfile", refusing)
     ours, theirs = os.pipe()
     result = bytearray()
     with in_thread(lambda: drain(ours, result)):
@@ -513,7 +541,7 @@ def test_where_splice_is_not_supported_bytes_are_copied_by_hand(
             reader, writer = Reader(source), Writer(target)
             reader.copy_to(writer, 1000)
             reader.copy_rest(writer)
-    assert result == DATA and len(calls) == 1  # asked once, not for each block
+    assert result == DATA and len(calls) == 2  # asked once each, not for every block
 
 
 def test_an_error_in_splice_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
