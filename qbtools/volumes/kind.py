@@ -4,7 +4,7 @@ Source and Target hold a descriptor that can be read (written) at any offset, an
 opening them has taken (a descriptor, a claim on a device, a snapshot, a half-written file) is given back when the
 `with` ends, however it ends.
 
-A module of qbtools/volumes/kinds has its Kind as KIND; nothing else has to know of it.
+A module of qbtools/volumes/kinds has its Kind as KIND and the name of its scheme; nothing else has to know of it.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ class Kind(ABC):
     """
 
     scheme: str
-    """What stands before the colon: `[a-z]+`."""
+    """What stands before the colon, `[a-z]+`; the name of the module too."""
     narrows: str | None = None
     """Scheme of the kind that this one is a special case of (a logical volume is a block device too): a word that
     both have is this one's."""

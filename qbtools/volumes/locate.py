@@ -18,12 +18,21 @@ from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOpti
 _SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
 
-@functools.cache
 def known() -> dict[str, Kind]:
     """All kinds, by scheme: whatever module lies in qbtools/volumes/kinds."""
+    return {scheme: _kind(scheme) for scheme in _schemes()}
+
+
+@functools.cache
+def _schemes() -> list[str]:
+    """The scheme of each kind, which is the name of its module too."""
     found = {file for place in kinds.__path__ for file in os.listdir(place) if file.endswith(".py")}
-    modules = [import_module(f"{kinds.__name__}.{file[:-3]}") for file in sorted(found - {"__init__.py"})]
-    return {module.KIND.scheme: module.KIND for module in modules}
+    return [file[:-3] for file in sorted(found - {"__init__.py"})]
+
+
+def _kind(scheme: str) -> Kind:
+    kind: Kind = import_module(f"{kinds.__name__}.{scheme}").KIND
+    return kind
 
 
 def open_source(word: str, options: SourceOptions) -> Source:
@@ -63,13 +72,13 @@ def _explicit(word: str) -> tuple[Kind, str] | None:
     if match is None:
         return None
     scheme, name = match.groups()
-    if scheme not in known():
+    if scheme not in _schemes():
         if os.path.lexists(word):
             return None
         raise UsageError(f"{word}: unknown kind of volume: {scheme}", f"{_hint()}; a path may begin with ./")
     if not name:
         raise UsageError(f"{word} names no volume")
-    return known()[scheme], name
+    return _kind(scheme), name
 
 
 def _having(word: str) -> list[Kind]:
@@ -107,7 +116,7 @@ def _is_path(word: str) -> bool:
 
 
 def _hint() -> str:
-    return f"the kinds are {', '.join(f'{scheme}:' for scheme in known())}"
+    return f"the kinds are {', '.join(f'{scheme}:' for scheme in _schemes())}"
 
 
 def _no_volume(word: str, mode: int) -> UsageError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from qbtools.errors import Failed
 
@@ -25,8 +25,7 @@ _NUMBER = "(0|[1-9][0-9]{0,19})"
 _MARK = re.compile(f"{PREFIX}([0-9a-f]{{8}})-([0-9a-f]{{32}})-{_NUMBER}-{_NUMBER}-{_NUMBER}")
 
 
-@dataclass(frozen=True)
-class Mark:
+class Mark(NamedTuple):
     """Names one process, on one host, for all time."""
 
     host: str

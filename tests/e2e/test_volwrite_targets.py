@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import subprocess
 from pathlib import Path
@@ -162,8 +161,8 @@ def test_no_copy_on_write_is_handed_on(tmp_path: Path, old: str) -> None:
 
 def test_leftovers_of_dead_runs_are_removed_and_no_others(tmp_path: Path) -> None:
     own = Mark.own()
-    dead = [dataclasses.replace(own, boot="0" * 32), dataclasses.replace(own, start=own.start + 1)]
-    kept = [own, dataclasses.replace(own, host="00000000", boot="0" * 32)]
+    dead = [own._replace(boot="0" * 32), own._replace(start=own.start + 1)]
+    kept = [own, own._replace(host="00000000", boot="0" * 32)]
     names = {mark: f".{mark}.0123abcd" for mark in dead + kept}
     strange = [f".{dead[0]}.0123abcd.mine", f".{dead[0]}", f"{dead[0]}.0123abcd", f".{dead[0]}x.0123abcd"]
     for name in [*names.values(), *strange]:

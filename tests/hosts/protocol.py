@@ -9,7 +9,6 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import replace
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import pytest
@@ -248,7 +247,7 @@ class Protocol:
         """Two runs that want the same name: who comes too late must not remove what the other has made."""
         place.create("theirs", root=MiB)
         before = place.volumes("theirs")
-        other = replace(Mark.own(), start=1)
+        other = Mark.own()._replace(start=1)
         assert place.good("remove", f"{PREFIX}theirs", str(other)).at_eof()
         assert place.volumes("theirs") == before
         assert place.good("remove", f"{PREFIX}theirs", str(Mark.own())).at_eof()

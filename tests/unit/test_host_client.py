@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,12 +116,12 @@ def test_it_never_stops(host: Callable[[str], Host], tmp_path: Path) -> None:
 
 def test_leftovers(host: Callable[[str], Host], tmp_path: Path) -> None:
     """Only where the mark's process is no more for certain."""
-    dead = replace(Mark.own(), start=1)
+    dead = Mark.own()._replace(start=1)
     marks = {
         "dead": str(dead),
         "alive": str(Mark.own()),
         "strange": "me",
-        "elsewhere": str(replace(dead, host="0" * 8)),
+        "elsewhere": str(dead._replace(host="0" * 8)),
     }
     domains = [DOMAIN.format(name, names.UNFINISHED, mark) for name, mark in marks.items()]
     domains.append(DOMAIN.format("other", "qbtools", str(dead)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -264,7 +263,7 @@ def in_pool(group: Group, state: Path) -> LocalHost:
 
 @pytest.fixture
 def _dead_marks(monkeypatch: pytest.MonkeyPatch) -> None:
-    dead = replace(Mark.own(), start=1)
+    dead = Mark.own()._replace(start=1)
     monkeypatch.setattr(Mark, "own", classmethod(lambda _cls: dead))
 
 

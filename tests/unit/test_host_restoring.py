@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +22,7 @@ from qbtools.volumes.marks import Mark
 ADMIN = '<domain id="domain-0" class="AdminVM"><properties><property name="label">red</property></properties></domain>'
 LABELS = '<labels><label id="label-1" color="0x0">red</label></labels>'
 ME = Mark.own()
-DEAD = replace(ME, start=1)
+DEAD = ME._replace(start=1)
 
 
 def archive() -> Metadata:
@@ -262,7 +261,7 @@ def test_two_runs_that_want_the_same_names(here: Here, left: bool, going: bool) 
     if left:
         restore(here).apply(DEAD, False)
     first, second = restore(here), restore(here)
-    other = replace(ME, start=2)
+    other = ME._replace(start=2)
     first.apply(other, False)
     with pytest.raises(Failed if going else Refused, match="no domain could be made" if going else "is a domain deb"):
         second.apply(ME, going)

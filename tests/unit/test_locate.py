@@ -40,7 +40,8 @@ def kinds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
         Names("special", ("disk",), narrows="thing"),
         Names("pool", ("a/b", "p/q"), ("new/both", "new/pool")),
     ]
-    monkeypatch.setattr(locate, "known", lambda: {kind.scheme: kind for kind in kinds})
+    monkeypatch.setattr(locate, "_schemes", lambda: [kind.scheme for kind in kinds])
+    monkeypatch.setattr(locate, "_kind", lambda scheme: next(kind for kind in kinds if kind.scheme == scheme))
     monkeypatch.chdir(tmp_path)
     yield
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 
@@ -21,7 +20,7 @@ from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
 
 LIVING = Mark.own()
-MARK = replace(LIVING, start=LIVING.start - 1)
+MARK = LIVING._replace(start=LIVING.start - 1)
 """Of a run that is no more, for who looks later on."""
 TEMPORARY = "qbtools_0123456789abcde"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
 import subprocess
@@ -78,19 +77,19 @@ def test_a_program_whose_name_looks_like_the_fields_behind_it(tmp_path: Path) ->
 
 def test_another_process_with_the_same_number() -> None:
     mark = Mark.own()
-    assert dataclasses.replace(mark, start=mark.start - 1).dead()
+    assert mark._replace(start=mark.start - 1).dead()
 
 
 def test_another_boot_is_dead_but_another_host_is_not_known() -> None:
-    mark = dataclasses.replace(Mark.own(), boot="0" * 32)
+    mark = Mark.own()._replace(boot="0" * 32)
     assert mark.dead()
-    assert not dataclasses.replace(mark, host="00000000").dead()
+    assert not mark._replace(host="00000000").dead()
 
 
 def test_another_pid_namespace_is_not_known() -> None:
-    mark = dataclasses.replace(Mark.own(), start=1, pidns=1)
+    mark = Mark.own()._replace(start=1, pidns=1)
     assert not mark.dead()
-    assert dataclasses.replace(mark, boot="0" * 32).dead()
+    assert mark._replace(boot="0" * 32).dead()
 
 
 def test_a_host_without_machine_id(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +103,8 @@ def test_a_host_without_machine_id(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_proc_of_another_namespace_proves_nothing() -> None:
     """In a new PID namespace with the old /proc our numbers mean other processes there."""
     code = (
-        "import dataclasses, os; from qbtools.volumes.marks import Mark; m = Mark.own();"
-        "print(m.pid == os.getpid(), m.dead(), dataclasses.replace(m, start=1, pid=99999).dead())"
+        "import os; from qbtools.volumes.marks import Mark; m = Mark.own();"
+        "print(m.pid == os.getpid(), m.dead(), m._replace(start=1, pid=99999).dead())"
     )
     argv = ["unshare", "--pid", "--fork", sys.executable, "-c", code]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)

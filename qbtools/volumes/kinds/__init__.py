@@ -1,1 +1,1 @@
-"""The kinds of volumes that there are: each module here has one, as KIND, and is found by its being here."""
+"""The kinds of volumes that there are: each module here has one, as KIND, and its name is the scheme."""

@@ -7,9 +7,9 @@ say of themselves stands in Documentation/admin-guide/device-mapper of Linux.
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import struct
-from pathlib import Path
 from typing import NamedTuple
 
 from qbtools.errors import Failed
@@ -69,7 +69,8 @@ def number(text: str) -> int:
 
 def _attribute(device: int, which: str) -> str:
     try:
-        return Path(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/{which}").read_text().strip()
+        with io.FileIO(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/{which}") as file:
+            return file.readall().decode("ascii", "replace").strip()
     except OSError:
         return ""
 

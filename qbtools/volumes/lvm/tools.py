@@ -32,8 +32,16 @@ def lvm(program: str, *arguments: str) -> str:
     LVM_SYSTEM_DIR and whatever else of the environment lvm heeds is handed on.
     """
     with _started([program, *arguments]) as running:
+        _load()
         output = running.stdout.read()
     return output.decode("utf-8", "surrogateescape")
+
+
+def _load() -> None:
+    """Loads what is needed soon by whoever uses lvm: while that works, the time for it is there."""
+    import hashlib  # noqa: F401
+    import json  # noqa: F401
+    from xml.parsers import expat  # noqa: F401
 
 
 def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
@@ -41,10 +49,10 @@ def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
 
     fields: as -o takes them. All values are text. A field of segments makes one row a segment.
     """
-    import json
-
     how = "--reportformat", "json", "--units", "b", "--nosuffix"
     text = lvm(program, *how, "-o", fields, *arguments)
+    import json
+
     try:
         (rows,) = json.loads(text)["report"][0].values()
         return [{str(name): str(value) for name, value in row.items()} for row in rows]
