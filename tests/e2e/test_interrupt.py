@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from running import Running, wait_until
-from support import bash
+from support import ROOT, bash
 from terminal import Terminal
 
 SIZE = 12 << 20
@@ -139,6 +140,27 @@ def test_a_signal_to_qb_backup_alone(command: str, number: int, running: Running
         assert running.end() == (-number, "")
         running.gone()
     assert files(tmp_path) == []
+
+
+DEAF = """#!/bin/bash
+# Hears the second SIGTERM only.
+trap '[ -z "$one" ] || exit 143; one=1' TERM
+: >"$QB_TEST_VALVE/reached"
+while :; do sleep 0.01; done
+"""
+
+
+def test_a_stage_that_does_not_hear_the_first_signal(running: Running, folder: Path, tmp_path: Path) -> None:
+    """As one that was just about to wait for its pipe."""
+    for part in "bin", "qbtools":
+        shutil.copytree(ROOT / part, tmp_path / "programs" / part, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "programs/bin/qb-unseal").write_text(DEAF)
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        backup = running.start(f"exec {tmp_path}/programs/bin/qb-backup verify backup.qb")
+        running.hold()
+        backup.send_signal(signal.SIGTERM)
+        assert running.end() == (-signal.SIGTERM, "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
