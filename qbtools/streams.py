@@ -114,7 +114,7 @@ class Reader:
         self._held = b""  # read ahead by read_line and read_exact, not yet handed out
         self._at = 0
         self._splice = self.fd >= 0
-        self._room: memoryview | None = None  # for what is copied by hand
+        self._room = memoryview(b"")  # what _buffer() has handed out
 
     def _readinto(self, buffer: bytearray | memoryview) -> int:
         """One read; 0 at EOF. Failed on an I/O error."""
@@ -239,19 +239,21 @@ class Reader:
                 return done
             self._splice = count > 0
             done += max(count, 0)
-        if done == size:
-            return done
-        if self._room is None or len(self._room) < min(size - done, BLOCK):
-            self._room = memoryview(bytearray(min(size - done, BLOCK)))
-        buffer = self._room
         while done < size:
-            count = self._readinto(buffer[: min(size - done, BLOCK)])
-            if not count:
+            buffer = self._buffer(size - done)
+            if not (count := self._readinto(buffer)):
                 break
             self.position += count
             writer.write(buffer[:count])
             done += count
         return done
+
+    def _buffer(self, size: int) -> memoryview:
+        """Room for size bytes, a BLOCK at the most: the same memory each time."""
+        size = min(size, BLOCK)
+        if len(self._room) < size:
+            self._room = memoryview(bytearray(size))
+        return self._room[:size]
 
     def _splice_once(self, writer: Writer, size: int) -> int:
         """One splice; the bytes moved, 0 at EOF, -1 where they must be copied by hand."""
@@ -274,10 +276,8 @@ class Reader:
         left = size - len(self._take(size)) if self._held else size
         if left >= self._block and self._seek(left):
             return
-        buffer = memoryview(bytearray(min(left, BLOCK)))
         while left:
-            count = self._readinto(buffer[: min(left, BLOCK)])
-            if not count:
+            if not (count := self._readinto(self._buffer(left))):
                 raise Truncated(f"{self.name} ends too early")
             self.position += count
             left -= count
