@@ -7,11 +7,12 @@ open (a running machine's emulator), loop devices made over it, nor Xen's block 
 
 from __future__ import annotations
 
-import io
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator
+
+from qbtools.volumes import kernel
 
 _XEN = "/sys/bus/xen-backend/devices"
 _ACCMODE = 3  # of the flags of an open file: reads, writes, or both
@@ -180,8 +181,4 @@ def _names(directory: str) -> list[str]:
 
 def _lines(path: str) -> list[str]:
     """The lines of a file, nothing where it cannot be read."""
-    try:
-        with io.FileIO(path) as file:
-            return os.fsdecode(file.readall()).splitlines()
-    except OSError:
-        return []
+    return kernel.text(path).splitlines()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import struct
 from contextlib import suppress
@@ -29,6 +30,15 @@ _RENAME_NOREPLACE = 1
 
 UNSUPPORTED = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV, errno.EPERM))
 """What calls answer that this kernel, device or file system does not have; another way must be taken."""
+
+
+def text(path: str) -> str:
+    """What a small file of /proc, /sys or /etc says; empty where it cannot be read."""
+    try:
+        with io.FileIO(path) as file:
+            return file.readall().decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
 
 
 def device_size(fd: int) -> int:

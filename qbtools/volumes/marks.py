@@ -11,12 +11,12 @@ What no longer has a maker is removed by whoever comes next, so "dead" is said o
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from typing import NamedTuple
 
 from qbtools.errors import Failed
+from qbtools.volumes import kernel
 
 PREFIX = "qbtools-"
 """Every mark begins so."""
@@ -84,25 +84,16 @@ def is_temporary_name(name: str) -> bool:
     return re.fullmatch("qbtools_[0-9a-f]{15}", name) is not None
 
 
-def _read(path: str) -> str:
-    """The text of a small file; empty where it is not there."""
-    try:
-        with io.FileIO(path) as file:
-            return file.readall().decode("ascii", "surrogateescape")
-    except OSError:
-        return ""
-
-
 def _host() -> str:
     import hashlib
 
-    name = _read("/etc/machine-id").strip() or os.uname().nodename
+    name = kernel.text("/etc/machine-id").strip() or os.uname().nodename
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _boot() -> str:
     """32 hexadecimal digits. Failed where the kernel does not say: then nothing could be told of any mark."""
-    boot = _read("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
+    boot = kernel.text("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
     if not re.fullmatch("[0-9a-f]{32}", boot):
         raise Failed("/proc does not tell the boot ID")
     return boot
@@ -119,7 +110,7 @@ def _sees_our_processes() -> bool:
 
 def _stat(place: str) -> int | None:
     """When the process /proc/PLACE started; None where there is none, or one that has ended and was not waited for."""
-    text = _read(f"/proc/{place}/stat")
+    text = kernel.text(f"/proc/{place}/stat")
     # The name of the program, in parentheses, may hold anything.
     fields = text[text.rfind(")") + 2 :].split()
     if len(fields) < 20:

@@ -13,7 +13,7 @@ import pytest
 from support import ROOT, missing
 
 from qbtools.errors import Failed
-from qbtools.volumes import marks
+from qbtools.volumes import kernel, marks
 from qbtools.volumes.marks import Mark
 
 
@@ -93,8 +93,8 @@ def test_another_pid_namespace_is_not_known() -> None:
 
 
 def test_a_host_without_machine_id(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = marks._read
-    monkeypatch.setattr(marks, "_read", lambda path: "" if path == "/etc/machine-id" else real(path))
+    real = kernel.text
+    monkeypatch.setattr(kernel, "text", lambda path: "" if path == "/etc/machine-id" else real(path))
     mark = Mark.own()
     assert re.fullmatch("[0-9a-f]{8}", mark.host)
     assert Mark.parse(str(mark)) == mark

@@ -7,12 +7,12 @@ say of themselves stands in Documentation/admin-guide/device-mapper of Linux.
 from __future__ import annotations
 
 import fcntl
-import io
 import os
 import struct
 from typing import NamedTuple
 
 from qbtools.errors import Failed
+from qbtools.volumes import kernel
 
 # version (3), data_size, data_start, target_count, open_count, flags, event_nr, padding, dev, name, uuid, data
 _HEADER = struct.Struct("=3I2IIiIIIQ128s129s7x")
@@ -68,11 +68,7 @@ def number(text: str) -> int:
 
 
 def _attribute(device: int, which: str) -> str:
-    try:
-        with io.FileIO(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/{which}") as file:
-            return file.readall().decode("ascii", "replace").strip()
-    except OSError:
-        return ""
+    return kernel.text(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}/dm/{which}").strip()
 
 
 def _ask(device: int, flags: int) -> Target:
