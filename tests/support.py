@@ -35,6 +35,13 @@ def need_root() -> None:
         missing("root is needed")
 
 
+def copy_of(place: Path, *parts: str) -> Path:
+    """These directories of the checkout again, in place, which is returned."""
+    for part in parts:
+        shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+    return place
+
+
 def environment(**changes: str) -> dict[str, str]:
     """A small environment with the programs of this checkout first in PATH; no QB_… of the caller's."""
     path = f"{BIN}:{os.path.dirname(shutil.which('python3') or '')}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from running import Running, wait_until
-from support import ROOT, bash
+from support import bash, copy_of
 from terminal import Terminal
 
 SIZE = 12 << 20
@@ -152,12 +151,11 @@ while :; do sleep 0.01; done
 
 def test_a_stage_that_does_not_hear_the_first_signal(running: Running, folder: Path, tmp_path: Path) -> None:
     """As one that was just about to wait for its pipe."""
-    for part in "bin", "qbtools":
-        shutil.copytree(ROOT / part, tmp_path / "programs" / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "programs/bin/qb-unseal").write_text(DEAF)
+    place = copy_of(tmp_path / "programs", "bin", "qbtools")
+    (place / "bin/qb-unseal").write_text(DEAF)
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
     with running:
-        backup = running.start(f"exec {tmp_path}/programs/bin/qb-backup verify backup.qb")
+        backup = running.start(f"exec {place}/bin/qb-backup verify backup.qb")
         running.hold()
         backup.send_signal(signal.SIGTERM)
         assert running.end() == (-signal.SIGTERM, "")

@@ -26,9 +26,9 @@ def library(places: set[Path]) -> Path | None:
     return found if found in places and not others else None
 
 
-def whole(directory: Path, unused: set[str]) -> set[Path]:
-    """The files of a directory that Python could want, but for what lies in directories of these names right in it."""
-    below = (path for path in directory.iterdir() if path.name not in unused and not path.name.startswith("config-"))
+def whole(directory: Path) -> set[Path]:
+    """The files of a directory that Python could want, but for what lies in UNUSED directories right in it."""
+    below = (path for path in directory.iterdir() if path.name not in UNUSED and not path.name.startswith("config-"))
     found = (file for path in below for file in (path.rglob("*") if path.is_dir() else (path,)))
     return {file for file in found if file.is_file() and ".opt-" not in file.name}
 
@@ -45,7 +45,7 @@ def main() -> None:
     layers = {place: "part" for place in places - {ROOT} if not places & set(place.parents)}
     for directory in filter(None, [library(places), *(ROOT / name for name in OURS)]):
         layers[directory] = "whole"
-        files |= whole(directory, UNUSED)
+        files |= whole(directory)
     Path(sys.argv[1]).write_text("".join(f"{how} {place}\n" for place, how in sorted(layers.items())))
     print("\n".join(str(file)[1:] for file in sorted(files) if set(layers) & set(file.parents)))
 

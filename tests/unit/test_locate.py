@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import ROOT, run
+from support import copy_of, run
 
 from qbtools.errors import Failed, UsageError
 from qbtools.volumes import locate
@@ -152,8 +151,7 @@ KIND = Fake()
 
 
 def test_a_further_kind_is_one_more_module(tmp_path: Path) -> None:
-    for part in "bin", "qbtools":
-        shutil.copytree(ROOT / part, tmp_path / part, ignore=shutil.ignore_patterns("__pycache__"))
+    copy_of(tmp_path, "bin", "qbtools")
     (tmp_path / "qbtools/volumes/kinds/fake.py").write_text(FAKE)
 
     def sh(text: str) -> tuple[int, str, str]:
