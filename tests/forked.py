@@ -26,10 +26,10 @@ sys.path.insert(0, {str(ROOT)!r})
 from qbtools.commands import cli
 modules = {{}}
 for name in ("unseal", "seal", "header", "manifest"):
-    modules["qb-" + name] = importlib.import_module("qbtools.commands." + name)
+    modules["qb-" + name] = importlib.import_module("qbtools.commands.archive.qb_" + name)
 import subprocess, threading, docopt, scrypt
 from qbtools import passphrase, progress
-from qbtools.commands import openoptions, tocommand, fromcommand, sealoptions
+from qbtools.commands.archive import fromcommand, opening, sealing, tocommand
 from qbtools.formats import opener, sealer, structure
 gc.freeze()  # so that a child does not copy every page by counting references
 for line in sys.stdin:

@@ -34,9 +34,14 @@ class Module:
         return self.path.read_text().count("\n")
 
 
+IN_PYTHON = [name for name in PROGRAMS if name != "qb-backup"]
+
+
 def module_of(program: str) -> str:
-    """The name of a program's module below qbtools.commands: hostdir of qb-host-dir."""
-    return program.removeprefix("qb-").replace("-", "")
+    """The name of a program's module below qbtools.commands: machines.qb_host_dir of qb-host-dir."""
+    name = program.replace("-", "_")
+    (path,) = (PACKAGE / "commands").glob(f"*/{name}.py")
+    return f"{path.parent.name}.{name}"
 
 
 @functools.cache

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from qbtools import __version__
+from qbtools.commands import arguments
 from qbtools.errors import Failed, QbError, UsageError
 from qbtools.streams import Reader, Writer, stdin_reader, stdout_writer
 
@@ -103,7 +104,7 @@ def escape(text: str) -> str:
 
 def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequence[str] | None = None) -> NoReturn:
     """Parses argv with doc, calls main, and ends the process with the status that the contract gives."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
         _occupy_descriptors()
         if not os.environ.get("PATH"):
@@ -112,7 +113,7 @@ def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequen
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _terminate)
         signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown has something to say
-        main(Invocation(program, _parse(program, doc, arguments)))
+        main(Invocation(program, _parse(program, doc, words)))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
         status = _report(program, error)
@@ -189,74 +190,48 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _parse(program: str, doc: str, arguments: list[str]) -> dict[str, Any]:
+def _parse(program: str, doc: str, words: list[str]) -> dict[str, Any]:
     """The options. `--help` and `--version` are answered here (SystemExit 0). UsageError for everything wrong."""
-    import docopt
-
     hint = f"see {program} --help"
-    known = {name: option.argcount for option in docopt.parse_defaults(doc) for name in (option.short, option.long)}
-    wanted = _check_spelling(known, arguments, hint)
-    if "--help" in wanted or "-h" in wanted:
+    known = arguments.options_of(doc)
+    given = arguments.spelled(known, words, hint)
+    asked = [key for key, _value in given.options]
+    if "--help" in asked:
         _answer(doc.strip("\n"))
-    if "--version" in wanted:
+    if "--version" in asked:
         _answer(f"{program} {__version__}")
+    found = arguments.match(doc, known, given)
+    if found is None:
+        found = _by_docopt(doc, given)
+    if found is None:
+        raise UsageError("the arguments do not fit together", hint)
+    return found
+
+
+def _by_docopt(doc: str, given: arguments.Given) -> dict[str, Any] | None:
+    """What docopt says, the judge of what the usage lines mean; None where they allow no such arguments.
+
+    A program that runs where docopt is not installed, qb-store, has lines that need no second opinion.
+    """
     try:
-        options = docopt.docopt(doc, _without_dashes(arguments), help=False)
+        import docopt
+    except ImportError:
+        return None
+    # A NUL in front keeps a word from being taken for an option; no argument of a process can hold one.
+    words = [f"\0{word}" if word.startswith("-") else word for word in given.words]
+    options = [word for key, value in given.options for word in ((key,) if value is True else (key, str(value)))]
+    try:
+        found = docopt.docopt(doc, [*options, *words], help=False)
     except docopt.DocoptExit:
-        raise UsageError("the arguments do not fit together", hint) from None
-    return {name: _unmarked(value) for name, value in options.items()}
-
-
-def _without_dashes(arguments: list[str]) -> list[str]:
-    """arguments without `--`, what follows it marked with a NUL: docopt would hand on the `--` and match it."""
-    if "--" not in arguments:
-        return arguments
-    at = arguments.index("--")
-    return arguments[:at] + ["\0" + word for word in arguments[at + 1 :]]
+        return None
+    return {name: _unmarked(value) for name, value in found.items()}
 
 
 def _unmarked(value: Any) -> Any:
-    """A value of docopt's without that mark; no argument of a process can hold a NUL."""
+    """A value of docopt's without that mark."""
     if isinstance(value, list):
         return [_unmarked(one) for one in value]
     return value.removeprefix("\0") if isinstance(value, str) else value
-
-
-def _check_spelling(known: dict[str | None, int], arguments: list[str], hint: str) -> set[str]:
-    """Refuses unknown and abbreviated options, which docopt would not explain or would take; the names seen."""
-    seen: set[str] = set()
-    words = iter(arguments)
-    for word in words:
-        if word == "--":
-            break
-        if word.startswith("--"):
-            name, equals, _ = word.partition("=")
-            if name not in known:
-                raise UsageError(f"unknown option: {name}", hint)
-            if equals and not known[name]:
-                raise UsageError(f"{name} takes no value", hint)
-            takes = bool(known[name]) and not equals
-        elif word.startswith("-") and word != "-":
-            name, takes = _short(known, word, hint)
-        else:
-            continue
-        if takes and next(words, None) is None:
-            raise UsageError(f"{name} needs a value", hint)
-        seen.add(name)
-    return seen
-
-
-def _short(known: dict[str | None, int], word: str, hint: str) -> tuple[str, bool]:
-    """The last option of a cluster like -qv or -j4, and whether its value is the next word."""
-    for at in range(1, len(word)):
-        name = "-" + word[at]
-        if name not in known:
-            raise UsageError(f"unknown option: {name}", hint)
-        if known[name]:
-            return name, at + 1 == len(word)
-        if name == "-h":
-            return name, False
-    return name, False
 
 
 def _answer(text: str) -> NoReturn:

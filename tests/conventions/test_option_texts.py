@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
-from product import PROGRAMS, doc, module_of, option_texts, options
+from product import IN_PYTHON, PROGRAMS, doc, module_of, option_texts, options
 from support import ROOT
 
 from qbtools.commands import options as shared
 
 SHARED = {name: text for name, text in vars(shared).items() if name.isupper() and isinstance(text, str)}
 SHARED_LINES = {line for text in SHARED.values() for line in text.splitlines()}
-IN_PYTHON = [program for program in PROGRAMS if program != "qb-backup"]
 
 # bash cannot take its texts from options.py, so that they are the same is checked here; these say more, or less.
 OF_ITS_OWN = {"--quiet", "--json", "--expect-id"}
@@ -38,7 +37,7 @@ def test_no_option_text_occurs_in_two_programs_by_itself() -> None:
 
 @pytest.mark.parametrize("program", IN_PYTHON)
 def test_no_program_retypes_a_text_of_options(program: str) -> None:
-    source = (ROOT / f"qbtools/commands/{module_of(program)}.py").read_text()
+    source = (ROOT / f"qbtools/commands/{module_of(program).replace('.', '/')}.py").read_text()
     assert [line for line in source.splitlines() if line in SHARED_LINES] == []
 
 

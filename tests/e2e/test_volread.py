@@ -249,12 +249,13 @@ def test_memory_with_the_largest_map(tmp_path: Path) -> None:
     path = make_sparse(tmp_path / "v", (1 << 20) * 131072)
     program = """
 import sys
-from qbtools.commands import cli, volread
+from qbtools.commands import cli
+from qbtools.commands.pipe import qb_volread
 from qbtools.volumes import kernel
 # A file system that says: 4 KiB of data in each 128 KiB.
 kernel.next_data = lambda fd, at, end: min(-(-at // 131072) * 131072, end)
 kernel.next_hole = lambda fd, at, end: min(at + 4096, end)
-cli.run("qb-volread", volread.DOC, volread.main, sys.argv[1:])
+cli.run("qb-volread", qb_volread.DOC, qb_volread.main, sys.argv[1:])
 """
     with subprocess.Popen(
         [sys.executable, "-c", program, path], stdout=subprocess.PIPE, env=environment(PYTHONPATH=str(BIN.parent))

@@ -323,10 +323,11 @@ def test_a_stream_that_is_not_whole_on_a_device(tmp_path: Path) -> None:
 def test_a_disk_that_does_not_keep_what_it_was_given(tmp_path: Path, where: str) -> None:
     program = """
 import os, sys
-from qbtools.commands import cli, volwrite
+from qbtools.commands import cli
+from qbtools.commands.pipe import qb_volwrite
 real = os.pwrite
 os.pwrite = lambda fd, data, at: real(fd, bytes(data[:-1]) + b"\\0" if at == 5 << 20 else data, at)
-cli.run("qb-volwrite", volwrite.DOC, volwrite.main, sys.argv[1:])
+cli.run("qb-volwrite", qb_volwrite.DOC, qb_volwrite.main, sys.argv[1:])
 """
     python = [sys.executable, "-c", program, "--overwrite"]
     (tmp_path / "disk").write_bytes(bytes(SIZE))

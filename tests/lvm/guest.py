@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
+from product import module_of
+
 from qbtools.commands import cli
 
 PLACE = Path("/run/qb-guest")
@@ -191,7 +193,7 @@ class Program:
         fed: bool = False,
         **changes: str,
     ) -> None:
-        module = importlib.import_module(f"qbtools.commands.{name.removeprefix('qb-').replace('-', '')}")
+        module = importlib.import_module(f"qbtools.commands.{module_of(name)}")
         self._files = [tempfile.TemporaryFile(dir=PLACE) for _ in range(3)]  # noqa: SIM115
         self._files[0].write(data)
         self._files[0].seek(0)

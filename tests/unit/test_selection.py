@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from qbtools.commands import selection, tocommand
-from qbtools.commands.selection import Selection
+from qbtools.commands.archive import tocommand, wanted
+from qbtools.commands.archive.wanted import Selection
 from qbtools.errors import Damaged, Failed, Refused
 from qbtools.formats import container, header, opener
 from qbtools.formats.container import Key, Parameters
@@ -126,9 +126,9 @@ def test_a_command_that_does_not_select(select: str, message: str, archive: byte
 
 
 def test_one_that_prints_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "MAX_SELECTION", 1 << 16)
+    monkeypatch.setattr(wanted, "MAX_SELECTION", 1 << 16)
     with pytest.raises(Refused, match="prints more than"):
-        selection.by_command("yes vm1/root.img", {})
+        wanted.by_command("yes vm1/root.img", {})
 
 
 def test_names_on_the_command_line(archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from qbtools import progress
-from qbtools.commands import options, volumeoptions
+from qbtools.commands import options
 from qbtools.commands.cli import Invocation
+from qbtools.commands.pipe import volumeoptions
 from qbtools.descriptors import left_to_read
 from qbtools.formats import volumestream
 from qbtools.volumes import locate

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from qbtools.commands import hostverbs
 from qbtools.commands.cli import Invocation
+from qbtools.commands.machines import hostverbs
 
 if TYPE_CHECKING:
     from qbtools.hosts.local import LocalHost

@@ -47,21 +47,21 @@ def main(call: Invocation) -> None:
     import time
 
     from qbtools import passphrase, progress
-    from qbtools.commands import fromcommand, sealoptions
+    from qbtools.commands.archive import fromcommand, sealing
     from qbtools.formats import header
     from qbtools.formats.sealer import Sealer, Settings
 
     opts = call.options
-    given_id = sealoptions.backup_id(call)
+    given_id = sealing.backup_id(call)
     if opts["--complete"] and not given_id:
         raise UsageError("--complete goes with --backup-id", "without it the archive is complete anyway")
     out = call.stdout()
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))
-    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(now))
-    beginning = sealoptions.backup_header(call, backup_id)
+    settings = Settings(backup_id, sealing.chunk_size(call), sealing.parameters(call), int(now))
+    beginning = sealing.backup_header(call, backup_id)
     total = call.size("--total") if opts["--total"] is not None else None
-    jobs = sealoptions.jobs(call, settings.chunk_size + settings.parameters.memory, sealoptions.machine_memory())
+    jobs = sealing.jobs(call, settings.chunk_size + settings.parameters.memory, sealing.machine_memory())
     with contextlib.ExitStack() as cleanup:
         if opts["--from-command"] is not None:
             files = fromcommand.CommandFiles(opts["--from-command"], fromcommand.read_list(call))

@@ -55,7 +55,7 @@ def main(call: Invocation) -> None:
 def _take(call: Invocation) -> None:
     import os
 
-    from qbtools.commands import volumeoptions
+    from qbtools.commands.pipe import volumeoptions
     from qbtools.errors import UsageError
     from qbtools.volumes import snapshots
     from qbtools.volumes.marks import Mark

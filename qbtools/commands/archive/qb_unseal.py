@@ -49,7 +49,7 @@ Options:
 def main(call: Invocation) -> None:
     """Opens, as DOC says."""
     from qbtools import progress
-    from qbtools.commands import openoptions, tocommand
+    from qbtools.commands.archive import opening, tocommand
     from qbtools.descriptors import left_to_read
 
     opts = call.options
@@ -59,7 +59,7 @@ def main(call: Invocation) -> None:
     single = bool(opts["NAME"]) and opts["--to-command"] is None
     out = call.stdout() if single else call.stdout(binary=False)
     total = left_to_read(0)
-    archive = openoptions.open_archive(call)
+    archive = opening.open_archive(call)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()

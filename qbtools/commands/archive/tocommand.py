@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from qbtools import progress
-from qbtools.commands import selection
+from qbtools.commands.archive import wanted
 from qbtools.descriptors import write_fd
 from qbtools.errors import Failed
 from qbtools.processes import Command, start_sink
@@ -22,7 +22,7 @@ def feed_all(
     """Runs CMD for every file (or those in names, or the first and those that the CMD select prints), in order.
 
     board: for what CMD says of its progress. Failed, naming the file, where a CMD fails or, when verifying, leaves
-    some of its file unread; Damaged where a name is missing; what selection.by_command() raises. Whatever goes wrong,
+    some of its file unread; Damaged where a name is missing; what wanted.by_command() raises. Whatever goes wrong,
     the CMD that runs is killed before its stdin closes.
     """
     found = archive.header
@@ -35,9 +35,9 @@ def feed_all(
 
     def choose(text: str) -> Collection[str]:
         with progress.held():
-            return selection.by_command(text, environment)
+            return wanted.by_command(text, environment)
 
-    chosen = selection.Selection(names, (lambda: choose(select)) if select is not None else None)
+    chosen = wanted.Selection(names, (lambda: choose(select)) if select is not None else None)
     try:
         for event in archive.events(lambda name: chosen.wanted(name) and name != feeder.unwanted):
             chosen.came(event.name)

@@ -63,7 +63,7 @@ def main(call: Invocation) -> None:
         results = restoring.read_results(call.stdin() if path in (None, "-") else _open(path))
         _restore(call).settle(_owner(call), results, call.options["--keep-failed"])
     else:
-        from qbtools.commands import hostresults
+        from qbtools.commands.machines import hostresults
 
         verbs = (hostresults.saving, hostresults.saved, hostresults.restored)
         next(verb for verb in verbs if call.options[verb.__name__])(call)

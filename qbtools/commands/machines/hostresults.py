@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from qbtools.commands import volumeoptions
 from qbtools.commands.cli import Invocation
+from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Failed
 from qbtools.streams import Reader, Writer
 

@@ -33,11 +33,11 @@ def main(call: Invocation) -> None:
     import time
 
     from qbtools import passphrase
-    from qbtools.commands import sealoptions
+    from qbtools.commands.archive import sealing
     from qbtools.formats import chunks, container, manifest, outertar
 
-    backup_id = sealoptions.backup_id(call) or ""
-    parameters = sealoptions.parameters(call)
+    backup_id = sealing.backup_id(call) or ""
+    parameters = sealing.parameters(call)
     out = call.stdout()
     records = _records(call, backup_id)
     data = manifest.serialise(backup_id, records)

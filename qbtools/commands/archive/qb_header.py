@@ -60,12 +60,12 @@ def _write(call: Invocation) -> None:
     import time
 
     from qbtools import passphrase
-    from qbtools.commands import sealoptions
+    from qbtools.commands.archive import sealing
     from qbtools.formats.sealer import Settings, header_members
 
-    backup_id = sealoptions.backup_id(call) or ""
-    backup = sealoptions.backup_header(call, backup_id, manifest=not call.options["--no-manifest"])
-    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(time.time()))
+    backup_id = sealing.backup_id(call) or ""
+    backup = sealing.backup_header(call, backup_id, manifest=not call.options["--no-manifest"])
+    settings = Settings(backup_id, sealing.chunk_size(call), sealing.parameters(call), int(time.time()))
     out = call.stdout()
     secret = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
     call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
@@ -77,18 +77,18 @@ def _read(call: Invocation) -> None:
     import os
 
     from qbtools import passphrase
-    from qbtools.commands import openoptions
+    from qbtools.commands.archive import opening
     from qbtools.formats import header, opener
     from qbtools.streams import Reader
 
-    bounds = openoptions.limits(call)
+    bounds = opening.limits(call)
     path = call.options["FILE"]
     reader = call.stdin() if path == "-" else Reader(io.FileIO(path))
     reader.name = "the archive"
     out = call.stdout(binary=False)
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
     found = opener.read_header(reader, secret, bounds)
-    openoptions.check_expectations(call, found)
+    opening.check_expectations(call, found)
     out.write(_as_json(found) if call.options["--json"] else header.serialise(found))
 
 

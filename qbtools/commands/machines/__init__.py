@@ -1,0 +1,1 @@
+"""Programs that know domains: their metadata, plans, and the hosts that own them."""

@@ -1,0 +1,38 @@
+"""How a program starts, quickly: without site-packages, until something that is only there is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import NoReturn
+
+
+class _SitePackages:
+    """Makes site-packages known when a module is found nowhere else: python -S starts without them."""
+
+    @classmethod
+    def find_spec(
+        cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Called by the import system, after all others."""
+        if "site" in sys.modules or "." in name:
+            return None
+        import site
+
+        site.main()
+        return PathFinder.find_spec(name, path, target)
+
+
+def run(program: str, module: str) -> NoReturn:
+    """Runs the program that module is: its DOC, its main."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the rest is loaded
+    sys.meta_path.append(_SitePackages)
+    from qbtools.commands import cli
+
+    command = importlib.import_module(module)
+    cli.run(program, command.DOC, command.main)
