@@ -16,7 +16,7 @@ from support import environment
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; how long it really takes does not matter."""
 
-_MARK = "QB_TEST_MARK"
+_MARK = "LC_QB_TEST_MARK"  # LC_…: so tar and compressors, whose environment is made, have it too
 
 # Lets some bytes pass, says so, and waits for a line before it lets the others pass.
 _VALVE = """#!/bin/bash
@@ -131,8 +131,9 @@ def marked(mark: str) -> list[int]:
 
 
 def words(pid: int) -> list[str]:
-    """The program of a process, and the script where it is an interpreter."""
-    return [os.path.basename(word) for word in read(f"/proc/{pid}/cmdline").decode("utf-8", "replace").split("\0")[:2]]
+    """The program of a process, and the script where it is an interpreter, whatever options that has."""
+    found = read(f"/proc/{pid}/cmdline").decode("utf-8", "replace").split("\0")
+    return [os.path.basename(word) for word in found if not word.startswith("-")][:2]
 
 
 def read(path: str) -> bytes:
