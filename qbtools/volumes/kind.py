@@ -88,6 +88,10 @@ class Target(_Opened, ABC):
     def expect(self, extents: ExtentMap) -> None:
         """Where the data will be, for kinds that look for room before start() says that there is enough."""
 
+    def identity(self) -> tuple[object, ...]:
+        """Equal for two targets that are open only where they are one volume."""
+        return "device", os.fstat(self.fd).st_rdev
+
     @abstractmethod
     def start(self, size: int | None) -> None:
         """Before the first byte: the volume will have size bytes (None: not known yet). Refused where it cannot."""

@@ -53,7 +53,7 @@ class Filling:
             while offset < end:
                 count = self._take(offset, end - offset)
                 if count == 0:
-                    raise Truncated(f"the volume stream on {self._reader.name} ends too early")
+                    raise Truncated(f"{self._reader.name} ends too early")
                 offset += count
 
     def raw(self) -> int:

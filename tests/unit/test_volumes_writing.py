@@ -153,7 +153,7 @@ def test_raw_bytes_that_fill_the_target_and_one_more() -> None:
 
 def test_data_that_ends_too_early() -> None:
     extents = mapped(8192, (0, 512), (4096, 4096))
-    with pytest.raises(Truncated, match="the volume stream on standard input ends too early"):
+    with pytest.raises(Truncated, match="standard input ends too early"):
         Filling(Reader(io.BytesIO(bytes(512 + 4095))), Sheet(8192, 4096, None)).data(extents)
 
 

@@ -42,7 +42,7 @@ class Guard(ABC):
 class Lease(Guard):
     """A read lease. Who opens the file for writing waits for a moment; we give the lease back and fail at once.
 
-    The error is raised in the main thread, wherever that is. There can be one lease at a time.
+    The error is raised in the main thread, wherever that is.
     """
 
     def __init__(self, fd: int, changed: Changed) -> None:
@@ -50,17 +50,13 @@ class Lease(Guard):
         self._fd = fd
         self._changed = changed
         self._held = True
-        signal.signal(signal.SIGIO, self._broken)
+        _leases.append(self)
+        signal.signal(signal.SIGIO, _broken)
         try:
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except BaseException:
             self.release()
             raise
-
-    def _broken(self, _number: int, _frame: FrameType | None) -> None:
-        if self._held:
-            self._give_back()
-            raise self._changed(_OPENED)
 
     def check(self) -> None:
         # While it is being broken the lease is, for fcntl, already what it will become.
@@ -69,6 +65,8 @@ class Lease(Guard):
             raise self._changed(_OPENED)
 
     def _give_back(self) -> None:
+        if self._held:
+            _leases.remove(self)
         self._held = False
         with suppress(OSError):
             fcntl.fcntl(self._fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
@@ -76,7 +74,17 @@ class Lease(Guard):
     def release(self) -> None:
         if self._held:
             self._give_back()
-            signal.signal(signal.SIGIO, signal.SIG_IGN)  # a late one must not kill us
+            if not _leases:
+                signal.signal(signal.SIGIO, signal.SIG_IGN)  # a late one must not kill us
+
+
+_leases: list[Lease] = []  # those that are held
+
+
+def _broken(_number: int, _frame: FrameType | None) -> None:
+    """Somebody opens one of the files for writing: SIGIO does not tell which."""
+    for lease in tuple(_leases):
+        lease.check()
 
 
 class Watch(Guard):

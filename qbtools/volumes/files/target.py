@@ -95,6 +95,10 @@ class FileTarget(Target):
 
         return leftovers.new_name(Mark.own())
 
+    def identity(self) -> tuple[object, ...]:
+        found = os.fstat(self._directory or 0)
+        return "file", found.st_dev, found.st_ino, self._base
+
     def start(self, size: int | None) -> None:
         if size is not None:
             self._set_size(size)

@@ -34,6 +34,9 @@ class NewVolume(Target):
         self._mark = Mark.own()
         self._temporary: str | None = None  # what must not stay
 
+    def identity(self) -> tuple[object, ...]:
+        return "logical volume", self._group, self._volume
+
     def start(self, size: int | None) -> None:
         """UsageError where size is not known: nothing can be made then. Failed where there is no room."""
         wanted = self._wanted(size)
