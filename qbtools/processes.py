@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from qbtools.descriptors import widen_pipe
 from qbtools.errors import Failed
+from qbtools.programs import chosen_environment as chosen_environment  # for those who run a CMD, too
 
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL: time for a CMD to remove its snapshots and half-written targets."""

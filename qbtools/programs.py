@@ -1,0 +1,150 @@
+"""Programs that we choose (compressors, tar): where they are, which environment they get, how they ended.
+
+A filter is started once for each file of a backup, so this imports nothing that is slow.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from qbtools.errors import Failed
+
+_KEPT = (
+    *("PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH"),
+    *("XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"),  # what agents need
+)
+_KEPT_PREFIXES = ("LC_", "GPG_")
+
+_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
+
+_WORDS = 1 << 16  # bytes that are read of what a program said
+
+_SPOILT = b"the program that wrote this has failed\n"
+_SPOIL_LIMIT = 1000  # milliseconds
+
+
+def chosen_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program that we choose gets of environ: nothing that changes how it works."""
+    return {name: text for name, text in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+
+
+def find(name: str) -> str | None:
+    """The path of the program in the first directory of PATH that holds it; None where none does."""
+    for place in os.environ.get("PATH", "").split(":"):
+        path = f"{place or '.'}/{name}"
+        if os.access(path, os.X_OK) and not os.path.isdir(path):
+            return path
+    return None
+
+
+class Child:
+    """A program that runs. It says its words to us, not to our stderr; what it says too fast is lost."""
+
+    def __init__(self, name: str, pid: int, words: int) -> None:
+        self.name = name
+        self.words = words
+        """The descriptor to read what it says from; EOF is its end."""
+        self._pid = pid
+        self._code: int | None = None
+
+    def wait(self) -> int:
+        """Waits for its end; its exit status, or the number of the signal that killed it, negative.
+
+        BrokenPipeError where that is SIGPIPE: nobody reads what it writes.
+        """
+        if self._code is None:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        if self._code == -signal.SIGPIPE:
+            raise BrokenPipeError
+        return self._code
+
+    def end(self) -> None:
+        """Kills it where it still runs."""
+        if self._code is None:
+            with suppress(ProcessLookupError, ChildProcessError, BrokenPipeError):
+                os.kill(self._pid, signal.SIGKILL)
+                self.wait()
+
+    def said(self) -> list[str]:
+        """The lines that it has said, without its name in front of each."""
+        os.set_blocking(self.words, False)
+        try:
+            text = os.read(self.words, _WORDS).decode("utf-8", "surrogateescape")
+        except BlockingIOError:
+            return []
+        return [self.plain(line) for line in text.splitlines() if line.strip()]
+
+    def plain(self, line: str) -> str:
+        """A line that it said, without its name in front."""
+        return line.strip().removeprefix(f"{self.name}:").lstrip()
+
+    def ending(self) -> str:
+        """How it ended, in one line, for who was told by wait() that it failed."""
+        code = self.wait()
+        if code < 0:
+            return f"{self.name} was killed by {_signal_name(-code)}"
+        reason = f": {said[0]}" if (said := self.said()) else ""
+        return f"{self.name} ended with status {code}{reason}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the real-time signals
+        return f"signal {number}"
+
+
+@contextmanager
+def running(argv: Sequence[str], stdin: int = 0, stdout: int = 1) -> Iterator[Child]:
+    """Starts argv, whose first word is a path; when the body ends, in whatever way, so has the program.
+
+    It has these descriptors, the chosen environment, and the signals as they are without Python. Failed where it
+    cannot be started.
+    """
+    name = argv[0].rpartition("/")[2]
+    words, theirs = os.pipe()
+    os.set_blocking(theirs, False)  # nobody may read: so it never waits for us
+    # A signal of now must not come before somebody ends the program.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
+    try:
+        try:
+            moves = [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, stdout, theirs))]
+            environment = chosen_environment(os.environ)
+            pid = os.posix_spawn(
+                argv[0],
+                [name, *argv[1:]],
+                environment,
+                file_actions=moves,
+                setsigmask=mask,
+                setsigdef=_IGNORED_BY_PYTHON,
+            )
+        except OSError as error:
+            raise Failed(f"cannot start {name}: {os.strerror(error.errno or 0)}") from error
+        finally:
+            os.close(theirs)
+        child = Child(name, pid, words)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield child
+        finally:
+            child.end()
+    finally:
+        os.close(words)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def spoil(fd: int) -> None:
+    """Writes what no stage takes for the end of good data: it would see EOF, and take what came for all.
+
+    Nothing is written where nobody reads within a second. OSError as the kernel gives it, for want of space.
+    """
+    poller = select.poll()
+    poller.register(fd, select.POLLOUT)
+    if poller.poll(_SPOIL_LIMIT):
+        with suppress(BrokenPipeError):
+            os.write(fd, _SPOILT)
