@@ -21,6 +21,8 @@ BACKUP_ID = "20260101T000000-0123456789abcdef"
 # A call that would do something, given its files. In it, {volume} exists, {target} does not.
 CALLS = {
     "qb-backup": ["create", "--logn=10", "{volume}"],
+    "qb-compress": ["gzip"],
+    "qb-decompress": ["gzip"],
     "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
     "qb-host": ["saved", "--status=0", "{records}", "{records}"],
     "qb-host-dir": ["{volume}", "inventory"],
@@ -32,14 +34,16 @@ CALLS = {
     "qb-snapshot": ["list"],
     "qb-tarextract": [],
     "qb-tarwrite": ["vm1/root.img"],
+    "qb-tree": ["--extract", "{target}", "dom0-home/user"],
     "qb-unseal": ["vm1/root.img"],
     "qb-volread": ["{volume}"],
     "qb-volwrite": ["{target}"],
 }
 HOSTS = {program for program in CALLS if program.startswith("qb-host")}
 NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
-WRITE_BINARY = sorted(CALLS.keys() - {*HOSTS, "qb-meta", "qb-plan", "qb-snapshot", "qb-volwrite"})
-READ_DATA = ["qb-seal", "qb-tarextract", "qb-tarwrite", "qb-unseal", "qb-volwrite"]
+WRITE_BINARY = sorted(CALLS.keys() - {*HOSTS, "qb-meta", "qb-plan", "qb-snapshot", "qb-tree", "qb-volwrite"})
+READ_DATA = ["qb-compress", "qb-decompress", "qb-seal", "qb-tarextract", "qb-tarwrite", "qb-tree", "qb-unseal"]
+READ_DATA += ["qb-volwrite"]
 
 
 @pytest.fixture
@@ -172,7 +176,7 @@ def test_what_cannot_be_written_is_a_failure(program: str) -> None:
     assert done.returncode == 1 and done.stderr != b""
 
 
-@pytest.mark.parametrize("program", ["qb-volread", "qb-seal", "qb-tarwrite"])
+@pytest.mark.parametrize("program", ["qb-compress", "qb-volread", "qb-seal", "qb-tarwrite"])
 def test_a_reader_that_left_ends_a_filter_quietly(program: str, place: dict[str, str]) -> None:
     words = f"head -c 64M /dev/zero | {' '.join(arguments(program, place))}"
     if program == "qb-tarwrite":

@@ -1,0 +1,34 @@
+"""qb-tree: a directory as a tar archive, and back."""
+
+from __future__ import annotations
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
+
+DOC = f"""\
+Usage: qb-tree [options] [--extract] PATH NAME
+
+Write the directory PATH to standard output as a tar archive, in which it is called
+NAME. With --extract read such an archive from standard input, and make PATH of the
+file or directory NAME in it. PATH must not exist, and appears when all is right.
+
+Options:
+  --extract             Take an archive apart.
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Saves or extracts, as DOC says."""
+    from qbtools import trees
+    from qbtools.formats import chunks
+
+    path, name = call.options["PATH"], call.options["NAME"]
+    problem = chunks.name_problem(name)
+    if problem:
+        raise UsageError(f"{name}: {problem}")
+    if call.options["--extract"]:
+        trees.extract(path, name, call.stdin(), call.warn)
+    else:
+        trees.save(path, name, call.stdout(), call.warn)

@@ -1,0 +1,107 @@
+"""Compression by other people's programs: which program does it, and what its end means.
+
+A program works on our descriptors; no byte passes through here. What stands behind a compressed stream is passed over,
+whether the program does that itself, warns of it (gzip) or leaves it unread (pigz, igzip). Some of the others take it
+for an error, and so do we.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from qbtools import programs
+from qbtools.errors import Damaged, Failed, UsageError
+from qbtools.streams import Reader, Writer
+
+Note = Callable[[str], None]
+_Calls = Mapping[str, Sequence[Sequence[str]]]
+
+# For each filter the programs that do it, the fastest first. gzip is not given -q: with that it ends with status 2
+# instead of by SIGPIPE when its reader leaves.
+_COMPRESS: _Calls = {
+    "gzip": (("igzip", "-1", "-c"), ("pigz", "-cq"), ("gzip", "-c")),
+    "bzip2": (("bzip2", "-cq"),),
+    "xz": (("xz", "-cq"),),
+    "zstd": (("zstd", "-cq"),),
+    "none": (),
+}
+_DECOMPRESS: _Calls = {
+    "gzip": (("igzip", "-dc"), ("pigz", "-dc"), ("gzip", "-dc")),
+    "bzip2": (("bzip2", "-dc"),),
+    "xz": (("xz", "-dcq"),),
+    "lzma": (("xz", "-dcq", "--format=lzma"),),
+    "zstd": (("zstd", "-dcq"),),
+    "none": (),
+}
+_PACKAGES = {"igzip": "isal", "xz": "xz-utils"}  # Debian's, where it is not called as the program
+
+_GZIP_WARNED = 2  # the only warning of a decompressing gzip is that of trailing garbage
+
+
+def compress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
+    """Compresses what reader gives, from its descriptor, with the filter called name.
+
+    UsageError for an unknown filter, Failed where its program is missing or fails, BrokenPipeError where nobody reads.
+    """
+    calls = _calls(_COMPRESS, name)
+    if not calls:
+        reader.copy_rest(writer)
+        return
+    with programs.running(_argv(calls, note), reader.fd, writer.fd) as child:
+        if child.wait():
+            raise Failed(child.ending())
+
+
+def decompress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
+    """Decompresses what reader gives, from its descriptor, with the filter called name, and reads all of it.
+
+    Errors as compress(); Damaged where the program fails. After an error something stands at the end of the output
+    that is neither zero nor a tar header, so that nobody takes what came before for all.
+    """
+    calls = _calls(_DECOMPRESS, name)
+    try:
+        if calls:
+            _decompress(_argv(calls, note), reader, writer)
+        else:
+            reader.copy_rest(writer)
+    except BrokenPipeError:
+        raise
+    except BaseException as error:
+        try:
+            programs.spoil(writer.fd)
+        except OSError as full:
+            if isinstance(error, Damaged):  # that is why the program failed
+                raise Failed(f"cannot write to {writer.name}: {os.strerror(full.errno or 0)}") from error
+        raise
+
+
+def _decompress(argv: Sequence[str], reader: Reader, writer: Writer) -> None:
+    with programs.running(argv, reader.fd, writer.fd) as child:
+        code = child.wait()
+        if code < 0:
+            raise Failed(child.ending())
+        if code and (child.name, code) != ("gzip", _GZIP_WARNED):
+            raise Damaged(f"{reader.name} does not decompress: {child.ending()}")
+    with io.FileIO(os.devnull, "w") as nowhere:
+        reader.copy_rest(Writer(nowhere, os.devnull))
+
+
+def _calls(table: _Calls, name: str) -> Sequence[Sequence[str]]:
+    try:
+        return table[name]
+    except KeyError:
+        raise UsageError(f"unknown filter: {name}", f"the filters are {', '.join(table)}") from None
+
+
+def _argv(calls: Sequence[Sequence[str]], note: Note) -> list[str]:
+    """The command line of the first program that is there. Failed where none is."""
+    for call in calls:
+        path = programs.find(call[0])
+        if path is not None:
+            note(f"running {path} {' '.join(call[1:])}")
+            return [path, *call[1:]]
+    names = [call[0] for call in calls]
+    packages = [_PACKAGES.get(name, name) for name in names]
+    raise Failed(f"no {' or '.join(names)} in PATH", f"install the package {' or '.join(packages)}")

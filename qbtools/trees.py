@@ -1,0 +1,268 @@
+"""Directories as tar archives of many members. GNU tar makes them and takes them apart.
+
+An archive that is taken apart goes through our own reader too, because tar ends at the first zero blocks and takes an
+archive without them for whole. What it holds appears when all was read and found right, not before.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+from qbtools import programs
+from qbtools.descriptors import wait, widen_pipe, write_fd
+from qbtools.errors import Damaged, Failed, Refused, UsageError
+from qbtools.formats import ustar
+from qbtools.formats.tarreader import TarReader
+from qbtools.streams import RawInput, Reader, Writer
+from qbtools.volumes import kernel
+from qbtools.volumes.kind import naming
+
+Warn = Callable[[str], None]
+
+_CHANGED = 1  # tar's status where a file changed as it was read
+
+_LINE = 1 << 12  # bytes of the longest line of tar's that is shown whole
+
+_LITTLE = 1 << 16  # bytes: a file system with less counts as full
+
+_DEVICES = (ustar.KINDS[b"3"], ustar.KINDS[b"4"])
+_SET_ID = stat.S_ISUID | stat.S_ISGID
+
+# How files come to be: nobody's rights but ours, no attributes, and never over what exists.
+_EXTRACT = (
+    *("--no-same-owner", "--no-same-permissions", "--keep-old-files"),
+    *("--no-acls", "--no-selinux", "--no-xattrs", "--warning=no-timestamp"),
+)
+
+
+def save(path: str, name: str, writer: Writer, warn: Warn) -> None:
+    """Writes the directory path as an archive in which it is called name; chunks.name_problem() must accept that.
+
+    A warning for each line that tar says, a file that changed meanwhile among them. Failed where path cannot be read
+    as a whole; the archive is then spoilt. BrokenPipeError where nobody reads.
+    """
+    with naming(f"read {path}"):
+        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    argv = [
+        *(_tar(), "--create", "--file=-", "--sparse", "--one-file-system"),
+        *(f"--directory={path}", rf"--transform=flags=rhS;s|^\.|{name}|", "."),
+    ]
+    with programs.running(argv, stdout=writer.fd) as tar:
+        held: list[str] = []  # where tar fails, the last line only says so, and the one before it why
+        for line in _lines(tar):
+            held.append(line)
+            if len(held) > 2:
+                warn(held.pop(0))
+        code = tar.wait()
+        if code in (0, _CHANGED):
+            for line in held:
+                warn(line)
+            return
+        with naming(f"write to {writer.name}"):
+            programs.spoil(writer.fd)
+        raise Failed(f"{path} is not saved as a whole: {held[0] if code > 0 and held else tar.ending()}")
+
+
+def _lines(tar: programs.Child) -> Iterator[str]:
+    with open(tar.words, "rb", buffering=0, closefd=False) as file:
+        reader = Reader(file, "what tar says")
+        while line := reader.read_line(_LINE):
+            yield tar.plain(line.decode("utf-8", "surrogateescape"))
+
+
+def extract(path: str, name: str, reader: Reader, warn: Warn) -> None:
+    """Puts the file or directory called name, out of the archive that reader gives, to path.
+
+    Refused where path exists, Damaged where the archive is not whole, does not hold name, or holds in it what must
+    not be: a device, a file with the rights of another user; or name is a symbolic link. After an error nothing of it
+    is left.
+    """
+    parent, base = os.path.split(path.rstrip("/"))
+    if base in ("", ".", ".."):
+        raise UsageError(f"{path or 'an empty PATH'} names nothing that could be made")
+    path = os.path.join(parent, base)
+    if os.path.lexists(path):
+        raise _exists(path)
+    parent = parent or "."
+    with _parents(parent), _workplace(parent, warn) as place:
+        _fill(place, name, reader, warn)
+        found = f"{place}/{name}"
+        _check(found, name)
+        directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with naming(f"write to {path}"):
+                kernel.sync_file_system(directory)
+            _appear(directory, f"{os.path.basename(place)}/{name}", base, path)
+        finally:
+            os.close(directory)
+
+
+@contextmanager
+def _parents(parent: str) -> Iterator[None]:
+    """Makes what is missing of the directories above; takes them away where the body fails."""
+    missing: list[str] = []
+    while not os.path.isdir(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent) or "."
+    made: list[str] = []
+    try:
+        for each in reversed(missing):
+            with naming(f"make {each}"), suppress(FileExistsError):
+                os.mkdir(each)
+                made.append(each)
+        yield
+    except BaseException:
+        for each in reversed(made):
+            with suppress(OSError):
+                os.rmdir(each)
+        raise
+
+
+@contextmanager
+def _workplace(parent: str, warn: Warn) -> Iterator[str]:
+    """A new directory, ours alone, in parent."""
+    place = os.path.join(parent, f".qb-tree-{os.urandom(8).hex()}")
+    try:
+        with naming(f"make a directory in {parent}"):
+            os.mkdir(place, 0o700)
+        yield place
+    finally:
+        _remove(place)
+        if os.path.lexists(place):
+            warn(f"{place}, which is not whole, cannot be removed")
+
+
+def _remove(place: str) -> None:
+    """Removes a tree, with directories in which we may not write, as far as that is possible."""
+    import shutil
+
+    for folder, names, _files in os.walk(place):
+        for each in (f"{folder}/{name}" for name in names):
+            if not os.path.islink(each):
+                with suppress(OSError):
+                    os.chmod(each, 0o700)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+class _Tee:
+    """What a file gives, written to a pipe too, until nobody reads there."""
+
+    def __init__(self, reader: Reader, sink: int) -> None:
+        self._file: RawInput = reader.file
+        self._fd = reader.fd
+        self._sink = sink
+        self._wanted = True
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:
+        while (count := self._file.readinto(buffer)) is None:
+            wait(self._fd, select.POLLIN)
+        if self._wanted:
+            try:
+                write_fd(self._sink, memoryview(buffer)[:count])
+            except BrokenPipeError:  # tar has seen the end, or has failed: how it ended tells
+                self._wanted = False
+        return count
+
+
+def _fill(place: str, name: str, reader: Reader, warn: Warn) -> None:
+    """Lets tar extract name in the directory place, while the archive is read to its end and checked."""
+    source, sink = os.pipe()
+    try:
+        widen_pipe(sink)
+        argv = [_tar(), "--extract", "--file=-", f"--directory={place}", *_EXTRACT, "--", name]
+        with programs.running(argv, stdin=source) as tar:
+            os.close(source)
+            source = -1
+            _read(TarReader(Reader(_Tee(reader, sink), reader.name)), name)
+            os.close(sink)
+            sink = -1
+            if tar.wait():
+                raise Failed(f"{name} is not extracted: {tar.ending()}", _hint(place))
+            for line in tar.said():
+                warn(line)
+    finally:
+        for fd in (source, sink):
+            if fd >= 0:
+                os.close(fd)
+
+
+def _hint(place: str) -> str | None:
+    """Why tar may have failed. Its words would say that in the user's language only, and not always."""
+    found = os.statvfs(place)
+    if found.f_bavail * found.f_frsize >= _LITTLE and (found.f_favail or not found.f_files):
+        return None
+    return f"there is no space left in {os.path.dirname(place)}"
+
+
+def _read(archive: TarReader, name: str) -> None:
+    """Reads an archive to its end. Damaged where it does not hold name, or a device there."""
+    found = False
+    while (member := archive.next()) is not None:
+        if member.untrusted_name == name or member.untrusted_name.startswith(f"{name}/"):
+            found = True
+            if member.kind in _DEVICES:
+                raise Damaged(f"{member.untrusted_name} is {member.kind}")
+    if not found:
+        raise Damaged(f"the archive holds no member {name}")
+
+
+def _check(found: str, name: str) -> None:
+    """Damaged where what was extracted is of a kind, or has a mode, that must not be."""
+    with naming(f"look at {name}"):
+        top = os.lstat(found)
+        if not (stat.S_ISDIR(top.st_mode) or stat.S_ISREG(top.st_mode)):
+            kind = "a symbolic link" if stat.S_ISLNK(top.st_mode) else "something else"
+            raise Damaged(f"{name} is {kind}, neither a file nor a directory")
+        waiting = [found] if stat.S_ISDIR(top.st_mode) else []
+        _check_mode(top.st_mode, name)
+        while waiting:
+            folder = waiting.pop()
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    mode = entry.stat(follow_symlinks=False).st_mode
+                    _check_mode(mode, name + entry.path.removeprefix(found))
+                    if stat.S_ISDIR(mode):
+                        waiting.append(entry.path)
+
+
+def _check_mode(mode: int, untrusted_name: str) -> None:
+    if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
+        raise Damaged(f"{untrusted_name} is a device")
+    if stat.S_ISREG(mode) and mode & _SET_ID:
+        raise Damaged(f"{untrusted_name} is a file with the rights of another user")
+
+
+def _appear(directory: int, old: str, new: str, path: str) -> None:
+    """Gives what was extracted its name. Refused where something has it by now."""
+    with naming(f"give {path} its name"):
+        try:
+            kernel.rename_new(directory, old, new)
+        except FileExistsError:
+            raise _exists(path) from None
+        except OSError as error:
+            if error.errno not in kernel.UNSUPPORTED:
+                raise
+            # The file system has no such call. A file or a full directory is still never replaced.
+            if os.path.lexists(path):
+                raise _exists(path) from None
+            os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+        try:
+            os.fsync(directory)
+        except OSError as error:
+            if error.errno not in kernel.UNSUPPORTED:
+                raise
+
+
+def _exists(path: str) -> Refused:
+    return Refused(f"{path} already exists")
+
+
+def _tar() -> str:
+    path = programs.find("tar")
+    if path is None:
+        raise Failed("no tar in PATH", "install the package tar")
+    return path
