@@ -57,6 +57,14 @@ COW = """\
   --cow ROOM            Room for a snapshot that needs its own, in percent of the
                         volume or a size [default: 10%]."""
 
+FILLING = """\
+  --create              Make TARGET, which must not be there unless --overwrite is
+                        given too. Implied for a file.
+  --overwrite           Replace or write over TARGET where it is there.
+  --shrink              Let a volume that is replaced become smaller.
+  --pool-reserve P      Keep P percent of a pool free, of its room for data and of
+                        that for metadata [default: 5]."""
+
 SELECTING = """\
   --include PATTERN     Only domains whose name matches (*, ?, [...]); repeatable.
   --exclude PATTERN     Not those whose name matches; repeatable."""

@@ -15,16 +15,25 @@ DOC = f"""\
 Usage:
   qb-tarextract [options] [--raw] [NAME]
   qb-tarextract [options] (--size | --list) [NAME]
+  qb-tarextract [options] --volumes [--create] [--overwrite] [--shrink]
+                [--pool-reserve P] [--print-size] DIRECTORY ROUTE...
 
 Turn the tar archive on standard input into the volume stream of its member NAME.
 Without NAME it must hold exactly one member. Everything else in it is read too,
 and checked, before the end of the stream is written.
+With --volumes fill several volumes: each ROUTE is VOLUME=TARGET, and TARGET, which
+is what qb-volwrite takes, gets what DIRECTORY/VOLUME.img holds. It appears when the
+whole archive was read.
 
 Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
   --size                Print the size of the volume, as the header tells it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
                         name for each member, or for NAME and what is below it.
+  --volumes             Fill the TARGETs, and write no volume stream.
+{options.FILLING}
+  --print-size          Print a line of size, tab and VOLUME for each when all are
+                        in place.
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -35,6 +44,12 @@ LIST_LIMIT = 32 << 20
 
 def main(call: Invocation) -> None:
     """Reads the archive, as DOC says."""
+    if call.options["--volumes"]:
+        from qbtools.commands.pipe import archivevolumes
+
+        archivevolumes.extract(call)
+        return
+
     from qbtools import progress
     from qbtools.formats import tarreader, volumestream
 

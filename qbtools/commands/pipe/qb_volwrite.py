@@ -22,12 +22,7 @@ is whole and on the disk, not before; zeros become holes.
 
 Options:
   --raw                 Take plain bytes up to their EOF instead.
-  --create              Make TARGET, which must not be there unless --overwrite is
-                        given too. Implied for a file.
-  --overwrite           Replace or write over TARGET where it is there.
-  --shrink              Let a volume that is replaced become smaller.
-  --pool-reserve P      Keep P percent of a pool free, of its room for data and of
-                        that for metadata [default: 5].
+{options.FILLING}
   --verify              Read back what was written, and compare.
   --print-size          Print the size of the volume when it is in place.
 {options.PROGRESS}

@@ -1,0 +1,81 @@
+"""Several volumes out of one archive, read once. None gets its place before the end of the archive was read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from qbtools.errors import Damaged, Refused
+from qbtools.formats.tarreader import Member, TarReader
+from qbtools.streams import Reader
+from qbtools.volumes.kind import Target
+from qbtools.volumes.writing import Filling
+
+
+class Together:
+    """One pass over an archive. done and label are for a progress display."""
+
+    def __init__(self, reader: Reader, targets: Mapping[str, Target], note: Callable[[str], None]) -> None:
+        """targets: each by the name of its member; open, and closed by the caller.
+
+        Refused where two of them are one volume.
+        """
+        self._reader = reader
+        self._targets = targets
+        self._note = note
+        self._sizes: dict[str, int] = {}
+        self._before = 0
+        self._filling: Filling | None = None
+        self.label = "archive"
+        seen: dict[tuple[object, ...], str] = {}
+        for target in targets.values():
+            other = seen.setdefault(target.identity(), target.name)
+            if other is not target.name:
+                raise Refused(f"{other} and {target.name} are the same volume")
+
+    @property
+    def done(self) -> int:
+        """Bytes of data that came for all targets."""
+        return self._before + (self._filling.done if self._filling else 0)
+
+    def fill(self) -> dict[str, int]:
+        """Fills all targets, reads the archive to its end, and flushes; the size of each volume by its member's name.
+
+        Damaged where a member does not come, comes twice, or is no regular file.
+        """
+        archive = TarReader(self._reader)
+        while (member := archive.next()) is not None:
+            if member.untrusted_name in self._targets:
+                self._take(archive, member)
+        for name in self._targets:
+            if name not in self._sizes:
+                raise Damaged(f"the archive holds no member {name}")
+        return self._sizes
+
+    def _take(self, archive: TarReader, member: Member) -> None:
+        name, target = member.untrusted_name, self._targets[member.untrusted_name]
+        if name in self._sizes:
+            raise Damaged(f"{name} comes twice")
+        if member.kind:
+            raise Damaged(f"{name} is {member.kind}, not a regular file")
+        extents = archive.read_map()
+        self.label = target.name
+        target.expect(extents)
+        target.start(extents.size)
+        self._before = self.done
+        self._filling = filling = Filling(self._reader, target)
+        filling.data(extents)
+        self._note(f"{target.name}: {extents.size} bytes, {filling.done} of them came as data; flushing")
+        filling.finish(extents.size)
+        self._sizes[name] = extents.size
+
+    def commit(self, warn: Callable[[str], None]) -> None:
+        """Each target gets its place. Where one cannot, those that have theirs keep it, and a warning names them."""
+        placed: list[str] = []
+        try:
+            for target in self._targets.values():
+                target.commit()
+                placed.append(target.name)
+        except BaseException:
+            for name in placed:
+                warn(f"{name} is whole and in its place")
+            raise

@@ -1,0 +1,129 @@
+"""Several volumes out of one archive: what decides when each gets its place."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from vectors.tarbytes import END, head, regular
+
+from qbtools.errors import Damaged, Failed, Refused
+from qbtools.streams import Reader
+from qbtools.volumes import locate
+from qbtools.volumes.kind import Target, TargetOptions
+from qbtools.volumes.together import Together
+
+
+class Sheet(Target):
+    """A target in memory that notes each call in a log of all."""
+
+    def __init__(self, name: str, log: list[str], fails: str = "") -> None:
+        super().__init__(name, -1)
+        self._log = log
+        self._fails = fails
+        self.bytes = bytearray()
+
+    def identity(self) -> tuple[object, ...]:
+        return ("sheet", self.name)
+
+    def _note(self, call: str) -> None:
+        if call == self._fails:
+            raise Failed(f"{call} fails")
+        self._log.append(f"{call} {self.name}")
+
+    def start(self, size: int | None) -> None:
+        self.bytes = bytearray(size or 0)
+        self._note("start")
+
+    def write(self, data: bytes | bytearray | memoryview, offset: int) -> None:
+        self.bytes[offset : offset + len(data)] = data
+
+    def zero(self, offset: int, length: int) -> None:
+        self.bytes[offset : offset + length] = bytes(length)
+
+    def flush(self, size: int) -> None:
+        self._note("flush")
+
+    def commit(self) -> None:
+        self._note("commit")
+
+
+ARCHIVE = (
+    head(b"d/", kind=b"5") + regular(b"2" * 700, b"d/b.img") + regular(b"x", b"d/x") + regular(b"1" * 512, b"d/a.img")
+)
+
+
+def passed(text: str) -> None:
+    """Says nothing."""
+
+
+def together(data: bytes, *sheets: Sheet) -> Together:
+    return Together(Reader(io.BytesIO(data)), {f"d/{sheet.name}.img": sheet for sheet in sheets}, passed)
+
+
+def test_all_are_flushed_before_the_first_has_its_place() -> None:
+    log: list[str] = []
+    a, b = Sheet("a", log), Sheet("b", log)
+    work = together(ARCHIVE + END, a, b)
+    assert work.fill() == {"d/b.img": 700, "d/a.img": 512}
+    assert (bytes(a.bytes), bytes(b.bytes)) == (b"1" * 512, b"2" * 700)
+    assert work.done == 1212
+    assert log == ["start b", "flush b", "start a", "flush a"], "in the archive's order"
+    work.commit(passed)
+    assert log[4:] == ["commit a", "commit b"]
+
+
+@pytest.mark.parametrize("size", [*range(0, len(ARCHIVE + END), 100), len(ARCHIVE), len(ARCHIVE + END) - 1])
+def test_no_place_is_given_where_the_archive_is_cut(size: int) -> None:
+    log: list[str] = []
+    work = together((ARCHIVE + END)[:size], Sheet("a", log), Sheet("b", log))
+    with pytest.raises(Damaged, match="standard input ends too early"):
+        work.fill()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (ARCHIVE.replace(b"d/a.img", b"d/c.img"), "a tar header has a wrong checksum"),
+        (regular(b"", b"d/a.img") + END, "the archive holds no member d/b.img"),
+        (END, "the archive holds no member d/a.img"),
+        (ARCHIVE + regular(b"", b"d/a.img") + END, "d/a.img comes twice"),
+        (head(b"d/a.img", kind=b"2") + ARCHIVE + END, "d/a.img is a symbolic link, not a regular file"),
+        (ARCHIVE + END + b"x", "something follows the end of the archive"),
+    ],
+)
+def test_what_an_archive_must_not_be(data: bytes, message: str) -> None:
+    log: list[str] = []
+    with pytest.raises(Damaged, match=message):
+        together(data, Sheet("a", log), Sheet("b", log)).fill()
+
+
+def test_where_a_place_cannot_be_given_it_is_said_who_has_one() -> None:
+    log: list[str] = []
+    warnings: list[str] = []
+    work = together(ARCHIVE + END, Sheet("a", log), Sheet("b", log, fails="commit"))
+    work.fill()
+    with pytest.raises(Failed, match="commit fails"):
+        work.commit(warnings.append)
+    assert warnings == ["a is whole and in its place"]
+    work = together(ARCHIVE + END, Sheet("a", log, fails="commit"), Sheet("b", log))
+    work.fill()
+    warnings.clear()
+    with pytest.raises(Failed, match="commit fails"):
+        work.commit(warnings.append)
+    assert warnings == [] and log[-1] != "commit b"
+
+
+def test_two_targets_that_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "link").symlink_to("there")
+    (tmp_path / "way").symlink_to(".")
+    words = {"new": "way/new", "there": "./link", "./new": "file:new"}
+    monkeypatch.chdir(tmp_path)
+    for pair in words.items():
+        targets = [locate.open_target(word, TargetOptions(overwrite=True)) for word in pair]
+        with pytest.raises(Refused, match="are the same volume"):
+            Together(Reader(io.BytesIO()), dict(zip("ab", targets, strict=True)), passed)
+        for target in targets:
+            target.close()
