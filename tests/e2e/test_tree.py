@@ -497,10 +497,13 @@ def test_directories_that_even_their_owner_may_not_write_are_removed(tmp_path: P
     place.mkdir()
     os.chown(place, 65534, 65534)
     folder = mode(head(INNER + b"/folder/", kind=b"5"), 0o500)
-    data = TOP + folder + regular(b"x", INNER + b"/folder/file") + END
-    (tmp_path / "data").write_bytes(data[:-1024])
-    done = bash(f"setpriv --reuid 65534 --clear-groups qb-tree --extract {place}/x {NAME} <{tmp_path}/data")
-    assert (done.returncode, done.stderr) == (4, b"qb-tree: error: standard input ends too early\n")
+    (tmp_path / "data").write_bytes(TOP + folder + regular(b"x", INNER + b"/folder/file") + FILE + END)
+    # Refused only when tar has done all, modes included.
+    path = fake_tar(tmp_path, f'/bin/tar "$@" && chmod 4755 "${{3#*=}}/{NAME}/file"')
+    words = f"qb-tree --extract {place}/x {NAME} <{tmp_path}/data"
+    done = bash(f"setpriv --reuid 65534 --clear-groups {words}", PATH=path)
+    error = f"qb-tree: error: {NAME}/file is a file with the rights of another user\n"
+    assert (done.returncode, done.stderr.decode()) == (4, error)
     assert os.listdir(place) == []
 
 
