@@ -18,11 +18,8 @@ always 0, so a salt is never used twice. Source: the file FORMAT of the scrypt p
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
-import struct
-from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
@@ -30,16 +27,12 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from qbtools.errors import Damaged
 from qbtools.formats import kdf
+from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, Parameters, build_fixed, parse_fixed
 
-HEADER_SIZE = 96
-MAC_SIZE = 32
-OVERHEAD = HEADER_SIZE + MAC_SIZE
 SLACK = 15
 """Bytes behind the data that a buffer must have: `update_into` insists on room for a block less one."""
 
 _STEP = 1 << 18  # encrypted and hashed while it is in the second-level cache
-_FIXED = struct.Struct(">6sBBII32s")
-_MAGIC = b"scrypt"
 
 
 class NotAuthentic(Damaged):
@@ -50,45 +43,6 @@ class WrongKey(NotAuthentic):
     """The header's keyed check fails: where its plain checksum holds, most likely the passphrase is wrong."""
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """What key derivation costs. 10 <= log_n <= 40, r·p < 2^30."""
-
-    log_n: int = 17
-    r: int = 8
-    p: int = 1
-
-    @property
-    def memory(self) -> int:
-        """Bytes that one derivation takes."""
-        return 128 * self.r * ((1 << self.log_n) + self.p + 2)
-
-    @property
-    def work(self) -> int:
-        """N·r·p: a derivation takes time in proportion to it."""
-        return (1 << self.log_n) * self.r * self.p
-
-
-def parse_fixed(data: bytes, what: str = "the container") -> tuple[Parameters, bytes]:
-    """Parameters and salt from a container's first 96 bytes, as far as they can be checked without a key.
-
-    what: names it in messages. Damaged where it is no container, or its plain checksum or parameters are wrong. What
-    comes back is still untrusted: the caller bounds work and memory before a key is derived.
-    """
-    if len(data) < HEADER_SIZE:
-        raise Damaged(f"{what} is too short for an scrypt container")
-    magic, version, log_n, r, p, salt = _FIXED.unpack_from(data)
-    if magic != _MAGIC:
-        raise Damaged(f"{what} is no scrypt container")
-    if version != 0:
-        raise Damaged(f"{what} is an scrypt container of unknown version {version}")
-    if hashlib.sha256(data[:48]).digest()[:16] != data[48:64]:
-        raise Damaged(f"{what} has a damaged header: its plain checksum is wrong")
-    if not 10 <= log_n <= 40 or r == 0 or p == 0 or r * p >= 1 << 30:
-        raise Damaged(f"{what} has key derivation parameters out of bounds")
-    return Parameters(log_n, r, p), salt
-
-
 class Key:
     """The keys of one container, and its 96 header bytes."""
 
@@ -97,8 +51,7 @@ class Key:
             passphrase, salt, 1 << parameters.log_n, parameters.r, parameters.p, second_opinion=second_opinion
         )
         self._aes, self._hmac = both[:32], both[32:]
-        fixed = _FIXED.pack(_MAGIC, 0, parameters.log_n, parameters.r, parameters.p, salt)
-        fixed += hashlib.sha256(fixed).digest()[:16]
+        fixed = build_fixed(parameters, salt)
         self.header = fixed + hmac.digest(self._hmac, fixed, "sha256")
 
     def seal(self, buffer: memoryview, size: int) -> bytes:

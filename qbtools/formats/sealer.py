@@ -16,7 +16,8 @@ from mmap import mmap
 
 from qbtools.errors import Refused
 from qbtools.formats import chunks, header, manifest, outertar
-from qbtools.formats.container import OVERHEAD, Key, Parameters, new_key, seal_bytes
+from qbtools.formats.container import Key, new_key, seal_bytes
+from qbtools.formats.containerhead import OVERHEAD, Parameters
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qbtools.errors import Damaged
-from qbtools.formats import chunks, container, header
-from qbtools.formats.container import HEADER_SIZE, OVERHEAD
-from qbtools.formats.opener import header_bound, read_header_members
+from qbtools.formats import chunks, header
+from qbtools.formats.beginning import header_bound, read_header_members
+from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.outertar import MemberReader
 from qbtools.streams import Reader
 
@@ -26,7 +26,7 @@ def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
     untrusted = header.parse(untrusted_plain)
     if untrusted.version != 4:
         raise Damaged(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
-    container.parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
+    parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     if len(untrusted_sealed) != len(untrusted_plain) + OVERHEAD:
         raise Damaged(f"{chunks.HEADER_MAC} does not have the size of what it seals")
     members.bound = lambda member: chunks.member_bound(member, untrusted.chunk_size, max_chunk)
@@ -34,7 +34,7 @@ def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
     while not order.manifest_seen and (member := members.next()) is not None:
         name, number = chunks.parse_member(member.untrusted_name)
         order.chunk(name, number, member.size - OVERHEAD)
-        container.parse_fixed(members.read(HEADER_SIZE), member.untrusted_name)
+        parse_fixed(members.read(HEADER_SIZE), member.untrusted_name)
     order.finish()
     if order.manifest_seen:
         members.read_end()

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from qbtools.errors import Damaged, Refused, Truncated, WrongPassphrase
-from qbtools.formats import chunks, container, header, manifest, opener, outertar
+from qbtools.formats import chunks, container, header, manifest, openarchive, opener, outertar
 from qbtools.formats.container import Key, Parameters
-from qbtools.formats.opener import Archive, Event, Limits, open_archive
+from qbtools.formats.openarchive import Archive, Event, Limits
+from qbtools.formats.opener import open_archive
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
@@ -120,7 +121,7 @@ def test_what_is_not_wanted_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> No
         return Key(secret, parameters, salt)
 
     archive = opened(sealed())
-    monkeypatch.setattr(opener, "Key", key)
+    monkeypatch.setattr(openarchive, "Key", key)
     found = contents(archive.events(lambda name: name == "vm2/a"))
     assert found == {**dict.fromkeys(FILES, b""), "vm2/a": FILES["vm2/a"]}
     assert sorted(derived) == ["qb-manifest.000", "vm2/a.000", "vm2/a.001", "vm2/a.002"]
@@ -258,7 +259,7 @@ def test_work_that_does_not_fit_waits(monkeypatch: pytest.MonkeyPatch, spare: in
 
     data = os.urandom(30_000)
     archive = opened(sealed({"a": data}), limits=Limits(FAST.memory + spare), jobs=4)
-    monkeypatch.setattr(opener, "Key", key)
+    monkeypatch.setattr(openarchive, "Key", key)
     assert contents(archive.events(every)) == {"a": data}
     assert most == 1
 

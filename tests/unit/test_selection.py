@@ -12,7 +12,7 @@ import pytest
 from qbtools.commands.archive import tocommand, wanted
 from qbtools.commands.archive.wanted import Selection
 from qbtools.errors import Damaged, Failed, Refused
-from qbtools.formats import container, header, opener
+from qbtools.formats import container, header, openarchive, opener
 from qbtools.formats.container import Key, Parameters
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.progress import Board
@@ -50,13 +50,13 @@ class Derivations:
                 self.count += 1
             return Key(secret, parameters, salt)
 
-        monkeypatch.setattr(opener, "Key", key)
+        monkeypatch.setattr(openarchive, "Key", key)
 
 
 def feed(archive: bytes, place: Path, select: str | None, names: Collection[str] = (), jobs: int = 2) -> list[str]:
     """The files that came to the CMD."""
     opened = opener.open_archive(
-        Reader(io.BytesIO(archive)), SECRET, opener.Limits(256 << 20), lambda _memory: jobs, lambda _text: None
+        Reader(io.BytesIO(archive)), SECRET, openarchive.Limits(256 << 20), lambda _memory: jobs, lambda _text: None
     )
     cmd = f'echo "$QB_NAME $(wc -c)" >>{place}/log'
     log = place / "log"
@@ -150,5 +150,5 @@ def test_who_waits_gets_an_answer_when_all_is_over() -> None:
 
 
 def test_the_header_is_not_counted() -> None:
-    """What the tests above count is container.Key as opener.py knows it; the header is opened in another way."""
-    assert opener.Key is container.Key
+    """What the tests above count is container.Key as openarchive.py knows it; the header is opened in another way."""
+    assert openarchive.Key is container.Key

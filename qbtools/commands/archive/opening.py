@@ -11,15 +11,15 @@ from qbtools.errors import Refused, UsageError
 
 if TYPE_CHECKING:
     from qbtools.formats.header import BackupHeader
-    from qbtools.formats.opener import Archive, Limits
+    from qbtools.formats.openarchive import Archive, Limits
 
 
 def limits(call: Invocation) -> Limits:
     """--max-memory, --max-work and, where the program has it, --max-chunk."""
-    from qbtools.formats import chunks, opener
+    from qbtools.formats import chunks, openarchive
 
     opts = call.options
-    return opener.Limits(
+    return openarchive.Limits(
         memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealing.machine_memory(),
         work=1 << call.number("--max-work", 10, 60),
         chunk=call.size("--max-chunk", 1) if "--max-chunk" in opts else chunks.DEFAULT_CHUNK_SIZE,

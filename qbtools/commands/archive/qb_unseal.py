@@ -9,7 +9,7 @@ from qbtools.commands.cli import Invocation
 from qbtools.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
-    from qbtools.formats.opener import Archive
+    from qbtools.formats.openarchive import Archive
 
 DOC = f"""\
 Usage:

@@ -9,7 +9,7 @@ from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
 
 if TYPE_CHECKING:
-    from qbtools.formats.container import Parameters
+    from qbtools.formats.containerhead import Parameters
     from qbtools.formats.header import BackupHeader
 
 MAX_JOBS = 256
@@ -17,7 +17,7 @@ MAX_JOBS = 256
 
 def parameters(call: Invocation) -> Parameters:
     """--logn, as the parameters of every container."""
-    from qbtools.formats.container import Parameters
+    from qbtools.formats.containerhead import Parameters
 
     return Parameters(call.number("--logn", 10, 22))
 

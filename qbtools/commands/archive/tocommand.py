@@ -13,7 +13,7 @@ from qbtools.processes import Command, start_sink
 from qbtools.progress import Board
 
 if TYPE_CHECKING:
-    from qbtools.formats.opener import Archive
+    from qbtools.formats.openarchive import Archive
 
 
 def feed_all(

@@ -1,0 +1,61 @@
+"""What a container (container.py) begins with, as far as it can be read without a key: its first 96 bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+
+from qbtools.errors import Damaged
+
+HEADER_SIZE = 96
+MAC_SIZE = 32
+OVERHEAD = HEADER_SIZE + MAC_SIZE
+
+_FIXED = struct.Struct(">6sBBII32s")
+_MAGIC = b"scrypt"
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What key derivation costs. 10 <= log_n <= 40, r·p < 2^30."""
+
+    log_n: int = 17
+    r: int = 8
+    p: int = 1
+
+    @property
+    def memory(self) -> int:
+        """Bytes that one derivation takes."""
+        return 128 * self.r * ((1 << self.log_n) + self.p + 2)
+
+    @property
+    def work(self) -> int:
+        """N·r·p: a derivation takes time in proportion to it."""
+        return (1 << self.log_n) * self.r * self.p
+
+
+def parse_fixed(data: bytes, what: str = "the container") -> tuple[Parameters, bytes]:
+    """Parameters and salt from a container's first 96 bytes, as far as they can be checked without a key.
+
+    what: names it in messages. Damaged where it is no container, or its plain checksum or parameters are wrong. What
+    comes back is still untrusted: the caller bounds work and memory before a key is derived.
+    """
+    if len(data) < HEADER_SIZE:
+        raise Damaged(f"{what} is too short for an scrypt container")
+    magic, version, log_n, r, p, salt = _FIXED.unpack_from(data)
+    if magic != _MAGIC:
+        raise Damaged(f"{what} is no scrypt container")
+    if version != 0:
+        raise Damaged(f"{what} is an scrypt container of unknown version {version}")
+    if hashlib.sha256(data[:48]).digest()[:16] != data[48:64]:
+        raise Damaged(f"{what} has a damaged header: its plain checksum is wrong")
+    if not 10 <= log_n <= 40 or r == 0 or p == 0 or r * p >= 1 << 30:
+        raise Damaged(f"{what} has key derivation parameters out of bounds")
+    return Parameters(log_n, r, p), salt
+
+
+def build_fixed(parameters: Parameters, salt: bytes) -> bytes:
+    """The first 64 bytes, which parse_fixed reads."""
+    fixed = _FIXED.pack(_MAGIC, 0, parameters.log_n, parameters.r, parameters.p, salt)
+    return fixed + hashlib.sha256(fixed).digest()[:16]

@@ -1,0 +1,209 @@
+"""The chunks of an outer archive, several at a time, and at the end whether it was complete.
+
+One thread reads members, `jobs` threads derive keys, authenticate and decrypt, the caller's thread gets the chunks in
+order. Nothing of a chunk comes out before its MAC has been verified. What is not wanted is not opened: its size and
+its trailing MAC are taken down all the same, so that the manifest can be held against every file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+from qbtools.errors import Damaged, Refused
+from qbtools.formats import chunks, header, manifest
+from qbtools.formats.container import Key, NotAuthentic
+from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, Parameters, parse_fixed
+from qbtools.formats.manifest import FileRecord
+from qbtools.formats.outertar import MemberReader
+from qbtools.formats.workers import Budget, Buffers, Lane, done
+
+MAX_WORK = 1 << 26
+"""N·r·p of the dearest derivation: four times what the scrypt program picks for 5 seconds on today's machines."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may cost."""
+
+    memory: int
+    """Bytes for key derivation and chunk buffers of all jobs together."""
+    work: int = MAX_WORK
+    chunk: int = chunks.DEFAULT_CHUNK_SIZE
+    """Bytes of the largest chunk of an archive whose header names no chunk size."""
+
+    def check(self, parameters: Parameters) -> None:
+        """Refused where a derivation would cost too much time."""
+        if parameters.work > self.work:
+            raise Refused(
+                f"a key derivation of N=2^{parameters.log_n}, r={parameters.r}, p={parameters.p} is beyond the limit",
+                "raise --max-work if you trust where the archive comes from",
+            )
+
+
+@dataclass
+class Event:
+    """A chunk of a file, or the end of one (number -1). In an archive whose header names no chunk size, the end of a
+    file is known only when the next one begins."""
+
+    name: str
+    number: int
+    size: int = 0
+    mac: bytes = b""
+    data: memoryview | None = None
+    """The plaintext, where it was wanted; only until the next event is asked for."""
+    release: Callable[[], None] = lambda: None
+
+    @property
+    def ends(self) -> bool:
+        """True where this is the end of a file, which is whole as far as the format can tell."""
+        return self.number < 0
+
+
+class Archive:
+    """An archive whose header has been authenticated; the chunks of version 4 (those of version 3: legacy.py)."""
+
+    no_manifest = chunks.NO_MANIFEST
+    """The warning for an archive that does not promise a manifest."""
+
+    def __init__(
+        self,
+        members: MemberReader,
+        found: header.BackupHeader,
+        memory: int,
+        passphrase: bytes,
+        limits: Limits,
+        jobs: Callable[[int], int],
+        warn: Callable[[str], None],
+    ) -> None:
+        """found: the authenticated header, which was read from members. memory: what a key derivation takes.
+
+        The rest as for open_archive.
+        """
+        self._passphrase = passphrase
+        self._limits = limits
+        self._warn = warn
+        self._members = members
+        self._budget = Budget(limits.memory)
+        self.header = found
+        members.bound = self._bound
+        self._order = chunks.Order(found.chunk_size, found.manifest, warn)
+        self.jobs = jobs(memory + (found.chunk_size or limits.chunk))
+        self._buffers = Buffers(self.jobs + 1)
+        self._pool = ThreadPoolExecutor(self.jobs)
+        self.records: list[FileRecord] = []
+        """The files that have come to their end so far."""
+        self.current = ""
+        """The file that is being read, for whoever shows progress."""
+
+    @property
+    def position(self) -> int:
+        """Bytes of the archive that were read so far."""
+        return self._members.reader.position
+
+    def events(self, wanted: Callable[[str], bool]) -> Iterator[Event]:
+        """All chunks in order, those of wanted files opened, and the end of each file behind its last.
+
+        wanted is asked for every chunk, from another thread. After the last event the archive was complete: its
+        manifest agrees. Damaged, Refused, Failed at the place where something is wrong.
+        """
+        digest = hashlib.sha256()
+        size = count = 0
+        listed: tuple[str, list[FileRecord]] | None = None
+        for event in Lane(self._read(wanted)):
+            if event.name == chunks.MANIFEST:
+                listed = listed or manifest.parse(bytes(event.data or b""))
+                continue
+            if event.ends:
+                self.records.append(FileRecord(event.name, count, size, digest.hexdigest()))
+                digest, size, count = hashlib.sha256(), 0, 0
+            else:
+                digest.update(event.mac)
+                size += event.size
+                count += 1
+            yield from self._decrypted(event)
+            event.release()
+        if listed:
+            backup_id, files = listed
+            if backup_id != self.header.backup_id:
+                raise Damaged("the manifest belongs to another backup")
+            manifest.compare(files, self.records)
+        else:
+            self._warn(self.no_manifest)
+
+    def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
+        """Runs in the lane's thread."""
+        open_file = ""
+        while not self._order.manifest_seen and (member := self._members.next()) is not None:
+            name, number, size = self._parse(member.untrusted_name, member.size)
+            self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
+            if open_file and name != open_file:
+                yield done(Event(open_file, -1))
+            open_file = self.current = name
+            opened = name == chunks.MANIFEST or wanted(name)
+            yield self._open(name, number, size) if opened else self._pass(name, number, size)
+            if self._order.ended:
+                yield done(Event(name, -1))
+                open_file = ""
+        self._order.finish()
+        if open_file:
+            yield done(Event(open_file, -1))
+        if self._order.manifest_seen:
+            self._members.read_end()
+
+    def _bound(self, untrusted_member: str) -> int:
+        """Bytes that a member may have."""
+        return chunks.member_bound(untrusted_member, self.header.chunk_size, self._limits.chunk)
+
+    def _parse(self, untrusted_member: str, size: int) -> tuple[str, int, int]:
+        """File, chunk number and bytes of data of a member of size bytes."""
+        return *chunks.parse_member(untrusted_member), size - OVERHEAD
+
+    def _decrypted(self, event: Event) -> Iterator[Event]:
+        """What the caller gets of an event."""
+        yield event  # a worker has decrypted it
+
+    def _open(self, name: str, number: int, size: int) -> Future[Event]:
+        """Reads a chunk and gives it to a worker; the body is read while its key is derived."""
+        untrusted_header = self._members.read(HEADER_SIZE)
+        parameters, salt = parse_fixed(untrusted_header, chunks.member_name(name, number))
+        self._limits.check(parameters)
+        self._budget.take(parameters.memory + size)
+        secret = chunks.chunk_passphrase(self._passphrase, self.header.backup_id, name, number)
+        key = self._pool.submit(self._derive, secret, parameters, salt)
+        buffer = self._buffers.take(size)
+        view = memoryview(buffer)
+        self._members.read_into(view[:size])
+        mac = self._members.read(MAC_SIZE)
+
+        def release() -> None:
+            self._buffers.give(buffer)
+            self._budget.give(size)
+
+        chunk = Event(name, number, size, mac, view[:size], release)
+        return self._pool.submit(self._unseal, key, untrusted_header, view, chunk)
+
+    def _derive(self, secret: bytes, parameters: Parameters, salt: bytes) -> Key:
+        """Runs in a worker, before the job that needs the key: first in, first out."""
+        try:
+            return Key(secret, parameters, salt)
+        finally:
+            self._budget.give(parameters.memory)
+
+    @staticmethod
+    def _unseal(key: Future[Key], untrusted_header: bytes, view: memoryview, chunk: Event) -> Event:
+        """Runs in a worker: authenticates all of a chunk, and only then decrypts it."""
+        try:
+            key.result().authenticate(untrusted_header, view[: chunk.size], chunk.mac)
+        except NotAuthentic:
+            member = chunks.member_name(chunk.name, chunk.number)
+            raise Damaged(f"{member} does not authenticate: the archive is damaged here") from None
+        key.result().decrypt(view, chunk.size)
+        return chunk
+
+    def _pass(self, name: str, number: int, size: int) -> Future[Event]:
+        """Takes down what the manifest needs of a chunk that nobody wants."""
+        self._members.skip(HEADER_SIZE + size)
+        return done(Event(name, number, size, self._members.read(MAC_SIZE)))
