@@ -28,11 +28,11 @@ def descriptor(file: object) -> int:
     return int(number)
 
 
-def wait(fd: int, event: int) -> None:
-    """Waits until a non-blocking descriptor is ready (another process may have set O_NONBLOCK on it)."""
+def wait(fd: int, event: int, seconds: float | None = None) -> bool:
+    """Waits until a descriptor is ready, or has failed; False where it is not after so many seconds."""
     poller = select.poll()
     poller.register(fd, event)
-    poller.poll()
+    return bool(poller.poll(None if seconds is None else seconds * 1000))
 
 
 def widen_pipe(fd: int, size: int = PIPE_SIZE) -> None:
@@ -52,6 +52,15 @@ def left_to_read(fd: int) -> int | None:
     """Bytes of a regular file from where its descriptor stands to its end; None for anything else."""
     found = os.fstat(fd)
     return max(found.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(found.st_mode) else None
+
+
+def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Takes clean pages of a range (length 0: up to the end) out of the page cache; starts to write dirty ones.
+
+    An advice: does nothing where the file system has no use for it (tmpfs).
+    """
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def splice(source: int, target: int, size: int) -> int:

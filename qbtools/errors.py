@@ -5,6 +5,10 @@ The numbers are part of the command line's contract and stand in every man page.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class QbError(Exception):
     """What ends a program with one line on stderr.
@@ -54,3 +58,12 @@ class Refused(QbError):
     """What was asked for is possible but not safe: a target that exists or is in use, a limit exceeded (status 5)."""
 
     status = 5
+
+
+@contextmanager
+def naming(action: str) -> Iterator[None]:
+    """An OSError inside becomes Failed: `cannot ACTION: reason`."""
+    try:
+        yield
+    except OSError as error:
+        raise Failed(f"cannot {action}: {os.strerror(error.errno or 0)}") from error

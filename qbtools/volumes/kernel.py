@@ -11,7 +11,6 @@ import fcntl
 import io
 import os
 import struct
-from contextlib import suppress
 
 _READ = 0x40000000 if os.uname().machine.startswith(("ppc", "mips", "sparc", "alpha", "parisc")) else 0x80000000
 _BLKGETSIZE64 = _READ | struct.calcsize("N") << 16 | 0x1272
@@ -26,7 +25,6 @@ _FS_IOC_SETFLAGS = _WRITE | struct.calcsize("l") << 16 | 0x6602
 _FS_COMPR_FL, _FS_NOCOMP_FL, _FS_NOCOW_FL = 0x4, 0x400, 0x800000
 
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
-_RENAME_NOREPLACE = 1
 
 UNSUPPORTED = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV, errno.EPERM))
 """What calls answer that this kernel, device or file system does not have; another way must be taken."""
@@ -96,34 +94,6 @@ def take_over_nocow(fd: int, source: int) -> None:
             fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", flags))
 
 
-def rename_new(directory: int, old: str, new: str) -> None:
-    """Renames within a directory, never over what exists: FileExistsError then.
-
-    OSError of UNSUPPORTED where the file system can do neither this nor hard links.
-    """
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    call = getattr(libc, "renameat2", None)
-    if call is not None:
-        if not call(directory, os.fsencode(old), directory, os.fsencode(new), ctypes.c_uint(_RENAME_NOREPLACE)):
-            return
-        number = ctypes.get_errno()
-        if number not in UNSUPPORTED:
-            raise OSError(number, os.strerror(number))
-    os.link(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-    os.unlink(old, dir_fd=directory)
-
-
-def sync_file_system(fd: int) -> None:
-    """Writes all that the file system of fd holds back to its device. OSError."""
-    import ctypes
-
-    if ctypes.CDLL(None, use_errno=True).syncfs(fd):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-
-
 def next_data(fd: int, at: int, end: int) -> int:
     """The first offset >= at that holds data; end where none does before it. at, where holes are not known."""
     try:
@@ -144,12 +114,3 @@ def next_hole(fd: int, at: int, end: int) -> int:
         if error.errno == errno.ENXIO or error.errno in UNSUPPORTED:
             return end
         raise
-
-
-def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
-    """Takes clean pages of a range (length 0: up to the end) out of the page cache; starts to write dirty ones.
-
-    An advice: does nothing where the file system has no use for it (tmpfs).
-    """
-    with suppress(OSError):
-        os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)

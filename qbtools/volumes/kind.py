@@ -13,11 +13,11 @@ import errno
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from qbtools.errors import Failed
+from qbtools.errors import naming as naming  # also for those who know kinds only
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Buffer
 from qbtools.volumes import kernel
@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from qbtools.volumes.marks import Mark
 
 _Self = TypeVar("_Self", bound="_Opened")
-
-
-@contextmanager
-def naming(action: str) -> Iterator[None]:
-    """An OSError inside becomes Failed: `cannot ACTION: reason`."""
-    try:
-        yield
-    except OSError as error:
-        raise Failed(f"cannot {action}: {os.strerror(error.errno or 0)}") from error
 
 
 class _Opened:

@@ -11,10 +11,10 @@ import os
 from collections import deque
 from contextlib import suppress
 
+from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Truncated
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK, Reader, Writer
-from qbtools.volumes.kernel import drop_cache
 from qbtools.volumes.kind import Source, naming
 
 LAG = 8 << 20

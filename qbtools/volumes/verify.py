@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK
-from qbtools.volumes.kernel import drop_cache
 from qbtools.volumes.kind import Target, naming
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from qbtools.descriptors import drop_cache
 from qbtools.errors import Refused, Truncated
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK, Reader
-from qbtools.volumes.kernel import drop_cache
 from qbtools.volumes.kind import Target
 
 _ZEROS = bytes(1 << 16)

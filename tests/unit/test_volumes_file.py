@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from qbtools.errors import Failed, Refused
-from qbtools.volumes import kernel
 from qbtools.volumes.files.source import open_plain
 from qbtools.volumes.files.target import FileTarget
 from qbtools.volumes.kind import TargetOptions
@@ -133,25 +132,6 @@ def test_what_appeared_meanwhile_is_never_replaced(tmp_path: Path) -> None:
             target.commit()
     assert place.read_bytes() == b"somebody else's"
     assert os.listdir(tmp_path) == ["v"]
-
-
-def test_where_names_cannot_be_exchanged_safely_a_hard_link_serves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import ctypes
-
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
-    (tmp_path / "old").write_bytes(b"x")
-    (tmp_path / "other").write_bytes(b"y")
-    directory = os.open(tmp_path, os.O_RDONLY)
-    try:
-        with pytest.raises(FileExistsError):
-            kernel.rename_new(directory, "old", "other")
-        kernel.rename_new(directory, "old", "new")
-    finally:
-        os.close(directory)
-    assert sorted(os.listdir(tmp_path)) == ["new", "other"]
-    assert (tmp_path / "other").read_bytes() == b"y"
 
 
 @pytest.mark.usefixtures("way")

@@ -13,6 +13,7 @@ import os
 import stat
 from contextlib import suppress
 
+from qbtools import directories
 from qbtools.errors import Refused
 from qbtools.volumes import kernel
 from qbtools.volumes.files import guards, leftovers
@@ -130,7 +131,7 @@ class FileTarget(Target):
             else:
                 self._appear()
         with naming(f"flush the directory of {self.name}"):
-            self._flush_directory()
+            directories.flush(self._directory or 0)
 
     def _take_over(self, old: os.stat_result) -> None:
         """Owner and mode of the file that is replaced; what its group and others may do only with its owner."""
@@ -157,7 +158,7 @@ class FileTarget(Target):
             if self._partial is None:
                 self._link(self._base)
             else:
-                kernel.rename_new(self._directory or 0, self._partial, self._base)
+                directories.rename_new(self._directory or 0, self._partial, self._base)
                 self._partial = None
         except FileExistsError:
             raise Refused(f"{self.name} has appeared meanwhile", "nothing was written to it") from None
@@ -165,13 +166,6 @@ class FileTarget(Target):
     def _link(self, name: str) -> None:
         # dst_dir_fd makes Python call linkat(AT_SYMLINK_FOLLOW); plain link() would link the symbolic link itself.
         os.link(f"/proc/self/fd/{self.fd}", name, dst_dir_fd=self._directory, follow_symlinks=True)
-
-    def _flush_directory(self) -> None:
-        try:
-            os.fsync(self._directory or 0)
-        except OSError as error:
-            if error.errno not in kernel.UNSUPPORTED:
-                raise
 
     def close(self) -> None:
         super().close()

@@ -8,6 +8,7 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes import inuse, kernel
@@ -44,7 +45,7 @@ class BlockSource(Source):
                 os.close(fd)
                 raise
         # Pages that somebody's earlier read left behind may be older than what a machine has written since.
-        kernel.drop_cache(fd)
+        drop_cache(fd)
         self._written = inuse.written(self._device)
 
     def _open(self, name: str) -> int:

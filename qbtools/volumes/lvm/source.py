@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 
+from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, QbError, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes import kernel
@@ -35,7 +36,7 @@ class LogicalSource(Source):
             with naming(f"open {full}"):
                 self.fd = os.open(f"/dev/{full}", os.O_RDONLY | os.O_CLOEXEC)
                 self.size = kernel.device_size(self.fd)
-            kernel.drop_cache(self.fd)
+            drop_cache(self.fd)
         except BaseException:
             self.close()
             raise

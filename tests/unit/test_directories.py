@@ -1,0 +1,69 @@
+"""Names that are given to files: never one that something else has; flushed where that can be done."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qbtools import directories
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    (tmp_path / "old").write_bytes(b"x")
+    (tmp_path / "other").write_bytes(b"y")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    yield fd
+    os.close(fd)
+
+
+def failing(number: int):  # noqa: ANN201
+    def fail(*_arguments: object, **_more: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.parametrize("way", ["renameat2", "link", "looking"])
+def test_a_name_is_given_and_none_is_taken_away(
+    way: str, directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On whatever file system: with renameat2, with hard links only, with neither."""
+    if way != "renameat2":
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
+    if way == "looking":
+        monkeypatch.setattr(os, "link", failing(errno.EPERM))
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for taken in ("other", "dangling"):
+        with pytest.raises(FileExistsError):
+            directories.rename_new(directory, "old", taken)
+    directories.rename_new(directory, "old", "new")
+    assert sorted(os.listdir(tmp_path)) == ["dangling", "new", "other"]
+    assert (tmp_path / "other").read_bytes() == b"y"
+    assert (tmp_path / "new").read_bytes() == b"x"
+
+
+def test_another_failure_of_a_rename_stays_one(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileNotFoundError):
+        directories.rename_new(directory, "none", "new")
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
+    with pytest.raises(FileNotFoundError):
+        directories.rename_new(directory, "none", "new")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS])
+def test_a_directory_that_cannot_be_flushed(number: int, directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    directories.flush(directory)
+    monkeypatch.setattr(os, "fsync", failing(number))
+    directories.flush(directory)
+
+
+def test_a_flush_that_fails(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", failing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        directories.flush(directory)
