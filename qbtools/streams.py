@@ -115,9 +115,17 @@ class Reader:
         self._at = 0
         self._splice = self.fd >= 0
         self._room = memoryview(b"")  # what _buffer() has handed out
+        self.patience: float | None = None
+        """Seconds that a descriptor may be silent before that is Failed; None: for ever."""
+
+    def _wait(self) -> None:
+        if not wait(self.fd, select.POLLIN, self.patience):
+            raise Failed(f"nothing came from {self.name} for {self.patience:g} seconds")
 
     def _readinto(self, buffer: bytearray | memoryview) -> int:
         """One read; 0 at EOF. Failed on an I/O error."""
+        if self.patience is not None:
+            self._wait()
         while True:
             try:
                 count = self.file.readinto(buffer)
@@ -125,7 +133,7 @@ class Reader:
                 raise Failed(f"cannot read {self.name}: {os.strerror(error.errno or 0)}") from error
             if count is not None:
                 return count
-            wait(self.fd, select.POLLIN)
+            self._wait()  # another process has set O_NONBLOCK
 
     def _fill(self) -> bool:
         """Reads one more block behind what is held; False at EOF."""
@@ -257,6 +265,8 @@ class Reader:
 
     def _splice_once(self, writer: Writer, size: int) -> int:
         """One splice; the bytes moved, 0 at EOF, -1 where they must be copied by hand."""
+        if self.patience is not None:
+            self._wait()
         try:
             count = splice(self.fd, writer.fd, size)
         except BrokenPipeError:

@@ -9,6 +9,7 @@ import io
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -611,3 +612,39 @@ def test_what_is_left_to_read(tmp_path: Path) -> None:
     assert left_to_read(near) is None
     os.close(near)
     os.close(far)
+
+
+# --- an input that is silent ---
+
+
+@pytest.mark.parametrize("how", ["read_exact", "copy_to", "at_eof", "skip"])
+def test_a_silent_input_is_given_up(how: str, tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+    with io.FileIO(ours) as source, io.FileIO(theirs, "w") as other, io.FileIO(tmp_path / "out", "w") as out:
+        reader = Reader(source, "the sender", 512)
+        reader.patience = 0.05
+        other.write(b"x" * 512)
+        assert reader.read_exact(512) == b"x" * 512
+        with pytest.raises(Failed, match=r"nothing came from the sender for 0\.05 seconds"):
+            {
+                "read_exact": lambda: reader.read_exact(1),
+                "copy_to": lambda: reader.copy_to(Writer(out), 1),
+                "at_eof": reader.at_eof,
+                "skip": lambda: reader.skip(1),
+            }[how]()
+
+
+def test_an_input_that_is_slow_or_ends_is_not_given_up(tmp_path: Path) -> None:
+    ours, theirs = os.pipe()
+
+    def dribble() -> None:
+        for _ in range(8):
+            time.sleep(0.05)
+            os.write(theirs, b"x")
+        os.close(theirs)
+
+    with io.FileIO(ours) as source, io.FileIO(tmp_path / "out", "w") as out, in_thread(dribble):
+        reader = Reader(source)
+        reader.patience = 30
+        reader.copy_rest(Writer(out))
+    assert (tmp_path / "out").read_bytes() == b"x" * 8
