@@ -21,7 +21,7 @@ def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
     for due in (chunks.HEADER, chunks.HEADER_MAC):
         member = members.next()
         if member is not None and member.untrusted_name == _OLD_FIRST:
-            raise Damaged("no backup-header: an archive of version 2 or older, which is not read")
+            raise header.OtherVersion("no backup-header: an archive of version 2 or older, which is not read")
         if member is None or member.untrusted_name != due:
             raise Damaged(f"not a backup: {due} is not where it must be")
         contents.append(members.read_all())

@@ -50,6 +50,10 @@ _KEYS = (
 _WORD = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
 
 
+class OtherVersion(Damaged):
+    """As far as its header tells, which nothing has authenticated: an archive of a version that is not read here."""
+
+
 @dataclass(frozen=True)
 class BackupHeader:
     """What a backup-header says; every value is checked.
@@ -135,16 +139,16 @@ def serialise(header: BackupHeader) -> bytes:
 
 
 def parse(data: bytes) -> BackupHeader:
-    """The header that data says. Damaged for everything that does not keep to the format.
+    """The header that data says. Damaged for everything that does not keep to the format, OtherVersion if that is why.
 
     Where data comes out of an opened backup-header.hmac it is trusted to be what was sealed, and checked all the same.
     """
     values = _values(data)
     version = values.get("version")
     if version is None:
-        raise Damaged("backup-header: no version: an archive of version 2 or older, which is not read")
+        raise OtherVersion("backup-header: no version: an archive of version 2 or older, which is not read")
     if version not in ("4", "3"):
-        raise Damaged(f"backup-header: unknown version {version}", "a newer qbtools may know it")
+        raise OtherVersion(f"backup-header: unknown version {version}", "a newer qbtools may know it")
     return _Fields(values).header(int(version))
 
 

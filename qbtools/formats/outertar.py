@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from qbtools.errors import Damaged, Refused, Truncated
 from qbtools.formats import pax, ustar
 from qbtools.formats.chunks import path_problem
 from qbtools.formats.ustar import BLOCK, END_OF_ARCHIVE
-from qbtools.streams import Reader, Writer
+from qbtools.streams import Writer
 
 MAX_BODY = ustar.MAX_OCTAL_SIZE
 """Bytes of the largest body that ustar can say."""
@@ -86,15 +87,29 @@ class Member:
     size: int
 
 
+class Source(Protocol):
+    """What members are read from: a Reader, or what does as much of it."""
+
+    @property
+    def position(self) -> int:
+        """Bytes that were handed out or passed over."""
+
+    def read_exact(self, size: int) -> bytes: ...
+    def read_into(self, view: memoryview) -> int: ...
+    def skip(self, size: int) -> None: ...
+    def at_eof(self) -> bool: ...
+    def read_zeros_to_eof(self) -> int: ...
+
+
 class MemberReader:
     """Reads the members of an outer archive one after the other.
 
     Whatever is no regular member with a harmless name, or larger than `bound` allows, is Damaged before anything of
-    its body is read. A body is read through the methods here or from the Reader itself: what counts is how far the
-    Reader is. Takes no memory that grows with the archive.
+    its body is read. A body is read through the methods here or from the Source itself: what counts is how far that
+    is. Takes no memory that grows with the archive.
     """
 
-    def __init__(self, reader: Reader, bound: Callable[[str], int]) -> None:
+    def __init__(self, reader: Source, bound: Callable[[str], int]) -> None:
         self.reader = reader
         self.bound = bound
         """Gives the bytes that a member of an (untrusted) name may have. The caller changes it as it learns more."""

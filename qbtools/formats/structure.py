@@ -11,13 +11,12 @@ from qbtools.errors import Damaged
 from qbtools.formats import chunks, header
 from qbtools.formats.beginning import header_bound, read_header_members
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
-from qbtools.formats.outertar import MemberReader
-from qbtools.streams import Reader
+from qbtools.formats.outertar import MemberReader, Source
 
 
-def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
-    """Reads an archive to its end. Damaged where its members, their names, order or sizes, a container's plain
-    checksum or the manifest's presence are wrong.
+def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> None:
+    """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged where its members, their names,
+    order or sizes, a container's plain checksum or the manifest's presence are wrong.
 
     max_chunk: bytes of the largest chunk where the header names no chunk size.
     """
@@ -25,7 +24,7 @@ def check(reader: Reader, max_chunk: int, warn: Callable[[str], None]) -> None:
     untrusted_plain, untrusted_sealed = read_header_members(members)
     untrusted = header.parse(untrusted_plain)
     if untrusted.version != 4:
-        raise Damaged(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
+        raise header.OtherVersion(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
     parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     if len(untrusted_sealed) != len(untrusted_plain) + OVERHEAD:
         raise Damaged(f"{chunks.HEADER_MAC} does not have the size of what it seals")

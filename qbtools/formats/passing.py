@@ -1,0 +1,82 @@
+"""An archive that is looked at while it passes: whoever reads it here has it written on, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from qbtools.errors import Refused, Truncated
+from qbtools.formats.ustar import BLOCK
+from qbtools.streams import Reader, Writer
+
+READ_AHEAD = BLOCK
+"""The block of a Reader from which bodies go past Python: more would be read ahead of them, and copied."""
+
+_STEP = 32 << 20
+_TAIL = 1 << 16
+
+
+class Passing:
+    """A Source (outertar.py) that writes on everything that it hands out or passes over, once it is known to fit.
+
+    What is passed over goes from descriptor to descriptor. At the end of the input, early or not, all that came has
+    been written. Refused before more than `limit` bytes are written.
+    """
+
+    def __init__(
+        self, reader: Reader, writer: Writer, limit: int | None = None, moved: Callable[[], None] = lambda: None
+    ) -> None:
+        """reader: nothing was read from it yet; its block is best READ_AHEAD. moved: called now and then on the way."""
+        self._reader = reader
+        self._writer = writer
+        self._limit = limit
+        self._moved = moved
+
+    @property
+    def position(self) -> int:
+        """Bytes that were handed out or passed over."""
+        return self._reader.position
+
+    def _write(self, data: bytes | memoryview) -> None:
+        self._check_room(len(data))
+        self._writer.write(data)
+
+    def _check_room(self, size: int) -> None:
+        if self._limit is not None and self._writer.position + size > self._limit:
+            raise Refused(f"the archive has more than {self._limit} bytes", "--max-size sets the limit")
+
+    def read_exact(self, size: int) -> bytes:
+        """As Reader.read_exact."""
+        data = self._reader.read_up_to(size)
+        self._write(data)
+        if len(data) < size:
+            raise Truncated(f"{self._reader.name} ends too early")
+        return data
+
+    def read_into(self, view: memoryview) -> int:
+        """As Reader.read_into."""
+        count = self._reader.read_into(view)
+        self._write(view[:count])
+        return count
+
+    def skip(self, size: int) -> None:
+        """As Reader.skip, but that nothing is seeked over."""
+        self._check_room(size)
+        while size:
+            step = min(size, _STEP)
+            self._reader.copy_to(self._writer, step)
+            self._moved()
+            size -= step
+
+    def at_eof(self) -> bool:
+        """As Reader.at_eof."""
+        return self._reader.at_eof()
+
+    def read_zeros_to_eof(self) -> int:
+        """As Reader.read_zeros_to_eof."""
+        count = 0
+        while data := self._reader.read_some(_TAIL):
+            self._write(data)
+            if data.count(0) != len(data):
+                return -1
+            count += len(data)
+        return count
