@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from qbtools.descriptors import descriptor, splice, wait, widen_pipe
-from qbtools.errors import Damaged, Failed, Truncated
+from qbtools.errors import Damaged, Failed, Truncated, naming
 
 BLOCK = 1 << 20
 """Bytes moved in one step."""
@@ -75,11 +75,9 @@ class Writer:
 
     def write_zeros(self, size: int) -> None:
         """Writes size zero bytes; makes them a hole where the file is a regular one that ends here."""
-        try:
+        with naming(f"write to {self.name}"):
             if self._extend(size):
                 return
-        except OSError as error:
-            raise Failed(f"cannot write to {self.name}: {os.strerror(error.errno or 0)}") from error
         zeros = bytes(min(size, BLOCK))
         while size:
             count = min(size, BLOCK)
@@ -115,25 +113,21 @@ class Reader:
         self._at = 0
         self._splice = self.fd >= 0
         self._room = memoryview(b"")  # what _buffer() has handed out
-        self.patience: float | None = None
-        """Seconds that a descriptor may be silent before that is Failed; None: for ever."""
+        self.patience: float | None = None  # seconds that a descriptor may be silent before that is Failed
 
-    def _wait(self) -> None:
-        if not wait(self.fd, select.POLLIN, self.patience):
+    def _be_patient(self) -> None:
+        if self.patience is not None and not wait(self.fd, select.POLLIN, self.patience):
             raise Failed(f"nothing came from {self.name} for {self.patience:g} seconds")
 
     def _readinto(self, buffer: bytearray | memoryview) -> int:
         """One read; 0 at EOF. Failed on an I/O error."""
-        if self.patience is not None:
-            self._wait()
         while True:
-            try:
+            self._be_patient()
+            with naming(f"read {self.name}"):
                 count = self.file.readinto(buffer)
-            except OSError as error:
-                raise Failed(f"cannot read {self.name}: {os.strerror(error.errno or 0)}") from error
             if count is not None:
                 return count
-            self._wait()  # another process has set O_NONBLOCK
+            wait(self.fd, select.POLLIN, self.patience)
 
     def _fill(self) -> bool:
         """Reads one more block behind what is held; False at EOF."""
@@ -265,15 +259,13 @@ class Reader:
 
     def _splice_once(self, writer: Writer, size: int) -> int:
         """One splice; the bytes moved, 0 at EOF, -1 where they must be copied by hand."""
-        if self.patience is not None:
-            self._wait()
+        self._be_patient()
         try:
             count = splice(self.fd, writer.fd, size)
         except BrokenPipeError:
             raise
         except OSError as error:
-            text = os.strerror(error.errno or 0)
-            raise Failed(f"cannot copy {self.name} to {writer.name}: {text}") from error
+            raise Failed(f"cannot copy {self.name} to {writer.name}: {os.strerror(error.errno or 0)}") from error
         self.position += max(count, 0)
         writer.position += max(count, 0)
         return count
@@ -296,14 +288,12 @@ class Reader:
         """Moves a regular file's offset over size bytes that are there; False where they cannot be seen to be."""
         if self.fd < 0:
             return False
-        try:
+        with naming(f"seek in {self.name}"):
             status = os.fstat(self.fd)
             # A seek past the end succeeds; reading tells.
             if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) + size > status.st_size:
                 return False
             os.lseek(self.fd, size, os.SEEK_CUR)
-        except OSError as error:
-            raise Failed(f"cannot seek in {self.name}: {os.strerror(error.errno or 0)}") from error
         self.position += size
         return True
 
