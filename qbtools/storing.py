@@ -1,0 +1,180 @@
+"""A file that gets its name when it is whole.
+
+Until then it is FILE.partial, which is locked as long as its run lives: a partial file without a lock was left by a
+run that died, and the next one replaces it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import re
+import stat
+from contextlib import suppress
+from types import TracebackType
+
+from qbtools import directories
+from qbtools.descriptors import drop_cache
+from qbtools.errors import Failed, Refused, naming
+from qbtools.streams import Writer
+
+SUFFIX = ".partial"
+MAX_NAME = 240
+"""Bytes of a name that somebody else chooses: with SUFFIX every file system can hold it."""
+
+_MODE = 0o600
+_WRITEBACK = 32 << 20  # bytes after which the disk is told to begin: else fsync would wait for all at the end
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a name that somebody else chooses for a file in a directory of ours, or None."""
+    if not re.fullmatch(r"[A-Za-z0-9_.@+-]+", name, re.ASCII):
+        return "not made of letters, digits and _ . @ + -"
+    if len(name) > MAX_NAME:
+        return f"longer than {MAX_NAME} bytes"
+    if name[0] in ".-":
+        return f"begins with {name[0]}"
+    return f"ends with {SUFFIX}" if name.endswith(SUFFIX) else None
+
+
+class PartialFile:
+    """FILE.partial: written in a `with`, and FILE after commit(). Without that nothing of it stays.
+
+    No symbolic link is followed at FILE or FILE.partial, and only what a dead run has left is taken away.
+    """
+
+    def __init__(self, path: str, overwrite: bool, keep: bool) -> None:
+        """overwrite: FILE may exist, and is replaced at once. keep: FILE.partial stays where commit() is not reached.
+
+        Refused where FILE exists, or another run writes FILE.partial.
+        """
+        self._path = path
+        self._overwrite = overwrite
+        self._keep = keep
+        self._whole = False
+        self._begun = 0  # up to here the disk was told to write
+        parent, self._base = os.path.split(path)
+        self._partial = self._base + SUFFIX
+        self.name = path + SUFFIX
+        if self._base in ("", ".", ".."):
+            raise Refused(f"{path}: not the name of a file")
+        with naming(f"write to {self.name}"):
+            self._directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                self._check_free()
+                self.writer = Writer(io.FileIO(self._create(), "w", closefd=False), self.name)
+            except BaseException:
+                os.close(self._directory)
+                raise
+
+    def _check_free(self) -> None:
+        """Refused where FILE exists, or is nothing that can be replaced."""
+        found = self._look(self._base)
+        if found is None:
+            return
+        if not self._overwrite:
+            raise Refused(f"{self._path} already exists", "--overwrite replaces it")
+        if not stat.S_ISREG(found.st_mode) and not stat.S_ISLNK(found.st_mode):
+            raise Refused(f"{self._path} already exists, and is not a regular file")
+
+    def _look(self, name: str) -> os.stat_result | None:
+        try:
+            return os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _create(self) -> int:
+        """A new FILE.partial, locked."""
+        while True:
+            try:
+                fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | _SAFE, _MODE, dir_fd=self._directory)
+            except FileExistsError:
+                self._remove_dead()
+                continue
+            try:
+                # Before the lock another run may have taken it for a dead one's.
+                if self._lock(fd) and self._is_named(fd):
+                    return fd
+                raise self._busy()
+            except BaseException:
+                os.close(fd)
+                raise
+
+    def _remove_dead(self) -> None:
+        """Takes away the FILE.partial of a dead run; does nothing where it has gone meanwhile."""
+        found = self._look(self._partial)
+        if found is None:
+            return
+        if not stat.S_ISREG(found.st_mode):
+            kind = "a symbolic link" if stat.S_ISLNK(found.st_mode) else "not a regular file"
+            raise Refused(f"{self.name} already exists, and is {kind}", "remove it")
+        try:
+            fd = os.open(self._partial, os.O_RDWR | os.O_NONBLOCK | _SAFE, dir_fd=self._directory)
+        except FileNotFoundError:
+            return
+        try:
+            if not self._lock(fd):
+                raise self._busy()
+            # Who held the lock until now may have given it its name: then it is an archive, and not ours.
+            if self._is_named(fd):
+                os.unlink(self._partial, dir_fd=self._directory)
+        finally:
+            os.close(fd)
+        self._check_free()
+
+    def _busy(self) -> Refused:
+        return Refused(f"another run writes {self.name}")
+
+    @staticmethod
+    def _lock(fd: int) -> bool:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _is_named(self, fd: int) -> bool:
+        """Whether FILE.partial is the file that is open."""
+        found = self._look(self._partial)
+        return found is not None and os.path.samestat(found, os.fstat(fd))
+
+    def begin_writing(self) -> None:
+        """Has the disk begin with what was written since the last time, where that is much."""
+        waiting = self.writer.position - self._begun
+        if waiting >= _WRITEBACK:
+            drop_cache(self.writer.fd, self._begun, waiting)
+            self._begun += waiting
+
+    def commit(self) -> None:
+        """What was written is whole: it gets its name when it is on stable storage. Refused where FILE exists now."""
+        with naming(f"write to {self.name}"):
+            os.fsync(self.writer.fd)
+        with naming(f"give {self._path} its name"):
+            if not self._is_named(self.writer.fd):
+                raise Failed(f"{self.name} was taken away meanwhile")
+            try:
+                if self._overwrite:
+                    os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+                else:
+                    directories.rename_new(self._directory, self._partial, self._base)
+            except FileExistsError:
+                raise Refused(f"{self._path} already exists, since a moment ago") from None
+        self._whole = True
+        with naming(f"flush the directory of {self._path}"):
+            directories.flush(self._directory)
+
+    def __enter__(self) -> PartialFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        fd = self.writer.fd
+        if not self._whole and not self._keep:
+            with suppress(OSError):
+                if self._is_named(fd):
+                    os.unlink(self._partial, dir_fd=self._directory)
+        os.close(fd)
+        os.close(self._directory)
