@@ -19,10 +19,14 @@ from support import environment, need
 class SshHost:
     """Started by `with`. `programs` holds an `ssh` that knows it as `store`; what is sent there runs in `home`."""
 
-    def __init__(self, place: Path, **variables: str) -> None:
-        """variables: what the environment there has beyond PATH."""
+    def __init__(self, place: Path, key: str | None = None, **variables: str) -> None:
+        """key: what authorized_keys says of the one key, such as restrict,command="..."; without it every command runs.
+
+        variables: what the environment there has beyond PATH.
+        """
         need("sshd", "ssh", "ssh-keygen")
         self.place = place
+        self._key = key
         self._variables = {"PATH": environment()["PATH"], **variables}
         self.home = place / "home"
         self.programs = place / "programs"
@@ -39,17 +43,20 @@ class SshHost:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in self._variables.items())
+        words = " ".join(f"{name}={value}" for name, value in self._variables.items())
+        public = (self.place / "user_key.pub").read_text()
+        self._write("authorized_keys", f"{self._key} {public}" if self._key is not None else public)
         inside = f'export {variables} && cd {self.home} && eval "$SSH_ORIGINAL_COMMAND"'
         self._write(
             "sshd_config",
             f"ListenAddress 127.0.0.1:{port}",
             f"HostKey {self.place}/host_key",
-            f"AuthorizedKeysFile {self.place}/user_key.pub",
+            f"AuthorizedKeysFile {self.place}/authorized_keys",
             "PasswordAuthentication no",
             "StrictModes no",
             "UsePAM no",
             "PidFile none",
-            f"ForceCommand {inside}",
+            f"SetEnv {words}" if self._key is not None else f"ForceCommand {inside}",
         )
         self._write(
             "ssh_config",
@@ -85,10 +92,15 @@ class SshHost:
 
     def _wait(self) -> None:
         until = time.monotonic() + 60
-        while subprocess.run([self.programs / "ssh", "store", "true"], capture_output=True, check=False).returncode:
+        while self._ask() == 255:
             if time.monotonic() > until or self._sshd.poll() is not None:
                 pytest.fail("sshd does not answer: " + (self.place / "log").read_text())
             time.sleep(0.05)
+
+    def _ask(self) -> int:
+        """The status of a harmless command; 255 where ssh did not come as far."""
+        command = [self.programs / "ssh", "store", "true"]
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -32,6 +32,7 @@ CALLS = {
     "qb-plan": ["--metadata={volume}", "--host={target}"],
     "qb-seal": ["--logn=10", "vm1/root.img"],
     "qb-snapshot": ["list"],
+    "qb-store": ["{target}"],
     "qb-tarextract": [],
     "qb-tarwrite": ["vm1/root.img"],
     "qb-tree": ["--extract", "{target}", "dom0-home/user"],
@@ -41,9 +42,8 @@ CALLS = {
 }
 HOSTS = {program for program in CALLS if program.startswith("qb-host")}
 NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
-WRITE_BINARY = sorted(CALLS.keys() - {*HOSTS, "qb-meta", "qb-plan", "qb-snapshot", "qb-tree", "qb-volwrite"})
-READ_DATA = ["qb-compress", "qb-decompress", "qb-seal", "qb-tarextract", "qb-tarwrite", "qb-tree", "qb-unseal"]
-READ_DATA += ["qb-volwrite"]
+WRITE_BINARY = sorted(CALLS.keys() - {*HOSTS, "qb-meta", "qb-plan", "qb-snapshot", "qb-store", "qb-volwrite"})
+READ_DATA = ["qb-seal", "qb-store", "qb-tarextract", "qb-tarwrite", "qb-unseal", "qb-volwrite"]
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "start": {"commands"},
     "errors": set(),
     "descriptors": set(),
+    "directories": set(),
     "streams": {"errors", "descriptors"},
     "progress": set(),
     "programs": {"errors"},
@@ -23,7 +24,8 @@ ALLOWED: dict[str, set[str]] = {
     "trees": {"errors", "descriptors", "streams", "programs", "formats", "volumes"},
     "passphrase": {"errors", "processes"},
     "formats": {"errors", "streams", "formats"},
-    "volumes": {"errors", "streams", "formats", "processes", "volumes"},
+    "storing": {"errors", "descriptors", "directories", "streams"},
+    "volumes": {"errors", "descriptors", "directories", "streams", "formats", "processes", "volumes"},
     "domains": {"errors", "streams", "formats", "domains"},
     "hosts": {"errors", "descriptors", "streams", "formats", "volumes", "domains", "hosts"},
 }
