@@ -52,7 +52,7 @@ def test_all_sizes_and_shapes(host: SshHost, folder: Path, tmp_path: Path) -> No
             host,
             folder,
             f"qb-backup create -q --logn 10 --chunk-size 256K --id-file $OUT.id {volumes} |"
-            " ssh store 'cat >b.partial && qb-unseal --structure <b.partial && mv b.partial backup.qb' &&"
+            " ssh store qb-store backup.qb &&"
             ' ssh store cat backup.qb | qb-backup verify --expect-id "$(cat $OUT.id)" &&'
             ' ssh store cat backup.qb | qb-backup restore --expect-id "$(cat $OUT.id)" --to $OUT',
             OUT=str(tmp_path / "out"),
