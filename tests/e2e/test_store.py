@@ -173,10 +173,12 @@ def test_a_silent_sender_is_given_up(size: int, target: str, tmp_path: Path) -> 
     streams = {"stdin": ours, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(words, cwd=tmp_path, env=environment(), **streams) as started:  # type: ignore[call-overload]
         os.close(ours)
-        for at in range(0, size, 4096):
-            os.write(theirs, ARCHIVE[at : min(at + 4096, size)])
-        stdout, stderr = started.communicate(timeout=60)
-        os.close(theirs)
+        try:
+            for at in range(0, size, 4096):
+                os.write(theirs, ARCHIVE[at : min(at + 4096, size)])
+            stdout, stderr = started.communicate(timeout=60)
+        finally:
+            os.close(theirs)
     assert (started.returncode, stderr) == (1, b"qb-store: error: nothing came from the archive for 1 seconds\n")
     assert names(tmp_path) == []
     assert ARCHIVE.startswith(stdout) and (target == "-" or not stdout)

@@ -621,6 +621,8 @@ def test_what_is_left_to_read(tmp_path: Path) -> None:
 def test_a_silent_input_is_given_up(how: str, tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     with io.FileIO(ours) as source, io.FileIO(theirs, "w") as other, io.FileIO(tmp_path / "out", "w") as out:
+        late = threading.Timer(20, other.close)  # who waits for ever fails the test, and does not hold it up
+        late.start()
         reader = Reader(source, "the sender", 512)
         reader.patience = 0.05
         other.write(b"x" * 512)
@@ -632,6 +634,7 @@ def test_a_silent_input_is_given_up(how: str, tmp_path: Path) -> None:
                 "at_eof": reader.at_eof,
                 "skip": lambda: reader.skip(1),
             }[how]()
+        late.cancel()
 
 
 def test_an_input_that_is_slow_or_ends_is_not_given_up(tmp_path: Path) -> None:
