@@ -53,11 +53,11 @@ def test_what_follows_the_end() -> None:
     assert error is Damaged and WHOLE.startswith(out[: len(WHOLE)])
 
 
-@pytest.mark.parametrize("size", [0, 1, 511, 512, 600, 4000, len(WHOLE) - 10240, len(WHOLE) - 1])
-def test_never_more_than_is_allowed(size: int) -> None:
-    out, error = passed(WHOLE, size)
-    assert error is Refused and len(out) <= size
-    assert WHOLE.startswith(out)
+def test_never_more_than_is_allowed() -> None:
+    for size in (*range(0, len(WHOLE) - 10240, 37), len(WHOLE) - 10240, len(WHOLE) - 1):
+        out, error = passed(WHOLE, size)
+        assert error is Refused and len(out) <= size
+        assert WHOLE.startswith(out)
 
 
 def test_exactly_what_is_allowed() -> None:
