@@ -153,14 +153,14 @@ class PartialFile:
             os.fsync(self.writer.fd)
         with naming(f"give {self._path} its name"):
             if not self._is_named(self.writer.fd):
-                raise Failed(f"{self.name} was taken away meanwhile")
+                raise Failed(f"{self.name} was removed or replaced by another program")
             try:
                 if self._overwrite:
                     os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
                 else:
                     directories.rename_new(self._directory, self._partial, self._base)
             except FileExistsError:
-                raise Refused(f"{self._path} already exists, since a moment ago") from None
+                raise Refused(f"{self._path} already exists: another program made it meanwhile") from None
         self._whole = True
         with naming(f"flush the directory of {self._path}"):
             directories.flush(self._directory)

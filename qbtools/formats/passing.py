@@ -1,4 +1,4 @@
-"""An archive that is looked at while it passes: whoever reads it here has it written on, byte for byte."""
+"""An archive that is read here is written on at the same time, byte for byte."""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ def test_a_file_that_appears_meanwhile(running: Running, tmp_path: Path) -> None
     hold(running, tmp_path)
     (tmp_path / "place/a.qb").write_bytes(b"somebody else's")
     running.release()
-    assert running.end() == (5, "qb-store: error: place/a.qb already exists, since a moment ago\n")
+    assert running.end() == (5, "qb-store: error: place/a.qb already exists: another program made it meanwhile\n")
     assert names(tmp_path / "place") == ["a.qb"] and (tmp_path / "place/a.qb").read_bytes() == b"somebody else's"
 
 

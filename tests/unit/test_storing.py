@@ -225,7 +225,7 @@ def test_only_a_file_is_overwritten(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["file", "dangling"])
 def test_a_file_that_appears_meanwhile_is_not_replaced(what: str, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="a already exists, since a moment ago"):
+    with pytest.raises(Refused, match="a already exists: another program made it"):
         with PartialFile(str(tmp_path / "a"), False, False) as file:
             occupy(tmp_path / "a", what)
             file.commit()
@@ -347,7 +347,7 @@ def test_another_run_took_our_new_partial_for_a_dead_one(tmp_path: Path, monkeyp
 
 
 def test_the_partial_was_taken_away(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match=r"a\.partial was taken away meanwhile"):
+    with pytest.raises(Failed, match=r"a\.partial was removed or replaced"):
         with PartialFile(str(tmp_path / "a"), False, False) as file:
             (tmp_path / "a.partial").unlink()
             (tmp_path / "a.partial").write_bytes(b"another's")
