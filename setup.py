@@ -1,6 +1,8 @@
 """Packaging: the programs of bin/, the man pages, and what they need. The version stands in qbtools/__init__.py."""
 
 import re
+import sys
+import tempfile
 from pathlib import Path
 
 from setuptools import find_packages, setup
@@ -21,7 +23,13 @@ def files(pattern: str) -> list[str]:
     return sorted(str(path.relative_to(ROOT)) for path in ROOT.glob(pattern))
 
 
+# What setuptools builds goes to a directory that is removed when this process ends, so `pip install .` leaves no build/
+# and no .egg-info in the checkout. A source archive needs its .egg-info beside the sources.
+BUILT = tempfile.TemporaryDirectory(prefix="qbtools-build-")
+ELSEWHERE = {"build": {"build_base": BUILT.name}, "egg_info": {"egg_base": BUILT.name}}
+
 setup(
+    options={} if "sdist" in sys.argv else ELSEWHERE,
     name="qbtools",
     version=version(),
     description="Save and restore the volumes of virtual machines in the Qubes OS backup format",

@@ -70,7 +70,7 @@ def need_packages(place: Path) -> None:
 
 
 def source_copy(place: Path) -> Path:
-    """The checkout's files that packaging needs, so that building leaves nothing in the checkout."""
+    """A copy of the checkout's files that packaging needs."""
     target = place / "source"
     target.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):

@@ -70,6 +70,17 @@ def test_a_program_runs_the_installed_package_by_the_python_it_was_installed_for
     assert done.stdout.decode().startswith(str(installed.path))
 
 
+def contents(place: Path) -> dict[str, bytes | None]:
+    """Every file and directory below place, with the bytes of the files."""
+    return {
+        str(path.relative_to(place)): path.read_bytes() if path.is_file() else None for path in sorted(place.rglob("*"))
+    }
+
+
+def test_pip_leaves_the_checkout_as_it_was(installed: Venv, tmp_path: Path) -> None:
+    assert contents(installed.path.parent / "source") == contents(source_copy(tmp_path))
+
+
 def test_every_manual_page_is_installed(installed: Venv) -> None:
     there = {path.name for path in (installed.path / "share/man").rglob("*") if path.is_file()}
     assert set(PAGES) <= there
