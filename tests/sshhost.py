@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+import fcntl
 import getpass
 import os
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 from support import environment, need
+
+
+@contextmanager
+def privilege_separation() -> Iterator[None]:
+    """The directory that root's sshd needs. On Debian a service makes it, which may not run.
+
+    The first test that needs it makes it, with a mode that tells that, and the last one removes it.
+    """
+    place, mode = Path("/run/sshd"), 0o711
+    if os.geteuid() != 0:
+        yield
+        return
+    while True:
+        with suppress(FileExistsError):
+            place.mkdir(mode)
+        with suppress(FileNotFoundError):
+            fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            if os.path.exists(place) and os.path.samestat(os.fstat(fd), os.stat(place)):
+                break
+            os.close(fd)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # others still use it, or it is not empty
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if stat.S_IMODE(os.fstat(fd).st_mode) == mode:
+                place.rmdir()
+        os.close(fd)
 
 
 class SshHost:
@@ -32,7 +65,6 @@ class SshHost:
         self.programs = place / "programs"
         self.home.mkdir()
         self.programs.mkdir()
-        self._made: Path | None = None
 
     def __enter__(self) -> SshHost:
         for key in ("host_key", "user_key"):
@@ -73,9 +105,8 @@ class SshHost:
         )
         (self.programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.place}/ssh_config "$@"\n')
         (self.programs / "ssh").chmod(0o755)
-        if os.geteuid() == 0 and not Path("/run/sshd").exists():  # where it gives up its privileges
-            self._made = Path("/run/sshd")
-            self._made.mkdir()
+        self._separation = privilege_separation()
+        self._separation.__enter__()
         self._log = (self.place / "log").open("wb")
         self._sshd = subprocess.Popen(
             [shutil.which("sshd") or "", "-D", "-e", "-f", str(self.place / "sshd_config")],
@@ -108,5 +139,4 @@ class SshHost:
         self._sshd.terminate()
         self._sshd.wait()
         self._log.close()
-        if self._made is not None and not any(self._made.iterdir()):
-            self._made.rmdir()
+        self._separation.__exit__(None, None, None)
