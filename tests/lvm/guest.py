@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import NamedTuple
 
 from product import module_of
@@ -177,6 +177,11 @@ class Ended(NamedTuple):
     stderr: str
 
 
+def loaded(program: str) -> ModuleType:
+    """The module of one of our programs."""
+    return importlib.import_module(f"qbtools.commands.{module_of(program)}")
+
+
 class Program:
     """One of our programs, forked from here with all of it loaded: real in everything but its start.
 
@@ -193,7 +198,7 @@ class Program:
         fed: bool = False,
         **changes: str,
     ) -> None:
-        module = importlib.import_module(f"qbtools.commands.{module_of(name)}")
+        module = loaded(name)
         self._files = [tempfile.TemporaryFile(dir=PLACE) for _ in range(3)]  # noqa: SIM115
         self._files[0].write(data)
         self._files[0].seek(0)

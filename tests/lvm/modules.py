@@ -17,6 +17,7 @@ OTHERS = (
 )
 OURS = ("bin", "qbtools", "tests")
 UNUSED = {"test", "idlelib", "lib2to3", "tkinter", "turtledemo", "ensurepip", "pydoc_data", "site-packages"}
+UNUSED |= {"bench", "conventions", "e2e", "noservices", "peers", "property", "unit", "vectors"}  # of our tests
 
 
 def library(places: set[Path]) -> Path | None:

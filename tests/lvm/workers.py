@@ -1,15 +1,16 @@
 """Runs the tests in the guest, as many files side by side as it has processors: ARGUMENT OF PYTEST...
 
-Nothing is as dear there as to start an interpreter and to load modules: this is done once, and each file is run by a
-fork. What takes longest comes first.
+Starting an interpreter and loading modules takes longest there: this is done once, and a fork runs each file. The file
+that takes longest comes first. A line is printed when a test ends, with the seconds since the beginning and those of
+the test: whoever waits for the guest takes silence for a fault.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,29 @@ import pytest
 INSIDE = Path(__file__).resolve().parent / "inside"
 NO_TESTS = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 LONGEST = ("test_host.py",)
-LOADED = "hashlib json lvm.filling qbtools.commands.snapshot qbtools.commands.volread qbtools.commands.volwrite"
+LOADED = "qb-snapshot", "qb-volread", "qb-volwrite"
+BEGAN = time.monotonic()
+
+
+class Lines:
+    """A plugin of pytest: a line about each test that has ended, on a descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._seconds = 0.0
+        self._outcome = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Called for the setup, the call and the teardown of a test, in this order."""
+        if report.when == "setup":
+            self._seconds, self._outcome = 0.0, "passed"
+        self._seconds += report.duration
+        if not report.passed:
+            self._outcome = report.outcome
+        if report.when == "teardown":
+            name = report.nodeid.rpartition("/")[2]
+            line = f"guest: {time.monotonic() - BEGAN:6.1f} s  {self._seconds:5.1f} s  {self._outcome}  {name}\n"
+            os.write(self._fd, line.encode())
 
 
 class Worker:
@@ -33,9 +56,10 @@ class Worker:
         if not self.pid:
             try:
                 os.environ["QB_WORKER"] = str(self.number)
+                lines = Lines(os.dup(1))
                 for fd in 1, 2:
                     os.dup2(self._output.fileno(), fd)
-                status = int(pytest.main([str(path), *arguments]))
+                status = int(pytest.main([str(path), *arguments], plugins=[lines]))
                 sys.stdout.flush()
                 os._exit(status)
             finally:
@@ -52,8 +76,10 @@ class Worker:
 
 def main() -> int:
     sys.path[:0] = [str(INSIDE.parents[2]), str(INSIDE.parents[1])]
-    for name in LOADED.split():
-        importlib.import_module(name)
+    from lvm.guest import loaded
+
+    for name in LOADED:
+        loaded(name)
     files = sorted(INSIDE.glob("test_*.py"), key=lambda path: (path.name in LONGEST, path.stat().st_size))
     workers = [Worker(number) for number in range(os.cpu_count() or 1)]
     good = True
