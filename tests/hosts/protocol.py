@@ -34,6 +34,7 @@ class Place:
 
     def __init__(self, *argv: str) -> None:
         self.argv = argv
+        self._first: Metadata | None = None
 
     def run(self, *words: str, data: bytes = b"") -> tuple[int, bytes, str]:
         """Status, standard output and standard error of a program."""
@@ -70,11 +71,15 @@ class Place:
 
     def bad(self, *words: str, data: bytes = b"") -> str:
         """The last line that it says where it has to fail; nothing on the host changes by that."""
-        before = self.ask("inventory")[1]
+        before = self.state()
         status, _, err = self.ask(*words, data=data)
         assert status != 0 and err.strip(), words
-        assert self.ask("inventory")[1] == before
+        assert self.state() == before
         return err.splitlines()[-1]
+
+    def state(self) -> object:
+        """What a verb that fails must not change."""
+        return self.ask("inventory")[1]
 
     def inventory(self) -> Metadata:
         return Metadata(safexml.load(self.good("inventory")))
@@ -97,7 +102,7 @@ class Place:
         unfinished: bool = True,
         kind: str = "StandaloneVM",
     ) -> bytes:
-        inventory = self.inventory()
+        inventory = self._first = self._first or self.inventory()  # its labels do not change
         root = Element("qubes")
         root.extend(inventory.root.findall("labels"))
         SubElement(root, "properties")
@@ -142,6 +147,8 @@ class Protocol:
 
     kills = 8
     """How often a verb is killed."""
+    together = 4
+    """How many domains are made, two at a time."""
     finishing = True
     """Whether tests may finish domains, which then cannot be removed by verbs."""
 
@@ -285,10 +292,11 @@ class Protocol:
         """Both that change something do so."""
         from concurrent.futures import ThreadPoolExecutor
 
-        documents = [place.document(f"two-{number}", {"root": MiB}) for number in range(4)]
+        documents = [place.document(f"two-{number}", {"root": MiB}) for number in range(self.together)]
         with ThreadPoolExecutor(2) as pool:
             results = list(pool.map(lambda document: place.ask("create", data=document)[0], documents))
-        assert results == [0] * 4
+        assert results == [0] * self.together
         found = place.inventory().by_name
-        assert {f"{PREFIX}two-{number}" for number in range(4)} <= found.keys()
-        assert len({found[f"{PREFIX}two-{number}"].properties["qid"] for number in range(4)}) == 4
+        made = [f"{PREFIX}two-{number}" for number in range(self.together)]
+        assert set(made) <= found.keys()
+        assert len({found[name].properties["qid"] for name in made}) == self.together
