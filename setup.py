@@ -40,10 +40,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["qbtools", "qbtools.*"]),
     scripts=files("bin/qb-*"),
-    data_files=[
-        *((f"share/man/man{section}", files(f"man/*.{section}")) for section in "157"),
-        ("share/qbtools", files("qbtools/commands/scripts/*.bash")),
-    ],
+    data_files=[(f"share/man/man{section}", files(f"man/*.{section}")) for section in "157"],
     install_requires=["cryptography>=38", "scrypt>=0.8.20", "docopt>=0.6.2"],
     extras_require={
         "progress": ["tqdm"],

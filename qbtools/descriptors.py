@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import io
 import os
 import select
 import stat
-from collections.abc import Callable
+
+from qbtools.lean import TYPE_CHECKING, suppress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PIPE_SIZE = 1 << 20
 """Bytes of the pipe capacity that is asked for."""
@@ -37,7 +40,7 @@ def wait(fd: int, event: int, seconds: float | None = None) -> bool:
 
 def widen_pipe(fd: int, size: int = PIPE_SIZE) -> None:
     """Asks for a pipe capacity of size bytes; does nothing where fd is no pipe or the limit is lower."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
 
 
@@ -59,7 +62,7 @@ def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
 
     An advice: does nothing where the file system has no use for it (tmpfs).
     """
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-from contextlib import suppress
+
+from qbtools.lean import suppress
 
 _RENAME_NOREPLACE = 1  # linux/fs.h
 

@@ -6,8 +6,11 @@ The numbers are part of the command line's contract and stand in every man page.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 
 class QbError(Exception):
@@ -19,6 +22,9 @@ class QbError(Exception):
     """
 
     status = 1
+
+    program: str | None = None
+    """Whose words these are, where they are not those of the program that prints them."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -60,10 +66,32 @@ class Refused(QbError):
     status = 5
 
 
-@contextmanager
-def naming(action: str) -> Iterator[None]:
-    """An OSError inside becomes Failed: `cannot ACTION: reason`."""
-    try:
-        yield
-    except OSError as error:
-        raise Failed(f"cannot {action}: {os.strerror(error.errno or 0)}") from error
+class Told(QbError):
+    """Something failed that the user has been told of already: only the status, one of OUR_STATUSES, is passed on."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__("")
+        self.status = status
+
+    @classmethod
+    def of(cls, error: QbError) -> Told:
+        """The same for an error that the user has just been told of."""
+        return cls(error.status)
+
+
+OUR_STATUSES = (Failed.status, WrongPassphrase.status, Damaged.status, Refused.status)
+"""What a stage inside a CMD may hand on. A 2 that comes from there is a fault of the wiring, so a failure (1)."""
+
+
+class naming:
+    """A context manager: an OSError inside becomes Failed: `cannot ACTION: reason`."""
+
+    def __init__(self, action: str) -> None:
+        self._action = action
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if isinstance(error, OSError):
+            raise Failed(f"cannot {self._action}: {os.strerror(error.errno or 0)}") from error

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
 
 from qbtools import programs
 from qbtools.errors import Damaged, Failed, UsageError
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Reader, Writer
 
-Note = Callable[[str], None]
-_Calls = Mapping[str, Sequence[Sequence[str]]]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    Note = Callable[[str], None]
+    _Calls = Mapping[str, Sequence[Sequence[str]]]
 
 # For each filter the programs that do it, the fastest first. gzip is not given -q: with that it ends with status 2
 # instead of by SIGPIPE when its reader leaves.

@@ -6,11 +6,15 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 
+from qbtools.endings import Ending
 from qbtools.errors import Failed, Refused, UsageError
-from qbtools.processes import Ending, capture
+from qbtools.processes import capture
 
 MAX_SIZE = 1024
 """Bytes of the longest passphrase."""
+
+TRIES = 3
+"""How often somebody who types two passphrases that differ is asked."""
 
 # Two bytes more than MAX_SIZE for the newline, one more to notice that there is too much.
 _READ = MAX_SIZE + 3
@@ -24,7 +28,7 @@ def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], se
     options: values of --passphrase-file, --passphrase-fd and --passphrase-command (None where not given).
     sealing: something will be sealed with it, so what other readers cannot be given is refused, and a prompt asks
     twice. UsageError where no source is left or two options are given, Failed where one cannot be read, Refused for
-    a passphrase that is empty, too long or cannot be used.
+    a passphrase that is empty, too long or cannot be used, and where the two that are typed differ TRIES times.
     """
     passphrase = _strip_newline(_from_source(options, environment, sealing, warn))
     if not passphrase:
@@ -47,13 +51,13 @@ def _strip_newline(data: bytes) -> bytes:
 def _check_for_sealing(passphrase: bytes, warn: Voice) -> None:
     # scrypt cuts at CR, Qubes types the passphrase through a terminal.
     if any(byte < 0x20 or byte == 0x7F for byte in passphrase):
-        raise Refused("the passphrase holds a control character: other readers could not be given it")
+        raise Refused("the passphrase holds a control character: other programs cannot be given it")
     try:
         text = passphrase.decode("utf-8")
     except UnicodeDecodeError:
-        raise Refused("the passphrase is not UTF-8: other readers could not be given it") from None
+        raise Refused("the passphrase is not UTF-8: other programs cannot be given it") from None
     if text != text.rstrip():
-        warn("the passphrase ends with white space, which Qubes takes off")
+        warn("the passphrase ends with white space, which Qubes removes")
 
 
 def _from_source(
@@ -130,10 +134,13 @@ def _from_terminal(sealing: bool) -> bytes:
             "use --passphrase-file, --passphrase-fd or --passphrase-command",
         ) from None
     try:
-        passphrase = _ask(tty, "passphrase: ")
-        if sealing and _ask(tty, "passphrase again: ") != passphrase:
-            raise Refused("the two passphrases differ")
-        return passphrase
+        for left in reversed(range(TRIES)):
+            passphrase = _ask(tty, "passphrase: ")
+            if not sealing or _ask(tty, "passphrase again: ") == passphrase:
+                return passphrase
+            if left:
+                os.write(tty, b"the two passphrases differ\n")
+        raise Refused(f"the two passphrases differ, {TRIES} times")
     finally:
         os.close(tty)
 

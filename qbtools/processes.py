@@ -16,11 +16,12 @@ import subprocess
 import sys
 import termios
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from qbtools.descriptors import widen_pipe
-from qbtools.errors import Failed
-from qbtools.programs import chosen_environment as chosen_environment  # for those who run a CMD, too
+from qbtools.endings import Ending
+from qbtools.environments import cmd_environment
+from qbtools.errors import Failed, UsageError
+from qbtools.reports import Reports
 
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL: time for a CMD to remove its snapshots and half-written targets."""
@@ -28,9 +29,9 @@ GRACE = 5.0
 _SETTLE = 0.1
 """Seconds before SIGTERM: a process that bash has just forked, but that is not yet the program, would lose it."""
 
-_SIGPIPE = 128 + signal.SIGPIPE
+_LOOK = 200  # milliseconds between two looks at a bash that may have ended without a word
 
-_REPORT = """trap 'printf "%s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT\n"""
+_REPORT = """trap 'printf "stages %s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT\n"""
 
 # Stands between us and a CMD that reads. It holds the write end of CMD's stdin too, so that our own death (SIGKILL
 # included) never shows as an EOF there: the life pipe ends without the word "end", and all of CMD is killed first.
@@ -56,40 +57,13 @@ kill -KILL 0
 """
 
 
-@dataclass(frozen=True)
-class Ending:
-    """How a CMD ended: the status of bash (128 + n for signal n), and of each stage of its last pipeline."""
-
-    status: int
-    stages: tuple[int, ...] = ()
-
-    @property
-    def failed(self) -> bool:
-        return self.status != 0
-
-    def describe(self) -> str:
-        """Which stage failed, and how: `stage 1 of 3 ended with status 4`."""
-        at, status = self.blame()
-        text = f"ended with status {status}"
-        if status > 128 and status - 128 in set(signal.Signals):
-            text = f"was killed by {signal.Signals(status - 128).name}"
-        return f"stage {at + 1} of {len(self.stages)} {text}" if at >= 0 and len(self.stages) > 1 else text
-
-    def blame(self) -> tuple[int, int]:
-        """Index and status of the leftmost stage whose status is neither 0 nor SIGPIPE's; -1 where it is bash's own."""
-        if self.stages and self.status == next((s for s in reversed(self.stages) if s), 0):
-            for at, status in enumerate(self.stages):
-                if status not in (0, _SIGPIPE):
-                    return at, status
-        return -1, self.status
-
-
 class Command:
     """One running CMD. finish() or abort() must end it: abort() too where finish() was left by a signal."""
 
-    def __init__(self, process: subprocess.Popen[bytes], report: int, life: int, pipe: int) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], reports: Reports, life: int, pipe: int) -> None:
         self._process = process
-        self._report = report
+        self._reports: Reports | None = reports
+        self._last = (0, "")
         self._life = life
         self.pipe = pipe
         """The descriptor to read CMD's stdout from, or to write its stdin to. Closed by finish() and abort()."""
@@ -100,8 +74,27 @@ class Command:
             with contextlib.suppress(BrokenPipeError):  # the guard is gone: wait() tells how
                 os.write(self._life, b"end\n")
         self._close("pipe", "_life")
+        self._await_report()
         code = self._process.wait()
         return self._ending(code)
+
+    def _await_report(self) -> None:
+        """Takes what is reported until bash has said its last word, or has ended without."""
+        reports = self._reports
+        poller = select.poll()
+        if reports is not None:
+            poller.register(reports, select.POLLIN)
+        while reports is not None and reports.collect() and not reports.stages and self._process.poll() is None:
+            poller.poll(_LOOK)
+
+    def progress(self) -> tuple[int, str]:
+        """How many bytes its stages say that they have done, and of what. May be called from any thread."""
+        reports = self._reports
+        if reports is None:
+            return self._last
+        with contextlib.suppress(OSError):  # it ends just now
+            reports.collect()
+        return reports.done, reports.label
 
     def ended(self, seconds: float) -> bool:
         """Waits at most so many seconds for the end of its bash; whether that has ended. finish() or abort() is due."""
@@ -126,7 +119,7 @@ class Command:
         May be called while another thread reads from `.pipe`: that stays open, and meets EOF. Nothing is done for one
         that has ended.
         """
-        if self._report < 0:
+        if self._reports is None:
             return
         guarded = self._life >= 0
         if guarded:
@@ -136,14 +129,16 @@ class Command:
         self._gone(GRACE + guarded)
         self._signal(signal.SIGKILL)
         self._process.wait()
-        self._close("_report")
+        self._close_reports()
         if guarded:
             self._close("pipe")
 
     def _gone(self, seconds: float) -> bool:
         """Waits for the end of all of CMD, which shows as the end of the report that each of its processes holds."""
+        if self._reports is None:
+            return True
         poller = select.poll()
-        poller.register(self._report, 0)  # POLLHUP alone
+        poller.register(self._reports, 0)  # POLLHUP alone
         return bool(poller.poll(seconds * 1000))
 
     def _signal(self, number: int) -> None:
@@ -157,26 +152,31 @@ class Command:
             if fd >= 0:
                 os.close(fd)
 
+    def _close_reports(self) -> None:
+        reports = self._reports
+        if reports is not None:
+            self._last = reports.done, reports.label
+            self._reports = None
+            reports.close()
+
     def _ending(self, code: int) -> Ending:
         status = 128 - code if code < 0 else code
-        os.set_blocking(self._report, False)  # a child that lives on may hold the other end
-        try:
-            words = os.read(self._report, 4096).decode("ascii", "replace").split()
-        except BlockingIOError:
-            words = []
-        self._close("_report")
-        if len(words) < 2 or not all(word.isdigit() for word in words):
+        if self._reports is None:
             return Ending(status)
-        return Ending(status, tuple(int(word) for word in words[1:]))
+        self._reports.collect()
+        stages, told = self._reports.stages[1:], tuple(self._reports.failures)
+        self._close_reports()
+        return Ending(status, stages, told)
 
 
-def start_source(text: str, environment: Mapping[str, str], inherit: Sequence[int] = ()) -> Command:
-    """Starts a CMD whose stdout is read from `.pipe`; its stdin is /dev/null.
+def start_source(text: str, environment: Mapping[str, str], stdin: int | None = None) -> Command:
+    """Starts a CMD whose stdout is read from `.pipe`; its stdin is a descriptor, or /dev/null.
 
-    environment is added to our own, inherit are descriptors that it gets besides. Failed where bash cannot be started.
+    environment is added to our own. Failed where bash cannot be started.
     """
     ours, theirs = os.pipe()
-    return _start(["bash", "-o", "pipefail", "-c"], text, environment, inherit, ours, theirs, guarded=False)
+    given = subprocess.DEVNULL if stdin is None else stdin
+    return _start(["bash", "-o", "pipefail", "-c"], text, environment, ours, theirs, given, theirs)
 
 
 def start_plain(text: str) -> Command:
@@ -185,33 +185,34 @@ def start_plain(text: str) -> Command:
     Failed where bash cannot be started.
     """
     nothing, theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), os.dup(2)
-    return _start(["bash", "-o", "pipefail", "-c"], text, {}, (), nothing, theirs, guarded=False)
+    return _start(["bash", "-o", "pipefail", "-c"], text, {}, nothing, theirs, subprocess.DEVNULL, theirs)
 
 
-def start_sink(text: str, environment: Mapping[str, str], inherit: Sequence[int] = ()) -> Command:
-    """Starts a CMD whose stdin is written to `.pipe`; its stdout is ours. environment and inherit as in start_source.
+def start_sink(text: str, environment: Mapping[str, str], stdout: int | None = None) -> Command:
+    """Starts a CMD whose stdin is written to `.pipe`; its stdout is a descriptor, or ours. environment as above.
 
     However this process ends, CMD meets EOF on its stdin only after finish(). Writing to `.pipe` gives EPIPE once
     CMD has ended or closed its stdin. Failed where bash cannot be started.
     """
     theirs, ours = os.pipe()
-    return _start(["bash", "-c", _GUARD, "qb-command"], text, environment, inherit, ours, theirs, guarded=True)
+    return _start(["bash", "-c", _GUARD, "qb-command"], text, environment, ours, theirs, theirs, stdout, True)
 
 
 def _start(
     shell: Sequence[str],
     text: str,
     environment: Mapping[str, str],
-    inherit: Sequence[int],
     ours: int,
     theirs: int,
-    guarded: bool,
+    stdin: int,
+    stdout: int | None,
+    guarded: bool = False,
 ) -> Command:
     widen_pipe(ours)
-    report, report_end = os.pipe()
-    closing = [theirs, report_end]
-    inherited = [report_end, *inherit]
-    arguments = [*shell, _REPORT.replace("FD", str(report_end)) + text]
+    reports = Reports()
+    closing = [theirs]
+    inherited = [reports.fd]
+    arguments = [*shell, _REPORT.replace("FD", str(reports.fd)) + text]
     life = -1
     if guarded:
         life_end, life = os.pipe()
@@ -221,21 +222,23 @@ def _start(
     try:
         process = subprocess.Popen(
             arguments,
-            stdin=theirs if guarded else subprocess.DEVNULL,
-            stdout=None if guarded else theirs,
+            stdin=stdin,
+            stdout=stdout,
             pass_fds=inherited,
-            env={**os.environ, **environment},
+            env={**cmd_environment(os.environ), **environment, **reports.environment},
             start_new_session=True,
         )
     except OSError as error:
-        for fd in (ours, report, life):
+        reports.close()
+        for fd in (ours, life):
             if fd >= 0:
                 os.close(fd)
         raise Failed(f"cannot start bash: {error.strerror}") from error
     finally:
         for fd in closing:
             os.close(fd)
-    return Command(process, report, life, ours)
+    reports.close_writer()
+    return Command(process, reports, life, ours)
 
 
 def capture(
@@ -253,3 +256,10 @@ def capture(
         raise
     check(ending)
     return data
+
+
+def check_cmd(text: str, option: str) -> str:
+    """text itself. UsageError where it is empty: bash would do nothing, and end well."""
+    if not text.strip():
+        raise UsageError(f"{option}: the command is empty")
+    return text

@@ -7,30 +7,22 @@ from __future__ import annotations
 
 import os
 import select
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
 
+from qbtools.environments import chosen_environment
 from qbtools.errors import Failed
+from qbtools.lean import TYPE_CHECKING, signal, suppress
+from qbtools.streams import SPOILT
 
-_KEPT = (
-    *("PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH"),
-    *("XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"),  # what agents need
-)
-_KEPT_PREFIXES = ("LC_", "GPG_")
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _WORDS = 1 << 16  # bytes that are read of what a program said
 
-_SPOILT = b"the program that wrote this has failed\n"
 _SPOIL_LIMIT = 1000  # milliseconds
-
-
-def chosen_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a program that we choose gets of environ: nothing that changes how it works."""
-    return {name: text for name, text in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
 
 
 def find(name: str) -> str | None:
@@ -93,49 +85,70 @@ class Child:
 
 
 def _signal_name(number: int) -> str:
+    from signal import Signals
+
     try:
-        return signal.Signals(number).name
+        return Signals(number).name
     except ValueError:  # one of the real-time signals
         return f"signal {number}"
 
 
-@contextmanager
-def running(argv: Sequence[str], stdin: int = 0, stdout: int = 1) -> Iterator[Child]:
-    """Starts argv, whose first word is a path; when the body ends, in whatever way, so has the program.
+class running:
+    """A context manager: starts argv, whose first word is a path; when it is left, in whatever way, so has the program.
 
     It has these descriptors, the chosen environment, and the signals as they are without Python. Failed where it
     cannot be started.
     """
-    name = argv[0].rpartition("/")[2]
-    words, theirs = os.pipe()
-    os.set_blocking(theirs, False)  # nobody may read: so it never waits for us
-    # A signal of now must not come before somebody ends the program.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
-    try:
+
+    def __init__(self, argv: Sequence[str], stdin: int = 0, stdout: int = 1) -> None:
+        self._argv = argv
+        self._fds = stdin, stdout
+        self._words = -1
+        self._child: Child | None = None
+
+    def __enter__(self) -> Child:
+        self._words, theirs = os.pipe()
+        os.set_blocking(theirs, False)  # nobody may read: so it never waits for us
+        # A signal of now must not come before somebody ends the program.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
         try:
-            moves = [(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((stdin, stdout, theirs))]
-            environment = chosen_environment(os.environ)
+            self._child = self._start(theirs, mask)
+        except BaseException:
+            os.close(self._words)
+            raise
+        finally:
+            os.close(theirs)
+            if self._child is None:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that has come is heard here
+        except BaseException:
+            self._end()
+            raise
+        return self._child
+
+    def _start(self, words: int, mask: Iterable[int]) -> Child:
+        name = self._argv[0].rpartition("/")[2]
+        try:
             pid = os.posix_spawn(
-                argv[0],
-                [name, *argv[1:]],
-                environment,
-                file_actions=moves,
+                self._argv[0],
+                [name, *self._argv[1:]],
+                chosen_environment(os.environ),
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((*self._fds, words))],
                 setsigmask=mask,
                 setsigdef=_IGNORED_BY_PYTHON,
             )
         except OSError as error:
             raise Failed(f"cannot start {name}: {os.strerror(error.errno or 0)}") from error
-        finally:
-            os.close(theirs)
-        child = Child(name, pid, words)
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            yield child
-        finally:
-            child.end()
-    finally:
-        os.close(words)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return Child(name, pid, self._words)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+        os.close(self._words)
 
 
 def spoil(fd: int) -> None:
@@ -147,4 +160,4 @@ def spoil(fd: int) -> None:
     poller.register(fd, select.POLLOUT)
     if poller.poll(_SPOIL_LIMIT):
         with suppress(BrokenPipeError):
-            os.write(fd, _SPOILT)
+            os.write(fd, SPOILT)

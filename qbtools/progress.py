@@ -1,127 +1,104 @@
 """What stderr shows while data flows: a line that renews itself on a terminal, one line on SIGUSR1.
 
-The line is made by tqdm where it is installed (it is no requirement), else by the few words here. Who runs CMDs
-gives them a Board, on which the stage that knows how far the volume is writes it: one line for all of a backup.
+The line is made by tqdm where it is installed (it is no requirement), else by the few words here. A stage in a CMD
+tells the program that runs the CMD, which shows one line for all of a backup.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+
+from qbtools import reports
+from qbtools.lean import TYPE_CHECKING, signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from qbtools.progressline import Renewed
 
 INTERVAL = 0.5
-"""Seconds between two renewals of the line."""
-
-_CLEAR = "\r\033[K"
-
-_line = threading.Lock()
-_line_is_there = threading.Event()
+"""Seconds between two words to the program that started us."""
 
 
-@contextmanager
-def shown(
-    position: Callable[[], int],
-    total: Callable[[], int | None],
-    label: Callable[[], str],
-    display: bool,
-    end: bool = False,
-) -> Iterator[None]:
-    """Shows progress while its body runs.
+class shown:
+    """A context manager: shows progress while its body runs."""
 
-    position and total are bytes (total None: unknown), label says what is worked on; all three are asked each time,
-    from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: we are the end of a
-    pipe that knows how far the volume is, and tell a Board where there is one.
-    """
-    began = time.monotonic()
+    def __init__(
+        self,
+        position: Callable[[], int],
+        total: Callable[[], int | None],
+        label: Callable[[], str],
+        display: bool,
+        end: bool = False,
+    ) -> None:
+        """position and total are bytes (total None: unknown), label says what is worked on; all three are asked each
+        time, perhaps from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: we
+        are the end of a pipe that knows how far the volume is, and tell the program that started us, where it listens.
+        """
+        self._position = position
+        self._total = total
+        self._label = label
+        self._began = time.monotonic()
+        self._report = reports.inherited(os.environ) if end and not display else -1
+        self._renewed: Renewed | None = None
+        if display:
+            from qbtools import progressline
 
-    def line() -> str:
-        return render(position(), total(), time.monotonic() - began, label())
+            self._renewed = progressline.Renewed(self._line)
 
-    signal.signal(signal.SIGUSR1, lambda _number, _frame: _write(line() + "\n"))
-    board = os.environ.get(_BOARD, "")
-    if display:
-        with _renewing(lambda: _renew(line)):
-            yield
-        _write("\n")
-    elif end and board.isdecimal():
-        with _renewing(lambda: _tell(int(board), position(), label())):
-            yield
-    else:
-        yield
+    def _line(self) -> str:
+        from qbtools.progressline import render
 
+        return render(self._position(), self._total(), time.monotonic() - self._began, self._label())
 
-@contextmanager
-def held() -> Iterator[None]:
-    """While its body runs no line is renewed, and none stands on the terminal: something else is shown there."""
-    with _line:
-        if _line_is_there.is_set():
-            _write(_CLEAR)
-        yield
+    def _print(self, _number: int, _frame: object) -> None:
+        from qbtools.progressline import write
 
+        write(self._line() + "\n")
 
-def _renew(line: Callable[[], str]) -> None:
-    with _line:
-        _line_is_there.set()
-        _write(_CLEAR + line())
+    def _tell(self, _number: int = 0, _frame: object = None) -> None:
+        reports.tell_progress(self._report, self._position(), self._label())
 
+    def __enter__(self) -> None:
+        signal.signal(signal.SIGUSR1, self._print)
+        if self._renewed is not None:
+            self._renewed.__enter__()
+        elif self._report >= 0:  # a timer, for a thread would cost a short run more than all else
+            signal.signal(signal.SIGALRM, self._tell)
+            signal.siginterrupt(signal.SIGALRM, False)
+            signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
 
-@contextmanager
-def _renewing(show: Callable[[], None]) -> Iterator[None]:
-    """Calls show from time to time while its body runs, and once more at its end."""
-    done = threading.Event()
-
-    def renew() -> None:
-        while not done.wait(INTERVAL):
-            show()
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        show()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._renewed is not None:
+            self._renewed.__exit__(kind, error, None)
+        elif self._report >= 0:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._tell()
 
 
 class Board:
-    """A piece of memory that the stages of a CMD share with us: what they work on, and how many bytes are done."""
+    """What the CMDs that run one after the other say of their progress, added up."""
 
     def __init__(self) -> None:
-        self.fd = os.memfd_create("qb-progress")
-        self.environment = {_BOARD: str(self.fd)}
-        """For a CMD that inherits fd."""
         self._before = 0
+        self._look: Callable[[], tuple[int, str]] | None = None
 
-    def clear(self) -> None:
-        """A new CMD begins: what the one before did is added up."""
+    def follow(self, look: Callable[[], tuple[int, str]] | None) -> None:
+        """A new CMD begins: look tells how many bytes it has done, and of what. None: the last one has ended."""
         self._before = self.done
-        os.ftruncate(self.fd, 0)
+        self._look = look
 
     @property
     def done(self) -> int:
         """Bytes of all CMDs so far."""
-        return self._before + int.from_bytes(os.pread(self.fd, _COUNT, 0), "big")
+        return self._before + (self._look()[0] if self._look else 0)
 
     @property
     def label(self) -> str:
         """What the CMD works on; empty where none of its stages says."""
-        return os.pread(self.fd, _LABEL, _COUNT).rstrip(b"\0").decode("utf-8", "replace")
-
-
-_BOARD = "QB_PROGRESS_FD"
-_COUNT = 8
-_LABEL = 256
-
-
-def _tell(board: int, position: int, label: str) -> None:
-    with suppress(OSError):  # the descriptor may be somebody else's by now, and nothing depends on it
-        text = label.encode("utf-8", "replace")[:_LABEL].ljust(_LABEL, b"\0")
-        os.pwrite(board, position.to_bytes(_COUNT, "big") + text, 0)
+        return self._look()[1] if self._look else ""
 
 
 def wanted(options_progress: bool, quiet: bool) -> bool:
@@ -137,33 +114,3 @@ def _foreground() -> bool:
         return os.isatty(2) and os.tcgetpgrp(2) == os.getpgrp()
     except OSError:
         return False
-
-
-def render(done: int, total: int | None, seconds: float, label: str) -> str:
-    """One line: what, how far, how fast, how long still."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return _plain(done, total, seconds, label)
-    meter: str = tqdm.format_meter(
-        done, total, seconds, unit="B", unit_scale=True, unit_divisor=1024, prefix=label, ncols=78
-    )
-    return meter
-
-
-def _plain(done: int, total: int | None, seconds: float, label: str) -> str:
-    rate = done / seconds if seconds > 0 else 0.0
-    of = f" of {_amount(total)}" if total is not None else ""
-    left = f", {int((total - done) / rate)} s left" if total is not None and rate > 0 and total >= done else ""
-    return f"{label}: {_amount(done)}{of}, {_amount(int(rate))}/s{left}"
-
-
-def _amount(count: int) -> str:
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
-    return f"{count} B" if power == 0 else f"{count / (1 << 10 * power):.1f} {units[power]}"
-
-
-def _write(text: str) -> None:
-    with suppress(OSError):
-        os.write(2, text.encode("utf-8", "backslashreplace"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import signal
 import sys
-from collections.abc import Sequence
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import NoReturn
+
+from qbtools.lean import TYPE_CHECKING, signal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import NoReturn
 
 
 class _SitePackages:
@@ -22,6 +24,7 @@ class _SitePackages:
         if "site" in sys.modules or "." in name:
             return None
         import site
+        from importlib.machinery import PathFinder
 
         site.main()
         return PathFinder.find_spec(name, path, target)
@@ -29,10 +32,11 @@ class _SitePackages:
 
 def run(program: str, module: str) -> NoReturn:
     """Runs the program that module is: its DOC, its main."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the rest is loaded
     sys.meta_path.append(_SitePackages)
     from qbtools.commands import cli
 
-    command = importlib.import_module(module)
+    __import__(module)
+    command = sys.modules[module]
     cli.run(program, command.DOC, command.main)

@@ -6,98 +6,33 @@ object; only those that have a descriptor can splice, the others (BytesIO in a t
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import select
 import stat
-from collections.abc import Iterable
-from typing import Protocol
 
 from qbtools.descriptors import descriptor, splice, wait, widen_pipe
 from qbtools.errors import Damaged, Failed, Truncated, naming
+from qbtools.lean import TYPE_CHECKING
+from qbtools.writers import BLOCK as BLOCK
+from qbtools.writers import Buffer as Buffer
+from qbtools.writers import Writer as Writer
 
-BLOCK = 1 << 20
-"""Bytes moved in one step."""
+if TYPE_CHECKING:
+    from typing import Protocol
 
-Buffer = bytes | bytearray | memoryview
+    class RawInput(Protocol):
+        """An unbuffered binary input: io.FileIO, io.BytesIO."""
 
-
-class RawInput(Protocol):
-    """An unbuffered binary input: io.FileIO, io.BytesIO."""
-
-    def readinto(self, buffer: bytearray | memoryview, /) -> int | None: ...
-
-
-class RawOutput(Protocol):
-    """An unbuffered binary output: io.FileIO, io.BytesIO."""
-
-    def write(self, data: bytes | bytearray | memoryview, /) -> int | None: ...
+        def readinto(self, buffer: bytearray | memoryview, /) -> int | None: ...
 
 
-class Writer:
-    """Complete writes to an unbuffered binary file. `position` counts the bytes that were written."""
+SPOILT = b"the program that wrote this has failed\n"
+"""What a stage that failed writes behind what it has written, so that nobody takes that for all: neither zeros nor a
+tar header. A reader that finds it says so as of an early end: the stage that failed has told why."""
 
-    def __init__(self, file: RawOutput, name: str = "standard output") -> None:
-        self.file = file
-        self.fd = descriptor(file)
-        self.name = name
-        self.position = 0
-
-    def write(self, data: Buffer) -> None:
-        """Writes all of data. Failed on an I/O error; BrokenPipeError is left to the caller."""
-        view = memoryview(data)
-        while len(view):
-            try:
-                count = self.file.write(view)
-            except BrokenPipeError:
-                raise
-            except OSError as error:
-                raise Failed(f"cannot write to {self.name}: {os.strerror(error.errno or 0)}") from error
-            if count is None:
-                wait(self.fd, select.POLLOUT)
-                continue
-            self.position += count
-            view = view[count:]
-
-    def write_lines(self, lines: Iterable[str]) -> None:
-        """Writes ASCII lines, each given with its newline, in blocks of bounded size."""
-        block: list[str] = []
-        size = 0
-        for line in lines:
-            block.append(line)
-            size += len(line)
-            if size >= 1 << 16:
-                self.write("".join(block).encode("ascii"))
-                block.clear()
-                size = 0
-        self.write("".join(block).encode("ascii"))
-
-    def write_zeros(self, size: int) -> None:
-        """Writes size zero bytes; makes them a hole where the file is a regular one that ends here."""
-        with naming(f"write to {self.name}"):
-            if self._extend(size):
-                return
-        zeros = bytes(min(size, BLOCK))
-        while size:
-            count = min(size, BLOCK)
-            self.write(memoryview(zeros)[:count])
-            size -= count
-
-    def _extend(self, size: int) -> bool:
-        """Makes a hole of size bytes at the end of a regular file; False where there is none, or not its end."""
-        if self.fd < 0 or not size:
-            return False
-        status = os.fstat(self.fd)
-        if not stat.S_ISREG(status.st_mode) or fcntl.fcntl(self.fd, fcntl.F_GETFL) & os.O_APPEND:
-            return False
-        end = os.lseek(self.fd, 0, os.SEEK_CUR)
-        if end < status.st_size:
-            return False
-        os.ftruncate(self.fd, end + size)
-        os.lseek(self.fd, end + size, os.SEEK_SET)
-        self.position += size
-        return True
+SPOILT_WITHIN = 8 << 20
+"""Bytes behind wrong data in which SPOILT is looked for."""
 
 
 class Reader:
@@ -205,11 +140,11 @@ class Reader:
             rest = lines.pop()
             if lines:
                 if max(map(len, lines)) >= limit:
-                    raise Damaged(f"{self.name} has a line of more than {limit} bytes where a shorter one must be")
+                    raise Damaged(f"{self.name} has a line of more than {limit} bytes, which is too long")
                 self._take(len(held) - len(rest))
                 return lines
             if len(rest) >= limit:
-                raise Damaged(f"{self.name} has a line of more than {limit} bytes where a shorter one must be")
+                raise Damaged(f"{self.name} has a line of more than {limit} bytes, which is too long")
             if not self._fill():
                 raise Truncated(f"{self.name} ends too early")
 
@@ -298,14 +233,29 @@ class Reader:
         return True
 
     def read_zeros_to_eof(self) -> int:
-        """Reads to EOF; returns how many bytes came, -1 where one of them was not zero."""
+        """Reads to EOF; returns how many bytes came, -1 where one of them was not zero.
+
+        Truncated where it ends with SPOILT.
+        """
         count = 0
         while not self.at_eof():
             data = self._take(len(self._held))
             if data.count(0) != len(data):
+                self.check_spoilt(data)
                 return -1
             count += len(data)
         return count
+
+    def check_spoilt(self, data: bytes) -> None:
+        """For who has found that data, which was just read, is wrong. Truncated where what is left ends with SPOILT.
+
+        That is looked for in the next SPOILT_WITHIN bytes: who wrote this has failed then, and the fault is its own.
+        """
+        until = self.position + SPOILT_WITHIN
+        while self.position < until and not self.at_eof():
+            data = data[-len(SPOILT) :] + self._take(len(self._held))
+        if data.endswith(SPOILT):
+            raise Truncated(f"{self.name} ends too early")
 
 
 def stdin_reader() -> Reader:

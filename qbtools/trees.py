@@ -12,14 +12,17 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from qbtools import programs
+from qbtools import directories, programs
 from qbtools.descriptors import wait, widen_pipe, write_fd
-from qbtools.errors import Damaged, Failed, Refused, UsageError
+from qbtools.errors import Damaged, Failed, Refused, UsageError, naming
 from qbtools.formats import ustar
 from qbtools.formats.tarreader import TarReader
-from qbtools.streams import RawInput, Reader, Writer
+from qbtools.lean import TYPE_CHECKING
+from qbtools.streams import Reader, Writer
 from qbtools.volumes import kernel
-from qbtools.volumes.kind import naming
+
+if TYPE_CHECKING:
+    from qbtools.streams import RawInput
 
 Warn = Callable[[str], None]
 
@@ -83,7 +86,7 @@ def extract(path: str, name: str, reader: Reader, warn: Warn) -> None:
     """
     parent, base = os.path.split(path.rstrip("/"))
     if base in ("", ".", ".."):
-        raise UsageError(f"{path or 'an empty PATH'} names nothing that could be made")
+        raise UsageError(f"{path or 'an empty PATH'} is not a name that can be made")
     path = os.path.join(parent, base)
     if os.path.lexists(path):
         raise _exists(path)
@@ -133,7 +136,7 @@ def _workplace(parent: str, warn: Warn) -> Iterator[str]:
     finally:
         _remove(place)
         if os.path.lexists(place):
-            warn(f"{place}, which is not whole, cannot be removed")
+            warn(f"{place}, which is incomplete, cannot be removed")
 
 
 def _remove(place: str) -> None:
@@ -199,11 +202,13 @@ def _hint(place: str) -> str | None:
 
 
 def _read(archive: TarReader, name: str) -> None:
-    """Reads an archive to its end. Damaged where it does not hold name, or a device there."""
+    """Reads an archive to its end. Damaged where it does not hold name, or a device there, or what leads out of it."""
     found = False
     while (member := archive.next()) is not None:
         if member.untrusted_name == name or member.untrusted_name.startswith(f"{name}/"):
             found = True
+            if ".." in member.untrusted_name.split("/"):
+                raise Damaged(f"{member.untrusted_name} leads out of {name}")
             if member.kind in _DEVICES:
                 raise Damaged(f"{member.untrusted_name} is {member.kind}")
     if not found:
@@ -233,28 +238,17 @@ def _check_mode(mode: int, untrusted_name: str) -> None:
     if stat.S_ISBLK(mode) or stat.S_ISCHR(mode):
         raise Damaged(f"{untrusted_name} is a device")
     if stat.S_ISREG(mode) and mode & _SET_ID:
-        raise Damaged(f"{untrusted_name} is a file with the rights of another user")
+        raise Damaged(f"{untrusted_name} is a set-user-ID or set-group-ID file")
 
 
 def _appear(directory: int, old: str, new: str, path: str) -> None:
     """Gives what was extracted its name. Refused where something has it by now."""
     with naming(f"give {path} its name"):
         try:
-            kernel.rename_new(directory, old, new)
+            directories.rename_new(directory, old, new)
         except FileExistsError:
             raise _exists(path) from None
-        except OSError as error:
-            if error.errno not in kernel.UNSUPPORTED:
-                raise
-            # The file system has no such call. A file or a full directory is still never replaced.
-            if os.path.lexists(path):
-                raise _exists(path) from None
-            os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
-        try:
-            os.fsync(directory)
-        except OSError as error:
-            if error.errno not in kernel.UNSUPPORTED:
-                raise
+        directories.flush(directory)
 
 
 def _exists(path: str) -> Refused:

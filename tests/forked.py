@@ -29,7 +29,7 @@ for name in ("unseal", "seal", "header", "manifest"):
     modules["qb-" + name] = importlib.import_module("qbtools.commands.archive.qb_" + name)
 import subprocess, threading, docopt, scrypt
 from qbtools import passphrase, progress
-from qbtools.commands.archive import fromcommand, opening, sealing, tocommand
+from qbtools.commands.archive import fromcommand, openoptions, sealoptions, tocommand
 from qbtools.formats import opener, sealer, structure
 gc.freeze()  # so that a child does not copy every page by counting references
 for line in sys.stdin:

@@ -14,7 +14,7 @@ def examples(page: str) -> dict[str, str]:
     text = (ROOT / "man" / page).read_text()
     blocks = re.findall(r'^\.\\" example: (\S+)\n\.Bd -literal[^\n]*\n(.*?)^\.Ed$', text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == len(re.findall(r'^\.\\" example:', text, re.MULTILINE)), "a marker without a literal block"
-    assert len({name for name, _ in blocks}) == len(blocks), "a marker comes twice"
+    assert len({name for name, _ in blocks}) == len(blocks), "a marker occurs twice"
     return {name: _plain(block) for name, block in blocks}
 
 

@@ -17,14 +17,27 @@ PATIENCE = 30.0
 """Seconds after which a test gives up waiting; how long it really takes does not matter."""
 
 _MARK = "LC_QB_TEST_MARK"  # LC_…: so tar and compressors, whose environment is made, have it too
+_VALVE_AT = "LC_QB_TEST_VALVE"
 
 # Lets some bytes pass, says so, and waits for a line before it lets the others pass.
 _VALVE = """#!/bin/bash
 head -c "$1" || exit
-: >"$QB_TEST_VALVE/reached"
-read -r _ <"$QB_TEST_VALVE/go" || exit
+: >"$LC_QB_TEST_VALVE/reached"
+read -r _ <"$LC_QB_TEST_VALVE/go" || exit
 exec /bin/cat
 """
+
+# A compressor of the name that qb-compress and qb-decompress take first: its input stops in the middle of the file
+# NAME. Its environment does not tell of which file it is, that of its parent does.
+_COMPRESSOR = """#!/bin/bash
+if ! grep -qzx "QB_NAME=NAME" /proc/$PPID/environ; then exec gzip "$@"; fi
+exec gzip "$@" < <(valve BYTES)
+"""
+
+OF_FILE = """#!/bin/bash
+QB_NAME=$(tr '\\0' '\\n' </proc/$PPID/environ | sed -n 's/^QB_NAME=//p')
+"""
+"""How a program of a test begins that stands for a compressor and does something else for each file."""
 
 
 def wait_until(condition: Callable[[], bool], what: str) -> None:
@@ -54,7 +67,7 @@ class Running:
         self._go = os.open(place / "go", os.O_RDWR)
         self.environment = environment(**changes)
         self.environment["PATH"] = f"{programs}:{self.environment['PATH']}"
-        self.environment.update({_MARK: self.mark, "QB_TEST_VALVE": str(place)})
+        self.environment.update({_MARK: self.mark, _VALVE_AT: str(place), "QB_TEST_VALVE": str(place)})
         self._process: subprocess.Popen[bytes] | None = None
 
     def program(self, name: str, text: str) -> None:
@@ -62,6 +75,10 @@ class Running:
         path = self._place / "programs" / name
         path.write_text(text)
         path.chmod(0o755)
+
+    def hold_in(self, name: str, count: int) -> None:
+        """Lets qb-backup stop after count bytes of the file name, in front of the compressor."""
+        self.program("igzip", _COMPRESSOR.replace("NAME=NAME", f"NAME={name}").replace("BYTES", str(count)))
 
     def __enter__(self) -> Running:
         return self

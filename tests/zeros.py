@@ -12,7 +12,7 @@ def archive_of_zeros(place: Path, sizes: Mapping[str, int], options: str = "") -
     """Of files of these sizes in bytes, in chunks of 256 KiB; `passphrase` lies beside it. options: for qb-seal."""
     (place / "passphrase").write_text("of zeros\n")
     (place / "passphrase").chmod(0o600)
-    (place / "list").write_text("".join(f"{name}\t{size}\n" for name, size in sizes.items()))
+    (place / "list").write_text("".join(f"{name}\t{size}\n" for name, size in sizes.items()) + "end\n")
     made = bash(
         f"cd {place} && qb-seal --logn 10 --chunk-size 256K --passphrase-file passphrase {options}"
         " --from-command 'head -c \"$QB_SOURCE\" /dev/zero' list >a.qb"

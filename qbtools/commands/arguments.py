@@ -7,10 +7,11 @@ against each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
-
 from qbtools.errors import UsageError
+from qbtools.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 Value = str | bool | list[str] | None
 
@@ -236,3 +237,22 @@ def match(doc: str, known: dict[str, Option], given: Given) -> dict[str, Value] 
         else:
             result[name] = True if kinds.get(name) == "command" else text
     return result
+
+
+def mistake(doc: str, known: dict[str, Option], given: Given) -> str:
+    """What is wrong with words that fit no usage line, as well as can be told."""
+    lines = usage_of(doc, known).parts
+    heads = [line.parts[0] for line in lines if line.kind == "seq" and line.parts and line.parts[0].kind == "command"]
+    commands = list(dict.fromkeys(head.name for head in heads))
+    if commands and len(heads) + 1 >= len(lines):
+        listed = ", ".join(commands)
+        if not given.words:
+            return f"no command is given: {listed}"
+        if given.words[0] not in commands:
+            return f"unknown command: {given.words[0]}; the commands are {listed}"
+    for at, (key, _value) in enumerate(given.options):
+        rest = given._replace(options=given.options[:at] + given.options[at + 1 :])
+        if match(doc, known, rest) is not None:
+            twice = any(other == key for other, _value in rest.options)
+            return f"{key} is given twice" if twice else f"{key} does not go with the other arguments"
+    return "the arguments do not fit together"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import Any, NoReturn
 
-from qbtools import __version__
+from qbtools import __version__, reports
 from qbtools.commands import arguments
-from qbtools.errors import Failed, QbError, UsageError
+from qbtools.errors import Failed, QbError, Told, Truncated, UsageError
+from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.streams import Reader, Writer, stdin_reader, stdout_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+    from typing import Any, NoReturn
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 
@@ -37,9 +37,11 @@ class Terminated(BaseException):
 class Invocation:
     """One call of a program: its options as docopt parsed them, and its voice on stderr."""
 
-    def __init__(self, program: str, options: dict[str, Any]) -> None:
+    def __init__(self, program: str, options: dict[str, Any], given: frozenset[str] = frozenset()) -> None:
         self.program = program
         self.options = options
+        self.given = given
+        """The options that stand on the command line, by their long names."""
         self.quiet = bool(options.get("--quiet"))
         self.verbose = bool(options.get("--verbose"))
 
@@ -47,6 +49,11 @@ class Invocation:
         """A warning; it never changes the exit status."""
         if not self.quiet:
             _print(f"{self.program}: warning: {escape(text)}")
+
+    def say(self, text: str) -> None:
+        """What the user is told unless it is not wanted."""
+        if not self.quiet:
+            _print(f"{self.program}: {escape(text)}")
 
     def note(self, text: str) -> None:
         """What is being done; shown with --verbose only."""
@@ -66,7 +73,7 @@ class Invocation:
     def number(self, option: str, low: int, high: int) -> int:
         """The option's value as a decimal number. UsageError outside low … high."""
         text = str(self.options[option])
-        if not re.fullmatch(r"[0-9]{1,18}", text) or not low <= int(text) <= high:
+        if not text.isascii() or not text.isdecimal() or len(text) > 18 or not low <= int(text) <= high:
             raise UsageError(f"{option}: must be a number between {low} and {high}")
         return int(text)
 
@@ -85,16 +92,20 @@ class Invocation:
 
 def parse_size(text: str) -> int:
     """Bytes from `4096`, `100M`, `1.5G` (powers of 1024). ValueError for anything else, or for a part of a byte."""
-    match = re.fullmatch(r"([0-9]{1,19})(?:\.([0-9]{1,9}))?([KMGTP]?)", text)
-    if not match:
+    unit = text[-1:] if text[-1:] in _UNITS else ""
+    whole, point, fraction = text.removesuffix(unit).partition(".")
+    if not _are_digits(whole, 19) or (point and not _are_digits(fraction, 9)):
         raise ValueError(text)
-    whole, fraction, unit = (group or "" for group in match.groups())
     scaled = int(whole + fraction) << _UNITS[unit]
     parts: int = 10 ** len(fraction)
     value, rest = divmod(scaled, parts)
     if rest:
         raise ValueError(text)
     return value
+
+
+def _are_digits(text: str, most: int) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= most
 
 
 def escape(text: str) -> str:
@@ -109,15 +120,34 @@ def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequen
         _occupy_descriptors()
         if not os.environ.get("PATH"):
             os.environ["PATH"] = _PATH
-        for number in _ENDING_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _terminate)
+        heed_signals()
         signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown has something to say
-        main(Invocation(program, _parse(program, doc, words)))
+        main(_parse(program, doc, words))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
-        status = _report(program, error)
+        status = _reported_status(program, error)
     _leave(status)
+
+
+def _reported_status(program: str, error: BaseException) -> int:
+    try:
+        return _report(program, error)
+    except Terminated as late:  # a signal came while the error was told
+        _die(late.number)
+
+
+def heed_signals() -> None:
+    """A signal that asks us to end raises Terminated, once. Called again when a second one is to be heard, too."""
+    for number in _ENDING_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _terminate)
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status of a program that ends by error, as a shell shows it."""
+    if isinstance(error, Terminated):
+        return 128 + error.number
+    return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else _as_failure(error).status
 
 
 def _occupy_descriptors() -> None:
@@ -156,24 +186,45 @@ def _report(program: str, error: BaseException) -> int:
         _die(error.number)
     if isinstance(error, BrokenPipeError):
         _die(signal.SIGPIPE)
+    failure = _as_failure(error)
+    if not _reported(program, failure) and not isinstance(failure, Told):
+        _print(f"{failure.program or program}: error: {escape(failure.message)}")
+        if failure.hint:
+            _print(f"hint: {escape(failure.hint)}")
+    return failure.status
+
+
+def _as_failure(error: BaseException) -> QbError:
+    """Every error as one that has a message and a status."""
+    if isinstance(error, QbError):
+        return error
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        error = Failed(f"{where}{error.strerror or error}")
-    elif isinstance(error, MemoryError):
-        error = Failed("out of memory")
-    elif isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
-        error = Failed(f"the Python package {error.name} is not installed", "see Install in README.md")
-    elif not isinstance(error, QbError):
-        error = Failed(f"internal error: {type(error).__name__}: {error}", "set QB_DEBUG=1 for a traceback")
-    _print(f"{program}: error: {escape(error.message)}")
-    if error.hint:
-        _print(f"hint: {escape(error.hint)}")
-    return error.status
+        return Failed(f"{where}{error.strerror or error}")
+    if isinstance(error, MemoryError):
+        return Failed("out of memory")
+    if isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
+        return Failed(f"the Python package {error.name} is not installed", "see Install in README.md")
+    return Failed(f"internal error: {type(error).__name__}: {error}", "set QB_DEBUG=1 for a traceback")
+
+
+def _reported(program: str, failure: QbError) -> bool:
+    """Tells the failure to who started us, where somebody listens; whether the user learns of it from there.
+
+    That is so for a program that met only the early end of its input: the stage before may say why it ended.
+    """
+    report = reports.inherited(os.environ)
+    if report < 0:
+        return False
+    deferred = isinstance(failure, Truncated)
+    text = {"message": failure.message, "hint": failure.hint} if deferred else {}
+    reports.tell(report, program=program, status=failure.status, deferred=deferred, **text)
+    return deferred
 
 
 def _print(line: str) -> None:
     """One write, so that lines of the stages of a pipe do not mix; a stderr that is gone is nobody's error."""
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
 
 
@@ -190,8 +241,8 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _parse(program: str, doc: str, words: list[str]) -> dict[str, Any]:
-    """The options. `--help` and `--version` are answered here (SystemExit 0). UsageError for everything wrong."""
+def _parse(program: str, doc: str, words: list[str]) -> Invocation:
+    """The call. `--help` and `--version` are answered here (SystemExit 0). UsageError for everything wrong."""
     hint = f"see {program} --help"
     known = arguments.options_of(doc)
     given = arguments.spelled(known, words, hint)
@@ -204,8 +255,8 @@ def _parse(program: str, doc: str, words: list[str]) -> dict[str, Any]:
     if found is None:
         found = _by_docopt(doc, given)
     if found is None:
-        raise UsageError("the arguments do not fit together", hint)
-    return found
+        raise UsageError(arguments.mistake(doc, known, given), hint)
+    return Invocation(program, found, frozenset(asked))
 
 
 def _by_docopt(doc: str, given: arguments.Given) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ COMMON = """\
   --version             Show the version."""
 
 PROGRESS = """\
-  --progress            Show progress on stderr even where it is no terminal."""
+  --progress            Show progress on stderr even if it is not a terminal."""
 
 PASSPHRASE = """\
   --passphrase-file FILE    Read the passphrase from FILE.
@@ -44,38 +44,38 @@ OPENING = """\
   --max-work N          Refuse key derivations of N*r*p above 2^N [default: 26]."""
 
 MAX_CHUNK = """\
-  --max-chunk S         The largest chunk where the header names no size
+  --max-chunk S         The largest chunk if the header names no size
                         [default: 100M]."""
 
 STATE = """\
-  --state STATE         Which state: snapshot (of now), current (the volume itself,
-                        whoever writes to it), or before-start (as it was before
-                        its machine started, where that is kept). By default the
-                        safest that there is."""
+  --state STATE         The state to read: snapshot (of now), current (the volume
+                        itself, even if it is in use), or before-start (as it was
+                        before its machine started, if that is kept). Default: the
+                        safest one that is available."""
 
 COW = """\
   --cow ROOM            Room for a snapshot that needs its own, in percent of the
                         volume or a size [default: 10%]."""
 
 FILLING = """\
-  --create              Make TARGET, which must not be there unless --overwrite is
+  --create              Make TARGET, which must not exist unless --overwrite is
                         given too. Implied for a file.
-  --overwrite           Replace or write over TARGET where it is there.
+  --overwrite           Replace an existing TARGET, or write over it.
   --shrink              Let a volume that is replaced become smaller.
   --pool-reserve P      Keep P percent of a pool free, of its room for data and of
                         that for metadata [default: 5]."""
 
 SELECTING = """\
   --include PATTERN     Only domains whose name matches (*, ?, [...]); repeatable.
-  --exclude PATTERN     Not those whose name matches; repeatable."""
+  --exclude PATTERN     Leave out those whose name matches; repeatable."""
 
 PLANNING = """\
   --rename A=B          Restore A under the name B; repeatable.
-  --default-template T  What replaces a template that is not there: default (the
-                        host's), none, or the name of one [default: default].
-  --netvm N             What replaces a netvm that is not there: default (the
-                        host's), none (no network), or keep (nothing may)
+  --default-template T  What replaces a missing template: default (the host's),
+                        none, or the name of a template [default: default].
+  --netvm N             What replaces a missing netvm: default (the host's), none
+                        (no network), or keep (a missing one is a problem)
                         [default: default].
-  --no-rename           A name that is taken is a problem: make up none.
+  --no-rename           A name that is taken is a problem: do not rename.
   --skip-broken         Leave out the domains that have a problem.
   --ignore-missing      Restore domains without what is missing."""

@@ -77,7 +77,7 @@ class Arrivals:
         if path != HOME and path not in self._owners:
             raise Damaged(f"{name} belongs to no saved domain")
         if rest not in FURTHER:
-            self._warn(f"qubes.xml does not tell what {name} is")
+            self._warn(f"qubes.xml does not say what {name} is")
 
     def finish(self) -> None:
         """All has come. Damaged where a volume, or a domain with all its files, did not."""
@@ -119,7 +119,7 @@ def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None
             arrivals.add(fields[1], _size(at, fields[2]))
             count += 1
         else:
-            raise Damaged(f"line {at} is neither a volume of the list nor one that came, or stands in the wrong place")
+            raise Damaged(f"line {at} is neither a volume of the list nor one that came, or is in the wrong place")
     if not ended or arrivals is None:
         raise Truncated(f"{reader.name} ends without its end line")
     arrivals.finish()

@@ -44,7 +44,7 @@ def read(reader: Reader) -> Defaults:
         if problem := names.word_problem(value) if several else names.domain_problem(value):
             raise Damaged(f"line {number}: {key} {value}: {problem}")
         if value in found[key] or (found[key] and not several):
-            raise Damaged(f"line {number}: {key} is there twice")
+            raise Damaged(f"line {number}: {key} occurs twice")
         found[key].append(value)
     template, netvm, dispvm = (next(iter(found[key]), None) for key in ("template", "netvm", "dispvm"))
     return Defaults(template, netvm, dispvm, tuple(found["kernel"]), tuple(found["pool"]))

@@ -66,7 +66,7 @@ def volume_problem(name: str) -> str | None:
 def word_problem(name: str) -> str | None:
     """What is wrong with the name of a kernel, a pool or a label, or None. Such a name is safe in a line."""
     if not _WORD.fullmatch(name) or name in KEYWORDS:
-        return "it has 1 to 128 ASCII characters without blank, begins with a letter, digit or _, is no keyword"
+        return "it has 1 to 128 ASCII characters without blank, begins with a letter, digit or _, is not a keyword"
     return None
 
 

@@ -53,7 +53,7 @@ class Outcome:
             notes += [f"pool: {shown(old)} → {shown(new or names.DEFAULT)}" for old, new in pools.items()]
             notes += lost
             if leftover:
-                notes.append("left by a run that was ended: made again")
+                notes.append("left by an interrupted run: made again")
         return PlanLine(
             written,
             domain.kind,

@@ -12,8 +12,8 @@ from qbtools.domains.outcome import Outcome
 from qbtools.domains.planlines import CREATE, Plan, Written
 from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.domains.rows import Names, Row, reference, wants_of
-from qbtools.domains.verify import KEEP, NAME, NONE, Missing, Verifier
-from qbtools.errors import Damaged, UsageError
+from qbtools.domains.verifier import KEEP, NAME, NONE, Missing, Verifier
+from qbtools.errors import Damaged, Refused, UsageError
 
 NETVM_CHOICES = (names.DEFAULT, NONE, KEEP)
 
@@ -54,11 +54,13 @@ def make(
     """A plan for the saved domains of archive; those that are not selected stand in it as skipped.
 
     leftovers: domains on the host that a run which was ended has left unfinished: they count as not there.
-    UsageError where options name what is not there, or nothing is selected.
+    UsageError where options name what is not there, or select nothing. Refused where there is nothing to select.
     """
     side = HostSide(host, defaults, leftovers)
     missing = _missing(side, options)
     selected = selection.for_restoring(archive, options.include, options.exclude, warn)
+    if not selected and not selection.restorable(archive):
+        raise Refused("the archive has no domain that could be made", "qb-backup list shows what it has")
     if not selected:
         raise UsageError("no saved domain is selected")
     _check_renames(options.rename, selected)
@@ -102,7 +104,7 @@ def check(
         if line.domain not in saved:
             raise Damaged(f"the archive has no saved domain {line.domain}")
         if line.domain in rows:
-            raise Damaged(f"the domain {line.domain} is there twice")
+            raise Damaged(f"the domain {line.domain} occurs twice")
         wants = {roles.TEMPLATE: line.template, roles.NETVM: line.netvm, roles.DISPVM: line.default_dispvm}
         row = _row(saved[line.domain], line.name, line.action == CREATE, wants)
         row.kernel = line.kernel
@@ -152,7 +154,7 @@ def _missing(side: HostSide, options: Options) -> Missing:
 def _check_renames(rename: Mapping[str, str], selected: Collection[str]) -> None:
     for domain, name in rename.items():
         if domain not in selected:
-            raise UsageError(f"{domain}, which is to be renamed, is not among the domains to be restored")
+            raise UsageError(f"cannot rename {domain}: it is not among the domains to be restored")
         if problem := names.new_domain_problem(name):
             raise UsageError(f"{domain} cannot be renamed to {name}: {problem}")
 

@@ -89,7 +89,7 @@ def read(reader: Reader, archive: Metadata) -> list[Written]:
         if domain is None:
             raise Damaged(f"line {number}: the archive has no saved domain {written.domain}")
         if written.domain in found:
-            raise Damaged(f"line {number}: the domain {written.domain} is there twice")
+            raise Damaged(f"line {number}: the domain {written.domain} occurs twice")
         if fields[3] != domain.kind:
             raise Damaged(f"line {number}: {domain.name} is of class {domain.kind}, which cannot be changed")
         size = size_of(domain)

@@ -78,7 +78,7 @@ class Domain:
         for element in self.element.findall("volume-config/volume"):
             volume = self._volume(element)
             if volume.name in found:
-                raise Damaged(f"domain {self.name}: the volume {volume.name} is there twice")
+                raise Damaged(f"domain {self.name}: the volume {volume.name} occurs twice")
             found[volume.name] = volume
         return list(found.values())
 
@@ -89,7 +89,9 @@ class Domain:
         untrusted_size = element.get("size")
         size = None if untrusted_size is None else names.number(untrusted_size)
         if untrusted_size is not None and size is None:
-            raise Damaged(f"domain {self.name}: the size of its volume {name} is no number: {_shown(untrusted_size)}")
+            raise Damaged(
+                f"domain {self.name}: the size of its volume {name} is not a number: {_shown(untrusted_size)}"
+            )
         untrusted_flag = element.get("save_on_stop", "False")
         if untrusted_flag not in ("True", "False"):
             raise Damaged(f"domain {self.name}: volume {name}: save_on_stop is neither True nor False")
@@ -137,7 +139,7 @@ class Metadata:
 
 def _check_root(root: Element) -> None:
     if root.tag != "qubes":
-        raise Damaged(f"this is no qubes.xml: its root is {_shown(root.tag)}")
+        raise Damaged(f"this is not a qubes.xml: its root is {_shown(root.tag)}")
     version = root.get("version", "3.0")
     if version != "3.0":
         raise Damaged(f"qubes.xml has the unknown version {_shown(version)}")
@@ -170,7 +172,7 @@ def _table(element: Element, path: str, whose: str) -> dict[str, str]:
         if name is None:
             raise Damaged(f"{whose}: a {item.tag} has no name")
         if name in table:
-            raise Damaged(f"{whose}: the {item.tag} {_shown(name)} is there twice")
+            raise Damaged(f"{whose}: the {item.tag} {_shown(name)} occurs twice")
         table[name] = item.text or ""
     return table
 

@@ -97,11 +97,11 @@ class _Bounded:
 
 
 def _refuse_doctype(_name: str, _system: str | None, _public: str | None, _internal: bool) -> None:
-    raise Damaged("the metadata has a document type declaration, which is never read")
+    raise Damaged("the metadata has a document type declaration, which is not allowed")
 
 
 def _refuse_entity(*_: object) -> None:
-    raise Damaged("the metadata declares an entity, which is never read")
+    raise Damaged("the metadata declares an entity, which is not allowed")
 
 
 def serialise(root: Element) -> bytes:

@@ -38,7 +38,7 @@ def for_saving(metadata: Metadata, named: Sequence[str], include: Sequence[str],
         if domain is None:
             raise UsageError(f"there is no domain {name}")
         if names.UNFINISHED in domain.features:
-            raise UsageError(f"{name} is the work of a restore that has not ended")
+            raise UsageError(f"{name} is an unfinished restore")
     others = [domain for domain in metadata.domains if domain.name != names.ADMIN]
     _check_patterns(include, others)
     result = Selection([], [])
@@ -57,7 +57,7 @@ def for_saving(metadata: Metadata, named: Sequence[str], include: Sequence[str],
 
 def _why_not(domain: Domain, some_named: bool, include: Sequence[str], exclude: Sequence[str]) -> str | None:
     if names.UNFINISHED in domain.features:
-        return "the work of a restore that has not ended"
+        return "an unfinished restore"
     if not _matches(domain, include) and (include or some_named):
         return "not named"
     if _matches(domain, exclude):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qbtools.errors import Damaged
+from qbtools.errors import Damaged, Truncated
 from qbtools.formats import chunks, header
 from qbtools.formats.outertar import MemberReader
 
@@ -22,7 +22,9 @@ def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
         member = members.next()
         if member is not None and member.untrusted_name == _OLD_FIRST:
             raise header.OtherVersion("no backup-header: an archive of version 2 or older, which is not read")
-        if member is None or member.untrusted_name != due:
+        if member is None:
+            raise Truncated(f"not a backup: {due} is not where it must be")
+        if member.untrusted_name != due:
             raise Damaged(f"not a backup: {due} is not where it must be")
         contents.append(members.read_all())
     return contents[0], contents[1]

@@ -7,10 +7,11 @@ one ends its file. Source of every rule: the qb-format(5) page, "Chunks".
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from qbtools.errors import Damaged, Refused, Truncated
+from qbtools.lean import TYPE_CHECKING, Pattern
 
-from qbtools.errors import Damaged, Refused
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_CHUNK_SIZE = 104857600
 """Bytes of data in a chunk: 100 MiB. Qubes cuts at it, and its restore counts on no smaller one."""
@@ -49,8 +50,8 @@ MAX_BASE = 88
 MAX_NUMBER = 9_999_999
 """The last chunk number with which a name of MAX_BASE bytes fits ustar (950 TiB at the default chunk size)."""
 
-_COMPONENT = re.compile(r"[A-Za-z0-9_.@+][A-Za-z0-9_.@+-]*", re.ASCII)
-_MEMBER = re.compile(r"(.+)\.([0-9]{3}|[1-9][0-9]{3,6})\.enc", re.ASCII)
+_LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.@+-")
+_MEMBER = Pattern(r"(.+)\.([0-9]{3}|[1-9][0-9]{3,6})\.enc")
 _RESERVED = (HEADER, MANIFEST)
 
 
@@ -63,7 +64,7 @@ def path_problem(path: str, final_dot: bool = False) -> str | None:
     for at, component in enumerate(components):
         if component == "." and final_dot and 0 < at == len(components) - 1:
             continue
-        if component in (".", "..") or not _COMPONENT.fullmatch(component):
+        if component in ("", ".", "..") or component[0] == "-" or not _LETTERS.issuperset(component):
             return "not a relative path of letters, digits and _ . @ + -"
     return None
 
@@ -147,7 +148,7 @@ class FileOrder:
     def problem(self, name: str) -> str | None:
         """Takes name as the next file; what is wrong with it there, or None. Refused past MAX_FILES."""
         if name in self._names:
-            return "comes twice"
+            return "occurs twice"
         if name == METADATA and self._names:
             return "is not the first file"
         if len(self._names) >= MAX_FILES:
@@ -221,12 +222,15 @@ class Order:
         self._last = size
 
     def finish(self) -> None:
-        """Takes the end of the archive. Damaged where a file, the metadata or the manifest is incomplete or missing."""
-        self._end_file()
+        """Takes the end of the archive. Truncated where a file is not whole, or the manifest or metadata missing."""
+        try:
+            self._end_file()
+        except Damaged as error:
+            raise Truncated(error.message) from None
         if self._manifest and not self.manifest_seen:
-            raise Damaged("the manifest is missing: the archive is incomplete")
+            raise Truncated("the manifest is missing: the archive is incomplete")
         if not self._manifest and not self._files.count:
-            raise Damaged(f"{METADATA} is missing")
+            raise Truncated(f"{METADATA} is missing")
 
     def _start_file(self, name: str, member: str) -> None:
         if not self._manifest and not self._files.count and name != METADATA:
@@ -243,4 +247,4 @@ class Order:
         if self._chunk_size is not None:
             raise Damaged(f"{self.name} is incomplete: its chunk {self._due:03d} is missing")
         if self._last == DEFAULT_CHUNK_SIZE:
-            self._warn(f"{self.name} ends with a full chunk: whether it is complete cannot be told from this archive")
+            self._warn(f"{self.name} ends with a full chunk: this archive does not show whether it is complete")

@@ -45,7 +45,7 @@ def parse_fixed(data: bytes, what: str = "the container") -> tuple[Parameters, b
         raise Damaged(f"{what} is too short for an scrypt container")
     magic, version, log_n, r, p, salt = _FIXED.unpack_from(data)
     if magic != _MAGIC:
-        raise Damaged(f"{what} is no scrypt container")
+        raise Damaged(f"{what} is not an scrypt container")
     if version != 0:
         raise Damaged(f"{what} is an scrypt container of unknown version {version}")
     if hashlib.sha256(data[:48]).digest()[:16] != data[48:64]:

@@ -177,7 +177,7 @@ def _values(data: bytes) -> dict[str, str]:
         if key not in _KEYS:
             continue
         if key in values:
-            raise Damaged(f"backup-header: {key} stands there twice")
+            raise Damaged(f"backup-header: {key} occurs twice")
         if not _WORD.fullmatch(value):
             raise Damaged(f"backup-header: {key} has a malformed value: {value}")
         values[key] = value

@@ -48,7 +48,7 @@ def open_header(untrusted_plain: bytes, untrusted_hmac: bytes, passphrase: bytes
     mac = parse_hmac(untrusted_hmac, untrusted.hmac_algorithm, chunks.HEADER_MAC)
     if not hmac.compare_digest(mac, _hmac(passphrase, memoryview(untrusted_plain), untrusted.hmac_algorithm)):
         raise WrongPassphrase(
-            "the passphrase is wrong", "or backup-header is damaged: an archive of version 3 does not tell which"
+            "the passphrase is wrong", "or backup-header is damaged: version 3 cannot tell the two apart"
         )
     return untrusted
 
@@ -138,7 +138,7 @@ class LegacyArchive(Archive):
         due = f"{name}.{number:03d}{_SUFFIX}"
         member = self._members.next()
         if member is None or member.untrusted_name != due:
-            raise Damaged(f"{due} is not where it must be, behind its chunk")
+            raise Damaged(f"{due} is missing behind its chunk")
         return parse_hmac(self._members.read_all(), self.header.hmac_algorithm, due)
 
     def _verify(self, chunk: Event) -> Event:

@@ -45,7 +45,7 @@ class FileRecord:
 
 
 def serialise(backup_id: str, records: Sequence[FileRecord]) -> bytes:
-    """The manifest's text. Damaged where a record's name comes twice or stands in no valid order."""
+    """The manifest's text. Damaged where a record's name occurs twice or stands in no valid order."""
     _check_order(records)
     lines = [_MAGIC, f"backup-id {backup_id}"]
     lines += (f"file {_fields(record)}" for record in records)
@@ -70,7 +70,7 @@ def parse(data: bytes) -> tuple[str, list[FileRecord]]:
         raise Damaged("the manifest does not end with the number of its files")
     word, _, backup_id = lines[1].partition(" ")
     if word != "backup-id" or backup_id_problem(backup_id):
-        raise Damaged("the manifest has no backup ID where it should stand")
+        raise Damaged("the manifest has no backup ID on its second line")
     if len(lines) - 4 > MAX_FILES:
         raise Damaged(f"the manifest lists more than {MAX_FILES} files")
     records = []

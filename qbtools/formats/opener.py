@@ -58,7 +58,7 @@ def _open_header(members: MemberReader, passphrase: bytes, limits: Limits) -> tu
     except Damaged as error:
         raise Damaged(f"{chunks.HEADER_MAC}: {error.message}") from None
     if data != untrusted_plain:
-        raise Damaged("backup-header is not what was sealed: the archive was changed")
+        raise Damaged("backup-header differs from its sealed copy: the archive was changed")
     parsed = header.parse(data)
     if parsed.version != 4:
         raise Damaged(f"backup-header says version {parsed.version} in an archive of version 4")

@@ -177,7 +177,7 @@ class MemberReader:
         except Truncated:
             raise self._truncated() from None
         if rest.count(0) != len(rest):
-            raise Damaged(f"{self._name} is padded with something else than zeros")
+            raise Damaged(f"{self._name} is padded with something other than zeros")
         self._name = ""
 
     def read_end(self) -> None:

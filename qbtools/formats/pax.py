@@ -5,15 +5,16 @@ LENGTH counts all bytes of its record, itself and the newline too (IEEE Std 1003
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-
 from qbtools.errors import Damaged
+from qbtools.lean import TYPE_CHECKING, number
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 MAX_SIZE = 1 << 20
 """Bytes of the longest extended header that is read."""
 
-_LENGTH = re.compile(rb"([1-9][0-9]{0,6}) ")
+_LENGTH_DIGITS = 7
 
 
 def build(records: Mapping[str, str]) -> bytes:
@@ -34,11 +35,12 @@ def parse(data: bytes, wanted: Iterable[bytes]) -> dict[bytes, bytes]:
     found: dict[bytes, bytes] = {}
     at = 0
     while at < len(data):
-        match = _LENGTH.match(data, at)
-        if match is None:
+        blank = data.find(b" ", at, at + _LENGTH_DIGITS + 1)
+        length = number(data[at:blank], _LENGTH_DIGITS) if blank > at else None
+        if not length:
             raise Damaged("a pax record has no length")
-        end = at + int(match[1])
-        key, equals, value = data[match.end() : end].partition(b"=")
+        end = at + length
+        key, equals, value = data[blank + 1 : end].partition(b"=")
         if end > len(data) or not equals or not value.endswith(b"\n"):
             raise Damaged("a pax record is malformed")
         if key in keys:

@@ -7,12 +7,15 @@ offset and length of each; padded with NUL to 512. Then the data of the extents.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import chain
 
 from qbtools.formats import pax, ustar
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def write_member_header(writer: Writer, name: str, extents: ExtentMap) -> None:

@@ -7,16 +7,14 @@ is Damaged: the archive comes out of verified chunks, but who sealed them may ha
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
-
 from qbtools.errors import Damaged, Refused, Truncated
 from qbtools.formats import pax, ustar
 from qbtools.formats.volumestream import MAX_EXTENTS, ExtentMap
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.streams import Reader
 
-_NUMBER = re.compile(rb"[0-9]{1,19}")
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _PATH, _SIZE = b"path", b"size"
 _MAJOR, _MINOR, _NAME, _REAL_SIZE = (b"GNU.sparse." + word for word in (b"major", b"minor", b"name", b"realsize"))
@@ -71,7 +69,7 @@ class TarReader:
         self._end = reader.position  # where the body of the current member ends, known when its map was read
 
     def find(self, name: str | None) -> Member:
-        """The member called name, the others being skipped; None: the first. Damaged where it is no regular file."""
+        """The member called name, the others being skipped; None: the first. Damaged where it is not a regular file."""
         self._wanted = name
         while (member := self.next()) is not None:
             if name is None or member.untrusted_name == name:
@@ -86,7 +84,7 @@ class TarReader:
             if self._wanted is None:
                 raise Damaged("the archive holds more than one member", "name the one that is wanted")
             if member.untrusted_name == self._wanted:
-                raise Damaged(f"{member.untrusted_name} comes twice")
+                raise Damaged(f"{member.untrusted_name} occurs twice")
 
     def next(self) -> Member | None:
         """The next member, or None where the archive ended as it should. Skips what is left of the current one."""
@@ -100,10 +98,10 @@ class TarReader:
             block = self._reader.read_exact(ustar.BLOCK)
             if not any(block):
                 if local or long_name is not None:
-                    raise Damaged("the archive ends behind a header that needs a member")
+                    raise Damaged("the archive ends after a header that needs a member")
                 self._read_tail()
                 return None
-            header = ustar.parse(block)
+            header = self._parse(block)
             if header.typeflag not in _EXTENDED:
                 return self._begin(header, long_name, {**self._global, **local})
             body = self._read_extended(header)
@@ -113,6 +111,13 @@ class TarReader:
                 self._global.update(pax.parse(body, _KEYS))
             elif header.typeflag == b"L":
                 long_name = body.removesuffix(b"\0")
+
+    def _parse(self, block: bytes) -> ustar.Header:
+        try:
+            return ustar.parse(block)
+        except Damaged:
+            self._reader.check_spoilt(block)
+            raise
 
     def read_map(self) -> ExtentMap:
         """The map of the current member; called once. The reader then stands at the first byte of its data.
@@ -173,7 +178,7 @@ class TarReader:
 
     def _number(self, records: dict[bytes, bytes], key: bytes) -> int:
         digits = records.get(key, b"")
-        if not _NUMBER.fullmatch(digits) or int(digits) > ustar.MAX_NUMBER:
+        if not digits.isdigit() or len(digits) > 19 or int(digits) > ustar.MAX_NUMBER:
             raise Damaged(f"the pax record {key.decode('ascii')} of {self._name} is malformed or missing")
         return int(digits)
 
@@ -189,7 +194,7 @@ class TarReader:
     def _read_padding(self, size: int, what: str) -> None:
         """Reads what fills up the last block of size bytes."""
         if any(self._reader.read_exact(ustar.padding(size))):
-            raise Damaged(f"{what} is padded with something else than zeros")
+            raise Damaged(f"{what} is padded with something other than zeros")
 
     def _read_tail(self) -> None:
         """Reads from behind the first zero block to EOF.
@@ -229,7 +234,7 @@ class TarReader:
             for at in range(0, len(entries), _ENTRY):
                 if not entries[at + 12]:
                     if extended:
-                        raise Damaged(f"the sparse map of {self._name} is malformed: it goes on behind its end")
+                        raise Damaged(f"the sparse map of {self._name} is malformed: it continues after its end")
                     return
                 yield number(entries[at : at + 12]), number(entries[at + 12 : at + _ENTRY])
             if not extended:
@@ -248,6 +253,6 @@ class TarReader:
         while count:
             lines = self._reader.read_lines(min(count, _MAP_LINES), _MAP_LINE)
             if not all(lines) or not b"".join(lines).isdigit():
-                raise Damaged(f"the sparse map of {self._name} is malformed: a line is no number")
+                raise Damaged(f"the sparse map of {self._name} is malformed: a line is not a number")
             count -= len(lines)
             yield from map(int, lines)

@@ -17,9 +17,8 @@ Numbers are octal digits, ended by NUL or space; where those do not reach, GNU t
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from qbtools.errors import Damaged
+from qbtools.lean import NamedTuple
 
 BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)

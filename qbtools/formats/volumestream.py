@@ -14,12 +14,12 @@ What no extent covers reads as zeros. Numbers are decimal, without sign or leadi
 
 from __future__ import annotations
 
-import re
-from array import array
-from collections.abc import Iterator
-
 from qbtools.errors import Damaged, Truncated
+from qbtools.lean import TYPE_CHECKING, number
 from qbtools.streams import Reader, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, MutableSequence
 
 MAX_EXTENTS = 1 << 20
 """Most extents of a map: a reader keeps 16 bytes for each."""
@@ -34,8 +34,8 @@ MAX_SIZE = (1 << 63) - 1
 """Bytes of the largest volume: what a file offset of the kernel can hold."""
 
 _LINE = 64  # bytes of the longest header line
+_SHORT = 1 << 10  # extents of a map that is kept in lists
 _LINES = 1 << 12  # lines parsed in one step
-_EXTENT = re.compile(rb"(0|[1-9][0-9]{0,18}) ([1-9][0-9]{0,18})").fullmatch
 
 
 class ExtentMap:
@@ -50,8 +50,8 @@ class ExtentMap:
             raise ValueError(f"a volume cannot have {size} bytes")
         self.size = size
         self.gap = gap
-        self._offsets = array("Q")
-        self._lengths = array("Q")
+        self._offsets: MutableSequence[int] = []
+        self._lengths: MutableSequence[int] = []
 
     @property
     def data(self) -> int:
@@ -91,8 +91,7 @@ class ExtentMap:
                 break
             self.gap = max(self.gap * 2, ALIGN * 2)
             self._join()
-        self._offsets.append(offset)
-        self._lengths.append(end - offset)
+        self._put(offset, end - offset)
 
     def _join(self) -> None:
         """Joins the extents between which the hole is smaller than the gap, in place."""
@@ -123,6 +122,13 @@ class ExtentMap:
             raise ValueError(f"an extent is not aligned at {ALIGN} bytes")
         if len(self._offsets) >= MAX_EXTENTS:
             raise ValueError(f"there are more than {MAX_EXTENTS} extents")
+        self._put(offset, length)
+
+    def _put(self, offset: int, length: int) -> None:
+        if len(self._offsets) == _SHORT:  # a long one is kept in less memory; a short one does not load that
+            from array import array
+
+            self._offsets, self._lengths = array("Q", self._offsets), array("Q", self._lengths)
         self._offsets.append(offset)
         self._lengths.append(length)
 
@@ -159,11 +165,12 @@ def read_header(reader: Reader) -> ExtentMap:
     append = extents.append
     while len(extents) < count:
         for line in reader.read_lines(min(count - len(extents), _LINES), _LINE):
-            match = _EXTENT(line)
-            if match is None:
+            first, _, second = line.partition(b" ")
+            offset, length = number(first), number(second)
+            if offset is None or not length:
                 raise _malformed(reader, "a line of the map is not two numbers")
             try:
-                append(int(match[1]), int(match[2]))
+                append(offset, length)
             except ValueError as error:
                 raise _malformed(reader, str(error)) from None
     if reader.read_lines(1, _LINE) != [b""]:
@@ -185,13 +192,13 @@ def read_end(reader: Reader, extents: ExtentMap) -> None:
 def _number(reader: Reader, word: str, most: int) -> int:
     """The number of the header line `word NUMBER`. Damaged where the line is another, or the number above most."""
     (line,) = reader.read_lines(1, _LINE)
-    match = re.fullmatch(rb"([a-z]+) (0|[1-9][0-9]{0,18})", line)
-    if match is None or match[1] != word.encode("ascii"):
+    found, _, digits = line.partition(b" ")
+    value = number(digits) if found == word.encode("ascii") else None
+    if value is None:
         raise _malformed(reader, f"no line `{word} NUMBER` where it should be")
-    number = int(match[2])
-    if number > most:
+    if value > most:
         raise _malformed(reader, f"{word} is above {most}")
-    return number
+    return value
 
 
 def _malformed(reader: Reader, what: str) -> Damaged:

@@ -8,5 +8,5 @@ results.py    how it went
 local.py      what the hosts that come with it share: their verbs
 store.py      a file with the metadata of all their domains, replaced as a whole
 directory.py  a host that is a directory
-lvm.py        a host that is a thin pool
+thinpool.py   a host that is a thin pool
 """

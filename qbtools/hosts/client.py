@@ -68,7 +68,7 @@ class Host:
         if not argument or argument.startswith("-"):
             raise UsageError(f"{word} is no host", "write NAME:ARGUMENT, or a directory; a path may begin with ./")
         if not argument.isprintable():
-            raise UsageError(f"the host {word} has characters in its name that cannot stand in a line")
+            raise UsageError(f"the host {word} has characters in its name that are not allowed")
         self.word = word
         self._program = f"qb-host-{name}"
         self._argv = [_found(self._program, name), argument]
@@ -237,7 +237,7 @@ def _volumes(reader: Reader) -> list[HostVolume]:
         if problem := names.volume_problem(name):
             raise Damaged(f"line {number}: {name}: {problem}")
         if name in found:
-            raise Damaged(f"line {number}: the volume {name} is there twice")
+            raise Damaged(f"line {number}: the volume {name} occurs twice")
         if size is None or used is None or not _is_word(source) or not {fields[4], fields[5]} <= _FLAGS.keys():
             raise Damaged(f"line {number} is not a volume, where it is, two sizes, and twice yes or no")
         found[name] = HostVolume(name, source, size, used, _FLAGS[fields[4]], _FLAGS[fields[5]])
@@ -252,7 +252,7 @@ def _files(reader: Reader) -> list[tuple[str, str]]:
         if problem := chunks.name_problem(fields[0]):
             raise Damaged(f"line {number}: {fields[0]}: {problem}")
         if fields[0] in found:
-            raise Damaged(f"line {number}: the file {fields[0]} is there twice")
+            raise Damaged(f"line {number}: the file {fields[0]} occurs twice")
         found[fields[0]] = fields[1]
     return list(found.items())
 
@@ -280,4 +280,4 @@ def _verbs(reader: Reader) -> frozenset[str]:
 
 def _nothing(reader: Reader) -> None:
     if not reader.at_eof():
-        raise Damaged("it prints something where nothing is to be said")
+        raise Damaged("it prints something where nothing is expected")

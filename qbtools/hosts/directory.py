@@ -58,7 +58,7 @@ class Directory(Places):
             with suppress(FileExistsError):
                 os.mkdir(place, 0o700)
             if os.path.islink(place) or os.listdir(place):
-                raise Refused(f"{place} is there already, though no domain has that name")
+                raise Refused(f"{place} already exists, but no domain has that name")
         self.mark(domain, (), mark)
         for volume, size in volumes:
             path = self._image(domain, volume)

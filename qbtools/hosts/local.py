@@ -1,7 +1,7 @@
 """The verbs of the hosts that come with qbtools: metadata in a file, volumes in a place of their own.
 
 A domain is made volumes first, metadata last, and removed metadata first. Its volumes bear a mark until it is whole,
-and again before it is removed: those that no metadata names, and whose mark is of a run that is no more, are strays,
+and again before it is removed: those that no metadata names, and whose mark is of a run that has ended, are strays,
 which the next change removes. Nothing else that the metadata does not name is ever touched.
 """
 
@@ -130,7 +130,7 @@ class LocalHost:
         with self._store.locked():
             inventory = self._store.read()
             if domain.name in inventory.by_name:
-                raise Refused(f"there is a domain {domain.name} already")
+                raise Refused(f"the domain {domain.name} already exists")
             self._sweep(inventory, domain.name)
             changed = store.with_domain(inventory, self._placed(domain))
             try:
@@ -214,7 +214,7 @@ class LocalHost:
         """Removes strays; those of the domain name that nobody is making, whoever began it, since we hold the lock."""
         for domain, mark in self._places.strays():
             if domain not in inventory.by_name and (mark.dead() or domain == name):
-                self._note(f"removing volumes of {domain}, which a run that is no more has left")
+                self._note(f"removing volumes of {domain}, left by a run that has ended")
                 try:
                     self._places.drop(domain)
                 except QbError:
@@ -230,7 +230,7 @@ class LocalHost:
     def _unfinished(self, inventory: Metadata, name: str) -> Domain:
         domain = self._domain(inventory, name)
         if names.UNFINISHED not in domain.features:
-            raise Refused(f"{name} is no domain that a restore has not finished")
+            raise Refused(f"{name} is not a domain that a restore left unfinished")
         return domain
 
 
@@ -278,5 +278,5 @@ def _line(*fields: str) -> str:
     """Fields separated by tabs, with newline. Failed where one of them cannot stand in a line."""
     for field in fields:
         if not field.isascii() or not field.isprintable():
-            raise Failed(f"{field} cannot be told in a line: only printable ASCII can")
+            raise Failed(f"{field} cannot be printed in a line: only printable ASCII is allowed")
     return "\t".join(fields) + "\n"

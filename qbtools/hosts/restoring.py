@@ -1,6 +1,6 @@
 """Carries out a restore plan on a host: makes its domains, empty and marked as unfinished; later finishes them.
 
-A domain that is not whole bears the mark of the run that fills it. One whose run is no more is a leftover, which the
+A domain that is not complete has the mark of the run that fills it. One whose run has ended is a leftover, which the
 next run that wants its name removes; so whatever ends a run, a second one completes.
 """
 
@@ -19,7 +19,7 @@ from qbtools.domains.lines import read_fields
 from qbtools.domains.plan import AS_WRITTEN
 from qbtools.domains.planlines import CREATE, SKIP, Plan, PlanLine, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.domains.verify import NONE as NO_NETWORK
+from qbtools.domains.verifier import NONE as NO_NETWORK
 from qbtools.errors import Damaged, Failed, QbError, Refused
 from qbtools.hosts.client import Host, mark_of
 from qbtools.streams import Reader
@@ -73,15 +73,16 @@ class Restore:
 
         Refused, before anything is made, where the plan has a problem. When anything fails, what was made is removed;
         with keep_going only the domain that failed, and those that need it, are, and Failed is for when none is left.
+        Where a signal ends it, undo() is left to the caller, who may have something to do before; or settle().
         """
         first = self._checked()
         for line in first.creates:
             if line.leftover:
-                self._note(f"removing {line.name}, which a run that is no more has left unfinished")
+                self._note(f"removing {line.name}, left unfinished by a run that has ended")
                 self._host.remove(line.name, self._inventory.by_name[line.name].features[names.UNFINISHED])
         try:
             lines = self._make(str(owner), keep_going)
-        except BaseException:
+        except QbError:
             self.undo(owner)
             raise
         return [made for line in lines for made in self._files(line, self._begun[line.name])]

@@ -1,36 +1,25 @@
-"""How it went: from what was to be done, a line a file, and the log that the run has kept of its files.
-
-The log has lines of tab-separated fields: `begin`, archive name, time in seconds; and, only for a file with which all
-went well, `end`, archive name, time, bytes of the volume (`-`: not known).
-"""
+"""How it went: from what was to be done and when each file was begun and done, to a result for each domain."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from qbtools.domains import names
-from qbtools.domains.inventory import NONE
-from qbtools.domains.lines import read_fields
-from qbtools.errors import Damaged
-from qbtools.streams import Reader
+if TYPE_CHECKING:
+    from qbtools.hosts.restoring import Made
+    from qbtools.hosts.saving import File
+
+
+EARLY = "the run ended early"
+"""The problem of a domain with which all went well until the run was ended."""
 
 
 class Passage(NamedTuple):
-    """What the log says of one file. ended: None where it was not done."""
+    """When a file was begun (seconds), and when it was done: None where it was not. size: bytes, where known."""
 
     begun: float
     ended: float | None = None
     size: int | None = None
-
-
-class Restored(NamedTuple):
-    """A file that was to come, as a host's `create` told of it: volume None for one that is none."""
-
-    archive_name: str
-    domain: str
-    volume: str | None
 
 
 class Result(NamedTuple):
@@ -57,36 +46,8 @@ class Result(NamedTuple):
         return document
 
 
-def read_log(reader: Reader) -> dict[str, Passage]:
-    """By archive name what the log says. Damaged for a malformed line."""
-    found: dict[str, Passage] = {}
-    for number, fields in read_fields(reader):
-        time = fields[2] if len(fields) > 2 else ""
-        if fields[0] not in ("begin", "end") or not re.fullmatch(r"[0-9]{1,12}\.[0-9]{6}", time):
-            raise Damaged(f"line {number} of the log is malformed")
-        name = fields[1]
-        if fields[0] == "begin":
-            found[name] = Passage(float(time))
-        elif name in found and len(fields) == 4:
-            found[name] = found[name]._replace(ended=float(time), size=names.number(fields[3]))
-        else:
-            raise Damaged(f"line {number} of the log is malformed")
-    return found
-
-
-def read_restored(reader: Reader) -> list[Restored]:
-    """The lines of archive name, domain, volume and target. Damaged for a malformed one."""
-    found = []
-    for number, fields in read_fields(reader):
-        if len(fields) != 4:
-            raise Damaged(f"line {number} is not a file, its domain, volume and target")
-        name, domain, volume, _target = fields
-        found.append(Restored(name, domain, None if volume == NONE else volume))
-    return found
-
-
 def of_restore(
-    files: Iterable[Restored], log: Mapping[str, Passage], sizes: Mapping[str, int | None], ended: bool, going: bool
+    files: Iterable[Made], log: Mapping[str, Passage], sizes: Mapping[str, int | None], ended: bool, going: bool
 ) -> list[Result]:
     """The domains of a restore in their order.
 
@@ -99,7 +60,7 @@ def of_restore(
         passages = [log.get(file.archive_name) for file in volumes]
         problem = next(
             (text for file in volumes if (text := _problem(file, log, sizes.get(file.archive_name)))),
-            None if ended or going else "the run ended early",
+            None if ended or going else EARLY,
         )
         known = [passage for passage in passages if passage is not None]
         size = sum(passage.size or 0 for passage in known)
@@ -107,20 +68,20 @@ def of_restore(
     return results
 
 
-def failed_files(files: Iterable[Restored], log: Mapping[str, Passage]) -> list[str]:
+def failed_files(files: Iterable[Made], log: Mapping[str, Passage]) -> list[str]:
     """The archive names of those that belong to no volume, and with which it did not go well."""
     volumes = {file.archive_name for file in files if file.volume is not None}
     return [name for name, passage in log.items() if passage.ended is None and name not in volumes]
 
 
-def _grouped(files: Iterable[Restored]) -> dict[str, list[Restored]]:
-    found: dict[str, list[Restored]] = {}
+def _grouped(files: Iterable[Made]) -> dict[str, list[Made]]:
+    found: dict[str, list[Made]] = {}
     for file in files:
         found.setdefault(file.domain, []).append(file)
     return found
 
 
-def _problem(file: Restored, log: Mapping[str, Passage], size: int | None) -> str | None:
+def _problem(file: Made, log: Mapping[str, Passage], size: int | None) -> str | None:
     passage = log.get(file.archive_name)
     if passage is None:
         return f"{file.archive_name} did not come"
@@ -135,36 +96,24 @@ def _seconds(passages: Iterable[Passage]) -> float:
     return sum(passage.ended - passage.begun for passage in passages if passage.ended is not None)
 
 
-def of_saving(lines: Reader, log: Mapping[str, Passage], ended: bool) -> list[Result]:
-    """The domains that were saved, from the lines of saving.File. ended: the archive is complete."""
+def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) -> list[Result]:
+    """The domains that were saved, in their order. ended: the archive is complete."""
     results: dict[str, Result] = {}
-    for number, fields in read_fields(lines):
-        if len(fields) != 10 or names.number(fields[2]) is None:
-            raise Damaged(f"line {number} is not a file that is saved")
-        name, kind, size, _data, domain, state = fields[:6]
-        if kind == "metadata":
-            continue
-        before = results.get(domain) or Result(domain, 0, 0, 0.0, None, state)
-        passage = log.get(name)
+    for file in files:
+        before = results.get(file.domain) or Result(file.domain, 0, 0, 0.0, None, file.state)
+        passage = log.get(file.archive_name)
         problem = None
         if passage is None or passage.ended is None:
-            problem = f"{name} {'was not saved' if passage is None else 'failed'}"
-        results[domain] = Result(
-            domain,
-            before.volumes + (kind == "volume"),
-            before.size + int(size),
-            before.seconds + _seconds([passage] if passage else []),
-            before.problem or problem,
-            state,
+            problem = f"{file.archive_name} {'was not saved' if passage is None else 'failed'}"
+        results[file.domain] = before._replace(
+            volumes=before.volumes + (file.kind == "volume"),
+            size=before.size + file.size,
+            seconds=before.seconds + _seconds([passage] if passage else []),
+            problem=before.problem or problem,
         )
     if ended:
         return list(results.values())
     return [one._replace(problem=one.problem or "the archive is not complete") for one in results.values()]
-
-
-def to_lines(results: Iterable[Result]) -> Iterator[str]:
-    """What `qb-host settle` takes: domain and `ok` or `failed`, separated by a tab."""
-    return (f"{result.domain}\t{'failed' if result.problem else 'ok'}\n" for result in results)
 
 
 def as_document(results: Iterable[Result], status: int, files: Sequence[str] = ()) -> dict[str, object]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from qbtools.domains import names, selection
 from qbtools.domains.compose import NewVolume
-from qbtools.domains.inventory import NONE
 from qbtools.errors import Failed, Refused
 from qbtools.formats import chunks
 from qbtools.volumes import locate, snapshots
@@ -87,7 +86,7 @@ def _machine(host: Host, domain: Domain, how: SourceOptions) -> Machine:
     wanted = {volume.name for volume in selection.saved_volumes(domain)}
     volumes = [volume for volume in host.volumes(domain.name) if volume.save]
     if missing := wanted - {volume.name for volume in volumes}:
-        raise Failed(f"{domain.name}: the host has no volume {min(missing)} to be saved, though its metadata says so")
+        raise Failed(f"{domain.name}: the host has no volume {min(missing)}, which its metadata says is saved")
     volumes = [volume for volume in volumes if volume.name in wanted]
     files = _checked_files(domain.name, host.files(domain.name))
     for volume in volumes:
@@ -168,11 +167,11 @@ def _open_each(volumes: Sequence[HostVolume], how: SourceOptions) -> None:
 
 
 class File(NamedTuple):
-    """One file of the archive, as a line tells bash what to do for it.
+    """One file of the archive.
 
-    kind: `metadata`, `volume`, `file`, `directory`, `empty`. size: bytes of it; data: those that are to be read.
+    kind: `volume`, `file`, `directory`, `empty`. size: bytes of it; data: those that are to be read.
     at, of: it is number at (from 1) of the of volumes of which snapshots are taken at once; 0 of 0 for others.
-    freezer: shell text in front of `freeze DOMAIN` and `thaw DOMAIN`, NONE where the machine is not to be frozen.
+    freezer: shell text in front of `freeze DOMAIN` and `thaw DOMAIN`, None where the machine is not to be frozen.
     word: the volume as qb-volread takes it, or a path.
     """
 
@@ -184,12 +183,8 @@ class File(NamedTuple):
     state: str
     at: int
     of: int
-    freezer: str
+    freezer: str | None
     word: str
-
-    def to_line(self) -> str:
-        """The fields separated by tabs, with newline."""
-        return "\t".join(map(str, self)) + "\n"
 
 
 def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | None) -> Iterator[File]:
@@ -200,7 +195,7 @@ def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | 
     for machine in machines:
         path = paths[machine.name]
         of = len(machine.volumes) if machine.at_once else 0
-        still = freezer if freezer and machine.running and machine.state == SNAPSHOT else NONE
+        still = freezer if machine.running and machine.state == SNAPSHOT else None
         about = machine.name, machine.state
         for number, volume in enumerate(machine.volumes, 1):
             at = number if of else 0
@@ -209,6 +204,6 @@ def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | 
         for name, size, source in machine.files:
             archived = path if names.is_home(name) else path + name
             kind = "directory" if os.path.isdir(source) else "file"
-            yield File(archived, kind, size, size, *about, 0, 0, NONE, source)
+            yield File(archived, kind, size, size, *about, 0, 0, None, source)
         if not machine.volumes and not machine.files:
-            yield File(f"{path}empty", "empty", 0, 0, *about, 0, 0, NONE, "/dev/null")
+            yield File(f"{path}empty", "empty", 0, 0, *about, 0, 0, None, "")

@@ -9,7 +9,7 @@
 
     reading.py    a Source to standard output
     writing.py    standard input to a Target
-    verify.py     a Target read back
+    readback.py   a Target read back
     kernel.py     what the kernel offers and Python lacks
     inuse.py      who else uses a block device, or writes to a file
     files/        what kinds/file.py is made of

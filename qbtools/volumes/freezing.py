@@ -85,7 +85,7 @@ class Frozen:
         return "" if answer == "thawed" else answer
 
     def _hear(self) -> str:
-        """The next thing that the watchdog says; nothing where it is no more."""
+        """The next thing that the watchdog says; nothing if it has ended."""
         text = b""
         while not text.endswith(b"\n"):
             more = os.read(self._report, 1)

@@ -10,9 +10,12 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
 
+from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _XEN = "/sys/bus/xen-backend/devices"
 _ACCMODE = 3  # of the flags of an open file: reads, writes, or both

@@ -94,6 +94,15 @@ def take_over_nocow(fd: int, source: int) -> None:
             fcntl.ioctl(fd, _FS_IOC_SETFLAGS, struct.pack("i", flags))
 
 
+def sync_file_system(fd: int) -> None:
+    """Writes all that the file system of fd holds back to its device. OSError."""
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).syncfs(fd):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
 def next_data(fd: int, at: int, end: int) -> int:
     """The first offset >= at that holds data; end where none does before it. at, where holes are not known."""
     try:

@@ -12,20 +12,22 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from qbtools.errors import Failed
 from qbtools.errors import naming as naming  # also for those who know kinds only
-from qbtools.formats.volumestream import ExtentMap
-from qbtools.streams import Buffer
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.volumes import kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+    from typing import TypeVar
+
+    from qbtools.formats.volumestream import ExtentMap
+    from qbtools.streams import Buffer
     from qbtools.volumes.marks import Mark
 
-_Self = TypeVar("_Self", bound="_Opened")
+    _Self = TypeVar("_Self", bound="_Opened")
 
 
 class _Opened:

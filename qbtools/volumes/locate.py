@@ -5,17 +5,15 @@ A name alone belongs to the kind that has it. A path that is there wins over any
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import stat
-from importlib import import_module
+import sys
 
 from qbtools.errors import UsageError
 from qbtools.volumes import kinds
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
-_SCHEME = re.compile("([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
+_SCHEME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-")
 
 
 def known() -> dict[str, Kind]:
@@ -23,7 +21,6 @@ def known() -> dict[str, Kind]:
     return {scheme: _kind(scheme) for scheme in _schemes()}
 
 
-@functools.cache
 def _schemes() -> list[str]:
     """The scheme of each kind, which is the name of its module too."""
     found = {file for place in kinds.__path__ for file in os.listdir(place) if file.endswith(".py")}
@@ -31,7 +28,9 @@ def _schemes() -> list[str]:
 
 
 def _kind(scheme: str) -> Kind:
-    kind: Kind = import_module(f"{kinds.__name__}.{scheme}").KIND
+    module = f"{kinds.__name__}.{scheme}"
+    __import__(module)
+    kind: Kind = sys.modules[module].KIND
     return kind
 
 
@@ -61,17 +60,34 @@ def existing(word: str) -> tuple[Kind, str]:
     if _is_path(word) or os.path.exists(word):
         with naming(f"open {word}"):
             raise _no_volume(word, os.stat(word).st_mode)
-    raise UsageError(f"{word} is neither a path that is there nor another volume", _hint())
+    raise UsageError(f"{word} is neither an existing path nor another volume", _hint())
+
+
+def explicit(word: str) -> str:
+    """A volume that is there, with its scheme: nobody has to look again which kind it is. Errors as open_source()."""
+    kind, name = existing(word)
+    return f"{kind.scheme}:{name}"
+
+
+def make_parents(word: str) -> None:
+    """Makes the directories above the file that word names. UsageError where it names no file, Failed as the kernel
+    says."""
+    found = _explicit(word)
+    if (found is not None and found[0].scheme != "file") or (found is None and not _is_path(word)):
+        raise UsageError(f"{word}: only a file has directories above it", "a path begins with / or ./")
+    parent = os.path.dirname(found[1] if found else word)
+    with naming(f"make {parent}"):
+        if parent:
+            os.makedirs(parent, exist_ok=True)
 
 
 def _explicit(word: str) -> tuple[Kind, str] | None:
     """Kind and name of `SCHEME:NAME`; None where word has no scheme."""
     if word in ("", "-"):
         raise UsageError("a volume is a file or a block device, not a stream" if word else "the volume has no name")
-    match = _SCHEME.fullmatch(word)
-    if match is None:
+    scheme, colon, name = word.partition(":")
+    if not colon or not scheme.isascii() or not scheme[:1].isalpha() or not set(scheme) <= _SCHEME:
         return None
-    scheme, name = match.groups()
     if scheme not in _schemes():
         if os.path.lexists(word):
             return None
@@ -107,7 +123,7 @@ def _to_be_made(word: str) -> tuple[Kind, str]:
     if _is_path(word):
         with naming(f"make {word}"):
             os.stat(os.path.dirname(os.path.realpath(word)))
-    raise UsageError(f"{word} is not there, and of no kind that could be made", _hint())
+    raise UsageError(f"{word} does not exist, and no kind of volume can be made with this name", _hint())
 
 
 def _is_path(word: str) -> bool:

@@ -12,17 +12,18 @@ What no longer has a maker is removed by whoever comes next, so "dead" is said o
 from __future__ import annotations
 
 import os
-import re
-from typing import NamedTuple
 
 from qbtools.errors import Failed
+from qbtools.lean import NamedTuple, Pattern
 from qbtools.volumes import kernel
 
 PREFIX = "qbtools-"
 """Every mark begins so."""
 
 _NUMBER = "(0|[1-9][0-9]{0,19})"
-_MARK = re.compile(f"{PREFIX}([0-9a-f]{{8}})-([0-9a-f]{{32}})-{_NUMBER}-{_NUMBER}-{_NUMBER}")
+_MARK = Pattern(f"{PREFIX}([0-9a-f]{{8}})-([0-9a-f]{{32}})-{_NUMBER}-{_NUMBER}-{_NUMBER}")
+_TEMPORARY = Pattern("qbtools_[0-9a-f]{15}")
+_BOOT = Pattern("[0-9a-f]{32}")
 
 
 class Mark(NamedTuple):
@@ -81,7 +82,7 @@ def temporary_name() -> str:
 
 def is_temporary_name(name: str) -> bool:
     """Whether name is one of temporary_name(). What has another was given it by the user, and is never removed."""
-    return re.fullmatch("qbtools_[0-9a-f]{15}", name) is not None
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def _host() -> str:
@@ -94,7 +95,7 @@ def _host() -> str:
 def _boot() -> str:
     """32 hexadecimal digits. Failed where the kernel does not say: then nothing could be told of any mark."""
     boot = kernel.text("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
-    if not re.fullmatch("[0-9a-f]{32}", boot):
+    if not _BOOT.fullmatch(boot):
         raise Failed("/proc does not tell the boot ID")
     return boot
 

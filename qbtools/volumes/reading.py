@@ -8,12 +8,11 @@ happens LAG bytes behind; and the last LAG bytes of all are copied, after which 
 from __future__ import annotations
 
 import os
-from collections import deque
-from contextlib import suppress
 
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Truncated
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import suppress
 from qbtools.streams import BLOCK, Reader, Writer
 from qbtools.volumes.kind import Source, naming
 
@@ -59,7 +58,7 @@ class Sending:
         self._splicing = Reader(_Spliced(source), source.name)
         self._copying = Reader(_Copied(source), source.name)
         self._left = extents.data
-        self._marks = deque((0,))  # offsets of the volume, _STEP bytes of data apart
+        self._marks = [0]  # offsets of the volume, _STEP bytes of data apart
         self._since = 0
 
     def data(self) -> None:
@@ -119,7 +118,7 @@ class Sending:
         self._since = 0
         self._marks.append(offset - offset % 4096)
         if len(self._marks) > LAG // _STEP + 1:
-            first = self._marks.popleft()
+            first = self._marks.pop(0)
             drop_cache(self._source.fd, first, self._marks[0] - first)
 
     def _zeros(self, length: int) -> None:

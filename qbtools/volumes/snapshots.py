@@ -1,4 +1,4 @@
-"""Snapshots that stay: of several volumes at one point in time; what is left of them, and of runs that are no more."""
+"""Snapshots that stay: of several volumes at one point in time; what is left of them, and of runs that have ended."""
 
 from __future__ import annotations
 

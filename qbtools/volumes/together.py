@@ -40,7 +40,7 @@ class Together:
     def fill(self) -> dict[str, int]:
         """Fills all targets, reads the archive to its end, and flushes; the size of each volume by its member's name.
 
-        Damaged where a member does not come, comes twice, or is no regular file.
+        Damaged where a member does not come, occurs twice, or is not a regular file.
         """
         archive = TarReader(self._reader)
         while (member := archive.next()) is not None:
@@ -54,7 +54,7 @@ class Together:
     def _take(self, archive: TarReader, member: Member) -> None:
         name, target = member.untrusted_name, self._targets[member.untrusted_name]
         if name in self._sizes:
-            raise Damaged(f"{name} comes twice")
+            raise Damaged(f"{name} occurs twice")
         if member.kind:
             raise Damaged(f"{name} is {member.kind}, not a regular file")
         extents = archive.read_map()
@@ -77,5 +77,5 @@ class Together:
                 placed.append(target.name)
         except BaseException:
             for name in placed:
-                warn(f"{name} is whole and in its place")
+                warn(f"{name} is complete and in its place")
             raise

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Refused, Truncated
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK, Reader
 from qbtools.volumes.kind import Target
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _ZEROS = bytes(1 << 16)
 _WRITEBACK = 32 << 20  # bytes after which the disk is told to begin: else fsync would wait for all at the end

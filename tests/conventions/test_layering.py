@@ -3,36 +3,48 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 
 import pytest
 from product import IN_PYTHON, PROGRAMS, Module, imports, module_of, modules
-from support import BIN
+from support import BIN, ROOT
 
 # What each room may import of the others. volumes and domains don't know each other.
 ALLOWED: dict[str, set[str]] = {
     "": set(),
     "start": {"commands"},
-    "errors": set(),
+    "lean": set(),
+    "errors": {"lean"},
     "descriptors": set(),
     "directories": set(),
-    "streams": {"errors", "descriptors"},
-    "progress": set(),
-    "programs": {"errors"},
-    "processes": {"errors", "descriptors", "programs"},
+    "writers": {"errors", "descriptors"},
+    "streams": {"errors", "descriptors", "writers"},
+    "reports": set(),
+    "progressline": set(),
+    "progress": {"reports", "progressline"},
+    "environments": set(),
+    "endings": {"errors", "reports"},
+    "processes": {"errors", "descriptors", "reports", "endings", "environments"},
+    "passphrase": {"errors", "processes", "endings"},
+    "programs": {"errors", "environments", "streams"},
     "filters": {"errors", "streams", "programs"},
-    "trees": {"errors", "descriptors", "streams", "programs", "formats", "volumes"},
-    "passphrase": {"errors", "processes"},
+    "trees": {"errors", "descriptors", "directories", "streams", "programs", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},
     "storing": {"errors", "descriptors", "directories", "streams"},
     "volumes": {"errors", "descriptors", "directories", "streams", "formats", "processes", "volumes"},
     "domains": {"errors", "streams", "formats", "domains"},
     "hosts": {"errors", "descriptors", "streams", "formats", "volumes", "domains", "hosts"},
 }
+ALLOWED["runs"] = {
+    *("errors", "descriptors", "streams", "reports", "environments", "formats", "volumes", "domains", "hosts", "runs"),
+}
+for _room in ALLOWED.values():
+    _room.add("lean")
 ALLOWED["commands"] = {*ALLOWED, "commands", "__version__"} - {""}
 
 # Who may use which package that is not Python's own.
-PACKAGES = {"formats": {"cryptography", "scrypt"}, "commands": {"docopt"}, "progress": {"tqdm"}}
+PACKAGES = {"formats": {"cryptography", "scrypt"}, "commands": {"docopt"}, "progressline": {"tqdm"}}
 
 MODULES = modules()
 IDS = [module.name for module in MODULES]
@@ -52,6 +64,17 @@ def test_no_arrow_points_back(module: Module) -> None:
 def test_few_packages_and_each_in_its_place(module: Module) -> None:
     foreign = {name.split(".")[0] for name in imports(module.tree)} - set(sys.stdlib_module_names) - {"qbtools"}
     assert foreign <= PACKAGES.get(module.room, set())
+
+
+def test_the_design_page_names_every_room_and_module() -> None:
+    page = (ROOT / "man/qb-design.7").read_text()
+    rows = dict(re.findall(r"^\.It Pa (\w+) Ta (.*)$", page, re.MULTILINE))
+    words = {room: set(text.split(", ")) - {"nothing"} for room, text in rows.items()}
+    everything = ALLOWED.keys() - {"", "lean", "commands"}
+    words["commands"] = {*everything, "__version__"} if words["commands"] == {"everything"} else set()
+    assert words == {room: known - {room, "lean"} for room, known in ALLOWED.items() if room}
+    named = set(re.findall(r"\w+", page))
+    assert {part for name in IDS for part in name.split(".") if part not in COMMANDS} <= named
 
 
 def imported(module: Module) -> set[str]:

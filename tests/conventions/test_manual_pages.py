@@ -120,7 +120,9 @@ def test_pages_that_are_referred_to_exist(page: Path) -> None:
 
 def test_every_program_has_a_page_and_every_page_a_program() -> None:
     assert {page.name for page in PAGES} == {f"{program}.1" for program in PROGRAMS} | {
+        "qb-run.1",
         "qb-format.5",
+        "qb-design.7",
         "qb-host.7",
         "qbtools.7",
     }

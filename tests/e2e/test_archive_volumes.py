@@ -50,6 +50,17 @@ def extract(data: bytes, *words: str | Path, directory: str = DIRECTORY) -> subp
     return run("qb-tarextract", *options, "--volumes", directory, *routes, data=data)
 
 
+def test_directories_above_the_targets(archive: bytes, to: Path) -> None:
+    done = extract(archive, "--create", "--parents", f"root={to}/a/b/r", f"private={to}/a/c/p")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert ((to / "a/b/r").read_bytes(), (to / "a/c/p").read_bytes()) == (ROOT, PRIVATE)
+    refused(
+        extract(archive, "--parents", f"root={to}/d/r", "private=lvm:x/y"),
+        2,
+        "lvm:x/y: only a file has directories above it",
+    )
+
+
 def refused(done: subprocess.CompletedProcess[bytes], status: int, message: str) -> None:
     assert (done.returncode, done.stdout) == (status, b""), done.stderr
     assert done.stderr.decode().splitlines()[0] == f"qb-tarextract: error: {message}"
@@ -104,7 +115,7 @@ A, B = member("a", b"1" * 512), member("b", b"2" * 512)
 EARLY = "standard input ends too early"
 BAD = {
     "one is missing": (A + END, "the archive holds no member d/b.img"),
-    "one comes twice": (A + B + A + END, "d/a.img comes twice"),
+    "one occurs twice": (A + B + A + END, "d/a.img occurs twice"),
     "one is a link": (A + head(b"d/b.img", kind=b"2") + END, "d/b.img is a symbolic link, not a regular file"),
     "one is a directory": (A + head(b"d/b.img/", kind=b"5", magic=GNU) + END, "the archive holds no member d/b.img"),
     "something behind": (A + B + END + b"x", "something follows the end of the archive"),
@@ -231,9 +242,9 @@ def test_devices(to: Path, tmp_path: Path) -> None:
         (["d", "a=x", "a=y"], "the volume a has two targets"),
         (["/d", "a=x"], "/d: not a relative path of letters, digits and _ . @ + -"),
         (["../d", "a=x"], "../d: not a relative path of letters, digits and _ . @ + -"),
-        (["d"], "the arguments do not fit together"),
-        (["--raw", "d", "a=x"], "the arguments do not fit together"),
-        (["--list", "d", "a=x"], "the arguments do not fit together"),
+        (["d"], "--volumes does not go with the other arguments"),
+        (["--raw", "d", "a=x"], "--raw does not go with the other arguments"),
+        (["--list", "d", "a=x"], "--list does not go with the other arguments"),
         (["--pool-reserve", "x", "d", "a=x"], "--pool-reserve: must be a percentage from 0 to 99.999"),
     ],
 )

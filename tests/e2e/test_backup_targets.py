@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from devices import file_system, loop, make_sparse
 from manual import examples
-from running import Running
+from running import OF_FILE, Running
 from support import run
 
 MIB = 1 << 20
 SIZE = 4 * MIB
 ROOT_DATA, PRIVATE_DATA, OTHER_DATA = (letter * 8192 for letter in (b"r", b"p", b"o"))
 ROOT, PRIVATE, OTHER = (data + bytes(SIZE - 8192) for data in (ROOT_DATA, PRIVATE_DATA, OTHER_DATA))
+SHOWS = "hint: qb-backup list shows what it has"
 SECRET = {"QB_PASSPHRASE_COMMAND": "echo secret"}
 
 
@@ -65,7 +66,8 @@ def test_to_a_pool(archive: bytes, tmp_path: Path) -> None:
     good(backup("restore", f"--pool=file:{tmp_path}", data=archive))
     assert content(tmp_path) == {"vm-1-root": ROOT, "vm-1-private": PRIVATE, "other-root": OTHER}
     done = backup("restore", f"--pool=file:{tmp_path}", data=archive)
-    assert done.returncode == 1 and b"qb-volwrite: error: " in done.stderr and b" exists\n" in done.stderr
+    message = f"qb-volwrite: error: {tmp_path}/vm-1-root exists\nhint: --overwrite replaces it\n"
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (5, b"", message)
     good(backup("restore", "--overwrite", f"--pool=file:{tmp_path}", data=archive))
 
 
@@ -76,7 +78,8 @@ def test_some_volumes_elsewhere(archive: bytes, tmp_path: Path) -> None:
     with loop(tmp_path / "disk") as device:
         words = [f"--map=vm-1:root={device}", "--map", f"other:root={strange}"]
         done = backup("restore", *words, f"--to={tmp_path}/to", data=archive)
-        assert done.returncode == 1 and f"{device} exists".encode() in done.stderr
+        message = f"qb-volwrite: error: {device} exists\nhint: --overwrite writes over what the device holds\n"
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (5, b"", message)
         strange.unlink(missing_ok=True)
         good(backup("restore", "--overwrite", *words, f"--to={tmp_path}/to", data=archive))
         assert device.read_bytes() == ROOT + bytes(MIB)
@@ -91,20 +94,23 @@ def test_all_wanted_volumes_mapped(archive: bytes, tmp_path: Path) -> None:
 
 def test_nothing_is_written_when_a_volume_has_no_place(archive: bytes, tmp_path: Path) -> None:
     for words, message in (
-        ([f"--map=vm-1:root={tmp_path}/v"], "nothing says where vm-1:private goes: --to, --pool or --map"),
-        ([f"--map=vm-1:rot={tmp_path}/v", f"--to={tmp_path}"], "the archive has no volume vm-1:rot"),
-        ([f"--map=m-1:root={tmp_path}/v", f"--to={tmp_path}"], "the archive has no volume m-1:root"),
-        (["--only=vm-2", f"--to={tmp_path}"], "the archive has no domain vm-2"),
+        (
+            [f"--map=vm-1:root={tmp_path}/v"],
+            "nothing says where vm-1:private goes\nhint: give --to, --pool or --map for it",
+        ),
+        ([f"--map=vm-1:rot={tmp_path}/v", f"--to={tmp_path}"], f"the archive has no volume vm-1:rot\n{SHOWS}"),
+        ([f"--map=m-1:root={tmp_path}/v", f"--to={tmp_path}"], f"the archive has no volume m-1:root\n{SHOWS}"),
+        (["--only=vm-2", f"--to={tmp_path}"], f"the archive has no domain vm-2\n{SHOWS}"),
     ):
         done = backup("restore", *words, data=archive)
-        assert done.returncode == 1
-        assert f"qb-backup: error: {message}\n" in done.stderr.decode()
+        assert (done.returncode, done.stdout) == (2, b"")
+        assert done.stderr.decode() == f"qb-backup: error: {message}\n"
         assert content(tmp_path) == {} and os.listdir(tmp_path) == []
 
 
 def test_usage(tmp_path: Path) -> None:
     for words, message in (
-        ([], "where to? --to, --pool or --map is missing"),
+        ([], "no target is given: --to, --pool or --map is missing"),
         ([f"--to={tmp_path}", "--pool=x"], "--to and --pool exclude each other"),
         (["--map=root=x"], "--map: not DOMAIN:VOLUME=TARGET: root=x"),
         (["--map=a:root="], "--map: not DOMAIN:VOLUME=TARGET"),
@@ -117,20 +123,19 @@ def test_usage(tmp_path: Path) -> None:
 
 
 def test_no_trace_of_the_listing_stays(archive: bytes, tmp_path: Path) -> None:
-    """SIGKILL included; and what lives on then does not take the archive for one without metadata."""
+    """SIGKILL included; then the stages end too, and nothing takes the archive for one without metadata."""
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (tmp_path / "a.qb").write_bytes(archive)
     with Running(tmp_path, XDG_RUNTIME_DIR=str(runtime), **SECRET) as running:
-        running.program("igzip", '#!/bin/bash\ngzip -dc | { [ "$QB_NAME" = qubes.xml ] || exec valve 10; cat; }\n')
+        running.program("igzip", OF_FILE + 'gzip -dc | { [ "$QB_NAME" = qubes.xml ] || exec valve 10; cat; }\n')
         running.start(f"exec qb-backup restore --to {tmp_path}/to a.qb")
         running.hold()
         assert os.listdir(runtime) == []
-        os.kill(running.one("qb-backup"), signal.SIGKILL)
-        running.release()
+        os.kill(running.one("qb-run"), signal.SIGKILL)
         running.gone()
     assert os.listdir(runtime) == []
-    assert set(content(tmp_path / "to")) == {"vm-1/root.img"}
+    assert content(tmp_path / "to") == {}
 
 
 def test_a_runtime_directory_that_is_not_there(archive: bytes, tmp_path: Path) -> None:
@@ -144,7 +149,8 @@ def test_shrinking(archive: bytes, tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(b"x" * (SIZE + 1))
     words = ["restore", "--overwrite", "--only=other", f"--map=other:root={tmp_path}/v"]
     done = backup(*words, data=archive)
-    assert done.returncode == 1 and b"--shrink lets it become smaller" in done.stderr
+    assert done.returncode == 5 and b"--shrink lets it become smaller" in done.stderr
+    assert [line.split(b": ")[0] for line in done.stderr.splitlines()] == [b"qb-volwrite", b"hint"]
     assert (tmp_path / "v").stat().st_size == SIZE + 1
     done = backup(*words, "--shrink", data=archive)
     assert (done.returncode, done.stderr.count(b" shrinks from ")) == (0, 1)
@@ -158,8 +164,10 @@ def test_a_volume_in_use(tmp_path: Path) -> None:
     path = make_sparse(tmp_path / "vm.img", SIZE, (0, ROOT_DATA))
     with path.open("r+b"):
         done = backup("create", "-q", "--logn=10", path)
-        assert done.returncode == 1
-        assert b"is in use" in done.stderr and b"qb-manifest" not in done.stdout
+        assert done.returncode == 5
+        assert done.stderr.startswith(b"qb-volread: error: ") and b"is in use" in done.stderr
+        assert [line.split(b": ")[0] for line in done.stderr.splitlines()] == [b"qb-volread", b"hint"]
+        assert b"qb-manifest" not in done.stdout
         for state in "current", "'; false; '":
             done = backup("create", "-q", "--logn=10", f"--state={state}", path)
             assert done.returncode == (0 if state == "current" else 2), done.stderr

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from running import OF_FILE
 from support import BIN, environment, need, run
 
 SIZE = 300_000
@@ -33,9 +34,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def program(place: Path, name: str, text: str) -> Path:
-    """A program in a directory of its own; gives the directory."""
+    """A program in a directory of its own, which knows QB_NAME where it needs it; gives the directory."""
     place.mkdir(exist_ok=True)
-    (place / name).write_text(f"#!/bin/bash\n{text}\n")
+    (place / name).write_text(f"{OF_FILE if 'QB_NAME' in text else '#!/bin/bash'}\n{text}\n")
     (place / name).chmod(0o755)
     return place
 
@@ -114,37 +115,39 @@ def test_without_any_gzip(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "programs"
     shutil.copytree(folder / "gzip", path, symlinks=True)
     (path / "gzip").unlink()
-    status, stderr = create(folder, tmp_path / "a.qb", path=path)
-    assert status == 1
-    last = stderr.splitlines()[-1]
-    assert last == "qb-seal: error: qubes.xml: the command stage 2 of 2 ended with status 127"
+    message = "no igzip or pigz or gzip in PATH\nhint: install the package isal or pigz or gzip\n"
+    assert create(folder, tmp_path / "a.qb", path=path) == (1, f"qb-compress: error: {message}")
     assert list(tmp_path.iterdir()) == [path]
+    assert create(folder, tmp_path / "a.qb", path=folder / "gzip") == (0, "")
+    for words in (("restore", "--to", tmp_path / "to"), ("verify",), ("list",)):
+        done = backup(folder, *words, tmp_path / "a.qb", path=path)
+        assert done == (1, f"qb-decompress: error: {message}")
+    assert not (tmp_path / "to").exists()
 
 
 # --- one that fails ---
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "ending"),
     [
-        "exit 1",
-        '/bin/gzip "$@"; exit 1',
-        "head -c 1000; exit 3",
-        "kill -SEGV $$",
-        '/bin/gzip "$@" | head -c 500; exit 1',
+        ("exit 1", "ended with status 1"),
+        ('/bin/gzip "$@"; exit 1', "ended with status 1"),
+        ("head -c 1000; exit 3", "ended with status 3"),
+        ("kill -SEGV $$", "was killed by SIGSEGV"),
+        ('/bin/gzip "$@" | head -c 500; exit 1', "ended with status 1"),
     ],
     ids=["at once", "after all", "early", "killed", "after a part"],
 )
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])
-def test_a_compressor_that_fails(compression: str, text: str, folder: Path, tmp_path: Path) -> None:
+def test_a_compressor_that_fails(compression: str, text: str, ending: str, folder: Path, tmp_path: Path) -> None:
     fake = {"gzip": "igzip"}.get(compression, compression)
     # The metadata passes; it is the volume that meets the fault.
     programs = program(
         tmp_path / "programs", fake, f'if [ "$QB_NAME" = qubes.xml ]; then exec /bin/gzip -c; fi\n{text}'
     )
-    status, stderr = create(folder, tmp_path / "a.qb", "--compress", compression, path=first(programs))
-    assert status == 1
-    assert stderr.splitlines()[-1].startswith("qb-seal: error: vm1/root.img: the command stage 3 of 3 ")
+    done = create(folder, tmp_path / "a.qb", "--compress", compression, path=first(programs))
+    assert done == (1, f"qb-compress: error: {fake} {ending}\n")
     assert list(tmp_path.iterdir()) == [programs]
 
 
@@ -155,7 +158,8 @@ def test_on_standard_output_the_manifest_is_missing(folder: Path, tmp_path: Path
     done = subprocess.run(
         ["qb-backup", *words], cwd=folder, env=environment(PATH=str(first(programs))), capture_output=True, check=False
     )
-    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if b": backup ID " not in line]
+    assert (done.returncode, said) == (1, [b"qb-compress: error: igzip ended with status 1"])
     checked = run("qb-unseal", "--verify", *secret, data=done.stdout)
     assert (checked.returncode, checked.stderr) == (
         4,
@@ -163,20 +167,31 @@ def test_on_standard_output_the_manifest_is_missing(folder: Path, tmp_path: Path
     )
 
 
+NO_GOOD = "qb-decompress: error: standard input does not decompress: igzip ended with status"
+
+
 @pytest.mark.parametrize(
-    "text",
-    ["exit 1", 'gzip "$@"; exit 1', 'gzip "$@" | head -c 1000; exit 3', "cat"],
-    ids=["", "after", "early", "not"],
+    ("text", "status", "message"),
+    [
+        ("exit 1", 4, f"{NO_GOOD} 1"),
+        ('gzip "$@"; exit 1', 4, f"{NO_GOOD} 1"),
+        ('gzip "$@" | head -c 1000; exit 3', 4, f"{NO_GOOD} 3"),
+        ("echo why >&2; exit 3", 4, f"{NO_GOOD} 3: why"),
+        ("cat", 4, "qb-tarextract: error: "),
+        ("kill -KILL $$", 1, "qb-decompress: error: igzip was killed by SIGKILL"),
+        ('gzip "$@"; kill -SEGV $$', 1, "qb-decompress: error: igzip was killed by SIGSEGV"),
+    ],
+    ids=["", "after", "early", "with a word", "not", "killed", "after, killed"],
 )
-def test_a_decompressor_that_fails(text: str, folder: Path, tmp_path: Path) -> None:
+def test_a_decompressor_that_fails(text: str, status: int, message: str, folder: Path, tmp_path: Path) -> None:
     programs = program(tmp_path / "programs", "igzip", f'[ "$QB_NAME" != qubes.xml ] || exec gzip "$@"\n{text}')
     archive = tmp_path / "a.qb"
     assert create(folder, archive) == (0, "")
     for words in (("restore", "--to", tmp_path / "to", archive), ("verify", archive)):
-        status, stderr = backup(folder, *words, path=first(programs))
-        assert status == 1
-        assert stderr.splitlines()[-1].startswith("qb-unseal: error: vm1/root.img: the command ")
-    assert os.listdir(tmp_path / "to/vm1") == []
+        ended, stderr = backup(folder, *words, path=first(programs))
+        assert (ended, stderr.count("\n")) == (status, 1), stderr
+        assert stderr.startswith(message) and (text == "cat" or stderr == f"{message}\n")
+    assert not [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
 
 
 # --- what stands behind a compressed stream, and a stream that is broken ---
@@ -239,7 +254,11 @@ def test_a_broken_stream_is_a_failure(reader: str, folder: Path, broken: Path, t
     for at, kind in enumerate(BROKEN):
         words = ("restore", "--to", tmp_path / "to", "--only", f"d{at}", broken)
         status, stderr = backup(folder, *words, path=folder / reader)
-        assert status == 1, kind
-        assert stderr.splitlines()[-1].startswith(f"qb-unseal: error: vm{at + 1}/root.img: the command stage "), kind
-        assert os.listdir(tmp_path / f"to/d{at}") == [], kind
-    assert backup(folder, "verify", broken, path=folder / reader)[0] == 1
+        assert (status, stderr.count("\n")) == (4, 1), (kind, stderr)
+        early = f"qb-unseal: error: vm{at + 1}/root.img: qb-tarextract: standard input ends too early\n"
+        assert stderr == early or stderr.startswith(("qb-decompress: error: ", "qb-tarextract: error: ")), (
+            kind,
+            stderr,
+        )
+        assert not [path for path in (tmp_path / "to").rglob("*") if path.is_file()], kind
+    assert backup(folder, "verify", broken, path=folder / reader)[0] == 4

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from support import run
+from support import ROOT, run
 
 
 @pytest.fixture
@@ -17,7 +20,8 @@ def place(tmp_path: Path) -> Path:
 
 
 def seal(place: Path, cmd: str, entries: str | bytes, *options: str) -> subprocess.CompletedProcess[bytes]:
-    data = entries.encode() if isinstance(entries, str) else entries
+    """entries: a list without its end line, or with a wrong one; bytes are given as they are."""
+    data = f"{entries}end\n".encode() if isinstance(entries, str) else entries
     secret = f"--passphrase-file={place}/passphrase"
     return run("qb-seal", "--logn", "10", secret, *options, "--from-command", cmd, "-", data=data)
 
@@ -48,7 +52,7 @@ def test_a_source_is_never_shell_text(place: Path) -> None:
         "--from-command",
         'printf %s "$QB_SOURCE"',
         "-",
-        data=f"a\t{source}\n".encode("utf-8", "surrogateescape"),
+        data=f"a\t{source}\nend\n".encode("utf-8", "surrogateescape"),
         QB_WITNESS=str(place / "witness"),
     )
     assert (done.returncode, done.stderr) == (0, b"")
@@ -65,7 +69,7 @@ def test_what_a_command_finds(place: Path) -> None:
 
 
 def test_the_list_is_a_file(place: Path) -> None:
-    (place / "list").write_text("a\tx\n")
+    (place / "list").write_text("a\tx\nend\n")
     secret = f"--passphrase-file={place}/passphrase"
     done = run("qb-seal", "--logn=10", secret, "--from-command", "echo data", place / "list", data=b"not read")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -129,17 +133,23 @@ def test_a_command_that_was_cut_by_a_full_chunk_is_noticed_too(place: Path) -> N
     ("entries", "status", "message"),
     [
         ("", 4, "the list is empty"),
-        ("a\tx", 4, "the last line of the list has no newline"),
+        (b"a\tx", 4, "line 1 of the list has no newline"),
+        (b"", 4, "the list ends without its line end"),
+        (b"a\tx\n", 4, "the list ends without its line end"),
+        (b"a\tx\nend", 4, "line 2 of the list has no newline"),
+        (b"a\tx\nend\nb\tx\n", 4, "something follows the end of the list"),
+        (b"a\tinline:5\nend\n1234", 4, "the list ends before the content of a"),
+        (b"a\tinline:99999999\nend\n1234", 5, "the contents in the list have more than 64 MiB"),
         ("a\tx\n\n", 4, "line 2 of the list: not a name, a tab, a source"),
         ("a\n", 4, "line 1 of the list: not a name, a tab, a source"),
         ("a\t\n", 4, "line 1 of the list: not a name, a tab, a source"),
         ("a x\n", 4, "line 1 of the list: not a name, a tab, a source"),
-        (b"a\tx\0y\n", 4, "line 1 of the list: not a name, a tab, a source"),
+        (b"a\tx\0y\nend\n", 4, "line 1 of the list: not a name, a tab, a source"),
         ("../a\tx\n", 4, "line 1 of the list: not a relative path of letters, digits and _ . @ + -"),
         ("/a\tx\n", 4, "line 1 of the list: not a relative path of letters, digits and _ . @ + -"),
         ("a b\tx\n", 4, "line 1 of the list: not a relative path of letters, digits and _ . @ + -"),
         ("qb-manifest\tx\n", 4, "line 1 of the list: a reserved name"),
-        ("a\tx\na\ty\n", 5, "line 2 of the list: a comes twice"),
+        ("a\tx\na\ty\n", 5, "line 2 of the list: a occurs twice"),
         ("a\tx\nqubes.xml\ty\n", 5, "line 2 of the list: qubes.xml is not the first file"),
         (
             "vm1/a\tx\nvm2/a\tx\nvm1/b\tx\n",
@@ -152,8 +162,81 @@ def test_a_list_that_is_not_taken(entries: str | bytes, status: int, message: st
     """Nothing is run, nothing is written."""
     done = seal(place, f"touch {place}/ran", entries)
     assert (done.returncode, done.stdout) == (status, b"")
-    assert done.stderr.decode() == f"qb-seal: error: {message}\n"
+    assert done.stderr.decode().splitlines()[0] == f"qb-seal: error: {message}"
     assert not (place / "ran").exists()
+
+
+def test_sources_that_are_told_late_and_contents_that_follow_the_list(place: Path) -> None:
+    data = b"qubes.xml\tinline:8\nvm1/a\t?\nvm1/b\tinline:0\nvm1/c\t?\nend\n<qubes/>vm1/a\tone\nvm1/c\ttwo\n"
+    done = seal(place, 'printf "%s " "$QB_SOURCE"; cat', data)
+    assert (done.returncode, done.stderr) == (0, b"")
+    shown = {name: unseal(place, done.stdout, name).stdout for name, _, _ in listed(place, done.stdout)}
+    assert shown == {"qubes.xml": b"inline:8 <qubes/>", "vm1/a": b"one ", "vm1/b": b"inline:0 ", "vm1/c": b"two "}
+
+
+@pytest.mark.parametrize(
+    ("late", "message"),
+    [
+        (b"", "the list ends where the source of vm1/a is due"),
+        (b"vm1/b\tx\n", "the list has a source for vm1/b where that of vm1/a is due"),
+        (b"vm1/a\t?\n", "the list has a source for vm1/a where that of vm1/a is due"),
+        (b"vm1/a\tx", "the source of vm1/a has no newline"),
+        (b"end\n", "the source of vm1/a: not a name, a tab, a source"),
+    ],
+)
+def test_a_source_that_does_not_come(late: bytes, message: str, place: Path) -> None:
+    done = seal(place, "touch ran; echo x", b"vm1/a\t?\nend\n" + late)
+    assert done.returncode == 4
+    assert done.stderr.decode().splitlines()[0] == f"qb-seal: error: {message}"
+    assert unseal(place, done.stdout, "--verify").returncode == 4
+
+
+def test_what_is_told_of_each_file(place: Path) -> None:
+    done = seal(place, 'printf x; [ "$QB_NAME" != b ]', "a\tx\nb\tx\n", "--report", str(place / "report"))
+    assert done.returncode == 1
+    told = [json.loads(line) for line in (place / "report").read_text().splitlines()]
+    assert sorted((one["event"], one["name"]) for one in told) == [
+        *(("begin", "a"), ("begin", "b"), ("read", "a"), ("sealed", "a")),
+    ]
+
+
+@pytest.mark.parametrize("cmd", ["", " ", "\n"])
+def test_an_empty_command_is_refused(cmd: str, place: Path) -> None:
+    done = seal(place, cmd, "a\tx\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr == b"qb-seal: error: --from-command: the command is empty\n"
+
+
+@pytest.mark.parametrize(("status", "passed_on"), [(1, 1), (2, 1), (3, 3), (4, 4), (5, 5)])
+def test_the_status_that_a_stage_of_ours_has_told(status: int, passed_on: int, place: Path) -> None:
+    """And only that: the same number of another program is a failure like any."""
+    tell = (
+        "import os, sys; sys.path.insert(0, sys.argv[1]); from qbtools import reports;"
+        "reports.tell(reports.inherited(os.environ), program='qb-volread', status=int(sys.argv[2]))"
+    )
+    done = seal(place, f"{sys.executable} -c {shlex.quote(tell)} {ROOT} {status}; exit {status}", "a\tx\n")
+    assert (done.returncode, done.stderr) == (passed_on, b"")
+    done = seal(place, f"exit {status}", "a\tx\n")
+    assert done.returncode == 1 and done.stderr.endswith(b"the command ended with status %d\n" % status)
+
+
+def test_one_failure_is_one_line(place: Path) -> None:
+    """The stage that failed has spoken; those behind it met only its end."""
+    cmd = 'qb-volread "$QB_SOURCE" | qb-tarwrite "$QB_NAME" | gzip'
+    done = seal(place, cmd, f"a\t{place}/none\n")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(b"qb-volread: error: ")
+
+
+def test_a_stage_that_met_only_the_end_is_shown_where_nobody_else_spoke(place: Path) -> None:
+    done = seal(place, "true | qb-tarwrite a | gzip", "a\tx\n")
+    assert (done.returncode, done.stderr) == (
+        4,
+        b"qb-seal: error: a: qb-tarwrite: standard input ends too early\n",
+    )
+    done = seal(place, "(exit 3) | qb-tarwrite a | gzip", "a\tx\n")
+    assert done.returncode == 1
+    assert done.stderr == b"qb-seal: error: a: the command stage 1 of 3 ended with status 3\n"
 
 
 def test_metadata_that_is_too_large_is_refused(place: Path) -> None:

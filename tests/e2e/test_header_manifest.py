@@ -132,7 +132,7 @@ def test_logn_is_what_the_container_says(head: bytes, secret: Path) -> None:
         (2, "--logn", ["--backup-id", ID, "--logn", "23"]),
         (2, "the arguments do not fit together", []),
         (2, "the arguments do not fit together", ["--backup-id", ID, "extra"]),
-        (2, "the arguments do not fit together", ["--backup-id", ID, "--json"]),
+        (2, "--json does not go with the other arguments", ["--backup-id", ID, "--json"]),
     ],
 )
 def test_what_cannot_be_written(secret: Path, status: int, message: str, argv: list[str]) -> None:
@@ -227,10 +227,10 @@ REGIONS = {
     "name": (0, 4, "not where it must be"),
     "checksum": (148, 4, "checksum"),
     "type": (156, 4, "checksum"),
-    "text": (512, 4, "backup-header is not what was sealed"),
-    "text-padding": (512 + TEXT_SIZE, 4, "padded with something else than zeros"),
+    "text": (512, 4, "backup-header differs from its sealed copy"),
+    "text-padding": (512 + TEXT_SIZE, 4, "padded with something other than zeros"),
     "second-name": (1024, 4, "checksum"),
-    "magic": (SEALED, 4, "backup-header.hmac is no scrypt container"),
+    "magic": (SEALED, 4, "backup-header.hmac is not an scrypt container"),
     "version": (SEALED + 6, 4, "unknown version"),
     "log-n": (SEALED + 7, 4, "checksum"),
     "r": (SEALED + 11, 4, "checksum"),
@@ -240,7 +240,7 @@ REGIONS = {
     "keyed-check": (SEALED + 64, 3, "the passphrase is wrong"),
     "data": (SEALED + 96, 4, "does not authenticate"),
     "mac": (SEALED + 96 + TEXT_SIZE, 4, "does not authenticate"),
-    "padding": (SEALED + 128 + TEXT_SIZE, 4, "padded with something else than zeros"),
+    "padding": (SEALED + 128 + TEXT_SIZE, 4, "padded with something other than zeros"),
 }
 
 
@@ -266,11 +266,11 @@ TEXT = header.serialise(header.new_header(ID, "gzip", 5))
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (header_of(TEXT, sealed=TEXT + b"x=y\n"), "backup-header is not what was sealed"),
-        (header_of(TEXT + b"x=y\n", sealed=TEXT), "backup-header is not what was sealed"),
+        (header_of(TEXT, sealed=TEXT + b"x=y\n"), "backup-header differs from its sealed copy"),
+        (header_of(TEXT + b"x=y\n", sealed=TEXT), "backup-header differs from its sealed copy"),
         (header_of(TEXT.replace(b"version=4", b"version=5")), "unknown version 5"),
         (header_of(TEXT.replace(b"gzip", b"sh")), "compression-filter has an unknown value: sh"),
-        (header_of(TEXT + b"version=4\n"), "version stands there twice"),
+        (header_of(TEXT + b"version=4\n"), "version occurs twice"),
         (header_of(TEXT.replace(b"backup-id", b"ignored")), "backup-id is missing"),
         (header_of("farbe=grün\n".encode() + TEXT), "not ASCII"),
         (header_of(TEXT + b"x=" + b"y" * 3900), "backup-header.hmac is too long"),
@@ -357,7 +357,7 @@ def test_what_the_manifest_holds(tmp_path: Path, secret: Path) -> None:
     [
         (4, "standard input has no record: nothing was sealed", ""),
         (4, "line 2 of standard input belongs to the backup other, not to", record("a") + record("b", "other")),
-        (4, "the manifest lists a, which comes twice", record("a") * 2),
+        (4, "the manifest lists a, which occurs twice", record("a") * 2),
         (4, "which comes back to the directory vm1", record("vm1/a") + record("vm2/a") + record("vm1/b")),
         (4, "qubes.xml, which is not the first file", record("a") + record("qubes.xml")),
         (4, "line 1 of standard input is not a record of a sealed file", record("a")[:-1]),
@@ -476,7 +476,7 @@ def test_joined_wrongly(pieces: Pieces, others: Pieces) -> None:
     not_verified("vm1/a is missing", p.head + end, secret)
     not_verified("vm1/b comes where vm1/a is due", p.head + p.b + p.a + p.c + end, secret)
     not_verified("vm2/c is not listed in the manifest", p.head + p.a + p.b + p.c + p.end("vm1/a", "vm1/b"), secret)
-    not_verified("the file comes twice", p.head + p.a + p.b + p.a + p.c + end, secret)
+    not_verified("the file occurs twice", p.head + p.a + p.b + p.a + p.c + end, secret)
     not_verified("comes back to the directory vm1", p.head + p.a + p.c + p.b + end, secret)
     not_verified("something follows", p.head + end * 2, secret)
     not_verified("something follows", p.head + p.a + p.b + p.c + end + p.c, secret)

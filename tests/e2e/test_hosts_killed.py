@@ -128,7 +128,7 @@ def test_an_interrupt_leaves_nothing(
     """But what was whole already: the last verb of all was under way."""
     with running:
         start(running, target, stop)
-        kill(running.one("qb-backup"), number)
+        kill(running.one("qb-run"), number)
         running.release()
         assert running.end()[0] == -number
         running.gone()
@@ -138,9 +138,7 @@ def test_an_interrupt_leaves_nothing(
 
 
 def in_a_volume(running: Running, target: Path, name: str) -> None:
-    running.program(
-        "igzip", f'#!/bin/bash\nif [ "$QB_NAME" = {name} ]; then gzip -dc | valve 5000; else gzip -dc; fi\n'
-    )
+    running.hold_in(name, 5000)
     running.start(f"exec qb-backup restore -q --yes --host dir:{target} a.qb")
     running.hold()
 
@@ -158,7 +156,7 @@ def test_killed_in_a_file(name: str, folder: Path, target: Path, running: Runnin
 
 
 def in_the_metadata(running: Running, target: Path) -> None:
-    running.program("igzip", "#!/bin/bash\ngzip -dc | valve 100\n")
+    running.hold_in("qubes.xml", 100)
     running.start(f"exec qb-backup restore -q --yes --host dir:{target} a.qb")
     running.hold()
 
@@ -168,18 +166,15 @@ def test_interrupted_in_a_volume(number: signal.Signals, folder: Path, target: P
     with running:
         in_a_volume(running, target, "vm3/private.img")
         assert unfinished(target) == set(NAMES)
-        kill(running.one("qb-backup"), number)
+        kill(running.one("qb-run"), number)
         running.release()
-        assert running.end() == (
-            -number,
-            "qb-host: error: 3 of 3 domains failed: deb (the run ended early), and 2 more\n",
-        )
+        assert running.end() == (-number, "")
         running.gone()
     assert list(inventory(target)) == ["mine"]
     complete(folder, target)
 
 
-@pytest.mark.parametrize("stage", ["qb-backup", "qb-unseal", "qb-tarextract", "qb-volwrite"])
+@pytest.mark.parametrize("stage", ["qb-run", "qb-backup", "qb-unseal", "qb-tarextract", "qb-volwrite"])
 def test_one_program_is_killed_in_a_volume(stage: str, folder: Path, target: Path, running: Running) -> None:
     """What lives on then ends soon, and writes to nothing that a second run makes."""
     with running:
@@ -189,7 +184,7 @@ def test_one_program_is_killed_in_a_volume(stage: str, folder: Path, target: Pat
         assert running.end()[0] != 0
         running.gone()
     consistent(target)
-    if stage != "qb-backup":
+    if stage != "qb-run":
         assert list(inventory(target)) == ["mine"]
     complete(folder, target)
 

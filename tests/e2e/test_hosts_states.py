@@ -11,7 +11,7 @@ import pytest
 from counters import counter, counting
 from devices import file_system
 from hostdirs import Machine, images, make_host, noise
-from running import Running, kill
+from running import OF_FILE, Running, kill
 from support import run
 
 SECRET = {"QB_PASSPHRASE_COMMAND": "echo states"}
@@ -102,9 +102,7 @@ def test_the_table_tells_who_runs(host: Path) -> None:
 
 def hold(running: Running, host: Path) -> None:
     """Stops a backup in the second volume of the first machine."""
-    running.program(
-        "igzip", '#!/bin/bash\nif [ "$QB_NAME" = vm1/private.img ]; then valve 5000; else cat; fi | gzip -c\n'
-    )
+    running.program("igzip", OF_FILE + 'if [ "$QB_NAME" = vm1/private.img ]; then valve 5000; else cat; fi | gzip -c\n')
     running.start(f"exec qb-backup create -q --logn 10 --host {host} -o a.qb")
     running.hold()
 
@@ -126,7 +124,7 @@ def test_snapshots_are_released_as_machines_are_done(host: Path, running: Runnin
 def test_an_interrupt_releases_them(number: signal.Signals, host: Path, running: Running, tmp_path: Path) -> None:
     with (host / "first/root.img").open("r+b"):
         hold(running, host)
-        kill(running.one("qb-backup"), number)
+        kill(running.one("qb-run"), number)
         running.release()
         assert running.end() == (-number, "")
         running.gone()
@@ -135,9 +133,9 @@ def test_an_interrupt_releases_them(number: signal.Signals, host: Path, running:
 
 
 def test_a_file_that_fails_releases_them(host: Path, running: Running) -> None:
-    running.program("igzip", '#!/bin/bash\n[ "$QB_NAME" != vm1/private.img ] || exit 3\nexec gzip -c\n')
+    running.program("igzip", OF_FILE + '[ "$QB_NAME" != vm1/private.img ] || exit 3\nexec gzip -c\n')
     running.start(f"exec qb-backup create -q --logn 10 --host {host} -o a.qb")
-    assert running.end()[0] == 1
+    assert running.end() == (1, "qb-compress: error: igzip ended with status 3\n")
     only_images(host)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
-from running import Running, wait_until
+from running import Running, kill, wait_until
 from support import bash, copy_of
 from terminal import Terminal
 
@@ -15,12 +16,6 @@ SIZE = 12 << 20
 MEMBER = "vm1/root.img"
 CREATE = "qb-backup create -q --logn 10 --chunk-size 64K -o $OUT vm1:root=root.img"
 RESTORE = "qb-backup restore --to $OUT backup.qb"
-
-# qb-backup takes igzip where it is there: this one stops in the middle of the volume.
-COMPRESSOR = """#!/bin/bash
-if [ "$QB_NAME" != vm1/root.img ]; then exec gzip "$@"; fi
-if [ "$1" = -dc ]; then gzip -dc | valve 3000000; else valve 3000000 | gzip -1c; fi
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def running(folder: Path, tmp_path: Path) -> Running:
     made = Running(tmp_path, folder, OUT=str(tmp_path / "out"))
-    made.program("igzip", COMPRESSOR)
+    made.hold_in(MEMBER, 3000000)
     return made
 
 
@@ -102,7 +97,7 @@ def test_qb_backup_in_the_middle(command: str, running: Running, folder: Path, t
     ],
 )
 def test_a_pipe_by_hand(command: str, running: Running, folder: Path, tmp_path: Path) -> None:
-    (folder / "list").write_text(f"{MEMBER}\troot.img\n")
+    (folder / "list").write_text(f"{MEMBER}\troot.img\nend\n")
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
     with running, terminal(running, folder, tmp_path, command) as tty:
         running.hold()
@@ -141,24 +136,113 @@ def test_a_signal_to_qb_backup_alone(command: str, number: int, running: Running
     assert files(tmp_path) == []
 
 
+SOON = 5.0
+"""Seconds within which the stages are at an end, whatever they do. A busy machine is given some more."""
+
+
+def ended_soon(running: Running, number: int) -> str:
+    """The run ends by this signal; what stood on stderr."""
+    began = time.monotonic()
+    status, stderr = running.end()
+    running.gone()
+    assert status == -number
+    assert time.monotonic() - began < SOON + 5
+    return stderr
+
+
+@pytest.mark.parametrize("stage", ["qb-seal", "qb-store", "qb-volread", "gzip", "qb-backup"])
+def test_a_stage_that_is_stopped_in_create(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        backup = running.start(f"exec {CREATE}")
+        running.hold()
+        kill(running.one(stage), signal.SIGSTOP)
+        backup.send_signal(signal.SIGTERM)
+        assert ended_soon(running, signal.SIGTERM) == ""
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("stage", ["qb-unseal", "qb-volwrite", "gzip", "qb-backup"])
+def test_a_stage_that_is_stopped_in_restore(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        backup = running.start(f"exec {RESTORE}")
+        running.hold()
+        kill(running.one(stage), signal.SIGSTOP)
+        backup.send_signal(signal.SIGHUP)
+        assert ended_soon(running, signal.SIGHUP) == ""
+    assert files(tmp_path) == []
+
+
 DEAF = """#!/bin/bash
-# Hears the second SIGTERM only.
-trap '[ -z "$one" ] || exit 143; one=1' TERM
-: >"$QB_TEST_VALVE/reached"
-while :; do sleep 0.01; done
+# Never ends by itself, nor by a signal that it can do something about.
+trap '' TERM INT HUP PIPE
+: >"$LC_QB_TEST_VALVE/reached"
+while :; do sleep 0.05; done
 """
 
 
-def test_a_stage_that_does_not_hear_the_first_signal(running: Running, folder: Path, tmp_path: Path) -> None:
-    """As one that was just about to wait for its pipe."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", [CREATE, RESTORE, "qb-backup verify backup.qb"])
+def test_a_compressor_that_is_deaf(command: str, number: int, running: Running, folder: Path, tmp_path: Path) -> None:
+    running.program("igzip", DEAF)
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        backup = running.start(f"exec {command}")
+        running.hold()
+        backup.send_signal(number)
+        assert ended_soon(running, number) == ""
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("program", ["qb-unseal", "qb-tarextract"])
+def test_a_stage_of_ours_that_is_deaf(program: str, running: Running, folder: Path, tmp_path: Path) -> None:
     place = copy_of(tmp_path / "programs", "bin", "qbtools")
-    (place / "bin/qb-unseal").write_text(DEAF)
+    (place / "bin" / program).write_text(DEAF)
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
     with running:
         backup = running.start(f"exec {place}/bin/qb-backup verify backup.qb")
         running.hold()
         backup.send_signal(signal.SIGTERM)
-        assert running.end() == (-signal.SIGTERM, "")
+        assert ended_soon(running, signal.SIGTERM) == ""
+
+
+def test_a_passphrase_command_that_hangs(running: Running) -> None:
+    running.environment["QB_PASSPHRASE_COMMAND"] = ': >"$LC_QB_TEST_VALVE/reached"; sleep 1000'
+    with running:
+        backup = running.start(f"exec {CREATE}")
+        running.hold()
+        backup.send_signal(signal.SIGTERM)
+        assert ended_soon(running, signal.SIGTERM) == ""
+
+
+def test_a_service_manager_that_tells_all_of_them(running: Running, folder: Path, tmp_path: Path) -> None:
+    """As systemd does it: SIGTERM to each process, then SIGCONT."""
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running:
+        running.start(f"exec {CREATE}")
+        running.hold()
+        everybody = running.processes()
+        for number in (signal.SIGTERM, signal.SIGCONT):
+            for pid in everybody:
+                kill(pid, number)
+        ended_soon(running, signal.SIGTERM)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", [CREATE, RESTORE])
+def test_at_the_terminal_with_a_stage_that_is_stopped(
+    command: str, running: Running, folder: Path, tmp_path: Path
+) -> None:
+    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    with running, terminal(running, folder, tmp_path, command) as tty:
+        running.hold()
+        kill(running.one("gzip"), signal.SIGSTOP)
+        tty.type(b"\x03")
+        assert status(tmp_path) == 130
+        assert tty.finish().stderr.decode() == ""
+        running.gone()
+    assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
@@ -172,7 +256,7 @@ def test_a_stage_that_does_not_hear_the_first_signal(running: Running, folder: P
 def test_a_signal_to_who_runs_a_command(
     command: str, number: int, running: Running, folder: Path, tmp_path: Path
 ) -> None:
-    (folder / "list").write_text(f"{MEMBER}\troot.img\n")
+    (folder / "list").write_text(f"{MEMBER}\troot.img\nend\n")
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
     with running:
         process = running.start(f"exec {command}")

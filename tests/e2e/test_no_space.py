@@ -31,8 +31,8 @@ def backup(place: Path, *words: str | Path) -> tuple[int, str]:
 
 def test_create(place: Path) -> None:
     status, stderr = backup(place, "create", "-q", "--logn", "10", "-o", place / "small/a.qb", place / "root.img")
-    assert status == 1
-    assert stderr == "qb-seal: error: cannot write to standard output: No space left on device\n"
+    message = f"qb-store: error: cannot copy the archive to {place}/small/a.qb.partial: No space left on device\n"
+    assert (status, stderr) == (1, message)
     assert not os.listdir(place / "small")
 
 
@@ -40,10 +40,8 @@ def test_restore(place: Path) -> None:
     archive = place / "a.qb"
     assert backup(place, "create", "-q", "--logn", "10", "-o", archive, place / "root.img") == (0, "")
     status, stderr = backup(place, "restore", "--to", place / "small/to", archive)
-    assert status == 1
-    assert f"qb-volwrite: error: cannot write to {place}/small/to/root/root.img: No space left on device" in stderr
-    last = stderr.splitlines()[-1]
-    assert last == "qb-unseal: error: vm1/root.img: the command stage 3 of 3 ended with status 1"
+    message = f"qb-volwrite: error: cannot write to {place}/small/to/root/root.img: No space left on device\n"
+    assert (status, stderr) == (1, message)
     assert not [path for path in (place / "small").rglob("*") if path.is_file()]
     assert os.listdir(place / "small/to") == ["root"]
 

@@ -106,6 +106,37 @@ def test_the_terminal_serves_every_program_with_one_question(name: str, place: P
     assert SECRET not in terminal.said
 
 
+@pytest.mark.parametrize("name", SEALING)
+def test_two_answers_that_differ_are_asked_for_again(name: str, place: Path) -> None:
+    text = SEALING[name].format(o="", check="QB_PASSPHRASE_FILE=right")
+    with Terminal("bash", "-o", "pipefail", "-c", f"cd {place} && {text}") as terminal:
+        for second in (b"incorrect horse", b"", SECRET):
+            for prompt, typed in ((b"passphrase: ", SECRET), (b"passphrase again: ", second)):
+                terminal.expect(prompt)
+                assert not terminal.echoes()
+                terminal.said = b""
+                terminal.type(typed + b"\n")
+        done = terminal.finish()
+        assert terminal.echoes()
+    assert (done.returncode, b"error" in done.stderr) == (0, False), done.stderr
+
+
+@pytest.mark.parametrize("name", SEALING)
+def test_nothing_is_sealed_where_three_times_two_answers_differ(name: str, place: Path) -> None:
+    text = SEALING[name].format(o="", check="QB_PASSPHRASE_FILE=right")
+    with Terminal("bash", "-o", "pipefail", "-c", f"cd {place} && {text}") as terminal:
+        for _ in range(3):
+            for prompt, typed in ((b"passphrase: ", SECRET), (b"passphrase again: ", SECRET.upper())):
+                terminal.expect(prompt)
+                terminal.said = b""
+                terminal.type(typed + b"\n")
+        done = terminal.finish()
+    assert done.returncode == 5
+    lines = [line for line in done.stderr.splitlines() if b": backup ID " not in line]
+    assert len(lines) == 1 and lines[0].endswith(b": error: the two passphrases differ, 3 times")
+    assert released(place / "out") == b""
+
+
 # passphrase, status when sealing, when opening
 BAD = {
     "another": (b"wrong horse", 0, 3),
@@ -151,7 +182,7 @@ def test_a_space_at_the_end_is_sealed_with_a_warning_and_needed_to_open(name: st
     give(place, SECRET + b" ")
     done = call(place, SEALING[name].partition(" && ")[0], "--passphrase-file secret")
     assert done.returncode == 0
-    assert b": warning: the passphrase ends with white space, which Qubes takes off\n" in done.stderr
+    assert b": warning: the passphrase ends with white space, which Qubes removes\n" in done.stderr
     if name != "qb-manifest":
         opened = f"cd {place} && qb-header read --passphrase-file"
         assert bash(f"{opened} secret out").returncode == 0

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "root.img").write_bytes(os.urandom(SIZE))
     (place / "passphrase").write_text("pipes\n")
     (place / "passphrase").chmod(0o600)
-    (place / "list").write_text("vm1/a\troot.img\nvm1/b\troot.img\n")
+    (place / "list").write_text("vm1/a\troot.img\nvm1/b\troot.img\nend\n")
     made = bash(
         f"cd {place} && qb-volread root.img >stream && qb-tarwrite a <stream >inner.tar &&"
         f" qb-seal {SEAL} --compression none a <inner.tar >a.qb &&"

@@ -88,7 +88,7 @@ def test_all_options(place: Path) -> None:
     (place / "qubes.xml").write_bytes(host(vm("x", saved=False), template("other", saved=False)))
     words = "--include 'w*' --include=sys-* --exclude 'sys-*' --rename work=x --netvm=none --default-template other -v"
     status, out, err = plan(place, words)
-    assert (status, err) == (0, "qb-plan: 1 of 3 saved domains are to be restored\n")
+    assert (status, err) == (0, "qb-plan: 1 of 3 saved domains will be restored\n")
     rows = table(out)
     assert rows["work"][:6] == ["create", "work", "x-1", "AppVM", "other", "-"]
     assert (rows["mail"][0], rows["sys-vpn"][0]) == ("skip", "skip")
@@ -153,7 +153,7 @@ def test_what_a_dead_run_has_left(place: Path) -> None:
     (place / "qubes.xml").write_bytes(host(vm("work", saved=False, features={"qbtools-unfinished": str(gone)})))
     _, out, _ = plan(place)
     assert table(out)["work"][2] == "work"
-    assert "#   work: left by a run that was ended: made again\n" in out
+    assert "#   work: left by an interrupted run: made again\n" in out
     (place / "qubes.xml").write_bytes(host(vm("work", saved=False, features={"qbtools-unfinished": str(own)})))
     assert table(plan(place)[1])["work"][2] == "work-1"
 
@@ -163,12 +163,12 @@ def test_what_a_dead_run_has_left(place: Path) -> None:
     [
         ("--netvm=vpn", "--netvm: must be one of default, none, keep"),
         ("--rename work", "--rename: work is not OLD=NEW"),
-        ("--rename work=a --rename work=b", "--rename: work=b is there twice"),
+        ("--rename work=a --rename work=b", "--rename: work=b is given twice"),
         ("--rename work=../x", "work cannot be renamed to ../x: a domain's name has 1 to 31 letters"),
-        ("--rename =x", ", which is to be renamed, is not among the domains"),
+        ("--rename =x", "cannot rename : it is not among the domains to be restored"),
         ("--include gone", "no domain matches gone"),
         ("--default-template gone", "the host has no template gone"),
-        ("--check plan --include work", "the arguments do not fit together"),
+        ("--check plan --include work", "--check does not go with the other arguments"),
     ],
 )
 def test_usage(place: Path, words: str, message: str) -> None:

@@ -106,10 +106,27 @@ def test_metadata(place: Path) -> None:
     assert [line.split("\t")[3] for line in listed] == ["vm1/root.img", "vm1/private.img"]
 
 
+def test_what_qb_backup_does_by_hand(place: Path) -> None:
+    succeed(place, "meta-save", "meta-restore")
+    assert (place / "restored/work/root.img").read_bytes() == ROOT_IMAGE
+    assert (place / "restored/work/private.img").read_bytes() == DISK_IMAGE
+    done = bash(f"cd {place} && qb-backup verify --passphrase-file passphrase vm1.qb")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_routes_whose_writer_has_failed_open_nothing(place: Path) -> None:
+    succeed(place, "meta-save")
+    program(place, "qb-meta", "#!/bin/bash\n/usr/bin/head -c 20\nkill -KILL $$\n")
+    done = cook(place, "meta-restore")
+    assert done.returncode == 1 and b"qubes.xml: the command stage 3 of 3" in done.stderr
+    assert not (place / "restored").exists()
+
+
 @pytest.mark.parametrize("recipe", ["one-save", "many-save", "pieces", "meta-save"])
 def test_nothing_looks_complete_after_a_stage_has_failed(place: Path, recipe: str) -> None:
     """A compressor that fails after it has printed everything is what a plain shell would not notice."""
-    program(place, "gzip", '#!/bin/bash\n/bin/gzip "$@"\nexit 1\n')
+    for name in ("gzip", "pigz", "igzip"):
+        program(place, name, '#!/bin/bash\n/bin/gzip "$@"\nexit 1\n')
     done = cook(place, recipe)
     assert done.returncode != 0
     assert not list(place.glob("*.qb"))

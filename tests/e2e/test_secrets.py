@@ -10,22 +10,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import Running, marked, read, wait_until
-from support import bash
+from running import OF_FILE, Running, marked, read, wait_until
+from support import bash, environment
 from terminal import Terminal
 
-# Nothing is compressed here, so that plaintext stays what it is wherever it goes.
-CREATE = "qb-backup create -q --logn 10 --chunk-size 64K --compress none {secret} vm1:root=root.img"
+CREATE = "qb-backup create -q --logn 10 --chunk-size 64K {secret} vm1:root=root.img"
 COMMANDS = {
     "create": CREATE + " | valve 1000000 >$OUT",
     "restore": "qb-backup restore {secret} --to $OUT backup.qb",
     "verify": "qb-backup verify {secret} backup.qb",
 }
 
-# Stands for the decompressor: stops in the middle of the volume.
-CAT = """#!/bin/bash
-if [ "${QB_NAME-}" = vm1/root.img ] && [ ! -e "$QB_TEST_VALVE/reached" ]; then exec valve 1000000; fi
-exec /bin/cat "$@"
+# Stands for the compressor, which compresses nothing here: so plaintext stays what it is wherever it goes.
+PLAIN = "#!/bin/bash\nexec /bin/cat\n"
+# The same for the decompressor; it stops in the middle of the volume.
+STOPPING = f"""{OF_FILE}
+if [ "$QB_NAME $*" = "vm1/root.img -dc" ]; then exec valve 1000000; fi
+exec /bin/cat
 """
 
 SOURCES = {
@@ -53,7 +54,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, secret: bytes, marker: byte
     (place / "root.img").write_bytes(marker * (12_000_000 // len(marker)))
     (place / "secret").write_bytes(secret)
     (place / "secret").chmod(0o600)
-    made = bash(f"cd {place}; {CREATE.format(secret='--passphrase-file secret')} >backup.qb")
+    (place / "programs").mkdir()
+    (place / "programs/igzip").write_text(PLAIN)
+    (place / "programs/igzip").chmod(0o755)
+    path = f"{place}/programs:{environment()['PATH']}"
+    made = bash(f"cd {place}; {CREATE.format(secret='--passphrase-file secret')} >backup.qb", PATH=path)
     assert (made.returncode, made.stderr) == (0, b"")
     return place
 
@@ -63,7 +68,7 @@ def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
     """A run that stops in the middle of the volume; TMPDIR is an empty directory."""
     (tmp_path / "tmp").mkdir()
     made = Running(tmp_path, folder, OUT=str(tmp_path / "out"), TMPDIR=str(tmp_path / "tmp"))
-    made.program("cat", CAT)
+    made.program("igzip", STOPPING)
     with made:
         yield made
 

@@ -131,8 +131,8 @@ def test_what_is_not_ours_is_never_removed(place: Path) -> None:
     (place / ".qbtools-mine").write_bytes(b"x")
     (place / "qbtools.img").write_bytes(b"x")
     for path in ".qbtools-mine", "qbtools.img", "root":
-        failed(run("qb-snapshot", "release", f"file:{place}/{path}"), 5, "bears no mark of qbtools")
-        failed(run("qb-snapshot", "release", place / path), 5, "bears no mark of qbtools")
+        failed(run("qb-snapshot", "release", f"file:{place}/{path}"), 5, "has no mark of qbtools")
+        failed(run("qb-snapshot", "release", place / path), 5, "has no mark of qbtools")
     assert run("qb-snapshot", "list", place).stdout == b""
     assert run("qb-snapshot", "clean", place).returncode == 0
     assert names(place) == [".qbtools-mine", "private", "qbtools.img", "root"]
@@ -162,7 +162,7 @@ def test_what_cannot_be_snapshotted_is_known_before_anything_is_frozen(place: Pa
 
 def test_usage(place: Path) -> None:
     volume = place / "root"
-    failed(run("qb-snapshot", "take", "--state=current", volume), 2, "asks for no snapshot")
+    failed(run("qb-snapshot", "take", "--state=current", volume), 2, "takes no snapshot")
     failed(run("qb-snapshot", "take", "--state=before-start", volume), 2, "not before-start")
     failed(run("qb-snapshot", "take", "--freeze=true", volume), 2, "go together")
     failed(run("qb-snapshot", "take", "--thaw=true", volume), 2, "go together")
@@ -170,7 +170,7 @@ def test_usage(place: Path) -> None:
     failed(run("qb-snapshot", "take", "--owner=0", volume), 2, "--owner: ")
     failed(run("qb-snapshot", "take", f"--owner={(1 << 31) - 1}", volume), 1, "there is no process")
     failed(run("qb-snapshot", "take"), 2, "do not fit together")
-    failed(run("qb-snapshot", "release", "no/such"), 2, "neither a path")
+    failed(run("qb-snapshot", "release", "no/such"), 2, "neither an existing path")
     assert names(place) == ["private", "root"]
 
 

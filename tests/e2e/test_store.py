@@ -318,7 +318,7 @@ def test_a_reader_that_leaves() -> None:
 
 @pytest.mark.parametrize("option", ["--overwrite", "--keep-partial"])
 def test_options_of_a_file(option: str) -> None:
-    expected = f"qb-store: error: {option} means nothing with -, which writes no file\n"
+    expected = f"qb-store: error: {option} does not go with -, which writes no file\n"
     assert store(option, "-") == (2, expected)
 
 

@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "passphrase").chmod(0o600)
     for name, size in SIZES.items():
         (place / name[-1]).write_bytes(os.urandom(size))
-    (place / "list").write_text("".join(f"{name}\t{name[-1]}\n" for name in SIZES))
+    (place / "list").write_text("".join(f"{name}\t{name[-1]}\n" for name in SIZES) + "end\n")
     made = bash(
         f"cd {place} && qb-seal --logn 10 --chunk-size 1M --passphrase-file passphrase"
         " --from-command 'cat \"$QB_SOURCE\"' list >a.qb"

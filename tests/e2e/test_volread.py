@@ -120,7 +120,7 @@ def test_what_is_no_volume(tmp_path: Path) -> None:
     failed(run("qb-volread", "-"), 2, "not a stream")
     failed(run("qb-volread", ""), 2, "no name")
     failed(run("qb-volread", tmp_path / "gone"), 1, f"cannot open {tmp_path}/gone: No such file or directory")
-    failed(run("qb-volread", "--raw", "--size", tmp_path / "gone"), 2, "do not fit together")
+    failed(run("qb-volread", "--raw", "--size", tmp_path / "gone"), 2, "does not go with the other arguments")
 
 
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ def test_who_can_have_no_lease_looks_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.endswith(b"end 33554432\n")
     assert done.stderr.decode() == (
         f"qb-volread: warning: {path} cannot be locked (Permission denied): "
-        "whether others write to it is only looked for\n"
+        "a program that writes to it may go unnoticed\n"
     )
     with subprocess.Popen(
         stranger(BIN / "qb-volread", "-q", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
@@ -322,14 +322,14 @@ def test_words_with_a_scheme(tmp_path: Path) -> None:
     assert bash(f"cd '{tmp_path}' && qb-volread --raw file:v").stdout == b"x" * 4096
     assert bash(f"cd '{tmp_path}' && qb-volread --raw a:b").stdout == b"y" * 512
     assert bash(f"cd '{tmp_path}' && qb-volread --raw ./file:v").stdout == b"z" * 512
-    failed(run("qb-volread", f"block:{tmp_path}/v"), 2, "is no block device")
-    failed(run("qb-volread", f"file:{tmp_path}"), 2, "is no regular file")
+    failed(run("qb-volread", f"block:{tmp_path}/v"), 2, "is not a block device")
+    failed(run("qb-volread", f"file:{tmp_path}"), 2, "is not a regular file")
     failed(run("qb-volread", f"file:{tmp_path}/gone"), 1, "No such file or directory")
     failed(run("qb-volread", "file:"), 2, "names no volume")
     done = run("qb-volread", "zvol:tank/v")
     failed(done, 2, "zvol:tank/v: unknown kind of volume: zvol")
     assert b"hint: the kinds are block:, file:" in done.stderr
-    failed(run("qb-volread", "no/volume"), 2, "no/volume is neither a path that is there nor another volume")
+    failed(run("qb-volread", "no/volume"), 2, "no/volume is neither an existing path nor another volume")
 
 
 def test_counters_count(tmp_path: Path) -> None:

@@ -147,12 +147,12 @@ def test_a_read_only_file_system(tmp_path: Path) -> None:
     ("stream", "message"),
     [
         (b"", "ends too early"),
-        (STREAM[: MIB // 2], "the volume stream on standard input ends too early"),
+        (STREAM[: MIB // 2], "standard input ends too early"),
         (STREAM[:-12], "without its end line"),
         (STREAM[:-1], "without its end line"),
         (STREAM + b"\n", "bytes follow the end line"),
         (volume_stream(SIZE, *PIECES, end=1), "no end line where the data ends"),
-        (VOLUME, "shorter one must be"),
+        (VOLUME, "which is too long"),
         (b"qb-volume 2\n" + STREAM[12:], "is not a volume stream"),
     ],
 )
@@ -313,7 +313,7 @@ def test_a_stream_that_is_not_whole_on_a_device(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(SIZE))
     with loop(tmp_path / "disk") as device:
         done = run("qb-volwrite", "--overwrite", device, data=STREAM[: 2 * MIB])
-        failed(done, 4, "the volume stream on standard input ends too early")
+        failed(done, 4, "standard input ends too early")
 
 
 # --- what was read back is not what was written ---

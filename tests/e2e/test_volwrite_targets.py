@@ -65,11 +65,15 @@ def test_a_misspelt_device_is_no_new_file(tmp_path: Path) -> None:
     if os.stat("/dev").st_dev == os.stat("/").st_dev:
         missing("/dev is no file system of its own")
     for options in [], ["--create"], ["--overwrite"]:
-        failed(run("qb-volwrite", *options, "/dev/qbtools-sdx", data=STREAM), 2, "of no kind that could be made")
+        failed(
+            run("qb-volwrite", *options, "/dev/qbtools-sdx", data=STREAM),
+            2,
+            "no kind of volume can be made with this name",
+        )
         failed(run("qb-volwrite", *options, "block:/dev/qbtools-sdx", data=STREAM), 1, "No such file or directory")
     assert not os.path.lexists("/dev/qbtools-sdx")
     failed(run("qb-volwrite", f"block:{tmp_path}/new", data=STREAM), 1, "No such file or directory")
-    failed(run("qb-volwrite", "no/directory", data=STREAM), 2, "no/directory is not there, and of no kind")
+    failed(run("qb-volwrite", "no/directory", data=STREAM), 2, "no/directory does not exist, and no kind")
     failed(run("qb-volwrite", "rbd:pool/v", data=STREAM), 2, "unknown kind of volume: rbd")
 
 

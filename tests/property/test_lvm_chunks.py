@@ -18,7 +18,7 @@ from qbtools.volumes.kind import TargetOptions
 from qbtools.volumes.lvm import newvolume
 from qbtools.volumes.lvm.newvolume import ThinTarget
 from qbtools.volumes.lvm.pool import Pool, State
-from qbtools.volumes.verify import Comparison, witness
+from qbtools.volumes.readback import Comparison, witness
 from qbtools.volumes.writing import Filling
 
 KiB = 1 << 10

@@ -46,7 +46,7 @@ def test_files_that_nobody_knows_get_a_warning() -> None:
     more = "came\tvm1/volatile.img\t5\ncame\tvm1/x/y\t-\ncame\tdom0-home/user\t-\n"
     _, warnings = check(CAME + more + "end\n", ENTRIES)
     assert warnings == [
-        f"qubes.xml does not tell what {name} is" for name in ("vm1/volatile.img", "vm1/x/y", "dom0-home/user")
+        f"qubes.xml does not say what {name} is" for name in ("vm1/volatile.img", "vm1/x/y", "dom0-home/user")
     ]
 
 

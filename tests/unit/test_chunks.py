@@ -157,8 +157,8 @@ def test_files_in_order() -> None:
 
 
 def test_a_file_twice() -> None:
-    assert problems("vm1/a", "vm1/a") == ["vm1/a: comes twice"]
-    assert problems(METADATA, METADATA) == ["qubes.xml: comes twice"]
+    assert problems("vm1/a", "vm1/a") == ["vm1/a: occurs twice"]
+    assert problems(METADATA, METADATA) == ["qubes.xml: occurs twice"]
 
 
 def test_metadata_is_first() -> None:
@@ -247,7 +247,7 @@ def test_ended_is_known_from_the_size() -> None:
         ([("vm1/a", 0, 100), (MANIFEST, 0, 5)], "vm1/a is incomplete: its chunk 001 is missing"),
         ([("vm1/a", 0, 101)], "vm1/a.000.enc is longer than a chunk of 100 bytes"),
         ([("vm1/a", 0, -1)], "vm1/a.000.enc is too short for a sealed chunk"),
-        ([("vm1/a", 0, 5), ("vm1/b", 0, 5), ("vm1/a", 0, 5)], "vm1/a.000.enc: the file comes twice"),
+        ([("vm1/a", 0, 5), ("vm1/b", 0, 5), ("vm1/a", 0, 5)], "vm1/a.000.enc: the file occurs twice"),
         ([("vm1/a", 0, 5), ("vm2/b", 0, 5), ("vm1/c", 0, 5)], "vm1/c.000.enc: the file comes back to the directory"),
         ([("vm1/a", 0, 5), (METADATA, 0, 5)], "qubes.xml.000.enc: the file is not the first"),
         ([(METADATA, 1, 5)], "qubes.xml.001.enc comes where qubes.xml.000.enc is due"),

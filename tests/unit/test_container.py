@@ -216,8 +216,8 @@ def test_nothing_is_derived_before_the_plain_checksum_holds(derived: list[tuple[
 
 def test_the_words_for_a_malformed_one() -> None:
     cases = {
-        b"SCRYPT" + SEALED[6:]: "it is no scrypt container",
-        bytes(200): "it is no scrypt container",
+        b"SCRYPT" + SEALED[6:]: "it is not an scrypt container",
+        bytes(200): "it is not an scrypt container",
         made.hostile(version=1): "it is an scrypt container of unknown version 1",
         SEALED[:48] + bytes(16) + SEALED[64:]: "it has a damaged header: its plain checksum is wrong",
     }

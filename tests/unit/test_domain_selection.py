@@ -57,11 +57,11 @@ def test_why_domains_are_left_out() -> None:
         "work": "excluded",
         "scratch": "include_in_backups is not set",
         "disp1": "include_in_backups is not set",
-        "half": "the work of a restore that has not ended",
+        "half": "an unfinished restore",
     }
     assert {one.reason for one in selection.for_saving(HOST, ("work",), (), ()).left_out} == {
         "not named",
-        "the work of a restore that has not ended",
+        "an unfinished restore",
     }
 
 
@@ -70,7 +70,7 @@ def test_why_domains_are_left_out() -> None:
     [
         (("gone",), (), "there is no domain gone"),
         (("work*",), (), "there is no domain work*"),
-        (("half",), (), "half is the work of a restore that has not ended"),
+        (("half",), (), "half is an unfinished restore"),
         ((), ("gone*",), "no domain matches gone*"),
         ((), ("work", "dom0"), "no domain matches dom0"),
     ],

@@ -18,8 +18,14 @@ STATUSES = {
 
 
 def test_the_statuses_are_those_of_the_contract() -> None:
-    classes = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type)}
-    assert {name: kind.status for name, kind in classes.items()} == STATUSES
+    classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.QbError)]
+    assert {kind.__name__: kind.status for kind in classes if kind is not errors.Told} == STATUSES
+
+
+def test_what_was_told_already_has_the_status_of_who_told_it() -> None:
+    for status in errors.OUR_STATUSES:
+        assert (errors.Told(status).status, errors.Told(status).message) == (status, "")
+    assert set(errors.OUR_STATUSES) == set(STATUSES.values()) - {errors.UsageError.status}
 
 
 @pytest.mark.parametrize("name", STATUSES)

@@ -12,7 +12,7 @@ import pytest
 from qbtools.domains import safexml
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed, QbError, Refused
-from qbtools.hosts import directory, lvm
+from qbtools.hosts import directory, thinpool
 from qbtools.hosts.local import LocalHost, Places
 from qbtools.hosts.store import Store
 from qbtools.volumes.lvm import exchange, facts, source, tools
@@ -116,7 +116,7 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work/private.img").write_bytes(b"precious")
     host = on_disk(tmp_path)
-    with pytest.raises(Refused, match="is there already, though no domain has that name"):
+    with pytest.raises(Refused, match="already exists, but no domain has that name"):
         host.create(document("work"))
     host.remove("work")
     assert (tmp_path / "work/private.img").read_bytes() == b"precious"
@@ -154,7 +154,7 @@ def test_only_domains_of_a_restore_are_changed(tmp_path: Path) -> None:
     assert (domain.properties["memory"], domain.properties["qid"]) == ("300", "1")
     assert [volume.size for volume in domain.volumes()] == [5 << 20, 1 << 20], "they are told as they are"
     for act in lambda: host.remove("work"), lambda: host.set("work", document("work")):
-        with pytest.raises(Refused, match="no domain that a restore has not finished"):
+        with pytest.raises(Refused, match="not a domain that a restore left unfinished"):
             act()
     for name in "dom0", "none", "../x", "-rf":
         with pytest.raises(QbError):
@@ -165,7 +165,7 @@ def test_only_domains_of_a_restore_are_changed(tmp_path: Path) -> None:
 def test_what_cannot_stand_in_a_line(tmp_path: Path) -> None:
     place = tmp_path / "ü"
     place.mkdir()
-    with pytest.raises(Failed, match="only printable ASCII can"):
+    with pytest.raises(Failed, match="only printable ASCII is allowed"):
         on_disk(place).create(document("work"))
 
 
@@ -257,7 +257,7 @@ class Dying(Store):
 
 
 def in_pool(group: Group, state: Path) -> LocalHost:
-    places: Places = lvm.ThinPool("vg/pool", str(state), silent, silent)
+    places: Places = thinpool.ThinPool("vg/pool", str(state), silent, silent)
     return LocalHost(Dying(str(state / "vg/pool/qubes.xml"), group), places, silent)
 
 
@@ -317,7 +317,7 @@ def test_all_volumes_are_listed_once(tmp_path: Path, group: Group) -> None:
 
 def test_a_volume_of_somebody_elses(tmp_path: Path, group: Group) -> None:
     group.lvm("lvcreate", "-n", "vm-work-private", "vg")
-    with pytest.raises(Refused, match="vg/vm-work-private is there already"):
+    with pytest.raises(Refused, match="vg/vm-work-private already exists"):
         in_pool(group, tmp_path).create(document("work"))
     in_pool(group, tmp_path).remove("work")
     assert group.names() == {"vm-work-private"}

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import io
-
-import pytest
-
-from qbtools.errors import Damaged, Truncated
 from qbtools.hosts import results
-from qbtools.streams import Reader
+from qbtools.hosts.restoring import Made
+from qbtools.hosts.results import Passage
+from qbtools.hosts.saving import File
 
-RESTORED = """\
-vm1/root.img\twork\troot\tfile:/h/work/root.img
-vm1/private.img\twork\tprivate\tfile:/h/work/private.img
-vm2/private.img\tbank-1\tprivate\tfile:/h/bank-1/private.img
-vm3/empty\tnone\t-\t-
-"""
+RESTORED = [
+    Made("vm1/root.img", "work", "root", "file:/h/work/root.img"),
+    Made("vm1/private.img", "work", "private", "file:/h/work/private.img"),
+    Made("vm2/private.img", "bank-1", "private", "file:/h/bank-1/private.img"),
+    Made("vm3/empty", "none", None, None),
+]
 SIZES = {"vm1/root.img": 1000, "vm1/private.img": None, "vm2/private.img": 500}
 
 
-def reader(text: str) -> Reader:
-    return Reader(io.BytesIO(text.encode()), "lines")
+Entry = tuple[str, float, float | None, int | None]
 
 
-def log(*entries: tuple[str, float, float | None, str]) -> dict[str, results.Passage]:
-    text = ""
-    for name, begun, ended, size in entries:
-        text += f"begin\t{name}\t{begun:.6f}\t-\n"
-        if ended is not None:
-            text += f"end\t{name}\t{ended:.6f}\t{size}\n"
-    return results.read_log(reader(text))
+def log(*entries: Entry) -> dict[str, Passage]:
+    return {name: Passage(begun, ended, size) for name, begun, ended, size in entries}
 
 
 ALL = (
-    ("qubes.xml", 1.0, 2.0, "-"),
-    ("vm1/root.img", 2.0, 4.0, "1000"),
-    ("vm1/private.img", 4.0, 4.5, "77"),
-    ("vm2/private.img", 5.0, 6.0, "500"),
+    ("qubes.xml", 1.0, 2.0, None),
+    ("vm1/root.img", 2.0, 4.0, 1000),
+    ("vm1/private.img", 4.0, 4.5, 77),
+    ("vm2/private.img", 5.0, 6.0, 500),
 )
 
 
-def restored(
-    entries: tuple[tuple[str, float, float | None, str], ...], ended: bool = True, going: bool = False
-) -> dict[str, results.Result]:
-    found = results.of_restore(results.read_restored(reader(RESTORED)), log(*entries), SIZES, ended, going)
+def restored(entries: tuple[Entry, ...], ended: bool = True, going: bool = False) -> dict[str, results.Result]:
+    found = results.of_restore(RESTORED, log(*entries), SIZES, ended, going)
     return {result.domain: result for result in found}
 
 
@@ -56,7 +45,6 @@ def test_all_is_well() -> None:
     assert list(found) == ["work", "bank-1", "none"]
     assert found["work"] == results.Result("work", 2, 1077, 2.5, None)
     assert found["none"] == results.Result("none", 0, 0, 0.0, None)
-    assert list(results.to_lines(found.values())) == ["work\tok\n", "bank-1\tok\n", "none\tok\n"]
 
 
 def test_one_that_never_came() -> None:
@@ -65,9 +53,9 @@ def test_one_that_never_came() -> None:
 
 
 def test_one_that_failed() -> None:
-    failed = (*ALL[:2], ("vm1/private.img", 4.0, None, "-"), ALL[3])
+    failed = (*ALL[:2], ("vm1/private.img", 4.0, None, None), ALL[3])
     assert problems(restored(failed, ended=False, going=True)) == ["vm1/private.img failed", None, None]
-    assert list(results.to_lines(restored(failed).values()))[0] == "work\tfailed\n"
+    assert problems(restored(failed)) == ["vm1/private.img failed", None, None]
 
 
 def test_a_run_that_ended_early_leaves_nothing_unless_it_goes_on() -> None:
@@ -76,65 +64,37 @@ def test_a_run_that_ended_early_leaves_nothing_unless_it_goes_on() -> None:
 
 
 def test_one_that_is_larger_than_the_metadata_says() -> None:
-    larger = (*ALL[:1], ("vm1/root.img", 2.0, 4.0, "1001"), *ALL[2:])
+    larger = (*ALL[:1], ("vm1/root.img", 2.0, 4.0, 1001), *ALL[2:])
     assert problems(restored(larger)) == ["vm1/root.img has 1001 bytes, but qubes.xml says 1000", None, None]
 
 
 def test_several_volumes_in_one_file() -> None:
     """A template of Qubes OS 2 to 3.2 is one archive; how large its volumes are nobody says."""
-    files = "vm5/.\tdebian\troot\tx\nvm5/.\tdebian\tprivate\ty\n"
-    (found,) = results.of_restore(
-        results.read_restored(reader(files)), log(("vm5/.", 1.0, 3.0, "-")), {}, ended=True, going=False
-    )
+    files = [Made("vm5/.", "debian", "root", "x"), Made("vm5/.", "debian", "private", "y")]
+    (found,) = results.of_restore(files, log(("vm5/.", 1.0, 3.0, None)), {}, ended=True, going=False)
     assert (found.volumes, found.size, found.problem) == (2, 0, None)
 
 
 def test_files_that_are_no_volumes() -> None:
-    files = results.read_restored(reader(RESTORED))
-    entries = (*ALL[:2], ("vm1/private.img", 4.0, None, "-"), ("vm1/notes.txt", 7.0, None, "-"), ALL[3])
-    assert results.failed_files(files, log(*entries)) == ["vm1/notes.txt"]
+    entries = (*ALL[:2], ("vm1/private.img", 4.0, None, None), ("vm1/notes.txt", 7.0, None, None), ALL[3])
+    assert results.failed_files(RESTORED, log(*entries)) == ["vm1/notes.txt"]
     assert results.as_document([], 1, ["vm1/notes.txt"])["failed_files"] == ["vm1/notes.txt"]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "begin\tvm1/a\n",
-        "begin\tvm1/a\t1\t-\n",
-        "begin\tvm1/a\t-1.000000\n",
-        "end\tvm1/a\t1.000000\t-\n",
-        "begin\tvm1/a\t1.000000\nend\tvm1/a\t1.000000\n",
-        "came\tvm1/a\t1.000000\n",
-        "\n",
-    ],
-)
-def test_a_malformed_log(text: str) -> None:
-    with pytest.raises(Damaged):
-        results.read_log(reader(text))
+SAVED = [
+    File("vm1/root.img", "volume", 1000, 10, "work", "snapshot", 1, 2, None, "a"),
+    File("vm1/private.img", "volume", 500, 10, "work", "snapshot", 2, 2, None, "b"),
+    File("vm2/empty", "empty", 0, 0, "none", "stopped", 0, 0, None, ""),
+    File("vm3/private.img", "volume", 7, 7, "bank", "stopped", 0, 0, None, "c"),
+]
 
 
-def test_malformed_lines() -> None:
-    with pytest.raises(Damaged):
-        results.read_restored(reader("vm1/root.img\twork\troot\n"))
-    with pytest.raises(Truncated):
-        results.read_restored(reader("vm1/root.img\twork\troot\tx"))
-
-
-SAVED = """\
-qubes.xml\tmetadata\t300\t300\tdom0\t-\t0\t0\t-\t/x
-vm1/root.img\tvolume\t1000\t10\twork\tsnapshot\t1\t2\t-\ta
-vm1/private.img\tvolume\t500\t10\twork\tsnapshot\t2\t2\t-\tb
-vm2/empty\tempty\t0\t0\tnone\tstopped\t0\t0\t-\t/dev/null
-vm3/private.img\tvolume\t7\t7\tbank\tstopped\t0\t0\t-\tc
-"""
-
-
-def saved(*entries: tuple[str, float, float | None, str], ended: bool = True) -> list[results.Result]:
-    return results.of_saving(reader(SAVED), log(*entries), ended)
+def saved(*entries: Entry, ended: bool = True) -> list[results.Result]:
+    return results.of_saving(SAVED, log(*entries), ended)
 
 
 def test_what_was_saved() -> None:
-    entries = [(name, 1.0, 2.5, "-") for name in ("vm1/root.img", "vm1/private.img", "vm2/empty", "vm3/private.img")]
+    entries = [(name, 1.0, 2.5, None) for name in ("vm1/root.img", "vm1/private.img", "vm2/empty", "vm3/private.img")]
     found = saved(*entries)
     assert found == [
         results.Result("work", 2, 1500, 3.0, None, "snapshot"),
@@ -152,11 +112,11 @@ def test_what_was_saved() -> None:
 
 
 def test_a_backup_that_was_not_completed() -> None:
-    found = saved(("vm1/root.img", 1.0, 2.0, "-"), ("vm1/private.img", 2.0, None, "-"), ended=False)
+    found = saved(("vm1/root.img", 1.0, 2.0, None), ("vm1/private.img", 2.0, None, None), ended=False)
     assert [result.problem for result in found] == [
         "vm1/private.img failed",
         "vm2/empty was not saved",
         "vm3/private.img was not saved",
     ]
-    entries = [(name, 1.0, 2.5, "-") for name in ("vm1/root.img", "vm1/private.img", "vm2/empty", "vm3/private.img")]
+    entries = [(name, 1.0, 2.5, None) for name in ("vm1/root.img", "vm1/private.img", "vm2/empty", "vm3/private.img")]
     assert {result.problem for result in saved(*entries, ended=False)} == {"the archive is not complete"}

@@ -316,7 +316,7 @@ def test_version_2() -> None:
 
 def test_version_4_needs_a_sealed_header() -> None:
     four = text(version="4").replace(b"SHA512", b"scrypt") + b"backup-id=1\n"
-    with pytest.raises(Damaged, match="backup-header.hmac is no scrypt container"):
+    with pytest.raises(Damaged, match="backup-header.hmac is not an scrypt container"):
         opened(joined(pair("backup-header", four) + members()[2:]))
 
 
@@ -362,8 +362,8 @@ def without(*names: str, encryption: bool = True) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (without("vm1/private.img.001.hmac"), "vm1/private.img.001.hmac is not where it must be"),
-        (without("vm2/..001.hmac"), "vm2/..001.hmac is not where it must be"),
+        (without("vm1/private.img.001.hmac"), "vm1/private.img.001.hmac is missing behind its chunk"),
+        (without("vm2/..001.hmac"), "vm2/..001.hmac is missing behind its chunk"),
         (without("vm1/private.img.001"), "not the name of a chunk"),
         (without("vm1/private.img.001", "vm1/private.img.001.hmac"), "comes where vm1/private.img.001 is due"),
         (without("vm1/private.img.000", "vm1/private.img.000.hmac"), "comes where vm1/private.img.000 is due"),

@@ -75,10 +75,10 @@ def test_a_word_that_could_be_two_volumes_is_a_usage_error() -> None:
 
 
 def test_a_word_that_could_be_none_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match="^x/y is neither a path that is there nor another volume$") as raised:
+    with pytest.raises(UsageError, match="^x/y is neither an existing path nor another volume$") as raised:
         found("x/y")
     assert raised.value.hint == "the kinds are thing:, special:, pool:"
-    with pytest.raises(UsageError, match="^x/y is not there, and of no kind that could be made$"):
+    with pytest.raises(UsageError, match="^x/y does not exist, and no kind of volume can be made with this name$"):
         made("x/y")
 
 
@@ -114,7 +114,7 @@ def test_what_only_looks_like_a_scheme(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UsageError, match="more than one"):
         found("nbd:disk")
     for word in "./nbd:disk/gone", "2:x", ":x", "dir/nbd:x":
-        with pytest.raises((UsageError, Failed), match="cannot open|neither a path"):
+        with pytest.raises((UsageError, Failed), match="cannot open|neither an existing path"):
             found(word)
 
 

@@ -21,7 +21,7 @@ from qbtools.volumes.marks import Mark
 
 LIVING = Mark.own()
 MARK = LIVING._replace(start=LIVING.start - 1)
-"""Of a run that is no more, for who looks later on."""
+"""Of a run that has ended, for who looks later on."""
 TEMPORARY = "qbtools_0123456789abcde"
 
 
@@ -263,7 +263,7 @@ def test_one_that_is_asked_for_by_its_full_name_is_found_too(vg: Group) -> None:
     assert KIND.sizes("vg/a", SourceOptions()) == (1 << 22, 1 << 22)
     with pytest.raises(UsageError):
         KIND.sizes("vg/", SourceOptions())
-    with pytest.raises(Failed, match="there is no logical volume b in vg"):
+    with pytest.raises(Failed, match="there is not a logical volume b in vg"):
         KIND.sizes("vg/b", SourceOptions())
 
 
@@ -301,7 +301,7 @@ def test_killed_between_the_names_and_another_took_the_name(vg: Group) -> None:
     said: list[str] = []
     assert exchange.repair(vg.volumes.values(), lambda _text: None, said.append)
     assert said == [
-        "what a run that is no more has begun in vg cannot be brought to an end: "
+        "what a run that has ended began in vg cannot be completed: "
         "vg/qbtools_aaaaaaaaaaaaaaa was vg/a, but another volume has that name now"
     ]
     assert vg.volumes == {"a": stranger, away.name: away}

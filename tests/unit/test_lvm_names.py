@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from qbtools.volumes.lvm import names
+from qbtools.volumes.lvm import lvnames
 
 
 @pytest.mark.parametrize("volume", ["a", "A9", "a.b+c_d-e", "_x", "+", "lvol0", "mypvmove", "asnapshot", "a" * 122])
 def test_good_names(volume: str) -> None:
-    assert names.volume_problem("vg", volume) is None
+    assert lvnames.volume_problem("vg", volume) is None
 
 
 @pytest.mark.parametrize(
@@ -27,33 +27,33 @@ def test_good_names(volume: str) -> None:
         ("snapshot", "begin with snapshot"),
         ("snapshot1", "begin with snapshot"),
         ("pvmove0", "begin with pvmove"),
-        *((f"x{part}", part) for part in names.RESERVED_PARTS),
+        *((f"x{part}", part) for part in lvnames.RESERVED_PARTS),
         ("a_mlogx", "_mlog"),
         ("a" * 123, "too long"),
         ("a" * 200, "too long"),
     ],
 )
 def test_names_that_lvm_would_refuse(volume: str, problem: str) -> None:
-    assert problem in (names.volume_problem("vg", volume) or "")
+    assert problem in (lvnames.volume_problem("vg", volume) or "")
 
 
 def test_hyphens_count_twice() -> None:
-    assert names.mapper_name("v-g", "a-b") == "v--g-a--b"
-    assert names.mapper_name("vg", "pool", "tpool") == "vg-pool-tpool"
-    assert names.volume_problem("vg", "a-" * 40 + "aaaa") is None
-    assert "too long" in (names.volume_problem("vg", "a-" * 40 + "aaaaa") or "")
-    assert names.volume_problem("v" * 63, "a" * 61) is None
-    assert "too long" in (names.volume_problem("v-" * 31, "a" * 61) or "")
+    assert lvnames.mapper_name("v-g", "a-b") == "v--g-a--b"
+    assert lvnames.mapper_name("vg", "pool", "tpool") == "vg-pool-tpool"
+    assert lvnames.volume_problem("vg", "a-" * 40 + "aaaa") is None
+    assert "too long" in (lvnames.volume_problem("vg", "a-" * 40 + "aaaaa") or "")
+    assert lvnames.volume_problem("v" * 63, "a" * 61) is None
+    assert "too long" in (lvnames.volume_problem("v-" * 31, "a" * 61) or "")
 
 
 def test_names_of_groups() -> None:
-    assert names.group_problem("vg-1.x+y_z") is None
+    assert lvnames.group_problem("vg-1.x+y_z") is None
     for group in ("", ".", "..", "-vg", "v g", "v/g", "v" * 128):
-        assert names.group_problem(group)
+        assert lvnames.group_problem(group)
 
 
 def test_names_are_split() -> None:
-    assert names.split("vg/lv") == ("vg", "lv")
-    assert names.split("vg/pool/lv") == ("vg", "pool", "lv")
+    assert lvnames.split("vg/lv") == ("vg", "lv")
+    assert lvnames.split("vg/pool/lv") == ("vg", "pool", "lv")
     for name in ("", "lv", "a/b/c/d", "/dev/vg/lv", "vg/", "/lv", "vg//lv", "-vg/lv", "vg/l v", "vg/lv\n"):
-        assert names.split(name) is None, name
+        assert lvnames.split(name) is None, name

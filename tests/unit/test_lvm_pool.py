@@ -45,7 +45,7 @@ def test_metadata_may_be_what_is_short() -> None:
         ("1 1/10 10/10 - out_of_data_space discard_passdown queue_if_no_space - 256", "full"),
         ("1 1/10 1/10 - ro discard_passdown queue_if_no_space - 256", "repaired"),
         ("1 1/10 1/10 - rw discard_passdown queue_if_no_space needs_check 256", "repaired"),
-        ("1 1/10 many - rw discard_passdown queue_if_no_space - 256", "understood"),
+        ("1 1/10 many - rw discard_passdown queue_if_no_space - 256", "parsed"),
     ],
 )
 def test_a_pool_that_takes_no_writes(text: str, problem: str) -> None:

@@ -82,11 +82,11 @@ def test_names(lvs: Path) -> None:
     volume, group = facts.volume("vg/w")
     assert (volume.full, volume.path, volume.size, volume.thin) == ("vg/w", "/dev/vg/w", 4 << 20, True)
     assert set(group) == {"w", "x"}
-    with pytest.raises(Failed, match="there is no logical volume y in vg"):
+    with pytest.raises(Failed, match="there is not a logical volume y in vg"):
         facts.volume("vg/y")
-    with pytest.raises(UsageError, match="vg is no logical volume"):
+    with pytest.raises(UsageError, match="vg is not a logical volume"):
         facts.volume("vg")
-    with pytest.raises(UsageError, match="vg/pool/w is no logical volume"):
+    with pytest.raises(UsageError, match="vg/pool/w is not a logical volume"):
         facts.volume("vg/pool/w")
 
 
@@ -98,7 +98,7 @@ def test_a_pool_is_no_volume(lvs: Path) -> None:
 
 def test_what_lvs_says_that_cannot_be(lvs: Path) -> None:
     report(lvs, row("w", size="4.00m"))
-    with pytest.raises(Failed, match="lvs prints no report that can be understood"):
+    with pytest.raises(Failed, match="lvs printed a report that cannot be parsed"):
         facts.volume("vg/w")
 
 
@@ -166,11 +166,11 @@ def test_only_what_dead_runs_left_is_removed(monkeypatch: pytest.MonkeyPatch) ->
     said: list[str] = []
     snapshot.remove_dead(volumes, said.append, said.append)
     assert removed == [f"vg/{names[1]}"]
-    assert said == [f"removing vg/{names[1]}, which a run that is no more has left"]
+    assert said == [f"removing vg/{names[1]}, left by a run that has ended"]
 
     def busy(full: str, attempts: int) -> None:
         raise Failed("it is in use")
 
     monkeypatch.setattr(snapshot, "remove", busy)
     snapshot.remove_dead(volumes, said.append, said.append)
-    assert said[-1] == f"vg/{names[1]}, left by a run that is no more, cannot be removed: it is in use"
+    assert said[-1] == f"vg/{names[1]}, left by a run that has ended, cannot be removed: it is in use"

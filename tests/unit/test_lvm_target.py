@@ -51,12 +51,12 @@ def refused(word: str, options: TargetOptions) -> tuple[int, str]:
         (f"vg/pool/{'a-' * 41}{'a' * 10}", 2, "it is too long for a volume in vg"),
         ("vg/pool/qbtools_0123456789abcde", 2, "such names are given to volumes that are not whole yet"),
         ("vg/pool/..", 2, "it is a directory's"),
-        ("vg/nopool/a", 1, "there is no thin pool nopool in vg"),
-        ("vg/thick/a", 1, "there is no thin pool thick in vg"),
+        ("vg/nopool/a", 1, "there is not a thin pool nopool in vg"),
+        ("vg/thick/a", 1, "there is not a thin pool thick in vg"),
         ("novg/pool/a", 1, 'Volume group "novg" not found'),
         ("novg/a", 1, 'Volume group "novg" not found'),
         ("vg/pool", 2, "is a pool"),
-        ("a", 2, "a is no logical volume"),
+        ("a", 2, "a is not a logical volume"),
         ("vg/pool/thick", 5, "vg/thick exists, but not in the pool pool"),
         ("vg/otherpool/thin", 5, "vg/thin exists, but not in the pool otherpool"),
     ],
@@ -67,6 +67,6 @@ def test_targets_that_cannot_be(word: str, status: int, text: str) -> None:
 
 
 def test_what_may_be_there() -> None:
-    assert refused("lvm:vg/pool/new", TargetOptions(overwrite=True)) == (1, "there is no logical volume new in vg")
+    assert refused("lvm:vg/pool/new", TargetOptions(overwrite=True)) == (1, "there is not a logical volume new in vg")
     for word in "vg/pool/thin", "vg/thin", "vg/thick":
         assert refused(f"lvm:{word}", TargetOptions(create=True)) == (5, f"{word} exists")

@@ -75,7 +75,7 @@ def test_a_volume_without_data() -> None:
     ],
 )
 def test_what_is_no_map(text: str) -> None:
-    with pytest.raises(Failed, match="^thin_dump prints a map that cannot be understood: "):
+    with pytest.raises(Failed, match="^thin_dump printed a map that cannot be parsed: "):
         parse(text)
 
 

@@ -87,7 +87,7 @@ def test_a_report(program: Path) -> None:
 @pytest.mark.parametrize("text", ["", "nothing", "{}", '{"report": []}', '{"report": [{"lv": [1]}]}'])
 def test_a_report_that_is_none(program: Path, text: str) -> None:
     body(program, f"echo '{text}'")
-    with pytest.raises(Failed, match="no report"):
+    with pytest.raises(Failed, match="printed a report that cannot be parsed"):
         tools.report("lvs", "lv_name")
 
 

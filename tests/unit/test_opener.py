@@ -306,7 +306,7 @@ def test_the_header_is_read_and_no_more() -> None:
 def test_a_header_that_is_not_what_was_sealed() -> None:
     members = pieces(sealed())
     members[0] = (members[0][0], members[0][1].replace(b"1000", b"1001"))
-    with pytest.raises(Damaged, match="^backup-header is not what was sealed: the archive was changed$"):
+    with pytest.raises(Damaged, match="^backup-header differs from its sealed copy: the archive was changed$"):
         opened(joined(members))
 
 

@@ -348,7 +348,7 @@ def test_truncated_names_the_member() -> None:
 def test_padding_is_zeros() -> None:
     data = bytearray(written(("a", b"1")))
     data[-1025] = 1
-    with pytest.raises(Damaged, match="a is padded with something else than zeros"):
+    with pytest.raises(Damaged, match="a is padded with something other than zeros"):
         read_all(bytes(data))
 
 

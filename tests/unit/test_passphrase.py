@@ -238,7 +238,7 @@ def test_what_is_not_utf_8_is_refused_when_sealing(data: bytes, tmp_path: Path) 
 def test_white_space_at_the_end_gets_a_warning_when_sealing(text: str, tmp_path: Path) -> None:
     warnings: list[str] = []
     assert from_bytes(f"{text}\n".encode(), tmp_path, True, warnings.append) == text.encode()
-    assert warnings == ["the passphrase ends with white space, which Qubes takes off"]
+    assert warnings == ["the passphrase ends with white space, which Qubes removes"]
     assert from_bytes(f"{text}\n".encode(), tmp_path) == text.encode()
 
 
@@ -310,16 +310,37 @@ def test_the_terminal_is_asked_twice_when_sealing() -> None:
     assert terminal.said == b"passphrase: \r\npassphrase again: \r\n"
 
 
-def test_two_answers_that_differ() -> None:
+def answer_twice(terminal: Terminal, first: bytes, second: bytes) -> None:
+    """Types two answers to the question that comes next."""
+    for prompt, typed in ((b"passphrase: ", first), (b"passphrase again: ", second)):
+        terminal.expect(prompt)
+        assert not terminal.echoes()
+        terminal.said = b""
+        terminal.type(typed + b"\n")
+
+
+@pytest.mark.parametrize("wrong", [1, 2])
+def test_two_answers_that_differ_are_asked_for_again(wrong: int) -> None:
     with Terminal(*asking(True)) as terminal:
-        terminal.expect(b"passphrase: ")
-        terminal.type(b"hunter2\n")
-        terminal.expect(b"passphrase again: ")
-        terminal.type(b"hunter3\n")
+        for _ in range(wrong):
+            answer_twice(terminal, b"hunter2", b"hunter3")
+            terminal.expect(b"\r\nthe two passphrases differ\r\npassphrase: ")
+        answer_twice(terminal, b"hunter4", b"hunter4")
+        done = terminal.finish()
+        assert terminal.echoes()
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hunter4", b"")
+    assert terminal.said == b"\r\n"
+
+
+def test_three_times_two_answers_that_differ() -> None:
+    with Terminal(*asking(True)) as terminal:
+        for _ in range(3):
+            answer_twice(terminal, b"hunter2", b"hunter3")
         done = terminal.finish()
         assert terminal.echoes()
     assert (done.returncode, done.stdout) == (5, b"")
-    assert done.stderr == b"qb-ask: error: the two passphrases differ\n"
+    assert done.stderr == b"qb-ask: error: the two passphrases differ, 3 times\n"
+    assert terminal.said == b"\r\n"
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,7 @@ REFUSED = [
     (text_of().replace("netvm", "vm"), "line 1 does not name the columns"),
     (text_of() + row("work"), "line 3 follows the end"),
     (text_of() + "end\n", "line 3 follows the end"),
-    (text_of(row("work"), row("work")), "line 3: the domain work is there twice"),
+    (text_of(row("work"), row("work")), "line 3: the domain work occurs twice"),
     (text_of(row("unknown")), "line 2: the archive has no saved domain unknown"),
     (text_of(row("gone", kind="TemplateVM")), "line 2: the archive has no saved domain gone"),
     (text_of(row("dom0", kind="AdminVM")), "line 2: the archive has no saved domain dom0"),

@@ -8,7 +8,7 @@ import random
 import pytest
 from machines import disposable, metadata, network, template, vm
 
-from qbtools.domains import plan, plantext, recreate, safexml, verify
+from qbtools.domains import plan, plantext, recreate, safexml, verifier
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.plan import Options
 from qbtools.domains.planlines import Plan
@@ -170,13 +170,13 @@ def sound(domain: Domain, there: set[str]) -> str:
 def counted(archive: Metadata, host: Metadata, monkeypatch: pytest.MonkeyPatch, **options: object) -> tuple[Plan, int]:
     """A plan, and how often a domain was looked at for it."""
     looks: list[None] = []
-    original = verify.Verifier._look_at
+    original = verifier.Verifier._look_at
 
-    def look(self: verify.Verifier, row: object) -> None:
+    def look(self: verifier.Verifier, row: object) -> None:
         looks.append(None)
         original(self, row)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(verify.Verifier, "_look_at", look)
+    monkeypatch.setattr(verifier.Verifier, "_look_at", look)
     found = plan.make(archive, host, DEFAULTS, Options(**options))  # type: ignore[arg-type]
     return found, len(looks)
 

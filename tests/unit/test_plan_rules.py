@@ -12,7 +12,7 @@ from qbtools.domains.defaults import Defaults
 from qbtools.domains.plan import Options
 from qbtools.domains.planlines import Plan, PlanLine
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import UsageError
+from qbtools.errors import Refused, UsageError
 
 FEDORA = template("fedora-42", saved=False)
 FIREWALL = network("sys-firewall", saved=False, template="fedora-42")
@@ -600,7 +600,7 @@ NAMES = [
     Case(
         "one that a run has left counts as not there",
         (WORK,),
-        {"work": {"name": "work", "notes": [GONE, "left by a run that was ended: made again"]}},
+        {"work": {"name": "work", "notes": [GONE, "left by an interrupted run: made again"]}},
         host=(*HOST, vm("work", saved=False, features={"qbtools-unfinished": "x"})),
         leftovers=("work",),
     ),
@@ -751,8 +751,8 @@ def test_what_is_missing_is_ignored() -> None:
     [
         (Options(include=["nothing*"]), "no domain matches nothing*"),
         (Options(exclude=["*"]), "no saved domain is selected"),
-        (Options(rename={"gone": "x"}), "gone, which is to be renamed, is not among the domains to be restored"),
-        (Options(rename={"work": "x"}, exclude=["work"]), "work, which is to be renamed, is not among"),
+        (Options(rename={"gone": "x"}), "cannot rename gone: it is not among the domains to be restored"),
+        (Options(rename={"work": "x"}, exclude=["work"]), "cannot rename work: it is not among"),
         (Options(rename={"work": "../x"}), "work cannot be renamed to ../x: a domain's name has"),
         (Options(rename={"work": "dom0"}), "work cannot be renamed to dom0: this name is reserved"),
         (Options(default_template="gone"), "the host has no template gone"),
@@ -763,6 +763,12 @@ def test_options_that_make_no_sense(options: Options, message: str) -> None:
     with pytest.raises(UsageError) as caught:
         made(Case("", (WORK, vm("other", template="fedora-42")), {}, options=options))
     assert caught.value.message.startswith(message)
+
+
+def test_an_archive_with_nothing_to_restore() -> None:
+    """That is no fault of the options."""
+    with pytest.raises(Refused, match="^the archive has no domain that could be made$"):
+        made(Case("", (), {}))
 
 
 def test_dom0_is_not_in_a_plan() -> None:

@@ -16,8 +16,9 @@ from support import ROOT
 
 from qbtools import processes
 from qbtools.descriptors import write_fd
+from qbtools.endings import Ending
 from qbtools.errors import Failed
-from qbtools.processes import Ending, capture, start_sink, start_source
+from qbtools.processes import capture, start_sink, start_source
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -272,9 +273,15 @@ def test_a_sink_never_meets_eof_when_its_parent_dies(ending: str, cmd: str, tmp_
 @pytest.mark.parametrize("kind", ["sink", "capture"])
 def test_a_signal_while_its_end_is_awaited(kind: str, tmp_path: Path) -> None:
     """CMD has all that it needs, but we have not: nothing of it may go on when we are gone."""
-    unseal = "from qbtools.commands import tocommand; feeder = tocommand._Feeder(sys.argv[1], False, {}, Board())"
+    unseal = """
+from types import SimpleNamespace as Thing
+from qbtools.commands.archive import events, routes, tocommand
+archive = Thing(header=Thing(backup_id="", method="gzip", version=4))
+cmds = tocommand.Cmds(sys.argv[1], None, False, False, print)
+feeder = tocommand._Feeder(archive, cmds, routes.Named(()), Board(), events.Events(None))
+"""
     act = {
-        "sink": f"{unseal}\ntry:\n feeder.feed('x', 0, memoryview(b'x'))\n feeder.end()\nfinally:\n feeder.abort()",
+        "sink": f"{unseal}\ntry:\n feeder.feed('x', 0, memoryview(b'x'))\n feeder.end('x')\nfinally:\n feeder.abort()",
         "capture": "processes.capture(sys.argv[1], 100, print)",
     }[kind]
     program = f"""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from qbtools import processes, programs
+from qbtools import environments, programs
 from qbtools.errors import Failed
 
 KEPT = {
@@ -36,9 +36,8 @@ DROPPED = [
 
 
 def test_the_environment_is_what_is_listed_and_nothing_else() -> None:
-    assert programs.chosen_environment({**KEPT, **dict.fromkeys(DROPPED, "x")}) == KEPT
-    assert programs.chosen_environment({}) == {}
-    assert processes.chosen_environment is programs.chosen_environment
+    assert environments.chosen_environment({**KEPT, **dict.fromkeys(DROPPED, "x")}) == KEPT
+    assert environments.chosen_environment({}) == {}
 
 
 def shell(text: str) -> list[str]:

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from support import ROOT, missing, run
+from support import ROOT, environment, missing, run
 from terminal import Terminal
 
-from qbtools import progress
+from qbtools import progress, progressline, reports
+from qbtools.processes import start_source
 
 WATCH = """
 import os, signal, sys, time
 sys.path.insert(0, sys.argv[1])
 sys.modules["tqdm"] = None  # as if it were not installed
-from qbtools import progress
-progress.INTERVAL = 0.01
+from qbtools import progress, progressline
+progressline.INTERVAL = 0.01
 def watched(display):
     return progress.shown(lambda: 3 << 20, lambda: 12 << 20, lambda: "vm1:root", display)
 """
@@ -49,13 +51,13 @@ def renderer(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("seconds", [0.0, 0.001, 1.0, 1e6])
 def test_any_numbers_make_one_line(renderer: str, done: int, total: int | None, seconds: float) -> None:
     # More than the total, nothing at all, no time gone by: a line still, and no error.
-    line = progress.render(done, total, seconds, "vm1:root")
+    line = progressline.render(done, total, seconds, "vm1:root")
     assert line.startswith("vm1:root: ") and "\n" not in line and "\r" not in line
 
 
 def test_tqdm_says_how_far_how_fast_and_how_long_still() -> None:
     need_tqdm()
-    line = progress.render(1 << 30, 4 << 30, 10.0, "vm1:root")
+    line = progressline.render(1 << 30, 4 << 30, 10.0, "vm1:root")
     assert re.fullmatch(r"vm1:root:  25%\|.*\| 1\.00G/4\.00G \[00:10<00:30, 107MB/s\]", line), line
 
 
@@ -74,7 +76,7 @@ def test_the_line_without_tqdm(
     monkeypatch: pytest.MonkeyPatch, done: int, total: int | None, seconds: float, line: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
-    assert progress.render(done, total, seconds, "x") == line
+    assert progressline.render(done, total, seconds, "x") == line
 
 
 def test_tqdm_is_loaded_only_when_a_line_is_shown() -> None:
@@ -90,7 +92,8 @@ print("tqdm" in sys.modules)
 WANTED = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from qbtools import progress
+from qbtools import progress, progressline, reports
+from qbtools.processes import start_source
 print(progress.wanted(sys.argv[2] == "forced", sys.argv[3] == "quiet"))
 """
 
@@ -137,7 +140,7 @@ def test_nothing_is_shown_where_nothing_is_wanted() -> None:
 @pytest.mark.parametrize("display", [False, True])
 def test_sigusr1_prints_one_line(display: bool) -> None:
     body = f"""
-progress.INTERVAL = 99
+progressline.INTERVAL = 99
 with watched({display}):
     os.kill(os.getpid(), signal.SIGUSR1)
     os.kill(os.getpid(), signal.SIGUSR1)
@@ -187,29 +190,29 @@ def test_a_board_adds_up_what_the_stages_of_each_cmd_tell() -> None:
         + "with progress.shown(lambda: int(sys.argv[2]), lambda: None, lambda: sys.argv[3], False, end=True): pass"
     )
     for done, label in ((1000, "a long name/root.img"), (7, "b")):
-        board.clear()
-        subprocess.run(
-            [sys.executable, "-c", telling, ROOT, str(done), label],
-            env=board.environment,
-            pass_fds=[board.fd],
-            check=True,
-        )
+        command = start_source(shlex.join([sys.executable, "-c", telling, str(ROOT), str(done), label]), {})
+        board.follow(command.progress)
+        assert not command.finish().failed
         assert board.label == label
     assert board.done == 1007
 
 
-def test_only_the_end_of_a_pipe_tells_the_board() -> None:
-    board = progress.Board()
+def test_only_the_end_of_a_pipe_tells() -> None:
+    told = reports.Reports()
     silent = WATCH + "with watched(False): pass"
-    subprocess.run([sys.executable, "-c", silent, ROOT], env=board.environment, pass_fds=[board.fd], check=True)
-    assert (board.done, board.label) == (0, "")
+    environ = {**environment(), **told.environment}
+    subprocess.run([sys.executable, "-c", silent, ROOT], env=environ, pass_fds=[told.fd], check=True)
+    told.collect()
+    assert (told.done, told.label) == (0, "")
 
 
-def test_a_board_that_is_gone_is_nobody_s_error() -> None:
+@pytest.mark.parametrize(
+    ("number", "token"), [("99", "1:2"), ("0", "1:2"), ("no number", "1:2"), ("2", "8:9"), ("", "")]
+)
+def test_a_descriptor_that_is_something_else_is_left_alone(number: str, token: str) -> None:
     telling = WATCH + "with progress.shown(lambda: 1, lambda: None, lambda: 'x', False, end=True): pass"
-    for number in ("99", "0", "no number"):
-        done = run(sys.executable, "-c", telling, ROOT, QB_PROGRESS_FD=number)
-        assert (done.returncode, done.stderr) == (0, b"")
+    done = run(sys.executable, "-c", telling, ROOT, QB_REPORT_FD=number, QB_REPORT_TOKEN=token)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_nothing_is_renewed_while_it_is_held() -> None:
@@ -217,7 +220,7 @@ def test_nothing_is_renewed_while_it_is_held() -> None:
     body = """
 with watched({}):
     time.sleep(0.05)
-    with progress.held():
+    with progressline.held():
         os.write(2, b"<")
         time.sleep(0.05)
         os.write(2, b">")

@@ -127,7 +127,7 @@ def test_volumes_that_are_refused(name: str) -> None:
 )
 def test_sizes_that_are_refused(size: str) -> None:
     volume = f'<volume name="private" save_on_stop="True" size="{size}"/>'
-    assert "is no number" in refusal(document(domain(volumes=volume)))
+    assert "is not a number" in refusal(document(domain(volumes=volume)))
 
 
 def test_the_largest_size() -> None:
@@ -166,10 +166,10 @@ def test_the_largest_size() -> None:
         (document(domain(), domain("other")), "same name or backup-path: vm7/"),
         (document(domain(kind="App VM")), "has the class"),
         (document(domain(kind="")), "has the class"),
-        (document(domain(volumes=PRIVATE * 2)), "the volume private is there twice"),
-        (document(domain(more='<property name="name">x</property>')), 'the property "name" is there twice'),
+        (document(domain(volumes=PRIVATE * 2)), "the volume private occurs twice"),
+        (document(domain(more='<property name="name">x</property>')), 'the property "name" occurs twice'),
         (document(domain(more="<property>x</property>")), "a property has no name"),
-        (document(domain().replace("</features>", SAVED.format("vm9/") + "</features>")), "is there twice"),
+        (document(domain().replace("</features>", SAVED.format("vm9/") + "</features>")), "occurs twice"),
         (
             document(domain().replace(SAVED.format("vm7/"), SAVED[: SAVED.index("/feature>") + 9])),
             'its backup-path is ""',

@@ -89,10 +89,10 @@ def lines(found: list[saving.Machine], freezer: str | None = None) -> list[tuple
 def test_snapshots_of_all_volumes_of_a_machine(host: FakeHost, cloning: None) -> None:
     place = host.place
     assert lines(survey(host)) == [
-        ("vm1/private.img", "volume", SIZE, 100, "work", "snapshot", 1, 1, "-", f"{place}/work.private"),
-        ("vm2/root.img", "volume", SIZE, 100, "both", "snapshot", 1, 2, "-", f"{place}/both.root"),
-        ("vm2/private.img", "volume", SIZE, 100, "both", "snapshot", 2, 2, "-", f"{place}/both.private"),
-        ("vm3/empty", "empty", 0, 0, "none", "stopped", 0, 0, "-", "/dev/null"),
+        ("vm1/private.img", "volume", SIZE, 100, "work", "snapshot", 1, 1, None, f"{place}/work.private"),
+        ("vm2/root.img", "volume", SIZE, 100, "both", "snapshot", 1, 2, None, f"{place}/both.root"),
+        ("vm2/private.img", "volume", SIZE, 100, "both", "snapshot", 2, 2, None, f"{place}/both.private"),
+        ("vm3/empty", "empty", 0, 0, "none", "stopped", 0, 0, None, ""),
     ]
 
 
@@ -118,9 +118,9 @@ def test_who_asks_for_a_snapshot_gets_one_or_nothing(host: FakeHost, plain: None
 def test_only_machines_that_run_are_frozen(host: FakeHost, cloning: None) -> None:
     host.running = {"both"}
     found = lines(survey(host), "qb-host-x /a")
-    assert [line[8] for line in found] == ["-", "qb-host-x /a", "qb-host-x /a", "-"]
-    assert [line[8] for line in lines(survey(host))] == ["-"] * 4
-    assert [line[8] for line in lines(survey(host, state="current"), "qb-host-x /a")] == ["-"] * 4
+    assert [line[8] for line in found] == [None, "qb-host-x /a", "qb-host-x /a", None]
+    assert [line[8] for line in lines(survey(host))] == [None] * 4
+    assert [line[8] for line in lines(survey(host, state="current"), "qb-host-x /a")] == [None] * 4
 
 
 def test_volumes_that_cannot_be_read(host: FakeHost, plain: None) -> None:
@@ -129,7 +129,7 @@ def test_volumes_that_cannot_be_read(host: FakeHost, plain: None) -> None:
         survey(host)
     (host.place / "both.private").write_bytes(bytes(SIZE))
     host.hidden = {"both.private"}
-    with pytest.raises(Failed, match="both: the host has no volume private to be saved"):
+    with pytest.raises(Failed, match="both: the host has no volume private, which its metadata says is saved"):
         survey(host)
     host.hidden = set()
     (host.place / "both.private").unlink()
@@ -145,8 +145,8 @@ def test_further_files(host: FakeHost, cloning: None) -> None:
     host.further = {"none": [("firewall.xml", f"{host.place}/firewall.xml"), ("apps", f"{host.place}/menus")]}
     found = survey(host, "none")
     assert lines(found) == [
-        ("vm1/firewall.xml", "file", 4, 4, "none", "stopped", 0, 0, "-", f"{host.place}/firewall.xml"),
-        ("vm1/apps", "directory", 7048, 7048, "none", "stopped", 0, 0, "-", f"{host.place}/menus"),
+        ("vm1/firewall.xml", "file", 4, 4, "none", "stopped", 0, 0, None, f"{host.place}/firewall.xml"),
+        ("vm1/apps", "directory", 7048, 7048, "none", "stopped", 0, 0, None, f"{host.place}/menus"),
     ]
     assert [(one.name, one.size) for one in found[0].contents()] == [("firewall.xml", 4), ("apps", 7048)]
 

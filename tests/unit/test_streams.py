@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from qbtools.descriptors import left_to_read, widen_pipe, write_fd
 from qbtools.errors import Damaged, Failed, Truncated
-from qbtools.streams import BLOCK, Reader, Writer
+from qbtools.streams import BLOCK, SPOILT, SPOILT_WITHIN, Reader, Writer
 
 DATA = bytes(range(251)) * 40_000  # 10 MB; its period is prime, so that a block out of place shows
 
@@ -170,6 +170,18 @@ def test_zeros_to_the_end(data: bytes, count: int) -> None:
     assert Reader(io.BytesIO(data)).read_zeros_to_eof() == count
     for at in {0, len(data) // 2, len(data)}:
         assert Reader(io.BytesIO(data[:at] + b"\1" + data[at:])).read_zeros_to_eof() == -1
+
+
+@pytest.mark.parametrize("before", [b"", bytes(700), b"more", b"more" * 300_000, SPOILT])
+def test_what_a_program_that_failed_has_left_behind(before: bytes) -> None:
+    """It ends too early, whatever came before, as far as that can be seen."""
+    for data in (before + SPOILT, bytes(1024) + before + SPOILT):
+        with pytest.raises(Truncated, match="^standard input ends too early$"):
+            Reader(io.BytesIO(data)).read_zeros_to_eof()
+    for data in (SPOILT + b"x", SPOILT[:-1], b"more", b"x" + bytes(SPOILT_WITHIN * 2)):
+        assert Reader(io.BytesIO(before + data)).read_zeros_to_eof() == -1
+    far = b"x" + bytes(SPOILT_WITHIN * 2) + SPOILT
+    assert Reader(io.BytesIO(far)).read_zeros_to_eof() == -1
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from qbtools.errors import Damaged, Refused, Truncated
 from qbtools.formats import pax as pax_records
 from qbtools.formats import tarreader, ustar, volumestream
 from qbtools.formats.tarreader import TarReader
-from qbtools.streams import Reader
+from qbtools.streams import SPOILT, Reader
 
 
 class Parts(io.RawIOBase):
@@ -186,3 +186,18 @@ def test_headers_are_not_read_as_data() -> None:
     tar.read_map()
     assert reader.read_exact(512) == inner
     tar.finish()
+
+
+@pytest.mark.parametrize("rubbish", [b"", b"x" * 512, b"x" * 100_000])
+@pytest.mark.parametrize("step", [100, 1 << 20])
+def test_what_a_program_that_failed_has_left_behind(rubbish: bytes, step: int) -> None:
+    """Rubbish where a header must be is its fault, of which it tells; the archive ends too early."""
+    reader, _ = archive(THREE + rubbish + SPOILT, step)
+    with pytest.raises(Truncated):
+        while reader.next():
+            pass
+    reader, _ = archive(THREE + rubbish + b"x" * 1024, step)
+    with pytest.raises(Damaged) as caught:
+        while reader.next():
+            pass
+    assert not isinstance(caught.value, Truncated)

@@ -88,7 +88,7 @@ def test_no_place_is_given_where_the_archive_is_cut(size: int) -> None:
         (ARCHIVE.replace(b"d/a.img", b"d/c.img"), "a tar header has a wrong checksum"),
         (regular(b"", b"d/a.img") + END, "the archive holds no member d/b.img"),
         (END, "the archive holds no member d/a.img"),
-        (ARCHIVE + regular(b"", b"d/a.img") + END, "d/a.img comes twice"),
+        (ARCHIVE + regular(b"", b"d/a.img") + END, "d/a.img occurs twice"),
         (head(b"d/a.img", kind=b"2") + ARCHIVE + END, "d/a.img is a symbolic link, not a regular file"),
         (ARCHIVE + END + b"x", "something follows the end of the archive"),
     ],
@@ -106,7 +106,7 @@ def test_where_a_place_cannot_be_given_it_is_said_who_has_one() -> None:
     work.fill()
     with pytest.raises(Failed, match="commit fails"):
         work.commit(warnings.append)
-    assert warnings == ["a is whole and in its place"]
+    assert warnings == ["a is complete and in its place"]
     work = together(ARCHIVE + END, Sheet("a", log, fails="commit"), Sheet("b", log))
     work.fill()
     warnings.clear()

@@ -67,26 +67,6 @@ def test_a_name_that_was_taken_meanwhile(there: str, tmp_path: Path, monkeypatch
     assert not target.is_dir() or os.listdir(target) == []
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_a_file_system_without_that_rename(taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "t"
-
-    def cannot(_directory: int, _old: str, _new: str) -> None:
-        if taken:
-            target.mkdir()
-        raise OSError(errno.EPERM, "no")
-
-    monkeypatch.setattr(kernel, "rename_new", cannot)
-    if taken:
-        with pytest.raises(Refused, match="already exists"):
-            extract(target)
-        assert os.listdir(target) == []
-    else:
-        extract(target)
-        assert (target / "file").read_text() == "hello"
-    assert os.listdir(tmp_path) == ["t"]
-
-
 def test_all_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(_fd: int) -> None:
         assert not (tmp_path / "deep").exists() or os.listdir(tmp_path / "deep/er") != ["t"]

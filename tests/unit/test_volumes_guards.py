@@ -141,7 +141,7 @@ def test_a_server_that_grants_no_lease(path: Path, kind: str, monkeypatch: pytes
         with guarded(path, warnings) as guard:
             assert isinstance(guard, guards.Watch)
     assert warnings == [
-        "it cannot be locked (Resource temporarily unavailable): whether others write to it is only looked for"
+        "it cannot be locked (Resource temporarily unavailable): a program that writes to it may go unnoticed"
     ]
 
 
@@ -170,7 +170,7 @@ def test_without_leases_it_is_looked_for(path: Path) -> None:
         os.utime(path, ns=(0, 1))
         with pytest.raises(Failed, match="^changed: something was written to it$"):
             guard.check()
-    assert warnings == ["it cannot be locked (Invalid argument): whether others write to it is only looked for"]
+    assert warnings == ["it cannot be locked (Invalid argument): a program that writes to it may go unnoticed"]
     with path.open("r+b"), pytest.raises(Refused, match="has it open for writing"):
         with guarded(path):
             pass

@@ -16,7 +16,7 @@ from qbtools.streams import BLOCK, Reader
 from qbtools.volumes.files.target import FileTarget
 from qbtools.volumes.kind import TargetOptions
 from qbtools.volumes.kinds.block import BlockTarget
-from qbtools.volumes.verify import Comparison, witness
+from qbtools.volumes.readback import Comparison, witness
 from qbtools.volumes.writing import Filling
 
 SIZE = 5 * BLOCK + 100

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import os
+import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
+from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Damaged, Failed, Refused
+from qbtools.descriptors import write_fd
+from qbtools.errors import Damaged, Failed, Refused, Truncated, UsageError
 from qbtools.formats import chunks
 from qbtools.formats.sealer import Source
 from qbtools.processes import Command, start_source
@@ -17,64 +22,133 @@ from qbtools.progress import Board
 from qbtools.streams import BLOCK, Reader
 
 MAX_LIST = 1 << 26
-"""Bytes of the longest list."""
+"""Bytes of the longest list, and of all contents that follow it."""
+
+END = b"end\n"
+LATE = "?"
+"""Stands for a SOURCE that a further line, `NAME<TAB>SOURCE`, gives when the turn of its file comes."""
+
+_MAX_LINE = 1 << 16
+_INLINE = re.compile(r"inline:(0|[1-9][0-9]{0,8})")
 
 
-def parse_list(data: bytes) -> list[tuple[str, str]]:
-    """(NAME, SOURCE) of each line `NAME<TAB>SOURCE`.
+class Entry(NamedTuple):
+    """A file to be sealed. content: what its CMD gets on standard input, None: nothing."""
 
-    Damaged for a line that is malformed or cut, Refused for names that cannot stand in this order: doubled, the
-    metadata not first, back to an earlier directory.
-    """
-    if not data.endswith(b"\n"):
-        raise Damaged("the list is empty" if not data else "the last line of the list has no newline")
-    entries = []
-    order = chunks.FileOrder()
-    for number, line in enumerate(os.fsdecode(data[:-1]).split("\n"), 1):
-        name, tab, source = line.partition("\t")
-        problem = chunks.name_problem(name) if tab and source and "\0" not in source else "not a name, a tab, a source"
-        if problem:
-            raise Damaged(f"line {number} of the list: {problem}")
-        problem = order.problem(name)
-        if problem:
-            raise Refused(f"line {number} of the list: {name} {problem}")
-        entries.append((name, source))
-    return entries
+    name: str
+    source: str
+    content: bytes | None = None
 
 
-def read_list(call: Invocation) -> list[tuple[str, str]]:
-    """The entries of the file LIST, `-` being standard input. Errors as parse_list; Refused past MAX_LIST bytes."""
+class FileList:
+    """A list of files, read up to its line `end`; what follows that is read when it is due."""
+
+    def __init__(self, reader: Reader) -> None:
+        """Damaged for a line that is malformed, Truncated where the end is missing, Refused for names that cannot
+        stand in this order (doubled, the metadata not first, back to an earlier directory) and past MAX_LIST."""
+        self._reader = reader
+        self.entries = list(self._contents(list(self._lines())))
+        if all(entry.source != LATE and entry.content is None for entry in self.entries) and not reader.at_eof():
+            raise Damaged("something follows the end of the list")
+
+    def _lines(self) -> Iterator[Entry]:
+        order = chunks.FileOrder()
+        number = 0
+        while (line := self._reader.read_line(_MAX_LINE)) != END:
+            number += 1
+            if not line:
+                raise Truncated("the list ends without its line end", "its last line must be: end")
+            if self._reader.position > MAX_LIST:
+                raise Refused(f"the list has more than {MAX_LIST >> 20} MiB")
+            entry = _entry(f"line {number} of the list", line)
+            problem = order.problem(entry.name)
+            if problem:
+                raise Refused(f"line {number} of the list: {entry.name} {problem}")
+            yield entry
+        if not number:
+            raise Damaged("the list is empty")
+
+    def _contents(self, entries: Sequence[Entry]) -> Iterator[Entry]:
+        total = 0
+        for entry in entries:
+            match = _INLINE.fullmatch(entry.source)
+            if match is None:
+                yield entry
+                continue
+            total += int(match[1])
+            if total > MAX_LIST:
+                raise Refused(f"the contents in the list have more than {MAX_LIST >> 20} MiB")
+            content = self._reader.read_up_to(int(match[1]))
+            if len(content) < int(match[1]):
+                raise Truncated(f"the list ends before the content of {entry.name}")
+            yield entry._replace(content=content)
+
+    def late(self, name: str) -> str:
+        """The SOURCE of a file, told now. Truncated where none comes, Damaged where it is for another file."""
+        line = self._reader.read_line(_MAX_LINE)
+        if not line:
+            raise Truncated(f"the list ends where the source of {name} is due")
+        entry = _entry(f"the source of {name}", line)
+        if entry.name != name or entry.source == LATE:
+            raise Damaged(f"the list has a source for {entry.name} where that of {name} is due")
+        return entry.source
+
+
+def _entry(where: str, line: bytes) -> Entry:
+    if not line.endswith(b"\n"):
+        if len(line) == _MAX_LINE:
+            raise Damaged(f"{where} has more than {_MAX_LINE} bytes")
+        raise Truncated(f"{where} has no newline")
+    name, tab, source = os.fsdecode(line[:-1]).partition("\t")
+    problem = chunks.name_problem(name) if tab and source and "\0" not in source else "not a name, a tab, a source"
+    if problem:
+        raise Damaged(f"{where}: {problem}")
+    return Entry(name, source)
+
+
+def read_list(call: Invocation) -> FileList:
+    """The list in the file LIST, `-` being standard input. Errors as FileList."""
     path = call.options["LIST"]
-    reader = call.stdin() if path == "-" else Reader(io.FileIO(path), path)
-    data = reader.read_up_to(MAX_LIST + 1)
-    if len(data) > MAX_LIST:
-        raise Refused(f"the list has more than {MAX_LIST >> 20} MiB")
-    return parse_list(data)
+    return FileList(call.stdin() if path == "-" else Reader(io.FileIO(path), path))
 
 
 class CommandFiles:
     """Runs CMD once for each entry, one after the other, with QB_NAME and QB_SOURCE in its environment."""
 
-    def __init__(self, text: str, entries: Sequence[tuple[str, str]]) -> None:
+    def __init__(self, text: str, listed: FileList, environment: dict[str, str], events: Events) -> None:
+        """environment: for CMD, besides. events: learns of each file that is begun and that was read."""
         self._text = text
+        self._list = listed
+        self._environment = environment
+        self._events = events
         self._lock = threading.Lock()
         self._running: Command | None = None
         self._stopped = False
         self.board = Board()
         """How far the CMDs are with their volumes."""
         self.sources = [
-            Source(name, functools.partial(self._open, name, source), functools.partial(self._end, name))
-            for name, source in entries
+            Source(entry.name, functools.partial(self._open, entry), functools.partial(self._end, entry.name))
+            for entry in listed.entries
         ]
 
-    def _open(self, name: str, source: str) -> Reader:
+    def _open(self, entry: Entry) -> Reader:
+        source = entry.source
+        if source == LATE:
+            self._events.tell("source", entry.name)
+            source = self._list.late(entry.name)
+        self._events.tell("begin", entry.name)
         with self._lock:
             if self._stopped:
                 raise Failed("stopped")
-            self.board.clear()
-            environment = {"QB_NAME": name, "QB_SOURCE": source, **self.board.environment}
-            self._running = start_source(self._text, environment, [self.board.fd])
-        return Reader(io.FileIO(self._running.pipe, closefd=False), f"the command of {name}", BLOCK)
+            environment = {**self._environment, "QB_NAME": entry.name, "QB_SOURCE": source}
+            stdin = None if entry.content is None else _fed(entry.content)
+            try:
+                self._running = start_source(self._text, environment, stdin)
+            finally:
+                if stdin is not None:
+                    os.close(stdin)
+            self.board.follow(self._running.progress)
+        return Reader(io.FileIO(self._running.pipe, closefd=False), f"the command of {entry.name}", BLOCK)
 
     def _end(self, name: str) -> None:
         with self._lock:
@@ -83,7 +157,8 @@ class CommandFiles:
             raise Failed("stopped")
         ending = command.finish()
         if ending.failed:
-            raise Failed(f"{name}: the command {ending.describe()}")
+            raise ending.error(name)
+        self._events.tell("read", name)
 
     def abort(self) -> None:
         """Kills the CMD that runs, and lets no further one start. May be called when all is over."""
@@ -92,3 +167,26 @@ class CommandFiles:
             command, self._running = self._running, None
         if command:
             command.abort()
+
+
+def _fed(content: bytes) -> int:
+    """A pipe that gives content, from a thread; a reader that does not want all of it is its own matter."""
+    theirs, ours = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            write_fd(ours, content)
+        os.close(ours)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return theirs
+
+
+def standard_input(call: Invocation) -> Source:
+    """Standard input as the file NAME. Its EOF is all that tells its end: what is before us must watch the rest."""
+    name = call.options["NAME"]
+    problem = chunks.name_problem(name)
+    if problem:
+        raise UsageError(f"{name}: {problem}")
+    stdin = call.stdin()
+    return Source(name, lambda: stdin, lambda: None)

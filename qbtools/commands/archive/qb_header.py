@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.header import BackupHeader
@@ -22,9 +21,10 @@ Usage:
             [--passphrase-command CMD] [-q] [-v] FILE
   qb-header (-h | --help | --version)
 
-Print a new backup ID. Write the two members that begin an archive. Read those of
-the archive FILE (- is standard input), authenticate them, and print what they say
-as lines key=value. An archive that is piped in is read no further than needed.
+id     prints a new backup ID.
+write  writes the two members that begin an archive.
+read   reads them from the archive FILE (- is standard input), authenticates them,
+       and prints them as lines key=value.
 
 Options:
 {options.BACKUP_ID}
@@ -60,12 +60,12 @@ def _write(call: Invocation) -> None:
     import time
 
     from qbtools import passphrase
-    from qbtools.commands.archive import sealing
+    from qbtools.commands.archive import sealoptions
     from qbtools.formats.sealer import Settings, header_members
 
-    backup_id = sealing.backup_id(call) or ""
-    backup = sealing.backup_header(call, backup_id, manifest=not call.options["--no-manifest"])
-    settings = Settings(backup_id, sealing.chunk_size(call), sealing.parameters(call), int(time.time()))
+    backup_id = sealoptions.backup_id(call) or ""
+    backup = sealoptions.backup_header(call, backup_id, manifest=not call.options["--no-manifest"])
+    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(time.time()))
     out = call.stdout()
     secret = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
     call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
@@ -77,18 +77,18 @@ def _read(call: Invocation) -> None:
     import os
 
     from qbtools import passphrase
-    from qbtools.commands.archive import opening
+    from qbtools.commands.archive import openoptions
     from qbtools.formats import header, opener
     from qbtools.streams import Reader
 
-    bounds = opening.limits(call)
+    bounds = openoptions.limits(call)
     path = call.options["FILE"]
     reader = call.stdin() if path == "-" else Reader(io.FileIO(path))
     reader.name = "the archive"
     out = call.stdout(binary=False)
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
     found = opener.read_header(reader, secret, bounds)
-    opening.check_expectations(call, found)
+    openoptions.check_expectations(call, found)
     out.write(_as_json(found) if call.options["--json"] else header.serialise(found))
 
 

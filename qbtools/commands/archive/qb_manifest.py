@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Damaged, Refused
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.manifest import FileRecord
@@ -15,9 +14,9 @@ DOC = f"""\
 Usage:
   qb-manifest [options] --backup-id ID RECORDS
 
-Write what ends an archive: the sealed manifest of the files that RECORDS lists (- is
-standard input; qb-seal --record wrote it), and the end-of-archive blocks. Run it only
-when every file was sealed to its end: by the manifest an archive counts as complete.
+Write the end of an archive: the sealed manifest of the files in RECORDS, which
+qb-seal --record wrote (- is standard input), and the end-of-archive blocks. Run it
+only if every file was sealed to its end: an archive with a manifest is complete.
 
 Options:
 {options.BACKUP_ID}
@@ -33,11 +32,11 @@ def main(call: Invocation) -> None:
     import time
 
     from qbtools import passphrase
-    from qbtools.commands.archive import sealing
+    from qbtools.commands.archive import sealoptions
     from qbtools.formats import chunks, container, manifest, outertar
 
-    backup_id = sealing.backup_id(call) or ""
-    parameters = sealing.parameters(call)
+    backup_id = sealoptions.backup_id(call) or ""
+    parameters = sealoptions.parameters(call)
     out = call.stdout()
     records = _records(call, backup_id)
     data = manifest.serialise(backup_id, records)

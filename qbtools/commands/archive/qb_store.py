@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.passing import Passing
@@ -17,16 +16,16 @@ Usage:
   qb-store [options] --dir DIR [NAME]
 
 Receive the archive on standard input as FILE, or as NAME in DIR. It is FILE.partial
-until it is complete and on disk; what does not arrive whole leaves nothing. Its
-structure is checked as it passes, without a passphrase. With - as FILE: check it, and
-write it to standard output.
+until it is complete and on disk; an incomplete archive leaves nothing. Its structure
+is checked as it passes, without a passphrase. With - as FILE: check it, and write it
+to standard output.
 
 Options:
   --dir DIR             Write into DIR only, for the forced command of an SSH key.
                         Without NAME the name comes from SSH_ORIGINAL_COMMAND, which
                         must be NAME or qb-store NAME.
   --overwrite           Replace FILE if it exists.
-  --keep-partial        Keep FILE.partial if the archive does not arrive whole.
+  --keep-partial        Keep FILE.partial if the archive is not complete.
   --max-size S          Refuse an archive of more than S bytes.
   --idle-limit T        Give up when the sender is silent for so long: 90, 90s, 30m,
                         2h [default: 30m].
@@ -53,7 +52,7 @@ def main(call: Invocation) -> None:
     if opts["--dir"] is None and path == "-":
         for option in ("--overwrite", "--keep-partial"):
             if opts[option]:
-                raise UsageError(f"{option} means nothing with -, which writes no file")
+                raise UsageError(f"{option} does not go with -, which writes no file")
         _receive(call, passing.Passing(reader, call.stdout(), limit))
         return
     with storing.PartialFile(path, opts["--overwrite"], opts["--keep-partial"]) as file:

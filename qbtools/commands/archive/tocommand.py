@@ -2,104 +2,187 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
-from qbtools import progress
-from qbtools.commands.archive import wanted
+from qbtools.commands.archive.events import Events
+from qbtools.commands.archive.routes import Wanted, check_came
 from qbtools.descriptors import write_fd
-from qbtools.errors import Failed
-from qbtools.processes import Command, start_sink
+from qbtools.errors import Failed, QbError, Refused, Told
+from qbtools.formats import chunks
+from qbtools.processes import GRACE, Command, start_sink
 from qbtools.progress import Board
 
 if TYPE_CHECKING:
     from qbtools.formats.openarchive import Archive
 
+MAX_OUTPUT = 1 << 26
+"""Bytes that the CMD of one file may print where its output goes into a report."""
 
-def feed_all(
-    archive: Archive, text: str, select: str | None, names: Collection[str], verifying: bool, board: Board
-) -> None:
-    """Runs CMD for every file (or those in names, or the first and those that the CMD select prints), in order.
 
-    board: for what CMD says of its progress. Failed, naming the file, where a CMD fails or, when verifying, leaves
-    some of its file unread; Damaged where a name is missing; what wanted.by_command() raises. Whatever goes wrong,
-    the CMD that runs is killed before its stdin closes.
+class Cmds(NamedTuple):
+    """What is run. text: CMD. first: what is run instead for the metadata, None: CMD as well. verifying: a CMD that
+    leaves some of its file unread has failed. keep_going: one that fails does not end the others. warn: tells of it."""
+
+    text: str
+    first: str | None
+    verifying: bool
+    keep_going: bool
+    warn: Callable[[str], None]
+
+
+def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events: Events) -> None:
+    """Runs a CMD for every file that is wanted, in order.
+
+    board: follows what CMD says of its progress. What is raised for a CMD that failed is Ending.error, or Failed
+    where, when verifying, it leaves some of its file unread; with keep_going it is raised behind the last file.
+    Damaged where a wanted name is missing, and what wanted raises. Whatever goes wrong, the CMD that runs is killed
+    before its stdin closes.
     """
-    found = archive.header
-    environment = {
-        "QB_BACKUP_ID": found.backup_id,
-        "QB_COMPRESSION": found.method,
-        "QB_VERSION": str(found.version),
-    }
-    feeder = _Feeder(text, verifying, {**environment, **board.environment}, board)
-
-    def choose(text: str) -> Collection[str]:
-        with progress.held():
-            return wanted.by_command(text, environment)
-
-    chosen = wanted.Selection(names, (lambda: choose(select)) if select is not None else None)
+    feeder = _Feeder(archive, cmds, wanted, board, events)
+    came: set[str] = set()
     try:
-        for event in archive.events(lambda name: chosen.wanted(name) and name != feeder.unwanted):
-            chosen.came(event.name)
+        for event in archive.events(lambda name: name not in feeder.unwanted and wanted.wanted(name)):
+            came.add(event.name)
             if event.data is not None:
                 feeder.feed(event.name, event.number, event.data)
             elif event.ends:
-                feeder.end()
-                chosen.ended()
+                feeder.end(event.name)
     except BaseException:
         feeder.abort()
-        chosen.give_up()
+        wanted.give_up()
         raise
-    chosen.check()
+    check_came(wanted, came)
+    if feeder.failed is not None:
+        raise feeder.failed
 
 
 class _Feeder:
     """The CMD that runs now, if any."""
 
-    def __init__(self, text: str, verifying: bool, environment: dict[str, str], board: Board) -> None:
+    def __init__(self, archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events: Events) -> None:
+        found = archive.header
+        self._cmds = cmds
+        self._wanted = wanted
         self._board = board
-        self._text = text
-        self._verifying = verifying
-        self._environment = environment
+        self._events = events
+        self._environment = {
+            "QB_BACKUP_ID": found.backup_id,
+            "QB_COMPRESSION": found.method,
+            "QB_VERSION": str(found.version),
+        }
         self._running: Command | None = None
+        self._output: _Output | None = None
         self._name = ""
-        self.unwanted = ""
-        """The file whose CMD has ended well without reading all of it."""
+        self.unwanted: set[str] = set()
+        """The file whose CMD has ended before all of it came."""
+        self.failed: QbError | None = None
+        """The first failure of a run that goes on."""
 
     def feed(self, name: str, number: int, data: memoryview) -> None:
-        if name == self.unwanted:
+        if name in self.unwanted:
             return  # its chunks were under way already
         if number == 0:
-            self._name = name
-            self._board.clear()
-            self._running = start_sink(self._text, {**self._environment, "QB_NAME": name}, [self._board.fd])
+            self._begin(name)
         if self._running:
             try:
                 write_fd(self._running.pipe, data)
             except BrokenPipeError:
                 self._left_early()
 
-    def _left_early(self) -> None:
-        if self._verifying:
-            self._check_end()
-            raise Failed(f"{self._name}: the command did not read all of it")
-        self._check_end()
-        self.unwanted = self._name
+    def _begin(self, name: str) -> None:
+        self._name = name
+        self._events.tell("begin", name)
+        environment = {**self._environment, "QB_NAME": name}
+        target = self._wanted.target(name)
+        if target is not None:
+            environment["QB_TARGET"] = target
+        first = self._cmds.first if name == chunks.METADATA else None
+        self._output = _Output(name) if self._events.wanted else None
+        try:
+            stdout = self._output.writer if self._output else None
+            self._running = start_sink(self._cmds.text if first is None else first, environment, stdout)
+        finally:
+            if self._output:
+                self._output.started()
+        self._board.follow(self._running.progress)
 
-    def end(self) -> None:
+    def _left_early(self) -> None:
+        if self._cmds.verifying:
+            self._check_end()
+            if self._name not in self.unwanted:
+                self._fail(Failed(f"{self._name}: the command did not read all of it"))
+            return
+        self._check_end()
+        self.unwanted = {self._name}
+
+    def end(self, name: str) -> None:
         """The file is whole: CMD may see EOF."""
+        if name != self._name:
+            self._events.tell("passed", name)
         if self._running:
-            if self._verifying and not self._running.drained():
+            if self._cmds.verifying and not self._running.drained():
                 self._left_early()
             self._check_end()
 
     def _check_end(self) -> None:
-        if self._running:
+        if self._running is None:
+            return
+        try:
             ending = self._running.finish()  # a signal may come meanwhile: then it is killed
             self._running = None
+            output = self._output.whole() if self._output else None
             if ending.failed:
-                raise Failed(f"{self._name}: the command {ending.describe()}")
+                raise ending.error(self._name)
+        except QbError as error:
+            self._fail(error)
+            return
+        self._events.tell("done", self._name, output)
+        self._wanted.ended(self._name)
+
+    def _fail(self, error: QbError) -> None:
+        """The file has failed. Raises error, unless the run goes on."""
+        self._events.tell("failed", self._name)
+        if not self._cmds.keep_going or (self._cmds.first is not None and self._name == chunks.METADATA):
+            raise error
+        if not isinstance(error, Told):
+            self._cmds.warn(f"{error.message}: going on without it")
+        self.failed = self.failed or Told.of(error)
+        self.unwanted = {self._name}
 
     def abort(self) -> None:
         if self._running:
             self._running.abort()
+
+
+class _Output:
+    """What a CMD prints, read by a thread of its own."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._reader, self.writer = os.pipe()
+        self._data = bytearray()
+        self._thread = threading.Thread(target=self._read, daemon=True)
+
+    def started(self) -> None:
+        """CMD has the writing end, or could not be started."""
+        os.close(self.writer)
+        self._thread.start()
+
+    def _read(self) -> None:
+        with contextlib.suppress(OSError):
+            while len(self._data) <= MAX_OUTPUT and (more := os.read(self._reader, 1 << 16)):
+                self._data += more
+        os.close(self._reader)
+
+    def whole(self) -> bytearray:
+        """All of it, once CMD has ended. Refused beyond MAX_OUTPUT bytes."""
+        self._thread.join(GRACE)
+        if self._thread.is_alive():
+            raise Failed(f"{self._name}: the command has ended, but something that it started holds its output open")
+        if len(self._data) > MAX_OUTPUT:
+            raise Refused(f"the command of {self._name} prints more than {MAX_OUTPUT >> 20} MiB")
+        return self._data

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK
 
 if TYPE_CHECKING:

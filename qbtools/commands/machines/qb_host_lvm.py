@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands.cli import Invocation
 from qbtools.commands.machines import hostverbs
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.hosts.local import LocalHost
@@ -29,8 +28,8 @@ def _host(call: Invocation) -> LocalHost:
     import os
 
     from qbtools.hosts.local import LocalHost
-    from qbtools.hosts.lvm import STATE, ThinPool
     from qbtools.hosts.store import Store
+    from qbtools.hosts.thinpool import STATE, ThinPool
 
     state = os.environ.get("QB_LVM_HOSTS") or STATE
     pool = ThinPool(call.options["POOL"], state, call.note, call.warn)

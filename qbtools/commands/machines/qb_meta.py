@@ -71,7 +71,7 @@ def _check(call: Invocation) -> None:
     if call.options["--metadata"] is not None:
         known = inventory.entries(qubesxml.Metadata(safexml.load(_open(call.options["--metadata"]))))
     count = arrivals.check(_input(call, "LINES"), call.warn, known)
-    call.note(f"{count} files came, and all that had to come")
+    call.note(f"{count} files came, none is missing")
 
 
 def _input(call: Invocation, argument: str) -> Reader:

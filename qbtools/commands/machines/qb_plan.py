@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Reader
 
 if TYPE_CHECKING:
@@ -19,15 +18,15 @@ Usage:
   qb-plan (-h | --help | --version)
 
 Print a plan for restoring the domains of an archive to a host: a line for each,
-with its name there, its template and so on, to be changed by hand; or check one
-that was. What is not there on the host is replaced by its default, what cannot be
-made has a problem in its line; then the status is 5.
+with its name there, its template and so on. The plan can be changed by hand and
+checked again. What is missing on the host is replaced by its default. A domain that
+cannot be made has a problem in its line; then the status is 5.
 
 Options:
   --metadata XML        The archive's metadata, qubes.xml; - is standard input.
-  --host HOST           Where to: NAME:ARGUMENT, asked through qb-host-NAME; or
-                        a directory.
-  --check PLAN          Check the plan in this file, print it as it is now.
+  --host HOST           The host: NAME:ARGUMENT (the program qb-host-NAME), or a
+                        directory.
+  --check PLAN          Check the plan in this file, and print it as it is now.
 {options.SELECTING}
 {options.PLANNING}
 {options.JSON}
@@ -41,7 +40,7 @@ def main(call: Invocation) -> None:
     from qbtools.errors import Refused
     from qbtools.hosts.client import Host
 
-    wishes = _options(call)
+    asked = wishes(call)
     source = call.options["--metadata"]
     archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else _open(source)))
     written = None
@@ -51,9 +50,9 @@ def main(call: Invocation) -> None:
     inventory, defaults = host.inventory(), host.defaults()
     leftovers = host.leftovers(inventory)
     if written is None:
-        made = plan.make(archive, inventory, defaults, wishes, leftovers, call.warn)
+        made = plan.make(archive, inventory, defaults, asked, leftovers, call.warn)
     else:
-        made = plan.check(archive, inventory, defaults, wishes, written, leftovers)
+        made = plan.check(archive, inventory, defaults, asked, written, leftovers)
     if call.options["--json"]:
         import json
 
@@ -61,7 +60,7 @@ def main(call: Invocation) -> None:
     else:
         text = plantext.to_text(made)
     call.stdout(binary=False).write(text.encode())
-    call.note(f"{len(made.creates)} of {len(made.lines)} saved domains are to be restored")
+    call.note(f"{len(made.creates)} of {len(made.lines)} saved domains will be restored")
     if made.problems:
         raise Refused(
             f"{len(made.problems)} of the domains cannot be restored so",
@@ -69,7 +68,8 @@ def main(call: Invocation) -> None:
         )
 
 
-def _options(call: Invocation) -> Options:
+def wishes(call: Invocation) -> Options:
+    """What the options say that are for a plan. UsageError for what they cannot be."""
     from qbtools.domains.plan import NETVM_CHOICES, Options
     from qbtools.errors import UsageError
 
@@ -80,7 +80,7 @@ def _options(call: Invocation) -> Options:
     for word in given["--rename"]:
         old, equals, new = word.partition("=")
         if not equals or old in rename:
-            raise UsageError(f"--rename: {word} is {'there twice' if equals else 'not OLD=NEW'}")
+            raise UsageError(f"--rename: {word} is {'given twice' if equals else 'not OLD=NEW'}")
         rename[old] = new
     return Options(
         include=given["--include"],

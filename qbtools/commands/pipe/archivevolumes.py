@@ -22,6 +22,9 @@ def extract(call: Invocation) -> None:
     routes = _routes(call.options["ROUTE"])
     how = volumeoptions.filling(call)
     reader = call.stdin()
+    if call.options["--parents"]:
+        for word in routes.values():
+            locate.make_parents(word)
     with ExitStack() as stack:
         targets = {
             f"{directory}/{volume}.img": stack.enter_context(locate.open_target(word, how))
@@ -38,7 +41,7 @@ def extract(call: Invocation) -> None:
 
 
 def _routes(words: list[str]) -> dict[str, str]:
-    """The target of each volume. UsageError for a word that is no ROUTE, and for a volume that comes twice."""
+    """The target of each volume. UsageError for a word that is no ROUTE, and for a volume that occurs twice."""
     routes: dict[str, str] = {}
     for word in words:
         volume, _, target = word.partition("=")

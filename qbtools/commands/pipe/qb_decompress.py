@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
-
 from qbtools import filters
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
+from qbtools.lean import signal
 
 DOC = f"""\
 Usage: qb-decompress [options] FILTER

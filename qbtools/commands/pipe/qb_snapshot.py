@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.volumes.freezing import Frozen
@@ -19,18 +18,19 @@ Usage:
   qb-snapshot clean [-q] [-v] [DIR...]
   qb-snapshot (-h | --help | --version)
 
-Take snapshots of all VOLUMEs at one point in time, or of none; print for each
-what qb-volread is to be given to read it. Release them. List whatever bears a mark
-of qbtools: logical volumes everywhere, files in the DIRs; remove those whose owner
-is dead.
+take     takes snapshots of all VOLUMEs at one point in time, or of none, and prints
+         a SPEC for each, which qb-volread reads.
+release  removes snapshots.
+list     lists everything that has a mark of qbtools: logical volumes everywhere,
+         files in the DIRs.
+clean    removes those whose owner has ended.
 
 Options:
-  --freeze CMD          Run CMD before: it makes the machine write out all and stop.
-  --thaw CMD            Run CMD behind, also when anything fails.
-  --thaw-limit SECONDS  Run it when so many seconds have gone, and fail
-                        [default: 30].
+  --freeze CMD          Run CMD first: it makes the machine flush its data and stop.
+  --thaw CMD            Run CMD after that, even if anything fails.
+  --thaw-limit SECONDS  Thaw after so many seconds, and fail [default: 30].
   --owner PID           The process for which they are taken (default: the parent).
-                        When it is no more, they may be removed.
+                        When it has ended, they may be removed.
 {options.STATE}
 {options.COW}
 {options.JSON}
@@ -62,12 +62,12 @@ def _take(call: Invocation) -> None:
 
     how = volumeoptions.reading(call)
     if how.state == "current":
-        raise UsageError("--state=current asks for no snapshot")
+        raise UsageError("--state=current takes no snapshot")
     still = _still(call)
     if call.options["--owner"] is not None:
         owner = call.number("--owner", 1, (1 << 31) - 1)
     elif not (owner := os.getppid()):
-        raise UsageError("the parent is in another PID namespace", "say with --owner for whom this is")
+        raise UsageError("the parent is in another PID namespace", "name a process with --owner")
     out = call.stdout(binary=False)
     specs = snapshots.take(call.options["VOLUME"], Mark.of(owner), how, still)
     try:

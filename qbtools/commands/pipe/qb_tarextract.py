@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation, escape
 from qbtools.errors import Damaged, Refused
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.tarreader import TarReader
@@ -16,22 +15,23 @@ Usage:
   qb-tarextract [options] [--raw] [NAME]
   qb-tarextract [options] (--size | --list) [NAME]
   qb-tarextract [options] --volumes [--create] [--overwrite] [--shrink]
-                [--pool-reserve P] [--print-size] DIRECTORY ROUTE...
+                [--pool-reserve P] [--parents] [--print-size] DIRECTORY ROUTE...
 
 Turn the tar archive on standard input into the volume stream of its member NAME.
-Without NAME it must hold exactly one member. Everything else in it is read too,
-and checked, before the end of the stream is written.
-With --volumes fill several volumes: each ROUTE is VOLUME=TARGET, and TARGET, which
-is what qb-volwrite takes, gets what DIRECTORY/VOLUME.img holds. It appears when the
+Without NAME it must hold exactly one member. The rest of the archive is read and
+checked before the end of the stream is written.
+With --volumes fill several volumes: each ROUTE is VOLUME=TARGET. TARGET, as
+qb-volwrite takes it, gets the content of DIRECTORY/VOLUME.img. It appears when the
 whole archive was read.
 
 Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
-  --size                Print the size of the volume, as the header tells it, and stop.
+  --size                Print the size of the volume, as the header has it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
                         name for each member, or for NAME and what is below it.
   --volumes             Fill the TARGETs, and write no volume stream.
 {options.FILLING}
+  --parents             Make the directories above the files that are made.
   --print-size          Print a line of size, tab and VOLUME for each when all are
                         in place.
 {options.PROGRESS}
@@ -84,7 +84,7 @@ def main(call: Invocation) -> None:
 def _listing(archive: TarReader, name: str | None) -> bytearray:
     """A line for each member, or for name and what is below it, once all of the archive was read.
 
-    Refused past LIST_LIMIT. Damaged where name is there twice or no regular file (as a directory it is called name/).
+    Refused past LIST_LIMIT. Damaged where name occurs twice or no regular file (as a directory it is called name/).
     """
     lines = bytearray()
     seen = False
@@ -92,7 +92,7 @@ def _listing(archive: TarReader, name: str | None) -> bytearray:
         found = member.untrusted_name
         if found == name:
             if seen or member.kind:
-                raise Damaged(f"{found} comes twice" if seen else f"{found} is {member.kind}, not a regular file")
+                raise Damaged(f"{found} occurs twice" if seen else f"{found} is {member.kind}, not a regular file")
             seen = True
         elif name is not None and not found.startswith(f"{name}/"):
             continue

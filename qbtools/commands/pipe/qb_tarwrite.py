@@ -12,13 +12,13 @@ DOC = f"""\
 Usage:
   qb-tarwrite [options] NAME
 
-Make a tar archive of one member, NAME, out of the volume stream on standard input.
+Turn the volume stream on standard input into a tar archive with one member, NAME.
 The same input gives the same bytes each time.
 
 Options:
   --raw                 Standard input is the plain volume, not a volume stream.
   --size N              The volume has N bytes: another size is an error. Needed
-                        with --raw where standard input is no file nor device.
+                        with --raw if standard input is not a file or a device.
 {options.PROGRESS}
 {options.COMMON}
 """

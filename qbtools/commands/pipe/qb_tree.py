@@ -10,11 +10,11 @@ DOC = f"""\
 Usage: qb-tree [options] [--extract] PATH NAME
 
 Write the directory PATH to standard output as a tar archive, in which it is called
-NAME. With --extract read such an archive from standard input, and make PATH of the
-file or directory NAME in it. PATH must not exist, and appears when all is right.
+NAME. With --extract read such an archive from standard input, and write the file or
+directory NAME in it to PATH. PATH must not exist, and appears when it is complete.
 
 Options:
-  --extract             Take an archive apart.
+  --extract             Extract an archive.
 {options.COMMON}
 """
 

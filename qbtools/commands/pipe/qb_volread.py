@@ -13,10 +13,10 @@ from qbtools.volumes.reading import Sending
 DOC = f"""\
 Usage: qb-volread [options] [--raw | --size] VOLUME
 
-Writes VOLUME to standard output as a volume stream: a map of where its data lies,
-the data, and an end line once all was read. A volume is a file, a block device or
-a logical volume (VG/LV); file:PATH, block:PATH and lvm:VG/LV say which is meant.
-It is read through a snapshot where that can be had.
+Write VOLUME to standard output as a volume stream: a map of where its data lies,
+the data, and an end line. A volume is a file, a block device or a logical volume
+(VG/LV); file:PATH, block:PATH and lvm:VG/LV say which is meant. It is read through
+a snapshot if one can be taken.
 
 Options:
   --raw                 Write plain bytes instead, holes as zeros, no end line.

@@ -9,21 +9,22 @@ from qbtools.commands.pipe import volumeoptions
 from qbtools.descriptors import left_to_read
 from qbtools.formats import volumestream
 from qbtools.volumes import locate
-from qbtools.volumes.verify import Comparison, witness
+from qbtools.volumes.readback import Comparison, witness
 from qbtools.volumes.writing import Filling
 
 DOC = f"""\
 Usage: qb-volwrite [options] TARGET
 
-Writes the volume stream on standard input to TARGET: a file, a block device, a
+Write the volume stream on standard input to TARGET: a file, a block device, a
 logical volume (VG/LV, and with --create VG/POOL/LV); file:PATH, block:PATH and
-lvm:… say which is meant. A file or a logical volume that is made appears when it
-is whole and on the disk, not before; zeros become holes.
+lvm:… say which is meant. A new file or logical volume appears when it is complete
+and on the disk, not before; zeros become holes.
 
 Options:
   --raw                 Take plain bytes up to their EOF instead.
 {options.FILLING}
   --verify              Read back what was written, and compare.
+  --parents             Make the missing directories above a file.
   --print-size          Print the size of the volume when it is in place.
 {options.PROGRESS}
 {options.COMMON}
@@ -33,6 +34,8 @@ Options:
 def main(call: Invocation) -> None:
     """Fills a volume; it gets its name only when the stream's end line was read and all is on stable storage."""
     reader = call.stdin()
+    if call.options["--parents"]:
+        locate.make_parents(call.options["TARGET"])
     work: Filling | Comparison | None = None
     total: int | None = None
     label = call.options["TARGET"]

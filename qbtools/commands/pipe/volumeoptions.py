@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
+from qbtools.lean import Pattern
 from qbtools.volumes.kind import SourceOptions, TargetOptions
+
+_PERCENTAGE = Pattern(r"[0-9]{1,2}(\.[0-9]{1,3})?%?")
+_RESERVE = "5"
+"""The default, for which no pattern has to be compiled."""
 
 STATES = "snapshot", "current", "before-start"
 
@@ -24,7 +27,8 @@ def _room(call: Invocation) -> str:
     text = str(call.options["--cow"])
     if not text.endswith("%"):
         return str(call.size("--cow", 1))
-    if not re.fullmatch("[0-9]{1,3}%", text) or not 1 <= int(text[:-1]) <= 100:
+    digits = text[:-1]
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 3 or not 1 <= int(digits) <= 100:
         raise UsageError("--cow: must be between 1% and 100%, or a size")
     return text
 
@@ -32,7 +36,7 @@ def _room(call: Invocation) -> str:
 def filling(call: Invocation) -> TargetOptions:
     """From --create, --overwrite, --shrink and --pool-reserve. UsageError for what they cannot be."""
     text = str(call.options["--pool-reserve"])
-    if not re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?%?", text):
+    if text != _RESERVE and not _PERCENTAGE.fullmatch(text):
         raise UsageError("--pool-reserve: must be a percentage from 0 to 99.999")
     return TargetOptions(
         create=bool(call.options["--create"]),

@@ -6,9 +6,8 @@ The other file has no name (O_TMPFILE), so nothing is left of it however the pro
 from __future__ import annotations
 
 import os
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes import kernel
 from qbtools.volumes.files import leftovers
 

@@ -14,16 +14,18 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import suppress
-from types import FrameType
 
 from qbtools.errors import QbError, Refused
+from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.volumes import inuse
 
-Changed = Callable[[str], QbError]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+
+    Changed = Callable[[str], QbError]
+
 """Makes the error that is raised when the file is no longer ours alone, from a text that says why."""
 
 
@@ -127,5 +129,5 @@ def guard(fd: int, name: str, changed: Changed, hint: str | None, warn: Callable
             break
     if user or (number == errno.EAGAIN and inuse.file_system(fd) not in _DELEGATED):
         raise Refused(f"{name} is in use: {user or 'it is open for writing'}", hint)
-    warn(f"{name} cannot be locked ({os.strerror(number)}): whether others write to it is only looked for")
+    warn(f"{name} cannot be locked ({os.strerror(number)}): a program that writes to it may go unnoticed")
     return Watch(fd, changed)

@@ -7,15 +7,15 @@ removed.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING
+
+from qbtools.lean import TYPE_CHECKING, Pattern, suppress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from qbtools.volumes.marks import Mark
 
-_NAME = re.compile(r"\.(qbtools-[0-9a-z-]+)\.[0-9a-f]{8}")
+_NAME = Pattern(r"\.(qbtools-[0-9a-z-]+)\.[0-9a-f]{8}")
 
 
 def new_name(mark: Mark) -> str:
@@ -35,14 +35,14 @@ def mark_of(name: str) -> Mark | None:
 
 def in_directory(directory: str | int) -> Iterator[tuple[str, Mark]]:
     """Name and mark of each such file in a directory. OSError where it cannot be read."""
-    for name in sorted(os.listdir(directory)):
+    for name in sorted(name for name in os.listdir(directory) if name.startswith(".qbtools-")):
         mark = mark_of(name)
         if mark is not None:
             yield name, mark
 
 
 def remove_dead(directory: int) -> None:
-    """Removes from a directory (its descriptor) what runs that are no more have left there, as far as we may."""
+    """Removes from a directory (its descriptor) what runs that have ended have left there, as far as we may."""
     with suppress(OSError):
         for name, mark in in_directory(directory):
             if mark.dead():

@@ -11,10 +11,10 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import suppress
 
 from qbtools import directories
 from qbtools.errors import Refused
+from qbtools.lean import suppress
 from qbtools.volumes import kernel
 from qbtools.volumes.files import guards, leftovers
 from qbtools.volumes.kind import Target, TargetOptions, naming

@@ -6,11 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import inuse, kernel
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
@@ -202,14 +202,14 @@ class BlockKind(Kind):
         yield from ()
 
     def release(self, spec: str) -> None:
-        raise Refused(f"{spec} bears no mark of qbtools")
+        raise Refused(f"{spec} has no mark of qbtools")
 
     @staticmethod
     def _check(name: str) -> None:
         with naming(f"open {name}"):
             mode = os.stat(name).st_mode
         if not stat.S_ISBLK(mode):
-            raise UsageError(f"{name} is no block device")
+            raise UsageError(f"{name} is not a block device")
 
     @staticmethod
     def _no_snapshots(name: str) -> Refused:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
-import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from qbtools.errors import QbError, Refused, UsageError
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes import kernel
 from qbtools.volumes.files import clone, leftovers, source
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from qbtools.volumes.marks import Mark
 
 
@@ -94,7 +93,7 @@ class FileKind(Kind):
     def release(self, spec: str) -> None:
         path = spec.removeprefix(f"{self.scheme}:")
         if leftovers.mark_of(os.path.basename(path)) is None:
-            raise Refused(f"{spec} bears no mark of qbtools")
+            raise Refused(f"{spec} has no mark of qbtools")
         with naming(f"remove {spec}"):
             os.unlink(path)
 
@@ -103,7 +102,7 @@ class FileKind(Kind):
         with naming(f"open {name}"):
             mode = os.stat(name).st_mode
         if not stat.S_ISREG(mode):
-            raise UsageError(f"{name} is no regular file")
+            raise UsageError(f"{name} is not a regular file")
 
 
 class _Clone:
@@ -116,6 +115,8 @@ class _Clone:
         """Refused where its place has no reflinks."""
         FileKind._check(name)
         self._name = name
+        import weakref
+
         with naming(f"open {name}"):
             self._file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         self._close_file = weakref.finalize(self, os.close, self._file)

@@ -6,9 +6,9 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from qbtools.errors import QbError, Refused, UsageError
+from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class LogicalVolumeKind(Kind):
         from qbtools.volumes.lvm import snapshot, source
 
         if options.state == "current":
-            raise UsageError("the current state of a volume is no snapshot")
+            raise UsageError("the current state of a volume is not a snapshot")
         wanted = [source.to_be_taken(name, options) for name in names]
 
         def take() -> list[str]:
@@ -100,7 +100,7 @@ class LogicalVolumeKind(Kind):
         elif unsettled is not None:
             raise Refused(f"{spec} belongs to a run that may not have ended")
         else:
-            raise Refused(f"{spec} bears no mark of qbtools")
+            raise Refused(f"{spec} has no mark of qbtools")
 
 
 def _may_be_known(word: str) -> bool:

@@ -2,7 +2,7 @@
 
 tools.py        runs the programs of lvm2
 facts.py        what lvm knows of a volume
-names.py        which names lvm takes
+lvnames.py      which names lvm takes
 dm.py           what the kernel knows of a device-mapper device
 lock.py         one of us at a time with a pool or a group
 

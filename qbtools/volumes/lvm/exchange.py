@@ -21,7 +21,7 @@ from contextlib import suppress
 
 from qbtools.errors import Failed, QbError, Refused
 from qbtools.volumes import marks
-from qbtools.volumes.lvm import facts, names, snapshot, tools
+from qbtools.volumes.lvm import facts, lvnames, snapshot, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.lock import Lock
 from qbtools.volumes.marks import Mark
@@ -79,7 +79,7 @@ def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None
             snapshot.remove(f"{old.group}/{away}")
             return _untag(old.full, [str(mark)])
         except Failed as error:
-            return warn(f"{old.full} is whole, but what it replaces is not gone: {error.message}")
+            return warn(f"{old.full} is complete, but the volume that it replaces is still there: {error.message}")
 
 
 def settle(group: str, mark: Mark) -> None:
@@ -95,20 +95,20 @@ def repair(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callabl
     """settle() for all of these of which the maker is dead for certain; whether there was anything to do."""
     found = {(volume.group, mark) for volume in volumes if (mark := unsettled(volume)) is not None and mark.dead()}
     for group, mark in found:
-        note(f"bringing to an end what a run that is no more has begun in {group}")
+        note(f"completing what a run that has ended began in {group}")
         try:
             settle(group, mark)
         except Failed as error:
-            warn(f"what a run that is no more has begun in {group} cannot be brought to an end: {error.message}")
+            warn(f"what a run that has ended began in {group} cannot be completed: {error.message}")
     return bool(found)
 
 
 def brought_back(word: str) -> bool:
     """Whether a volume that was not there, `GROUP/NAME`, is there now: an exchange had put it away.
 
-    One that goes on is waited for; what a run that is no more has begun is brought to an end.
+    One that goes on is waited for; what a run that has ended has begun is brought to an end.
     """
-    parts = names.split(word.removeprefix("/dev/"))
+    parts = lvnames.split(word.removeprefix("/dev/"))
     if parts is None or len(parts) != 2:
         return False
     group, name = parts

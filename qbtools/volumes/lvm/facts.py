@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from qbtools.errors import Failed, UsageError
-from qbtools.volumes.lvm import dm, names, tools
+from qbtools.volumes.lvm import dm, lvnames, tools
 from qbtools.volumes.marks import Mark, is_temporary_name
 
 _FIELDS = (
@@ -89,7 +89,7 @@ def _volume(row: dict[str, str]) -> Volume:
             row["lv_active"].startswith("active"),
         )
     except (KeyError, ValueError) as error:
-        raise Failed("lvs prints no report that can be understood") from error
+        raise Failed("lvs printed a report that cannot be parsed") from error
 
 
 def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
@@ -97,14 +97,14 @@ def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
 
     UsageError where name can mean none; Failed where it is not there.
     """
-    parts = names.split(name)
+    parts = lvnames.split(name)
     if parts is None or len(parts) != 2:
         parts = find(name)
         if parts is None:
-            raise UsageError(f"{name} is no logical volume", "write lvm:VG/LV")
+            raise UsageError(f"{name} is not a logical volume", "write lvm:VG/LV")
     volumes = group(parts[0])
     if parts[1] not in volumes:
-        raise Failed(f"there is no logical volume {parts[1]} in {parts[0]}")
+        raise Failed(f"there is not a logical volume {parts[1]} in {parts[0]}")
     return volumes[parts[1]], volumes
 
 
@@ -113,12 +113,12 @@ def find(word: str) -> tuple[str, str] | None:
     """Group and name of the volume that a word means, as lvm says; None where lvm knows none, or cannot say.
 
     word: `GROUP/NAME`, or a path: of a block device whose number tells that it is lvm's, or of one that is not there
-    because the volume is not active. Whatever else lies at a path is no logical volume.
+    because the volume is not active. Whatever else lies at a path is not a logical volume.
     """
     try:
         found = os.stat(word)
     except (OSError, ValueError):
-        parts = names.split(word)
+        parts = lvnames.split(word)
         if word.startswith("/dev/") or (parts is not None and len(parts) == 2):
             return _ask(word, lambda _row: True)
         return None

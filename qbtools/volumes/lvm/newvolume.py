@@ -13,7 +13,7 @@ from qbtools.volumes.kind import Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.lvm import exchange, snapshot, tools
 from qbtools.volumes.lvm.facts import Volume
-from qbtools.volumes.lvm.names import mapper_name
+from qbtools.volumes.lvm.lvnames import mapper_name
 from qbtools.volumes.lvm.pool import Pool, Watch
 from qbtools.volumes.marks import Mark
 
@@ -54,7 +54,7 @@ class NewVolume(Target):
         if size is None and old is None:
             raise UsageError(
                 f"{self.name} cannot be made before the size of the volume is known",
-                "a file as standard input, or a volume stream, tells it",
+                "use a file or a volume stream as standard input",
             )
         if old is None or (size is not None and size > old.size):
             return max(-(-(size or 0) // 512), 1) * 512
@@ -92,7 +92,7 @@ class NewVolume(Target):
             try:
                 snapshot.remove(f"{self._group}/{temporary}")
             except Failed as error:
-                self._options.warn(f"{self._group}/{temporary}, not whole, cannot be removed: {error.message}")
+                self._options.warn(f"{self._group}/{temporary}, incomplete, cannot be removed: {error.message}")
 
 
 class ThinTarget(NewVolume):
@@ -146,7 +146,7 @@ class ThinTarget(NewVolume):
     def zero(self, offset: int, length: int) -> None:
         """Only what shares a chunk with data, and only where the pool does not zero chunks by itself.
 
-        Else what a volume that is no more had in a chunk would show through around the data.
+        Else what a volume that was deleted had in a chunk would show through around the data.
         """
         if self._pool.zeroing:
             return
@@ -213,5 +213,5 @@ def whole_extents(group: str, size: int) -> int:
     try:
         extent = int(rows[0]["vg_extent_size"])
     except (LookupError, ValueError) as error:
-        raise Failed("vgs prints no report that can be understood") from error
+        raise Failed("vgs printed a report that cannot be parsed") from error
     return max(-(-size // extent), 1) * extent

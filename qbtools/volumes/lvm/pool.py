@@ -18,7 +18,7 @@ from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes.kind import naming
 from qbtools.volumes.lvm import dm
-from qbtools.volumes.lvm.names import mapper_name
+from qbtools.volumes.lvm.lvnames import mapper_name
 
 STEP = 64 << 20
 """Bytes that may be on their way to a pool between two looks at it."""
@@ -49,7 +49,7 @@ class State(NamedTuple):
             metadata_used, metadata = map(int, parameters[1].split("/"))
             data_used, data = map(int, parameters[2].split("/"))
         except ValueError as error:
-            raise Failed("the state of the pool cannot be understood") from error
+            raise Failed("the state of the pool cannot be parsed") from error
         return cls(data_used, data, metadata_used, metadata)
 
     def left(self, reserve: float) -> int:
@@ -81,7 +81,7 @@ class Pool:
             target = dm.table(_device(group, name))
         # metadata device, data device, sectors of a chunk, low water mark, number of features, features
         if target.type != "thin-pool" or len(target.parameters) < 3 or not target.parameters[2].isdigit():
-            raise Failed(f"{group}/{name} is no thin pool")
+            raise Failed(f"{group}/{name} is not a thin pool")
         return cls(group, name, int(target.parameters[2]) * 512, "skip_block_zeroing" not in target.parameters)
 
     def state(self) -> State:

@@ -3,7 +3,7 @@
 The kernel (thin-provisioning.rst of Linux: reserve_metadata_snap) keeps one such snapshot a pool, without an owner:
 who finds one does not know whose it is. So there is a lock per pool, and in it a record of whoever has asked for it:
 the mark of the process, then, once it is known, the block where the snapshot has its root. Only what that record
-proves to be of a run that is no more is released; another's is waited for.
+proves to be of a run that has ended is released; another's is waited for.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _release(pool: int, lock: Lock) -> None:
 
 
 def _recover(pool: int, lock: Lock) -> None:
-    """Releases what a run that is no more has left reserved; that is known because we hold its lock."""
+    """Releases what a run that has ended has left reserved; that is known because we hold its lock."""
     words = lock.read().split()
     mark = Mark.parse(words[0]) if words else None
     if mark is None:

@@ -69,11 +69,11 @@ def _is_there(full: str) -> bool:
 
 
 def remove_dead(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> None:
-    """Removes what runs that are no more have left: snapshots and half-made volumes. Nobody else's, ever."""
+    """Removes what runs that have ended have left: snapshots and half-made volumes. Nobody else's, ever."""
     for volume in volumes:
         if volume.mark is not None and volume.mark.dead():
-            note(f"removing {volume.full}, which a run that is no more has left")
+            note(f"removing {volume.full}, left by a run that has ended")
             try:
                 remove(volume.full, attempts=2)  # whoever comes next tries again
             except Failed as error:
-                warn(f"{volume.full}, left by a run that is no more, cannot be removed: {error.message}")
+                warn(f"{volume.full}, left by a run that has ended, cannot be removed: {error.message}")

@@ -78,7 +78,7 @@ def refuse_overflow(name: str, fd: int) -> None:
     """Failed where the classic snapshot behind fd has been given up, because its room was full; others pass."""
     with naming(f"read {name}"):
         target = dm.status(os.fstat(fd).st_rdev)
-    # `used/room metadata` in sectors; a word instead where it is no snapshot any more.
+    # `used/room metadata` in sectors; a word instead where it is not a snapshot any more.
     if target.type == "snapshot" and not re.fullmatch("[0-9]+/[0-9]+", (target.parameters or [""])[0]):
         raise Failed(f"{name}: snapshot overflowed", "--cow gives it more room")
 
@@ -127,7 +127,7 @@ def to_be_taken(name: str, options: SourceOptions) -> Volume:
     volume, group = _tidied(name, options)
     wanted, kept = choose(volume, group, options)
     if "thicksnapshot" in wanted.role:
-        raise Refused(f"{wanted.full} is a snapshot itself, of which lvm can make no other")
+        raise Refused(f"{wanted.full} is itself a snapshot, and lvm cannot take another of it")
     if options.state == "before-start" and not kept:
         refuse_started(wanted, options)
     return ready(wanted)
@@ -144,7 +144,7 @@ def _find(name: str) -> tuple[Volume, dict[str, Volume]]:
 
 
 def _tidied(name: str, options: SourceOptions) -> tuple[Volume, dict[str, Volume]]:
-    """As _find(), and what runs that are no more have left in the group is gone, or brought to an end."""
+    """As _find(), and what runs that have ended have left in the group is gone, or brought to an end."""
     volume, group = _find(name)
     refuse_parts(volume)
     snapshot.remove_dead(group.values(), options.note, options.warn)

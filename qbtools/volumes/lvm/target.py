@@ -15,14 +15,14 @@ from qbtools.errors import Failed, QbError, Refused, UsageError
 from qbtools.volumes import inuse, kernel, marks
 from qbtools.volumes.kind import Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
-from qbtools.volumes.lvm import dm, exchange, facts, names, snapshot, source, tools
+from qbtools.volumes.lvm import dm, exchange, facts, lvnames, snapshot, source, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, whole_extents
 
 
 def could_be_made(word: str) -> bool:
     """Whether word is `GROUP/VOLUME` or `GROUP/POOL/VOLUME` with a group that is there."""
-    parts = names.split(word)
+    parts = lvnames.split(word)
     if parts is None:
         return False
     try:
@@ -54,11 +54,11 @@ def open_target(name: str, options: TargetOptions) -> Target:
 
 def _parts(name: str) -> tuple[str, str | None, str]:
     """Group, pool (None where none is said) and volume."""
-    parts = names.split(name)
+    parts = lvnames.split(name)
     if parts is None:
         found = facts.find(name)
         if found is None:
-            raise UsageError(f"{name} is no logical volume", "write lvm:VG/LV, or lvm:VG/POOL/LV for a new thin one")
+            raise UsageError(f"{name} is not a logical volume", "write lvm:VG/LV, or lvm:VG/POOL/LV for a new thin one")
         parts = found
     return parts[0], parts[1] if len(parts) == 3 else None, parts[-1]
 
@@ -67,8 +67,8 @@ def _new(
     name: str, group: str, pool: str | None, volume: str, volumes: dict[str, Volume], options: TargetOptions
 ) -> NewVolume:
     if not options.create:
-        raise Failed(f"there is no logical volume {volume} in {group}", "--create makes it")
-    problem = names.volume_problem(group, volume)
+        raise Failed(f"there is not a logical volume {volume} in {group}", "--create makes it")
+    problem = lvnames.volume_problem(group, volume)
     if marks.is_temporary_name(volume):
         problem = "such names are given to volumes that are not whole yet"
     if problem:
@@ -76,7 +76,7 @@ def _new(
     if pool is None:
         return ThickTarget(name, group, volume, options)
     if pool not in volumes or not volumes[pool].layout >= {"thin", "pool"}:
-        raise Failed(f"there is no thin pool {pool} in {group}")
+        raise Failed(f"there is not a thin pool {pool} in {group}")
     return ThinTarget(name, group, volume, pool, None, options)
 
 
@@ -106,7 +106,7 @@ def _refuse_used(volume: Volume, running: Volume | None) -> None:
 
 
 def _device(volume: Volume) -> str:
-    return f"/dev/mapper/{names.mapper_name(volume.group, volume.name)}"
+    return f"/dev/mapper/{lvnames.mapper_name(volume.group, volume.name)}"
 
 
 class PresentTarget(BlockTarget):

@@ -25,7 +25,7 @@ def read(device: int, size: int) -> ExtentMap:
     with naming("learn of its pool"):
         thin = dm.table(device)
         if thin.type != "thin" or len(thin.parameters) < 2:
-            raise Failed("it lies in no pool")
+            raise Failed("it is in no pool")
         if len(thin.parameters) > 2:
             raise Failed("what was not written since it was made lies outside its pool")
         pool = dm.number(thin.parameters[0])
@@ -47,7 +47,7 @@ def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
         parser.Parse(b"", True)
         mappings.end()
     except (expat.ExpatError, ValueError, KeyError) as error:
-        raise Failed(f"thin_dump prints a map that cannot be understood: {error}") from error
+        raise Failed(f"thin_dump printed a map that cannot be parsed: {error}") from error
     return mappings.extents
 
 

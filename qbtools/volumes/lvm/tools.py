@@ -57,7 +57,7 @@ def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
         (rows,) = json.loads(text)["report"][0].values()
         return [{str(name): str(value) for name, value in row.items()} for row in rows]
     except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise Failed(f"{program} prints no report that can be understood") from error
+        raise Failed(f"{program} printed a report that cannot be parsed") from error
 
 
 @contextmanager

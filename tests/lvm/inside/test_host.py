@@ -96,7 +96,7 @@ def test_what_a_killed_run_has_left_is_known_by_its_tag(place: ForkedPlace, vg: 
         guest.call("lvcreate", "-qq", "-y", "-kn", "-V", "4M", "--thinpool", "pool", *tags, "-n", name, vg)
     status, _, err = place.ask("create", data=place.document("mine", {"root": MiB}))
     assert status == 5
-    assert f"{vg}/vm-qbtest-mine-root is there already, though no domain has it" in err
+    assert f"{vg}/vm-qbtest-mine-root already exists, but no domain has it" in err
     assert volume_names(vg) == {"vm-qbtest-mine-root"}
     place.clean()
 

@@ -43,7 +43,7 @@ def test_a_killed_run_leaves_what_the_next_one_removes(vg: str, volume: str) -> 
     with Program("qb-volread", "-v", f"lvm:{volume}") as third:
         ended = third.wait()
     assert (ended.status, guest.Stream.parse(ended.stdout).data) == (0, PATTERN)
-    assert f"removing {vg}/{left}, which a run that is no more has left" in ended.stderr
+    assert f"removing {vg}/{left}, left by a run that has ended" in ended.stderr
     assert guest.ours(vg) == kept | {"qbtools_mine"}
     ended = living.wait(begun)
     assert (ended.status, guest.Stream.parse(ended.stdout).ended) == (0, True)

@@ -18,7 +18,7 @@ KiB = 1 << 10
 
 @pytest.fixture(scope="module")
 def raw(vg: str) -> Iterator[str]:
-    """A pool with zeroing off, whose chunks of 256 KiB all have been written to by a volume that is no more."""
+    """A pool with zeroing off, whose chunks of 256 KiB all have been written to by a volume that was deleted."""
     guest.pool(f"{vg}/raw", 24 * MiB, "-Zn", "-c", "256k")
     guest.write(guest.thin(f"{vg}/deleted", 24 * MiB, "raw"), 0, b"deleted " * (24 * MiB // 8))
     guest.remove(f"{vg}/deleted")

@@ -19,7 +19,7 @@ GROUP, ROOM = "tg", 64
 
 @pytest.fixture(scope="module")
 def tg() -> Iterator[str]:
-    """A group without a pool; all of it has been written to by a volume that is no more."""
+    """A group without a pool; all of it has been written to by a volume that was deleted."""
     with guest.group(GROUP, (ROOM + 4) * MiB):
         device = guest.thick(f"{GROUP}/deleted", ROOM * MiB)
         guest.write(device, 0, SECRET * ROOM)

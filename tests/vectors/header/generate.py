@@ -174,7 +174,7 @@ def refused() -> dict[str, Vector]:
     vectors["missing-crypto-algorithm"] = bad("version 3 without a cipher", data, "crypto-algorithm is missing")
     for key in (line.split("=")[0] for line in OURS.decode().splitlines()):
         line = next(line for line in OURS.splitlines(keepends=True) if line.startswith(f"{key}=".encode()))
-        vectors[f"doubled-{key}"] = bad("a known key twice", OURS + line, f"{key} stands there twice")
+        vectors[f"doubled-{key}"] = bad("a known key twice", OURS + line, f"{key} occurs twice")
     for version in ("5", "2", "1", "0", "04", "four"):
         data = with_value("version", version)
         vectors[f"version-{version}"] = bad("an unknown version", data, f"unknown version {version}")

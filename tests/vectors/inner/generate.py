@@ -183,28 +183,28 @@ def _cut() -> dict[str, tuple[str, bytes, str]]:
         "padding-data": (
             "padding of the data",
             regular(b"abc")[:-1] + b"x" + END,
-            "the data is padded with something else than zeros",
+            "the data is padded with something other than zeros",
         ),
         "padding-map": (
             "padding of the map",
             sparse(4096, pad(map_text(OFFSETS))[:-1] + b"x", A + B) + END,
-            "the sparse map is padded with something else than zeros",
+            "the sparse map is padded with something other than zeros",
         ),
         "padding-pax": (
             "padding of the pax header",
             good[:1023] + b"x" + good[1024:] + END,
-            "a pax header is padded with something else than zeros",
+            "a pax header is padded with something other than zeros",
         ),
         "zeros-only": ("no member", END, "the archive holds no member"),
         "header-last": (
             "a pax header without its member",
             pax(("path", "x")) + END,
-            "the archive ends behind a header that needs a member",
+            "the archive ends after a header that needs a member",
         ),
         "long-name-last": (
             "a long name without its member",
             extended(b"x", b"L") + END,
-            "the archive ends behind a header that needs a member",
+            "the archive ends after a header that needs a member",
         ),
     }
 
@@ -353,9 +353,9 @@ def _maps() -> dict[str, tuple[str, bytes, str]]:
         found[f"map-{key}"] = (
             f"a map that begins {text[:8]!r}",
             sparse(4096, text, A) + END,
-            MAP + "a line is no number",
+            MAP + "a line is not a number",
         )
-    long_line = "standard input has a line of more than 32 bytes where a shorter one must be"
+    long_line = "standard input has a line of more than 32 bytes, which is too long"
     found |= {
         "map-too-few": ("more entries announced than there are", sparse(4096, b"3\n0\n512\n", A) + END, long_line),
         "map-no-newline": ("a map without end", sparse(4096, b"1\n0\n512", A) + END, long_line),
@@ -386,7 +386,7 @@ def _maps() -> dict[str, tuple[str, bytes, str]]:
         "old-endless": (
             "a block announced behind the end of the map",
             old(4096, OFFSETS[:2], A + B, endless=True) + END,
-            MAP + "it goes on behind its end",
+            MAP + "it continues after its end",
         ),
         "old-and-pax": (
             "two maps",
@@ -430,7 +430,7 @@ def _named() -> dict[str, Vector]:
     texts = {
         "missing": ("vm1/root.img", THREE, "the archive holds no member vm1/root.img"),
         "other-spelling": ("./vm2/x", THREE, "the archive holds no member ./vm2/x"),
-        "twice": ("vm2/x", THREE + regular(A, b"vm2/x"), "vm2/x comes twice"),
+        "twice": ("vm2/x", THREE + regular(A, b"vm2/x"), "vm2/x occurs twice"),
         "link": ("vm1/private.img", head(kind=b"2"), "vm1/private.img is a symbolic link, not a regular file"),
         "others-bad": ("vm2/x", THREE + sparse(0, OFFSETS, A), MAP + "an extent passes the end of the volume"),
     }

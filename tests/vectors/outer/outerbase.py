@@ -86,7 +86,7 @@ def other_than_listed(name: str) -> str:
     return f"4 {name} is not the file that the manifest lists"
 
 
-NO_CONTAINER = "is no scrypt container"
+NO_CONTAINER = "is not an scrypt container"
 CHECKSUM = "has a damaged header: its plain checksum is wrong"
 EARLY = "4 the archive ends in the middle of"
 WRONG = "3 the passphrase is wrong"
@@ -94,7 +94,7 @@ NO_BACKUP = "4 not a backup: backup-header is not where it must be"
 NO_HMAC = "4 not a backup: backup-header.hmac is not where it must be"
 NO_MANIFEST = "4 the manifest is missing: the archive is incomplete"
 FOLLOWS = "4 something follows the end of the archive"
-CHANGED = "4 backup-header is not what was sealed: the archive was changed"
+CHANGED = "4 backup-header differs from its sealed copy: the archive was changed"
 TAR_SUM = "4 a tar header has a wrong checksum"
 NUMBER = "4 a number in a tar header is malformed"
 PATH = "not a relative path of letters, digits and _ . @ + -"

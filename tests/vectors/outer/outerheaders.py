@@ -37,7 +37,7 @@ def headers() -> dict[str, Vector]:
         "filter-path": (plain.replace(b"=gzip", b"=/bin/sh"), "compression-filter has a malformed value: /bin/sh"),
         "filter-unknown": (plain.replace(b"=gzip", b"=tee"), "compression-filter has an unknown value: tee"),
         "not-ascii": (plain + "farbe=grün\n".encode(), "not ASCII"),
-        "doubled-key": (plain + b"chunk-size=1\n", "chunk-size stands there twice"),
+        "doubled-key": (plain + b"chunk-size=1\n", "chunk-size occurs twice"),
         "chunk-size": (plain.replace(b"size=256", b"size=0"), "chunk-size has an unknown value: 0"),
         "not-encrypted": (plain.replace(b"encrypted=True", b"encrypted=0"), "says that an archive of version 4 is not"),
     }

@@ -177,7 +177,7 @@ def sizes(hidden, name: bytes) -> dict[str, Vector]:  # type: ignore[no-untyped-
             "2^63 bytes in binary", head(name, binary(1 << 63), magic=GNU), "4 a number in a tar header is too large"
         ),
         "size-negative": hidden("-1 in binary", head(name, b"\xff" * 12, magic=GNU), NUMBER),
-        "size-word": hidden("a size that is no number", head(name, b"many".ljust(12)), NUMBER),
+        "size-word": hidden("a size that is not a number", head(name, b"many".ljust(12)), NUMBER),
         "tar-checksum": hidden("a wrong checksum", head(name, off=1), TAR_SUM),
         "tar-magic": hidden(
             "an unknown kind of tar", head(name, magic=b"ustar\x0001"), "4 a tar header is of an unknown kind"
@@ -205,7 +205,7 @@ def paddings() -> dict[str, Vector]:
     }
     for name, (at, member, out) in places.items():
         data = flipped(whole_archive, len(archive(BASE[:at], b"")) - 1)
-        verdict = f"4 {member} is padded with something else than zeros"
+        verdict = f"4 {member} is padded with something other than zeros"
         shown = verdict if at < 3 else "0"
         vectors[f"padding-{name}"] = bad("padding is not zeros", data, verdict, out, header=shown)
     end = flipped(whole_archive, -1)

@@ -128,9 +128,9 @@ def chunks() -> dict[str, Vector]:
         due = out_of_place(member, (SEALED[at + 1]) if at < 2 else "")
         if at == 2:
             due = f"4 {member} comes after the last chunk of its file"
-        vectors[f"repeat-{at}"] = bad("a chunk is there twice", archive(pieces), due, out)
+        vectors[f"repeat-{at}"] = bad("a chunk occurs twice", archive(pieces), due, out)
     again = archive(before(LAST, named(BASE, first)))
-    twice = f"4 {first}: the file comes twice"
+    twice = f"4 {first}: the file occurs twice"
     vectors["repeat-later"] = bad("the first chunk comes again at the end", again, twice, 600)
     return vectors
 
@@ -264,7 +264,7 @@ def files() -> dict[str, Vector]:
             structure="0",
         ),
         "double-file": bad(
-            "a file is there twice",
+            "a file occurs twice",
             archive([*HEADERS, *metadata, *root, *root, *other, MANIFEST]),
             f"4 {SEALED[0]} comes after the last chunk of its file",
             600,
@@ -272,7 +272,7 @@ def files() -> dict[str, Vector]:
         "double-file-later": bad(
             "a file comes again behind another one",
             archive([*HEADERS, *metadata, *root, *other, *root, MANIFEST]),
-            f"4 {SEALED[0]}: the file comes twice",
+            f"4 {SEALED[0]}: the file occurs twice",
             600,
         ),
         "interleave": bad(

@@ -23,7 +23,7 @@ B = A[::-1]
 EARLY = "standard input ends too early"
 BAD = "the volume stream on standard input is malformed: "
 NOT = "standard input is not a volume stream"
-LONG = "standard input has a line of more than 64 bytes where a shorter one must be"
+LONG = "standard input has a line of more than 64 bytes, which is too long"
 PAIR = BAD + "a line of the map is not two numbers"
 
 

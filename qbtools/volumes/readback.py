@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK
 from qbtools.volumes.kind import Target, naming
 

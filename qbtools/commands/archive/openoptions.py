@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
-from qbtools.commands.archive import sealing
+from qbtools.commands.archive import sealoptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.header import BackupHeader
@@ -20,7 +20,7 @@ def limits(call: Invocation) -> Limits:
 
     opts = call.options
     return openarchive.Limits(
-        memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealing.machine_memory(),
+        memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.machine_memory(),
         work=1 << call.number("--max-work", 10, 60),
         chunk=call.size("--max-chunk", 1) if "--max-chunk" in opts else chunks.DEFAULT_CHUNK_SIZE,
     )
@@ -35,7 +35,7 @@ def open_archive(call: Invocation) -> Archive:
     reader = call.stdin()
     reader.name = "the archive"
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
-    archive = opened(reader, secret, bounds, lambda each: sealing.jobs(call, each, bounds.memory), call.warn)
+    archive = opened(reader, secret, bounds, lambda each: sealoptions.jobs(call, each, bounds.memory), call.warn)
     check_expectations(call, archive.header)
     return archive
 

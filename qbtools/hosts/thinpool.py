@@ -17,7 +17,7 @@ from qbtools.domains.names import UNFINISHED
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.hosts.local import Found, Places
 from qbtools.volumes.kind import naming
-from qbtools.volumes.lvm import dm, exchange, facts, names, snapshot, source, tools
+from qbtools.volumes.lvm import dm, exchange, facts, lvnames, snapshot, source, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
 
@@ -33,17 +33,17 @@ class ThinPool(Places):
     """The volumes in a pool."""
 
     def __init__(self, word: str, state: str, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
-        """word: GROUP/POOL. state: a directory, see STATE. UsageError for no such word; Failed where it is no pool."""
-        parts = names.split(word)
+        """word: GROUP/POOL. state: a directory, see STATE. UsageError for another word; Failed without that pool."""
+        parts = lvnames.split(word)
         if parts is None or len(parts) != 2:
-            raise UsageError(f"{word} is no pool", "write GROUP/POOL")
+            raise UsageError(f"{word} is not a pool", "write GROUP/POOL")
         self._group, self._pool = parts
         self._note = note
         self._warn = warn
         self._volumes = facts.group(self._group)
         self._tidy = False
         if self._pool not in self._volumes or not self._volumes[self._pool].layout >= {"thin", "pool"}:
-            raise Failed(f"there is no thin pool {self._pool} in {self._group}")
+            raise Failed(f"there is not a thin pool {self._pool} in {self._group}")
         self.place = os.path.join(state, self._group, self._pool)
         with naming(f"make {self.place}"):
             os.makedirs(self.place, 0o700, exist_ok=True)
@@ -91,8 +91,8 @@ class ThinPool(Places):
         for volume, _size in volumes:
             name = self._name(domain, volume)
             if name in self._volumes:
-                raise Refused(f"{self._group}/{name} is there already, though no domain has it")
-            if problem := names.volume_problem(self._group, name):
+                raise Refused(f"{self._group}/{name} already exists, but no domain has it")
+            if problem := lvnames.volume_problem(self._group, name):
                 raise Refused(f"no logical volume can be called {name}: {problem}")
         for volume, size in volumes:
             how = ["-kn", "-Wn", "-V", f"{max(-(-size // 512), 1) * 512}b", "--thinpool", self._pool]
@@ -152,7 +152,7 @@ class ThinPool(Places):
         return [volume for volume in volumes.values() if volume.pool == self._pool]
 
     def _tidy_up(self) -> None:
-        """Before anything is changed: brings to an end what a run that is no more was doing with volumes here."""
+        """Before anything is changed: brings to an end what a run that has ended was doing with volumes here."""
         if self._tidy:
             return
         self._tidy = True

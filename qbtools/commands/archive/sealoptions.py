@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.containerhead import Parameters

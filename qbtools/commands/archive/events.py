@@ -1,0 +1,68 @@
+"""`--report FILE` of qb-seal and qb-unseal: what happens to each file, as lines of JSON for the program that wants it.
+
+A line that says `"size": N` is followed by N bytes and a newline: what a CMD printed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import threading
+import time
+
+from qbtools.descriptors import write_fd
+from qbtools.errors import Failed
+
+_AGAIN = 0.5  # seconds
+
+Data = bytes | bytearray | memoryview
+
+
+class Events:
+    """Where events are written; nowhere without a path. May be used from several threads."""
+
+    def __init__(self, path: str | None) -> None:
+        """path: of a pipe, or of a file that is appended to. Failed where it cannot be opened.
+
+        When the reader of a pipe is gone, this program ends as by SIGTERM: nobody waits for its work any more.
+        """
+        self._fd = -1
+        self._lock = threading.Lock()
+        if path is None:
+            return
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Failed(f"cannot write the report to {path}: {error.strerror}") from error
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody listens."""
+        return self._fd >= 0
+
+    def tell(self, event: str, name: str, data: Data | None = None, **fields: object) -> None:
+        """Writes one event of the file name. Failed on an I/O error."""
+        if self._fd < 0:
+            return
+        if data is not None:
+            fields["size"] = len(data)
+        line = json.dumps({"event": event, "name": name, **fields}).encode("ascii") + b"\n"
+        with self._lock:
+            try:
+                write_fd(self._fd, line)
+                if data is not None:
+                    write_fd(self._fd, data)
+                    write_fd(self._fd, b"\n")
+            except OSError as error:
+                raise Failed(f"cannot write the report: {error.strerror}") from error
+
+    def _watch(self) -> None:
+        poller = select.poll()
+        poller.register(self._fd, 0)  # POLLERR alone: there is no reader
+        poller.poll()
+        while True:  # the first one may come just before the main thread begins to wait for something
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(_AGAIN)

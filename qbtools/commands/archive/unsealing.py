@@ -1,0 +1,72 @@
+"""What qb-unseal does with an archive once its header has been authenticated."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from qbtools import progressline
+from qbtools.commands.archive import routes, tocommand
+from qbtools.commands.archive.events import Events
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Damaged
+from qbtools.lean import TYPE_CHECKING
+from qbtools.streams import Reader, Writer
+
+if TYPE_CHECKING:
+    from qbtools.formats.openarchive import Archive
+    from qbtools.progress import Board
+
+
+def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
+    """Writes the plaintext of one file. stop: leave when it is whole. Damaged where it is not there."""
+    found = False
+    # Without a chunk size in the header nothing tells yet that the file is whole.
+    stop = stop and archive.header.chunk_size is not None
+    for event in archive.events(lambda candidate: candidate == name):
+        found = found or event.name == name
+        if event.data is not None:
+            out.write(event.data)
+        elif stop and found and event.ends:
+            return
+    if not found:
+        raise Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")
+
+
+def read_all(archive: Archive, verify: bool) -> None:
+    """Reads to the end. verify: opens every chunk."""
+    for _event in archive.events(lambda _name: verify):
+        pass
+
+
+def feed(call: Invocation, archive: Archive, board: Board, events: Events) -> None:
+    """Feeds the files to CMDs, as --to-command and the options that belong to it say."""
+    opts = call.options
+    version = archive.header.version
+
+    def read() -> dict[str, str]:
+        with progressline.held():  # who writes them may ask somebody
+            return routes.read_routes(Reader(io.FileIO(opts["--routes"]), "the list of routes"))
+
+    def no_metadata(name: str) -> None:
+        events.tell("first", name, version=version)
+
+    wanted: routes.Wanted = routes.Named(opts["NAME"])
+    if opts["--routes"] is not None:
+        wanted = routes.Routed(read, opts["--first"] is not None, no_metadata)
+    cmds = tocommand.Cmds(opts["--to-command"], opts["--first"], opts["--verify"], opts["--keep-going"], call.warn)
+    tocommand.feed_all(archive, cmds, wanted, board, events)
+
+
+def listing(archive: Archive, as_json: bool) -> str:
+    """The files with their chunks and bytes, as lines or as JSON; once all was read."""
+    if not as_json:
+        return "".join(f"{file.name}\t{file.chunks}\t{file.size}\n" for file in archive.records)
+    document = {
+        "backup_id": archive.header.backup_id or None,
+        "version": archive.header.version,
+        "compression": archive.header.method,
+        "manifest": archive.header.manifest,
+        "files": [{"name": file.name, "chunks": file.chunks, "bytes": file.size} for file in archive.records],
+    }
+    return json.dumps(document, indent=2) + "\n"

@@ -1,0 +1,156 @@
+"""qb-backup restore --host."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from qbtools.commands import cli
+from qbtools.commands.backup import stagewords
+from qbtools.commands.cli import Invocation
+from qbtools.commands.machines import qb_plan
+from qbtools.domains import plantext
+from qbtools.domains.planlines import Plan, Written
+from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Damaged, Failed, QbError, Refused, Told
+from qbtools.hosts import results
+from qbtools.hosts.client import Host
+from qbtools.runs import making, opening
+from qbtools.streams import Reader
+
+_MAX_PLAN = 64 << 20
+
+
+def run(call: Invocation) -> None:
+    """The domains are settled however the run ends; only then it is told how it went."""
+    opts = call.options
+    run = _Run(call)
+    error: BaseException | None = None
+    try:
+        run.restore()
+    except BaseException as failure:  # what was made must not stay unfinished
+        error = failure
+    if opts["--dry-run"] and run.plan is not None:
+        _show(call, run.plan)
+    else:
+        error = _ended(call, run.made, error)
+    if error is not None:
+        raise error
+
+
+class _Run:
+    """made, plan: as far as it has come."""
+
+    def __init__(self, call: Invocation) -> None:
+        self._call = call
+        self._tty = _terminal(call)
+        self.made: making.Making | None = None
+        self.plan: Plan | None = None
+
+    def restore(self) -> None:
+        call = self._call
+        host = Host(call.options["--host"], call.warn)
+        agreed = self._agreed if self._tty >= 0 else _yes
+        self.made = making.Making(host, _wishes(call), self._show, agreed, call.note, call.warn)
+        words = ["--keep-going"] if call.options["--keep-going"] else []
+        opening.open_all(stagewords.opening(call, words), self.made)
+        self.made.finish()
+
+    def _show(self, plan: Plan) -> None:
+        self.plan = plan
+        if not self._call.options["--dry-run"] and (self._tty >= 0 or not self._call.quiet):
+            with suppress(OSError):
+                os.write(2, plantext.to_text(plan).encode())
+
+    def _agreed(self) -> bool:
+        os.write(self._tty, b"Restore this? [y/N] ")
+        answer = Reader(io.FileIO(self._tty, closefd=False), "the terminal").read_line(1024)
+        return answer.strip().lower() in (b"y", b"yes")
+
+
+def _yes() -> bool:
+    return True
+
+
+def _ended(call: Invocation, made: making.Making | None, error: BaseException | None) -> BaseException | None:
+    """Settles what was made, and tells how it went; the error that the run ends with."""
+    found = made.results(error is None) if made else []
+    others = made.failed_files() if made else []
+    words = making.complaint(found, others)
+    if error is None:
+        error = words
+    elif call.options["--keep-going"] and isinstance(error, Told) and words is not None:
+        call.warn(words.message)
+    if made is not None and made.unfinished:
+        error = _settled(call, made, found, error)
+    if call.options["--json"]:
+        stagewords.print_json(call, results.as_document(found, cli.status_of(error) if error else 0, others))
+    return error
+
+
+def _settled(
+    call: Invocation, made: making.Making, found: list[results.Result], error: BaseException | None
+) -> BaseException | None:
+    """Finishes and removes domains; the error that the run ends with. A signal now leaves those that are finished."""
+    try:
+        if error is None or isinstance(error, QbError):
+            return _settled_once(call, made, found, error)
+    except cli.Terminated as ended:
+        error = ended
+        found[:] = [one._replace(problem=one.problem or results.EARLY) for one in found]
+    cli.heed_signals()  # the first one has brought us here, a second one ends this
+    call.say("removing what was made; a second signal leaves it to the next run")
+    return _settled_once(call, made, found, error)
+
+
+def _settled_once(
+    call: Invocation, made: making.Making, found: Sequence[results.Result], error: BaseException | None
+) -> BaseException | None:
+    try:
+        made.settle(found)
+    except QbError as problem:
+        if error is None:
+            return problem
+        call.warn(problem.message)
+    return error
+
+
+def _terminal(call: Invocation) -> int:
+    """A terminal to ask on; -1 where nothing is asked. Refused where there is none."""
+    opts = call.options
+    if opts["--yes"] or opts["--dry-run"] or opts["--verify-only"]:
+        return -1
+    with suppress(OSError):
+        return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+    raise Refused("there is no terminal to ask on", "--yes goes on without asking")
+
+
+def _show(call: Invocation, plan: Plan) -> None:
+    if call.options["--json"]:
+        stagewords.print_json(call, plantext.as_document(plan))
+    else:
+        call.stdout(binary=False).write(plantext.to_text(plan).encode())
+
+
+def _wishes(call: Invocation) -> making.Wishes:
+    opts = call.options
+    files_to = opts["--files-to"]
+    if files_to is not None:
+        if not os.path.isdir(files_to):
+            raise Failed(f"{files_to} is no directory")
+        files_to = os.path.abspath(files_to)
+    flags = (bool(opts[f"--{name}"]) for name in ("verify-only", "dry-run", "keep-going", "keep-failed"))
+    written = _written(opts["--plan"]) if opts["--plan"] is not None else None
+    return making.Wishes(qb_plan.wishes(call), written, files_to, *flags)
+
+
+def _written(path: str) -> Callable[[Metadata], Sequence[Written]]:
+    """Reads the plan now; what it means is known once the metadata is."""
+    data = Reader(io.FileIO(path), path).read_up_to(_MAX_PLAN + 1)
+    if len(data) > _MAX_PLAN:
+        raise Refused(f"{path} has more than {_MAX_PLAN >> 20} MiB")
+    if not data:
+        raise Damaged(f"{path} is empty")
+    return lambda metadata: plantext.read(Reader(io.BytesIO(data), path), metadata)

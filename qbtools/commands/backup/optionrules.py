@@ -1,0 +1,73 @@
+"""Which options of qb-backup go together. Each must be of use where it is given."""
+
+from __future__ import annotations
+
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
+
+COMMANDS = ("create", "list", "verify", "restore")
+
+_CREATING = frozenset({"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow"})
+_OPENING = frozenset({"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"})
+_FILLING = frozenset({"--to", "--pool", "--map", "--only", "--overwrite", "--shrink"})
+_PLANNING = frozenset(
+    (
+        *("--rename", "--default-template", "--netvm", "--plan", "--files-to", "--no-rename", "--skip-broken"),
+        *("--ignore-missing", "--yes", "--keep-going", "--keep-failed", "--verify-only"),
+    )
+)
+_HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
+_FOREIGN = {
+    "create": _OPENING | _FILLING | _PLANNING,
+    "list": _CREATING | _FILLING | _PLANNING | _HOSTED,
+    "verify": _CREATING | _FILLING | _PLANNING | _HOSTED | {"--json"},
+    "restore": _CREATING,
+}
+_NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool")
+
+
+def command_of(call: Invocation) -> str:
+    """create, list, verify or restore."""
+    return next(name for name in COMMANDS if call.options[name])
+
+
+def check(call: Invocation) -> None:
+    """UsageError for an option that is of no use with the command or the host, for an empty name, and for options
+    that exclude each other or need another one."""
+    command, opts = command_of(call), call.options
+    hint = f"see {call.program} --help"
+    for option in call.given:
+        if option in _FOREIGN[command]:
+            raise UsageError(f"{option} does not go with {command}", hint)
+        if option in _NAMES and not opts[option]:
+            raise UsageError(f"{option}: the name is empty", hint)
+    hosted = opts["--host"] is not None
+    for option in call.given:
+        if not hosted and (option in _HOSTED | _PLANNING or (option == "--json" and command != "list")):
+            raise UsageError(f"{option} needs --host", hint)
+        if hosted and option in _FILLING:
+            raise UsageError(f"{option} does not go with --host", hint)
+    if command == "create":
+        _check_create(call, hosted, hint)
+    elif command == "restore":
+        _check_restore(call, hosted, hint)
+
+
+def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
+    opts = call.options
+    if not hosted and not opts["VOLUME"]:
+        raise UsageError("no VOLUME is given", hint)
+    if opts["--json"] and opts["--output"] is None and not opts["--dry-run"]:
+        raise UsageError("--json needs --output: the archive is on standard output", hint)
+
+
+def _check_restore(call: Invocation, hosted: bool, hint: str) -> None:
+    opts = call.options
+    if hosted:
+        if opts["--plan"] is not None and (opts["--include"] or opts["--exclude"]):
+            raise UsageError("--include and --exclude do not go with --plan", hint)
+        return
+    if opts["--to"] is None and opts["--pool"] is None and not opts["--map"]:
+        raise UsageError("no target is given: --to, --pool or --map is missing", hint)
+    if opts["--to"] is not None and opts["--pool"] is not None:
+        raise UsageError("--to and --pool exclude each other", hint)

@@ -1,0 +1,91 @@
+"""qb-backup: whole backups, out of the stages that bin/qb-backup wires."""
+
+from __future__ import annotations
+
+from qbtools.commands import options
+from qbtools.commands.cli import Invocation, Terminated
+
+DOC = f"""\
+Usage:
+  qb-backup create [options] [--include PATTERN]... [--exclude PATTERN]...
+                   [VOLUME...]
+  qb-backup list [options] [FILE]
+  qb-backup verify [options] [FILE]
+  qb-backup restore [options] [--map DOMAIN:VOLUME=TARGET]... [--only DOMAIN]...
+                    [--include PATTERN]... [--exclude PATTERN]...
+                    [--rename A=B]... [FILE]
+  qb-backup (-h | --help | --version)
+
+create   saves volumes as one archive: each VOLUME is DOMAIN:NAME=SOURCE, or the
+         path of a file or device (the domain is its stem, the name is root).
+         qb-volread reads them, through snapshots if they can be taken.
+         With --host: VOLUMEs are domains; by default all that have
+         include_in_backups set.
+list     lists the volumes in an archive: domain, class, volume, name in the
+         archive, size.
+verify   opens, decompresses and reads every file of an archive to its end.
+restore  writes the volumes to DIR/DOMAIN/NAME.img, or as --pool and --map say.
+         With --host: makes the domains there, by a plan of qb-plan.
+FILE is an archive; without it, or if it is -, standard input. HOST is dir:DIR,
+lvm:VG/POOL or NAME:ARGUMENT for any other program qb-host-NAME.
+
+Options for create:
+  -o FILE --output FILE     Write to FILE (FILE.partial until it is complete)
+                            instead of standard output.
+  --compress C              gzip, zstd, xz, bzip2 or none [default: gzip].
+{options.CHUNK_SIZE}
+{options.LOGN}
+  --id-file FILE            Write the backup ID to FILE too.
+{options.STATE}
+{options.COW}
+
+Options for list, verify and restore:
+  --json                    Print one JSON document: the list, or a result for each
+                            domain (create, restore: with a host only).
+  --to DIR                  restore: the directory for the volumes.
+  --pool PREFIX             restore: make the volumes PREFIX/DOMAIN-VOLUME, for
+                            example with lvm:VG/POOL.
+  --map DOMAIN:VOLUME=TARGET
+                            restore: write this volume to TARGET; repeatable.
+  --only DOMAIN             restore: only this domain; repeatable.
+  --overwrite               restore: replace volumes that already exist.
+  --shrink                  restore: let them become smaller.
+{options.OPENING}
+{options.MAX_CHUNK}
+
+Options for create and restore with a host:
+  --host HOST               The host that owns the domains here.
+{options.SELECTING}
+  --dry-run                 Print what would be saved, or the plan, and stop.
+
+Options for restore to a host:
+{options.PLANNING}
+  --plan FILE               Check this plan, and carry it out.
+  --yes                     Do not ask.
+  --keep-going              Go on with the other domains when a file fails.
+  --keep-failed             Keep what was made for domains that failed.
+  --verify-only             Do everything except creating domains and writing volumes.
+  --files-to DIR            Extract the home of dom0 and the further files of domains
+                            to DIR.
+
+Options for all:
+{options.JOBS}
+{options.PASSPHRASE}
+{options.PROGRESS}
+{options.COMMON}
+"""
+
+
+def main(call: Invocation) -> None:
+    """Runs create, list, verify or restore."""
+    from qbtools.commands.backup import open, optionrules, save
+    from qbtools.runs.verdict import Ended
+
+    optionrules.check(call)
+    try:
+        if call.options["create"]:
+            save.run(call)
+        else:
+            open.run(call)
+    except Ended as ended:
+        raise Terminated(ended.number) from None

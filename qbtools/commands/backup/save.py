@@ -1,0 +1,121 @@
+"""qb-backup create: of volumes that are named, and of the domains of a host."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+
+from qbtools.commands import cli
+from qbtools.commands.backup import stagewords
+from qbtools.commands.cli import Invocation
+from qbtools.commands.pipe import volumeoptions
+from qbtools.errors import Refused, UsageError
+from qbtools.formats import header
+from qbtools.hosts import results, savingtext
+from qbtools.hosts.client import Host
+from qbtools.runs import creating, savinghost
+from qbtools.runs.creating import Contents, Passages
+from qbtools.runs.sidefiles import SideFile
+from qbtools.runs.wiring import Wiring
+
+_PATIENCE = "500h"
+"""A volume of nothing but zeros takes its time, and gives nothing to write; we would notice if a stage died."""
+
+
+def run(call: Invocation) -> None:
+    """Saves; the archive is complete where it returns."""
+    if call.options["--compress"] not in header.COMPRESSIONS:
+        raise UsageError(f"--compress: must be one of {', '.join(header.COMPRESSIONS)}")
+    if call.options["--output"] is None and not call.options["--dry-run"]:
+        call.stdout()  # refuses a terminal
+    if call.options["--host"] is not None:
+        _from_host(call)
+    else:
+        _check_output(call)
+        contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
+        _seal(call, contents, None, Passages())
+
+
+def _check_output(call: Invocation) -> None:
+    """Refused, before anything is looked at, where the archive's name is taken."""
+    output = call.options["--output"]
+    if output is not None and os.path.lexists(output):
+        raise Refused(f"{output} already exists")
+
+
+def _seal(call: Invocation, contents: Contents, taking: savinghost.Taking | None, passages: Passages) -> None:
+    opts = call.options
+    inputs = stagewords.inputs(call, None)
+    backup_id = header.new_backup_id(time.time(), os.urandom(8))
+    with ExitStack() as cleanup:
+        side = cleanup.enter_context(SideFile(opts["--id-file"]))
+        call.say(f"backup ID {backup_id}")
+        seal = [
+            *inputs.words,
+            *stagewords.chosen(call, stagewords.SEALING),
+            f"--compression={opts['--compress']}",
+            f"--backup-id={backup_id}",
+            f"--total={contents.total}",
+        ]
+        store = [*stagewords.voice(call), f"--idle-limit={_PATIENCE}", "--", opts["--output"] or "-"]
+        if taking is not None:
+            cleanup.callback(_release, call, taking)
+        groups, voice = {"seal": seal, "store": store}, stagewords.voice(call)
+        wiring = Wiring(stagewords.script(), "create", groups, voice, inputs.stdin, inputs.keep)
+        source = taking.source if taking else _no_source
+        read = taking.read if taking else _nothing
+        creating.save(wiring, contents, source, read, passages)
+        side.finish(f"{backup_id}\n")
+
+
+def _no_source(name: str) -> str:
+    raise UsageError(f"{name} has no source")
+
+
+def _nothing(_name: str) -> None:
+    """A volume that is named takes its own snapshot."""
+
+
+def _release(call: Invocation, taking: savinghost.Taking) -> None:
+    if taking.held:
+        cli.heed_signals()  # the first one has brought us here, a second one ends this
+        call.say("releasing snapshots; a second signal leaves them to the next run")
+        taking.release()
+
+
+def _from_host(call: Invocation) -> None:
+    opts = call.options
+    how = volumeoptions.reading(call)
+    choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
+    found: list[results.Result] = []
+    status = 0
+    try:
+        _check_output(call)
+        survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
+        if opts["--dry-run"]:
+            _show(call, survey)
+            return
+        if not survey.machines:
+            raise Refused("no domain is to be saved", "name one, or set include_in_backups")
+        for one in survey.left_out:
+            call.note(f"left out: {one.domain.name} ({one.reason})")
+        passages = Passages()
+        try:
+            taking = savinghost.Taking(survey, how)
+            _seal(call, taking.contents, taking, passages)
+        finally:
+            found = results.of_saving(survey.files, passages.log, passages.complete)
+    except BaseException as error:
+        status = cli.status_of(error)
+        raise
+    finally:
+        if opts["--json"] and not (opts["--dry-run"] and not status):
+            stagewords.print_json(call, results.as_document(found, status))
+
+
+def _show(call: Invocation, survey: savinghost.Survey) -> None:
+    if call.options["--json"]:
+        stagewords.print_json(call, savingtext.as_document(survey.machines, survey.left_out))
+    else:
+        call.stdout(binary=False).write(savingtext.table(survey.machines, survey.left_out).encode())

@@ -1,0 +1,39 @@
+"""The environments that programs get which we start."""
+
+from __future__ import annotations
+
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+# What changes how bash, tar or a compressor works, and so what a CMD means.
+_UNWANTED = frozenset(
+    (
+        *("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "POSIXLY_CORRECT", "TAR_OPTIONS"),
+        *("GZIP", "PIGZ", "BZIP", "BZIP2", "XZ_OPT", "XZ_DEFAULTS"),
+    )
+)
+_UNWANTED_BEGINNINGS = ("BASH_FUNC_", "ZSTD_")
+
+
+def cmd_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a user's CMD: the user's own, without what changes how bash, tar or a compressor works."""
+    return {
+        name: text
+        for name, text in environ.items()
+        if name not in _UNWANTED and not name.startswith(_UNWANTED_BEGINNINGS)
+    }
+
+
+_KEPT = (
+    *("PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH"),
+    *("XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"),  # what agents need
+)
+_KEPT_PREFIXES = ("LC_", "GPG_")
+
+
+def chosen_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a program that we choose gets of environ: nothing that changes how it works."""
+    return {name: text for name, text in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}

@@ -1,0 +1,95 @@
+"""What the stages use of Python's library, without the time that loading it takes.
+
+A stage runs once for each file of a backup, so its start counts: `typing`, `re`, `enum`, `contextlib` and `signal`
+with what they load cost as much as the interpreter. Modules that every stage loads take from here what they need at
+run time, and import names for annotations only under `if TYPE_CHECKING`, which type checkers take for true.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+
+if TYPE_CHECKING:
+    import re
+    import signal as signal
+    from contextlib import suppress as suppress
+    from typing import NamedTuple as NamedTuple
+else:
+    import _signal
+
+    signal = _signal  # its constants are plain numbers, and it loads nothing
+
+    class suppress:
+        """As contextlib.suppress."""
+
+        def __init__(self, *kinds: type[BaseException]) -> None:
+            self._kinds = kinds
+
+        def __enter__(self) -> None:
+            """Nothing to do."""
+
+        def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
+            return kind is not None and issubclass(kind, self._kinds)
+
+    def _field(at: int, name: str) -> property:
+        return property(lambda self: self[at], doc=f"The field {name}.")
+
+    class NamedTuple(tuple):
+        """As typing.NamedTuple, as far as it is used here."""
+
+        __slots__ = ()
+        _fields = ()
+        _field_defaults = {}
+
+        def __init_subclass__(cls) -> None:
+            fields = tuple(cls.__dict__.get("__annotations__", ()))
+            cls._fields = fields
+            cls._field_defaults = {name: cls.__dict__[name] for name in fields if name in cls.__dict__}
+            for at, name in enumerate(fields):
+                setattr(cls, name, _field(at, name))
+
+        def __new__(cls, *values: object, **named: object) -> NamedTuple:
+            fields = cls._fields
+            if len(values) > len(fields) or not named.keys() <= set(fields[len(values) :]):
+                raise TypeError(f"{cls.__name__} takes {', '.join(fields)}")
+            given = {**cls._field_defaults, **named}
+            try:
+                return tuple.__new__(cls, (*values, *(given[name] for name in fields[len(values) :])))
+            except KeyError as missing:
+                raise TypeError(f"{cls.__name__} needs {missing}") from None
+
+        def __repr__(self) -> str:
+            fields = (f"{name}={value!r}" for name, value in zip(self._fields, self, strict=True))
+            return f"{type(self).__name__}({', '.join(fields)})"
+
+        def __getnewargs__(self) -> tuple[object, ...]:
+            return tuple(self)
+
+        def _replace(self, **changes: object) -> NamedTuple:
+            return type(self)(**{**self._asdict(), **changes})
+
+        def _asdict(self) -> dict[str, object]:
+            return dict(zip(self._fields, self, strict=True))
+
+
+class Pattern:
+    """A regular expression that is compiled, and `re` loaded, when it is used first."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._compiled: re.Pattern[str] | None = None
+
+    def fullmatch(self, text: str) -> re.Match[str] | None:
+        """As the method of re.Pattern; DOTALL."""
+        if self._compiled is None:
+            import re
+
+            self._compiled = re.compile(self._text, re.DOTALL)
+        return self._compiled.fullmatch(text)
+
+
+def number(digits: bytes, most: int = 19) -> int | None:
+    """The number of ASCII decimal digits without leading zero ("0" is one), at most so many; None for all else."""
+    if not digits.isdigit() or len(digits) > most or (digits[0] == 0x30 and len(digits) > 1):
+        return None
+    return int(digits)

@@ -1,0 +1,84 @@
+"""The line on stderr that shows how far a program is, renewed by a thread."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import TracebackType
+
+INTERVAL = 0.5
+"""Seconds between two renewals of the line."""
+
+_CLEAR = "\r\033[K"
+
+_line = threading.Lock()
+_line_is_there = threading.Event()
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """While its body runs no line is renewed, and none stands on the terminal: something else is shown there."""
+    with _line:
+        if _line_is_there.is_set():
+            write(_CLEAR)
+        yield
+
+
+class Renewed:
+    """A context manager: while its body runs the line that show gives is renewed, and once more at its end."""
+
+    def __init__(self, line: Callable[[], str]) -> None:
+        self._line = line
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._renew, daemon=True)
+
+    def _renew(self) -> None:
+        while not self._done.wait(INTERVAL):
+            self._show()
+
+    def _show(self) -> None:
+        with _line:
+            _line_is_there.set()
+            write(_CLEAR + self._line())
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._done.set()
+        self._thread.join()
+        self._show()
+        write("\n")
+
+
+def render(done: int, total: int | None, seconds: float, label: str) -> str:
+    """One line: what, how far, how fast, how long still."""
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return _plain(done, total, seconds, label)
+    meter: str = tqdm.format_meter(
+        done, total, seconds, unit="B", unit_scale=True, unit_divisor=1024, prefix=label, ncols=78
+    )
+    return meter
+
+
+def _plain(done: int, total: int | None, seconds: float, label: str) -> str:
+    rate = done / seconds if seconds > 0 else 0.0
+    of = f" of {_amount(total)}" if total is not None else ""
+    left = f", {int((total - done) / rate)} s left" if total is not None and rate > 0 and total >= done else ""
+    return f"{label}: {_amount(done)}{of}, {_amount(int(rate))}/s{left}"
+
+
+def _amount(count: int) -> str:
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
+    return f"{count} B" if power == 0 else f"{count / (1 << 10 * power):.1f} {units[power]}"
+
+
+def write(text: str) -> None:
+    """Writes to stderr; one that is gone is nobody's error."""
+    with suppress(OSError):
+        os.write(2, text.encode("utf-8", "backslashreplace"))

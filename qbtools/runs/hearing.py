@@ -1,0 +1,107 @@
+"""The stream on which the stages of a run report: taken apart into what happened.
+
+Lines of JSON; one that says `"size": N` is followed by N bytes and a newline. Lines `stages N N` are bash's: the
+statuses of its pipe.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from qbtools.errors import Failed
+from qbtools.reports import Failure, failure_of
+
+MAX_EVENT = 1 << 16
+"""Bytes of the longest line."""
+
+MAX_DATA = 1 << 26
+"""Bytes that may follow one."""
+
+
+class Happened(NamedTuple):
+    """What a stage has done with a file.
+
+    event: source (its source must be told now), begin, read (its source may be released), sealed, first (the archive
+    begins with this file, which is no metadata), done (its CMD has ended well; data: what it printed), failed,
+    passed (it came, and nobody wanted it).
+    """
+
+    event: str
+    name: str
+    data: bytes = b""
+    version: int = 4
+
+
+class Stages(NamedTuple):
+    """The statuses of the stages of the pipe, in order: the last word of a run."""
+
+    statuses: tuple[int, ...]
+
+
+Said = Happened | Stages | Failure
+
+
+class Hearing:
+    """Takes bytes as they come, gives what they say."""
+
+    def __init__(self) -> None:
+        self._held = bytearray()
+
+    def take(self, data: bytes) -> Iterator[Said]:
+        """What is complete by now. Failed for what no stage of ours says: then nothing can be trusted any more."""
+        self._held += data
+        while (said := self._next()) is not None:
+            yield said
+
+    def _next(self) -> Said | None:
+        end = self._held.find(b"\n")
+        if end < 0 or end > MAX_EVENT:
+            if len(self._held) > MAX_EVENT:
+                raise _nonsense()
+            return None
+        line = bytes(self._held[:end])
+        if line.startswith(b"stages "):
+            del self._held[: end + 1]
+            return _stages(line)
+        fields = _fields(line)
+        size = fields.get("size")
+        content = b""
+        if size is not None:
+            if type(size) is not int or not 0 <= size <= MAX_DATA:
+                raise _nonsense()
+            if len(self._held) < end + 1 + size + 1:
+                return None
+            content = bytes(self._held[end + 1 : end + 1 + size])
+            end += size + 1
+        del self._held[: end + 1]
+        failure = failure_of(fields)
+        if failure is not None:
+            return failure
+        event, name = fields.get("event"), fields.get("name")
+        if not isinstance(event, str) or not isinstance(name, str):
+            raise _nonsense()
+        version = fields.get("version", 4)
+        return Happened(event, name, content, version if isinstance(version, int) else 4)
+
+
+def _fields(line: bytes) -> dict[str, object]:
+    try:
+        fields = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _nonsense() from None
+    if not isinstance(fields, dict):
+        raise _nonsense()
+    return fields
+
+
+def _stages(line: bytes) -> Stages:
+    words = line.split()[1:]
+    if not words or not all(word.isdigit() and len(word) < 4 for word in words):
+        raise _nonsense()
+    return Stages(tuple(int(word) for word in words))
+
+
+def _nonsense() -> Failed:
+    return Failed("a stage sent a malformed report")

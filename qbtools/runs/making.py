@@ -1,0 +1,199 @@
+"""Restoring to a host: the plan is made and asked about, domains are made, filled, and finished or removed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from qbtools.domains import inventory, names, plan
+from qbtools.domains.planlines import Plan, Written
+from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError
+from qbtools.hosts import results
+from qbtools.hosts.client import Host
+from qbtools.hosts.restoring import Made, Restore
+from qbtools.hosts.results import Result
+from qbtools.runs.checking import CHECK, LIST, check_directory
+from qbtools.runs.creating import Passages
+from qbtools.runs.filling import routes
+from qbtools.runs.opening import Enough, Routes
+from qbtools.volumes.marks import Mark
+
+_FILL = ("--overwrite", "--shrink")
+
+
+class Wishes(NamedTuple):
+    """What the user wants of a restore to a host.
+
+    options: for the plan; include and exclude may match dom0, whose home is restored where files_to says where.
+    written: reads a plan that the user has made, None: one is made here. verify_only, dry_run, keep_going,
+    keep_failed: as the options of that name.
+    """
+
+    options: plan.Options
+    written: Callable[[Metadata], Sequence[Written]] | None
+    files_to: str | None
+    verify_only: bool
+    dry_run: bool
+    keep_going: bool
+    keep_failed: bool
+
+
+class Making:
+    """The domains of a plan, from the metadata to the end. show: takes the plan, once it is made; agreed: asks."""
+
+    def __init__(
+        self,
+        host: Host,
+        wishes: Wishes,
+        show: Callable[[Plan], None],
+        agreed: Callable[[], bool],
+        note: Callable[[str], None],
+        warn: Callable[[str], None],
+    ) -> None:
+        self._host = host
+        self._wishes = wishes
+        self._show = show
+        self._agreed = agreed
+        self._note = note
+        self._warn = warn
+        self._archive: Metadata | None = None
+        self._written: Sequence[Written] = ()
+        self._made: list[Made] = []
+        self._owner = Mark.own()
+        self._sizes: dict[str, int | None] = {}
+        self._paths: dict[str, str] = {}
+        self._passages = Passages()
+        self._stray: Damaged | None = None
+        self.unfinished = False
+        """Whether domains were made that are neither finished nor removed."""
+
+    def metadata(self, metadata: Metadata) -> Routes:
+        home = self._home(metadata)
+        found = self._plan(metadata)
+        self._show(found)
+        if found.problems:
+            raise Refused(
+                f"{len(found.problems)} of the domains cannot be restored so",
+                "change the plan, or see --skip-broken and --ignore-missing",
+            )
+        if self._wishes.dry_run:
+            raise Enough
+        if not self._agreed():
+            raise Failed("nothing was restored")
+        # Of an archive of a whole directory the size of each volume is not that of the file.
+        entries = [entry for entry in inventory.entries(metadata) if not entry.archive_name.endswith("/.")]
+        self._sizes = {entry.archive_name: entry.size for entry in entries}
+        self._written = [line.written for line in found.lines]
+        self._archive = metadata
+        restore = Restore(self._host, metadata, self._written, self._note, self._warn)
+        if self._wishes.verify_only:
+            self._made = restore.rehearse()
+        else:
+            self.unfinished = True
+            self._made = restore.apply(self._owner, self._wishes.keep_going)
+        return self._routes(home)
+
+    def no_metadata(self, first: str) -> Routes:
+        raise Damaged(f"the archive has no qubes.xml: it begins with {first}", "--to restores its files")
+
+    def _home(self, metadata: Metadata) -> str | None:
+        """The archive name of dom0's home, if that is restored. UsageError where nothing else is wanted."""
+        include, exclude = self._wishes.options.include, self._wishes.options.exclude
+        matched = any(fnmatchcase(names.ADMIN, pattern) for pattern in include)
+        if matched and all(pattern == names.ADMIN for pattern in include):  # without a pattern all would be restored
+            raise UsageError("the home of dom0 can only be restored together with a domain", "--include a domain too")
+        wanted = (matched or not include) and not any(fnmatchcase(names.ADMIN, pattern) for pattern in exclude)
+        if not wanted or self._wishes.files_to is None:
+            return None
+        homes = [entry.archive_name for entry in inventory.entries(metadata) if entry.kind == names.ADMIN_CLASS]
+        return homes[0] if homes else None
+
+    def _plan(self, metadata: Metadata) -> Plan:
+        there, defaults = self._host.inventory(), self._host.defaults()
+        leftovers = self._host.leftovers(there)
+        wishes = self._wishes
+        if wishes.written is not None:
+            return plan.check(metadata, there, defaults, wishes.options, wishes.written(metadata), leftovers)
+        domains = replace(
+            wishes.options,
+            include=[word for word in wishes.options.include if word != names.ADMIN],
+            exclude=[word for word in wishes.options.exclude if word != names.ADMIN],
+        )
+        return plan.make(metadata, there, defaults, domains, leftovers, self._warn)
+
+    def _routes(self, home: str | None) -> Routes:
+        files_to = self._wishes.files_to
+        places: dict[str, list[tuple[str, str]]] = {}
+        found: dict[str, str] = {}
+        for made in self._made:
+            path = names.directory_of(made.archive_name)
+            self._paths[path] = made.domain
+            if made.volume is not None and made.target is not None:
+                places.setdefault(made.archive_name, []).append((made.volume, made.target))
+            elif made.volume is not None:
+                found[made.archive_name] = CHECK
+            # A domain without volumes is there with whatever else it has.
+            if files_to is not None and not self._wishes.verify_only:
+                found[f"{path}*"] = f"into:{files_to}/{made.domain}"
+                found[f"?{path}empty"] = CHECK
+            elif files_to is not None or made.volume is None:
+                found[f"{path}*"] = CHECK
+        if home is not None:
+            found[home] = LIST if self._wishes.verify_only else f"into:{files_to}/dom0-home"
+        return [*routes(places, _FILL), *found.items()]
+
+    def begun(self, name: str) -> None:
+        self._passages.begun(name)
+
+    def done(self, name: str, printed: str) -> None:
+        if name.endswith("/.") and self._wishes.verify_only:
+            volumes = [made.volume for made in self._made if made.volume and made.archive_name == name]
+            check_directory(name, volumes, printed)
+        size = printed.strip().partition("\t")[0]
+        self._passages.done(name, int(size) if size.isdecimal() and not name.endswith("/.") else None)
+
+    def passed(self, name: str) -> None:
+        path = names.directory_of(name)
+        if self._wishes.files_to is not None and path in self._paths and name.count("/") > path.count("/"):
+            error = Damaged(f"{name} is no file of a domain")
+            if not self._wishes.keep_going:
+                raise error
+            self._stray = self._stray or error
+
+    def finish(self) -> None:
+        """The archive has come to its end. Damaged for what was left alone on the way."""
+        if self._stray is not None:
+            raise self._stray
+
+    def results(self, ended: bool) -> list[Result]:
+        """How it went with each domain. ended: the run came to a good end."""
+        return results.of_restore(self._made, self._passages.log, self._sizes, ended, self._wishes.keep_going)
+
+    def failed_files(self) -> list[str]:
+        """Files that failed and are no volumes."""
+        return results.failed_files(self._made, self._passages.log)
+
+    def settle(self, found: Sequence[Result]) -> None:
+        """Finishes the domains with which all went well, and removes the others. Errors as Restore.settle."""
+        if self._archive is None or not self.unfinished:
+            return
+        good = {result.domain: result.problem is None for result in found}
+        # One that sees the host as it is now.
+        restore = Restore(self._host, self._archive, self._written, self._note, self._warn)
+        restore.settle(self._owner, good, self._wishes.keep_failed)
+        self.unfinished = False
+
+
+def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:
+    """The failure of domains or files, in one line; None where all went well."""
+    failed = [result for result in found if result.problem is not None]
+    if failed:
+        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+        return Failed(f"{len(failed)} of {len(found)} domains failed: {failed[0].domain} ({failed[0].problem}){more}")
+    if others:
+        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
+        return Failed(f"{others[0]} was not restored{more}")
+    return None

@@ -1,0 +1,105 @@
+"""Saving the domains of a host: what is saved, and snapshots that are taken and released when their turn comes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from qbtools.domains import names, selection, trim
+from qbtools.domains.selection import LeftOut
+from qbtools.errors import QbError, Refused
+from qbtools.hosts import saving
+from qbtools.hosts.client import Host
+from qbtools.hosts.saving import File, Machine
+from qbtools.runs.creating import LATE, Contents, Saved, volume_source
+from qbtools.volumes import snapshots
+from qbtools.volumes.freezing import Frozen
+from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.marks import Mark
+
+THAW_LIMIT = 30.0
+"""Seconds for which a machine may be frozen."""
+
+
+class Choice(NamedTuple):
+    """What a user of a host wants saved."""
+
+    named: Sequence[str]
+    include: Sequence[str]
+    exclude: Sequence[str]
+
+
+class Survey(NamedTuple):
+    """What will be saved of a host, all of it looked at. left_out: what will not."""
+
+    machines: Sequence[Machine]
+    left_out: Sequence[LeftOut]
+    files: Sequence[File]
+    document: bytes
+
+
+def look(host: Host, choice: Choice, how: SourceOptions) -> Survey:
+    """Looks at all that is to be saved. Errors as selection.for_saving, saving.survey and trim.trimmed have them."""
+    inventory = host.inventory()
+    chosen, left_out = selection.for_saving(inventory, choice.named, choice.include, choice.exclude)
+    machines = saving.survey(host, chosen, how)
+    home = next((name for machine in machines for name, _, _ in machine.files if names.is_home(name)), None)
+    contents = {machine.name: machine.contents() for machine in machines}
+    document, paths = trim.trimmed(inventory, contents, home)
+    return Survey(machines, left_out, list(saving.files(machines, paths, host.freezer())), document)
+
+
+class Taking:
+    """The snapshots of a run: all of a domain are taken when the turn comes to its first volume, and released behind
+    its last. A `with` that ends releases what is left."""
+
+    def __init__(self, survey: Survey, how: SourceOptions) -> None:
+        self._files = {file.archive_name: file for file in survey.files}
+        self._how = how
+        self._specs: list[str] = []
+        self.contents = Contents(survey.document, [Saved(*self._saved(file)) for file in survey.files])
+
+    def _saved(self, file: File) -> tuple[str, str, int]:
+        if file.kind == "volume":
+            source = LATE if file.of else volume_source(file.word, file.size, self._how)
+        elif file.kind == "empty":
+            source = "inline:0"
+        else:
+            source = f"file:{file.size}:{file.word}" if file.kind == "file" else f"tree:{file.word}"
+        if "\n" in source:
+            raise Refused(f"{file.domain} has a file with a newline in its name: {file.word}")
+        return file.archive_name, source, file.data
+
+    def source(self, name: str) -> str:
+        """What a file of which snapshots are taken at once is read from. Errors as snapshots.take has them."""
+        file = self._files[name]
+        if file.at == 1:
+            self.release()
+            volumes = [one.word for one in self._files.values() if one.kind == "volume" and one.domain == file.domain]
+            still = None
+            if file.freezer is not None:
+                freeze, thaw = (f"{file.freezer} {verb} {file.domain}" for verb in ("freeze", "thaw"))
+                still = Frozen(freeze, thaw, THAW_LIMIT, self._how.warn)
+            self._specs = snapshots.take(volumes, Mark.own(), self._how, still)
+        return volume_source(self._specs[file.at - 1], file.size, None)
+
+    def read(self, name: str) -> None:
+        """A file was read: the last one of its domain needs no snapshots any more."""
+        file = self._files.get(name)
+        if file is not None and file.of and file.at == file.of:
+            self.release()
+
+    def release(self) -> None:
+        """Releases the snapshots that are held. What cannot be is said in a warning: the next run removes it."""
+        specs, self._specs = self._specs, []
+        if not specs:
+            return
+        try:
+            snapshots.release(specs)
+        except QbError as error:
+            self._how.warn(f"a snapshot cannot be removed: {error.message}")
+
+    @property
+    def held(self) -> bool:
+        """Whether there are snapshots to be released."""
+        return bool(self._specs)

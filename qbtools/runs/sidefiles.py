@@ -1,0 +1,70 @@
+"""A small file beside an archive, such as one with its ID: it gets its name when the archive has its."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from types import TracebackType
+
+from qbtools.descriptors import write_fd
+from qbtools.errors import Failed
+
+
+class SideFile:
+    """Opened, and so found to be writable, before the first byte is read. A `with` that ends removes what has no name.
+
+    path None: nothing is written at all.
+    """
+
+    def __init__(self, path: str | None) -> None:
+        """Failed where path cannot be written, or no file can be made beside it."""
+        self._path = path
+        self._fd = -1
+        self._partial = ""
+        if path is None:
+            return
+        try:
+            if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+                self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)  # a pipe or a device
+                return
+            self._path = os.path.realpath(path)
+            if os.path.isdir(path):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            partial = f"{self._path}.partial.{os.getpid()}"
+            with suppress(FileNotFoundError):
+                os.unlink(partial)  # of a process that had our number
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(partial, flags, 0o600)
+            self._partial = partial
+        except OSError as error:
+            raise Failed(f"cannot write {path}: {error.strerror}") from error
+
+    def finish(self, text: str) -> None:
+        """Writes text, and gives the file its name; one that has it is replaced. Failed on an I/O error."""
+        if self._path is None:
+            return
+        try:
+            write_fd(self._fd, text.encode())
+            if self._partial:
+                os.fsync(self._fd)
+                os.replace(self._partial, self._path)
+                self._partial = ""
+        except OSError as error:
+            raise Failed(f"the archive is complete, but {self._path} cannot be written: {error.strerror}") from error
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> SideFile:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._fd >= 0:
+            self._close()
+        if self._partial:
+            with suppress(OSError):
+                os.unlink(self._partial)

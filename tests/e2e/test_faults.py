@@ -1,0 +1,174 @@
+"""Calls that fail, too few descriptors, writers that are killed: a volume that is missing never goes with status 0.
+
+Nor does such a run hang, nor does what it has made look complete.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from hostdirs import images
+from support import ROOT, environment, missing, run
+
+LIMIT = 60.0
+"""Seconds after which a run is taken for one that hangs."""
+
+NAMES = ("vm1", "vm2", "vm3")
+
+
+class Place(NamedTuple):
+    """A folder with a volume, an archive of three, a passphrase, and the library that lets calls fail."""
+
+    folder: Path
+    library: Path
+
+    def run(
+        self, *words: str | Path, fault: str = "", seen: Path | None = None, limit: int = 0
+    ) -> subprocess.CompletedProcess[bytes]:
+        """qb-backup; fault: as tests/inject.c takes it; limit: for descriptors."""
+        changes = {"QB_PASSPHRASE_FILE": str(self.folder / "passphrase")}
+        if fault:
+            changes.update(LD_PRELOAD=str(self.library), QB_FAULT=fault, QB_FAULT_SEEN=str(seen))
+        ulimit = f"ulimit -n {limit}; " if limit else ""
+        return subprocess.run(
+            ["bash", "-c", f'{ulimit}exec "$@"', "-", "qb-backup", *map(str, words)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            cwd=self.folder,
+            env=environment(**changes),
+            timeout=LIMIT,
+            start_new_session=True,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    if shutil.which("gcc") is None:
+        missing("the program gcc is not there")
+    folder = tmp_path_factory.mktemp("faults")
+    library = folder / "inject.so"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, ROOT / "tests/inject.c", "-ldl"], check=True)
+    (folder / "a.img").write_bytes(os.urandom(200_000))
+    (folder / "passphrase").write_text("faults\n")
+    (folder / "passphrase").chmod(0o600)
+    found = Place(folder, library)
+    done = create(found, folder / "good.qb")
+    assert (done.returncode, done.stderr) == (0, b"")
+    return found
+
+
+def create(place: Place, archive: Path, **how: object) -> subprocess.CompletedProcess[bytes]:
+    volumes = [f"{name}:root=a.img" for name in NAMES]
+    words = ("create", "-q", "--logn=10", "--chunk-size=64K", "-o", archive, *volumes)
+    return place.run(*words, **how)  # type: ignore[arg-type]
+
+
+def check(place: Place, tmp_path: Path, command: str, **how: object) -> int:
+    """Runs a command, and holds what it has made against its status, which is returned."""
+    if command == "create":
+        archive = tmp_path / "x.qb"
+        status = create(place, archive, **how).returncode
+        assert archive.exists() == (status == 0)
+        if not status:
+            assert place.run("verify", "-q", archive).returncode == 0
+            assert place.run("list", archive).stdout == place.run("list", "good.qb").stdout
+    elif command == "to":
+        status = place.run("restore", "-q", "--to", tmp_path / "out", "good.qb", **how).returncode  # type: ignore[arg-type]
+        good = (place.folder / "a.img").read_bytes()
+        found = [path.read_bytes() == good for path in (tmp_path / "out").rglob("*.img") if path.name == "root.img"]
+        assert all(found), "whatever has its name is whole"
+        assert status or len(found) == len(NAMES)
+    elif command == "host":
+        (tmp_path / "host").mkdir()
+        words = ("restore", "-q", "--yes", f"--host=dir:{tmp_path}/host", "good.qb")
+        status = place.run(*words, **how).returncode  # type: ignore[arg-type]
+        good = (place.folder / "a.img").read_bytes()
+        assert status or images(tmp_path / "host") == {f"{name}/root.img": good for name in NAMES}
+    else:
+        status = place.run("verify", "-q", "good.qb", **how).returncode  # type: ignore[arg-type]
+    return status
+
+
+COMMANDS = ("create", "to", "host", "verify")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_without_a_fault(command: str, place: Place, tmp_path: Path) -> None:
+    """With the library, too, all goes well."""
+    assert check(place, tmp_path, command, fault="nobody:read:1:5", seen=tmp_path / "seen") == 0
+    assert not (tmp_path / "seen").exists()
+
+
+@pytest.mark.parametrize("limit", [8, 10, 11, 12, 14, 17, 23, 32])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_few_descriptors(command: str, limit: int, place: Place, tmp_path: Path) -> None:
+    status = check(place, tmp_path, command, limit=limit)
+    assert status in ((0,) if limit == 32 else (0, 1)), "the machine failed, not the archive"
+
+
+OF_SAVING = ("qb-run", "qb-seal", "qb-store")
+OF_OPENING = ("qb-run", "qb-unseal", "qb-tarextract")
+CASES = [
+    *((command, program) for command in ("create",) for program in OF_SAVING),
+    *((command, program) for command in ("to", "host") for program in OF_OPENING),
+    ("verify", "qb-tarextract"),
+    ("to", "qb-volwrite"),
+    ("host", "qb-host-dir"),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "number"),
+    [
+        ("readp", errno.EIO),
+        ("writep", errno.EPIPE),
+        ("pipe", errno.ENFILE),
+        ("open", errno.EMFILE),
+    ],
+)
+@pytest.mark.parametrize(("command", "program"), CASES)
+def test_a_call_that_fails(command: str, program: str, call: str, number: int, place: Place, tmp_path: Path) -> None:
+    """From the first, then from the second one on, in every process of a program."""
+    for at in (1, 2):
+        folder = tmp_path / str(at)
+        folder.mkdir()
+        seen = folder / "seen"
+        status = check(place, folder, command, fault=f"{program}:{call}:{at}:{number}", seen=seen)
+        if not seen.exists():
+            assert status == 0
+            return
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("call", ["fork", "pipe", "readp"])
+def test_a_bash_that_cannot_go_on(command: str, call: str, place: Place, tmp_path: Path) -> None:
+    """The one that wires the stages."""
+    seen = tmp_path / "seen"
+    status = check(place, tmp_path, command, fault=f"qb-backup:{call}:1:{errno.ENOMEM}", seen=seen)
+    assert (status != 0) == seen.exists() or call == "readp"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("qb-seal", "-q", "--logn=10", "--from-command", "cat $QB_SOURCE", "-"),
+        ("qb-unseal", "-q", "--to-command", "cat >/dev/null", "--routes", "/dev/stdin"),
+    ],
+)
+@pytest.mark.parametrize("text", [b"", b"vm1/root.img\tx\n", b"vm1/root.img\tx\nen", b"vm1/root.img\tx\nend"])
+def test_a_list_whose_writer_was_killed(words: tuple[str, ...], text: bytes, place: Place) -> None:
+    """By hand: a short list is not taken for all of it."""
+    changes = {"QB_PASSPHRASE_FILE": str(place.folder / "passphrase")}
+    if words[0] == "qb-unseal":
+        (place.folder / "routes").write_bytes(text)
+        words = (*words[:-1], str(place.folder / "routes"))
+        text = (place.folder / "good.qb").read_bytes()
+    done = run(*words, data=text, timeout=LIMIT, **changes)
+    assert done.returncode == 4, done.stderr

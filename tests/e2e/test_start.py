@@ -1,0 +1,50 @@
+"""The stages that run once for each file load nothing that they can do without: their start is most of their cost."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import BIN, bash, environment
+
+SLOW = {"collections", "contextlib", "dataclasses", "docopt", "enum", "functools", "inspect", "json", "re", "site"}
+SLOW |= {"signal", "subprocess", "threading", "typing"}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A volume, its volume stream, its inner archive, and that compressed."""
+    (tmp_path / "v.img").write_bytes(bytes(8192) + b"data" * 5000)
+    text = "qb-volread v.img >stream && qb-tarwrite vm1/root.img <stream >tar && gzip -c <tar >tar.gz"
+    assert bash(f"cd {tmp_path} && {text}").returncode == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin"),
+    [
+        (["qb-volread", "file:v.img"], None),
+        (["qb-tarwrite", "--size=28192", "vm1/root.img"], "stream"),
+        (["qb-compress", "gzip"], "tar"),
+        (["qb-decompress", "gzip"], "tar.gz"),
+        (["qb-tarextract", "vm1/root.img"], "tar"),
+        (["qb-volwrite", "--create", "--parents", "--print-size", "--", "file:new/w.img"], "stream"),
+    ],
+)
+def test_what_a_stage_loads(words: list[str], stdin: str | None, place: Path) -> None:
+    with (place / (stdin or "v.img")).open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-X", "importtime", "-IS", BIN / words[0], *words[1:]],
+            stdin=file,
+            capture_output=True,
+            cwd=place,
+            env=environment(),
+            check=False,
+        )
+    told = done.stderr.decode().splitlines()
+    assert done.returncode == 0, told
+    loaded = {line.rpartition("|")[2].strip() for line in told if line.startswith("import time:")}
+    assert "qbtools.commands.cli" in loaded
+    assert loaded & SLOW == set()

@@ -1,0 +1,86 @@
+"""Every option of qb-backup against every command: where it is of no use, it is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from qbtools.commands import cli
+from qbtools.commands.arguments import options_of
+from qbtools.commands.backup import optionrules
+from qbtools.commands.backup.qb_backup import DOC
+from qbtools.errors import UsageError
+
+OPTIONS = sorted({option.key for option in options_of(DOC).values()} - {"--help", "--version"})
+VALUES = {"--map": "a:root=x", "--rename": "a=b"}
+EVERYWHERE = {
+    *("--passphrase-file", "--passphrase-fd", "--passphrase-command", "--jobs", "--progress", "--quiet", "--verbose"),
+}
+OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"}
+SAVING = {"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow"}
+FILLING = {"--to", "--pool", "--map", "--only", "--overwrite", "--shrink"}
+CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
+PLANNING = {
+    *("--rename", "--default-template", "--netvm", "--no-rename", "--skip-broken", "--ignore-missing", "--plan"),
+    *("--yes", "--keep-going", "--keep-failed", "--verify-only", "--files-to"),
+}
+GOOD = {
+    "create": (("create", "a"), EVERYWHERE | SAVING),
+    "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING),
+    "list": (("list",), EVERYWHERE | OPENING | {"--json"}),
+    "verify": (("verify",), EVERYWHERE | OPENING),
+    "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING),
+    "restore --host": (("restore", "--host=x"), EVERYWHERE | OPENING | PLANNING | CHOOSING),
+}
+
+
+def check(*words: str) -> None:
+    optionrules.check(cli._parse("qb-backup", DOC, list(words)))
+
+
+def spelled(option: str) -> str:
+    takes = next(one.takes for one in options_of(DOC).values() if one.key == option)
+    return f"{option}={VALUES.get(option, 'x')}" if takes else option
+
+
+def test_all_options_are_known_here() -> None:
+    assert set(OPTIONS) == EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("command", GOOD)
+def test_an_option_with_a_command(command: str, option: str) -> None:
+    words, good = GOOD[command]
+    given = [word for word in words if word.partition("=")[0] != option]
+    if option == "--pool":
+        given = [word for word in given if not word.startswith("--to=")]
+    if option == "--host" and command in ("create", "restore"):
+        return  # that is the other command
+    if option in good:
+        check(*given, spelled(option))
+    else:
+        with pytest.raises(UsageError, match=option):
+            check(*given, spelled(option))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("create",), "no VOLUME is given"),
+        (("create", "--host=x", "--json"), "--json needs --output"),
+        (("restore",), "no target is given"),
+        (("restore", "--to=x", "--pool=y"), "exclude each other"),
+        (("restore", "--host=x", "--plan=y", "--include=z"), "do not go with --plan"),
+        (("restore", "--to="), "--to: the name is empty"),
+        (("create", "a", "--output="), "--output: the name is empty"),
+        (("create", "a", "--id-file="), "--id-file: the name is empty"),
+        (("create", "--host="), "--host: the name is empty"),
+    ],
+)
+def test_options_among_each_other(words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check(*words)
+
+
+def test_a_dry_run_needs_no_output() -> None:
+    check("create", "--host=x", "--json", "--dry-run")
+    check("restore", "--map=a:root=x")

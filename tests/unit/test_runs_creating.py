@@ -1,0 +1,118 @@
+"""What stands in an archive of volumes that are named, and the list that the stages are given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qbtools.errors import Failed, UsageError
+from qbtools.runs import creating
+from qbtools.runs.creating import Contents, Passages, Saved
+from qbtools.runs.hearing import Happened
+from qbtools.volumes.kind import SourceOptions
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def how(warnings: list[str]) -> SourceOptions:
+    return SourceOptions(warn=warnings.append)
+
+
+def image(place: Path, name: str, size: int = 8192) -> str:
+    (place / name).write_bytes(b"x" * size)
+    return str(place / name)
+
+
+def test_a_listing() -> None:
+    contents = Contents(b"<qubes/>", [Saved("vm1/root.img", "volume:1:::\udcff", 3), Saved("vm2/a", "?", 4)])
+    assert contents.total == 7
+    assert contents.listing() == (b"qubes.xml\tinline:8\nvm1/root.img\tvolume:1:::\xff\nvm2/a\t?\nend\n<qubes/>")
+
+
+def test_names(tmp_path: Path, how: SourceOptions, warnings: list[str]) -> None:
+    source = image(tmp_path, "work.old.img")
+    contents = creating.of_words([source, f"bank:private={source}"], how)
+    assert [(file.archive_name, file.source.rpartition(":")[2]) for file in contents.files] == [
+        ("vm1/root.img", source),
+        ("vm2/private.img", source),
+    ]
+    assert b'name="name">work<' in contents.metadata.replace(b"'", b'"')
+    assert warnings == []
+
+
+def test_a_volume_that_qubes_would_not_restore(tmp_path: Path, how: SourceOptions, warnings: list[str]) -> None:
+    creating.of_words([f"a:data={image(tmp_path, 'x')}"], how)
+    assert len(warnings) == 1
+
+
+@pytest.mark.parametrize("name", ["1vm", "a b", "-a", "dom0", ""])
+def test_a_name_that_no_domain_has(name: str, tmp_path: Path, how: SourceOptions) -> None:
+    with pytest.raises((UsageError, Failed)):
+        creating.of_words([f"{name}:root={image(tmp_path, 'x')}"], how)
+
+
+def test_a_volume_twice(tmp_path: Path, how: SourceOptions) -> None:
+    source = image(tmp_path, "a.img")
+    with pytest.raises(UsageError, match="a:root is given twice"):
+        creating.of_words([source, f"a:root={source}"], how)
+
+
+def test_a_newline_in_a_name(tmp_path: Path, how: SourceOptions) -> None:
+    with pytest.raises(UsageError, match="newline"):
+        creating.of_words([f"a:root={image(tmp_path, chr(10))}"], how)
+
+
+class Stages:
+    """In place of the wiring."""
+
+    def __init__(self, *events: Happened, statuses: tuple[int, ...] | None = (0, 0)) -> None:
+        self._events, self._statuses = events, statuses
+        self.told: list[object] = []
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def tell(self, text: object) -> None:
+        self.told.append(text)
+
+    def run(self, happened: object) -> object:
+        for event in self._events:
+            happened(event)  # type: ignore[operator]
+        return self._statuses, []
+
+
+CONTENTS = Contents(b"", [Saved("a", "?"), Saved("b", "x")])
+ALL = [Happened(*words) for words in (("source", "a"), ("begin", "a"), ("read", "a"), ("begin", "b"), ("read", "b"))]
+
+
+def save(stages: Stages) -> list[str]:
+    read: list[str] = []
+    creating.save(stages, CONTENTS, lambda name: f"of {name}", read.append, Passages())  # type: ignore[arg-type]
+    return read
+
+
+def test_a_run() -> None:
+    stages = Stages(*ALL)
+    assert save(stages) == ["a", "b"]
+    assert stages.told == [CONTENTS.listing(), "a\tof a\n"]
+
+
+@pytest.mark.parametrize("missing", range(2, 5))
+def test_a_file_that_was_not_read_is_missed(missing: int) -> None:
+    """Whatever the stages say of themselves."""
+    if ALL[missing].event == "begin":
+        return
+    with pytest.raises(Failed, match="was not saved, although all stages ended well"):
+        save(Stages(*ALL[:missing], *ALL[missing + 1 :]))
+
+
+@pytest.mark.parametrize("statuses", [None, (0, 1), (137, 0)])
+def test_stages_that_failed(statuses: tuple[int, ...] | None) -> None:
+    with pytest.raises(Failed):
+        save(Stages(*ALL, statuses=statuses))

@@ -1,0 +1,177 @@
+"""A restore to a host: domains are made, or not, and what was made is settled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import machines
+import pytest
+
+from qbtools.domains import plan, safexml
+from qbtools.domains.defaults import Defaults
+from qbtools.domains.planlines import Plan
+from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Damaged, Failed, Refused
+from qbtools.hosts import directory
+from qbtools.hosts.local import LocalHost
+from qbtools.hosts.store import Store
+from qbtools.runs import making
+from qbtools.runs.making import Making, Wishes
+from qbtools.runs.opening import Enough
+
+NAMES = ["one", "two"]
+ARCHIVE = machines.metadata(*(machines.vm(name, "StandaloneVM", netvm="") for name in NAMES))
+FILES = [f"{domain.features['backup-path']}private.img" for domain in ARCHIVE.domains if domain.name in NAMES]
+
+
+class FakeHost:
+    """A directory, without programs in between. fails: what a verb of a domain raises."""
+
+    def __init__(self, place: Path) -> None:
+        self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
+        self.fails: dict[str, BaseException] = {}
+
+    def _call(self, text: str) -> None:
+        if text in self.fails:
+            raise self.fails.pop(text)
+
+    def inventory(self) -> Metadata:
+        return Metadata(safexml.parse(self._local.inventory()))
+
+    def defaults(self) -> Defaults:
+        return Defaults()
+
+    def leftovers(self, _: object = None) -> frozenset[str]:
+        return frozenset()
+
+    def create(self, document: bytes) -> list[tuple[str, str]]:
+        lines = self._local.create(document)
+        self._call(f"create {Metadata(safexml.parse(document)).domains[1].name}")
+        return [(line.split("\t")[0], line.rstrip("\n").split("\t")[1]) for line in lines]
+
+    def set(self, domain: str, document: bytes) -> None:
+        self._call(f"set {domain}")
+        self._local.set(domain, document)
+
+    def remove(self, domain: str, mark: str) -> None:
+        self._call(f"remove {domain}")
+        self._local.remove(domain, mark)
+
+    def names(self) -> list[str]:
+        return [domain.name for domain in self.inventory().domains[1:]]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
+
+
+WISHES = Wishes(plan.Options(), None, None, False, False, False, False)
+
+
+def make(host: FakeHost, agreed: bool = True, shown: list[Plan] | None = None, **changes: object) -> Making:
+    plans = [] if shown is None else shown
+    wishes = WISHES._replace(**changes)  # type: ignore[arg-type]
+    return Making(host, wishes, plans.append, lambda: agreed, lambda _: None, lambda _: None)  # type: ignore[arg-type]
+
+
+def come(made: Making, name: str, printed: str = "4096\n") -> None:
+    made.begun(name)
+    made.done(name, printed)
+
+
+def test_all_goes_well(host: FakeHost) -> None:
+    made = make(host)
+    routes = dict(made.metadata(ARCHIVE))
+    assert list(routes)[:2] == FILES
+    assert all(target.startswith("volume:--overwrite --shrink:") for target in list(routes.values())[:2])
+    assert made.unfinished
+    for name in FILES:
+        come(made, name)
+    found = made.results(True)
+    assert [(one.domain, one.problem) for one in found] == [("one", None), ("two", None)]
+    assert making.complaint(found, made.failed_files()) is None
+    made.settle(found)
+    assert (host.names(), made.unfinished) == (NAMES, False)
+
+
+@pytest.mark.parametrize("going", [False, True])
+def test_a_volume_that_did_not_come(going: bool, host: FakeHost) -> None:
+    """With --keep-going the other domain stays."""
+    made = make(host, keep_going=going)
+    made.metadata(ARCHIVE)
+    come(made, FILES[0])
+    made.begun(FILES[1])
+    found = made.results(False)
+    error = making.complaint(found, ())
+    assert isinstance(error, Failed)
+    assert error.message.startswith("1 of 2" if going else "2 of 2")
+    made.settle(found)
+    assert host.names() == (["one"] if going else [])
+
+
+def test_a_volume_that_is_larger_than_it_may_be(host: FakeHost) -> None:
+    made = make(host)
+    made.metadata(ARCHIVE)
+    come(made, FILES[0], str(1 << 50))
+    assert making.complaint(made.results(True), ()) is not None
+
+
+@pytest.mark.parametrize("what", ["create two", "set one", "set two"])
+def test_a_signal_while_domains_are_made(what: str, host: FakeHost) -> None:
+    """Nothing is known of what was made, but it is found by its mark."""
+    host.fails = {what: KeyboardInterrupt()}
+    made = make(host)
+    with pytest.raises(KeyboardInterrupt):
+        made.metadata(ARCHIVE)
+    assert made.unfinished
+    assert host.names()
+    made.settle(made.results(False))
+    assert (host.names(), made.unfinished) == ([], False)
+
+
+def test_a_signal_while_domains_are_finished(host: FakeHost) -> None:
+    """What is finished stays, the rest is removed by a second try."""
+    made = make(host)
+    made.metadata(ARCHIVE)
+    for name in FILES:
+        come(made, name)
+    host.fails = {"set two": KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        made.settle(made.results(True))
+    assert made.unfinished
+    made.settle(())
+    assert host.names() == ["one"]
+
+
+def test_nothing_is_made_where_nobody_agrees(host: FakeHost) -> None:
+    shown: list[Plan] = []
+    made = make(host, agreed=False, shown=shown)
+    with pytest.raises(Failed, match="nothing was restored"):
+        made.metadata(ARCHIVE)
+    assert (len(shown), host.names(), made.unfinished) == (1, [], False)
+
+
+def test_a_dry_run(host: FakeHost) -> None:
+    shown: list[Plan] = []
+    with pytest.raises(Enough):
+        make(host, shown=shown, dry_run=True).metadata(ARCHIVE)
+    assert (len(shown), host.names()) == (1, [])
+
+
+def test_only_a_verification(host: FakeHost) -> None:
+    made = make(host, verify_only=True)
+    assert set(dict(made.metadata(ARCHIVE)).values()) == {"check:"}
+    assert (host.names(), made.unfinished) == ([], False)
+
+
+def test_a_plan_with_a_problem(host: FakeHost) -> None:
+    archive = machines.metadata(machines.vm("one", template="gone"))
+    with pytest.raises(Refused, match="1 of the domains cannot be restored so"):
+        make(host).metadata(archive)
+    assert host.names() == []
+
+
+def test_an_archive_without_metadata(host: FakeHost) -> None:
+    with pytest.raises(Damaged, match="has no qubes.xml"):
+        make(host).no_metadata("vm1/root.img")

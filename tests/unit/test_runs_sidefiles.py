@@ -1,0 +1,82 @@
+"""A file beside an archive: found to be writable early, there when all is done, and not before."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from qbtools.errors import Failed
+from qbtools.runs.sidefiles import SideFile
+
+
+def test_none_is_wanted() -> None:
+    with SideFile(None) as side:
+        side.finish("text")
+
+
+@pytest.mark.parametrize("before", [None, "earlier"])
+def test_it_is_there_at_the_end(before: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "id"
+    if before is not None:
+        path.write_text(before)
+    with SideFile(str(path)) as side:
+        assert path.exists() == (before is not None)
+        side.finish("an ID\n")
+    assert path.read_text() == "an ID\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert os.listdir(tmp_path) == ["id"]
+
+
+def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "id").write_text("earlier")
+    with pytest.raises(ValueError, match="x"), SideFile(str(tmp_path / "id")):
+        raise ValueError("x")
+    assert os.listdir(tmp_path) == ["id"]
+    assert (tmp_path / "id").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("name", ["missing/id", "directory", "file/id"])
+def test_what_cannot_be_written_is_told_early(name: str, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(Failed, match="cannot write"):
+        SideFile(f"{tmp_path}/{name}")
+    assert sorted(os.listdir(tmp_path)) == ["directory", "file"]
+
+
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "to").mkdir()
+    (tmp_path / "id").symlink_to(tmp_path / "to/id")
+    with SideFile(str(tmp_path / "id")) as side:
+        side.finish("x")
+    assert (tmp_path / "id").is_symlink()
+    assert (tmp_path / "to/id").read_text() == "x"
+
+
+def test_a_partial_file_of_one_that_had_our_number(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("p")
+    (tmp_path / f"id.partial.{os.getpid()}").symlink_to(tmp_path / "precious")
+    with SideFile(str(tmp_path / "id")) as side:
+        side.finish("x")
+    assert (tmp_path / "precious").read_text() == "p"
+    assert not (tmp_path / "id").is_symlink()
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "id")
+    got: list[bytes] = []
+    thread = threading.Thread(target=lambda: got.append((tmp_path / "id").read_bytes()))
+    thread.start()
+    with SideFile(str(tmp_path / "id")) as side:
+        side.finish("x")
+    thread.join()
+    assert got == [b"x"]
+
+
+def test_a_full_disk() -> None:
+    with pytest.raises(Failed, match="the archive is complete, but /dev/full cannot be written: No space"):
+        with SideFile("/dev/full") as side:
+            side.finish("x")

@@ -1,0 +1,220 @@
+"""The stages as children: here a few lines of bash stand for them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from qbtools.errors import Failed
+from qbtools.reports import Failure
+from qbtools.runs import processtree
+from qbtools.runs.hearing import Happened
+from qbtools.runs.wiring import Wiring
+
+Made = Callable[..., Wiring]
+BEGINS = '#!/bin/bash\nlist=/dev/fd/$2 report=/dev/fd/$3\nsay() { printf "%s\\n" "$1" >"$report"; }\n'
+WELL = "say 'stages 0'"
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """Makes a run of a text in bash."""
+
+    def make(text: str, groups: dict[str, Sequence[str]] | None = None, keep: Sequence[int] = ()) -> Wiring:
+        path = tmp_path / "script"
+        path.write_text(BEGINS + text + "\n")
+        path.chmod(0o755)
+        return Wiring(str(path), "create", groups or {}, ["-v"], os.open(os.devnull, os.O_RDONLY), keep)
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def whole() -> object:
+    """No test leaves a process, nor a descriptor of the run, nor another answer to SIGUSR1."""
+    before, children = signal.getsignal(signal.SIGUSR1), set(processtree.below(os.getpid()))
+    yield
+    assert set(processtree.below(os.getpid())) <= children
+    assert signal.getsignal(signal.SIGUSR1) is before
+
+
+def ended(wiring: Wiring, told: str | bytes = b"") -> tuple[tuple[int, ...] | None, list[Failure], list[Happened]]:
+    events: list[Happened] = []
+    with wiring:
+        wiring.tell_all(told)
+        return *wiring.run(events.append), events
+
+
+def test_all_is_well(made: Made) -> None:
+    text = """say '{"event": "begin", "name": "a"}'; cat "$list" >/dev/null; """ + WELL
+    assert ended(made(text)) == ((0,), [], [Happened("begin", "a")])
+
+
+def test_what_the_script_is_given(made: Made, tmp_path: Path) -> None:
+    groups = {"seal": ["--x=a b", ":store", "=", ""], "store": ["--", "-"]}
+    text = f'printf "%s\\n" "$0" "$1" "${{@:4}}" "$QB_RUN_PID" "$PPID" "$QB_VOICE" "$LC_ALL" "$PATH" >{tmp_path}/out; '
+    ended(made(text + WELL, groups))
+    found = (tmp_path / "out").read_text().splitlines()
+    assert found[:11] == [
+        *(f"{tmp_path}/script", "create", ":seal", "=--x=a b", "=:store", "==", "=", ":store", "=--", "=-"),
+        str(os.getpid()),
+    ]
+    assert found[11:14] == [str(os.getpid()), "-v", "C.UTF-8"]
+    assert found[14] == f"{tmp_path}:{os.environ['PATH']}"
+
+
+def test_it_inherits_nothing_else(made: Made, tmp_path: Path) -> None:
+    ours = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(ours, True)
+    kept = os.open(os.devnull, os.O_RDONLY)
+    ended(made(f'echo "$2 $3"; ls -l /proc/$$/fd >{tmp_path}/fds; echo "$2 $3" >{tmp_path}/own; ' + WELL, keep=[kept]))
+    open_there = set(re.findall(r" (\d+) -> ", (tmp_path / "fds").read_text()))
+    own = set((tmp_path / "own").read_text().split())
+    # bash keeps the script itself open, with a number of three digits
+    assert {fd for fd in open_there if len(fd) < 3} == {"0", "1", "2", str(kept), *own}
+    assert own <= open_there
+    os.close(ours)
+    os.close(kept)
+
+
+@pytest.mark.parametrize("text", ["exit 0", "exit 3", "kill -KILL $$", "exec true", "say 'stages'", "say ''", "say x"])
+def test_an_end_without_a_word_is_no_success(text: str, made: Made) -> None:
+    if text.startswith("say"):
+        with pytest.raises(Failed, match="malformed report"):
+            ended(made(text))
+    else:
+        assert ended(made(text))[0] is None
+
+
+def test_half_a_word_is_none(made: Made) -> None:
+    assert ended(made('printf "stages 0" >"$report"'))[0] is None
+
+
+def test_statuses_and_failures(made: Made) -> None:
+    text = """say '{"program": "qb-x", "status": 5}'; say 'stages 5 141'"""
+    assert ended(made(text)) == ((5, 141), [Failure("qb-x", 5)], [])
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5_000_000])
+def test_a_list_larger_than_a_pipe_comes_whole(size: int, made: Made, tmp_path: Path) -> None:
+    data = os.urandom(size)
+    assert ended(made(f'sleep 0.1; cat "$list" >{tmp_path}/got; {WELL}'), data)[0] == (0,)
+    assert (tmp_path / "got").read_bytes() == data
+
+
+def test_a_reader_that_leaves(made: Made) -> None:
+    """The rest of the list goes nowhere, and the run ends as the stages say."""
+    text = """eval "exec $2<&-"; say '{"event": "begin", "name": "a"}'; say 'stages 1'"""
+    assert ended(made(text), bytes(5_000_000))[0] == (1,)
+
+
+def test_more_is_told_to_a_reader_that_has_left(made: Made) -> None:
+    text = """eval "exec $2<&-"; for i in 1 2 3; do say '{"event": "source", "name": "a"}'; sleep 0.1; done; """ + WELL
+    with made(text) as wiring:
+        wiring.tell(bytes(1_000_000))
+        assert wiring.run(lambda event: wiring.tell(f"{event.name}\n")) == ((0,), [])
+
+
+def test_a_talk(made: Made, tmp_path: Path) -> None:
+    """The source of each file is told when its turn comes."""
+    text = f"""exec 9<"$list"
+    for name in a b; do
+        say '{{"event": "source", "name": "'$name'"}}'; read -r line <&9; echo "$line" >>{tmp_path}/got
+    done; {WELL}"""
+    with made(text) as wiring:
+        assert wiring.run(lambda event: wiring.tell(f"source of {event.name}\n")) == ((0,), [])
+    assert (tmp_path / "got").read_text() == "source of a\nsource of b\n"
+
+
+def test_what_a_listener_raises_ends_all(made: Made) -> None:
+    def listen(event: Happened) -> None:
+        raise ValueError(event.name)
+
+    text = """setsid sleep 1000 & say '{"event": "begin", "name": "a"}'; sleep 1000; """ + WELL
+    with pytest.raises(ValueError, match="a"), made(text) as wiring:
+        wiring.run(listen)
+
+
+@pytest.mark.parametrize("text", ["kill -KILL $$", "say 'stages 1'"])
+def test_nothing_outlives_a_pipe_that_failed(text: str, made: Made) -> None:
+    """Neither what a stage has left behind, nor what holds the report open."""
+    began = time.monotonic()
+    assert ended(made(f"setsid sleep 1000 & {text}"))[0] in (None, (1,))
+    assert time.monotonic() - began < processtree.GRACE + 5
+
+
+def test_one_who_holds_the_report_does_not_hold_up_the_run(made: Made) -> None:
+    with made(f'exec 9>"$report"; sleep 3 & {WELL}') as wiring:
+        began = time.monotonic()
+        assert wiring.run(lambda _: None) == ((0,), [])
+        assert time.monotonic() - began < 2.5
+    processtree.end_all()
+
+
+def test_a_script_that_cannot_be_started(made: Made, tmp_path: Path) -> None:
+    wiring = made("")
+    (tmp_path / "script").chmod(0o644)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Failed, match="cannot start .*script: Permission denied"), wiring:
+        pass
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_no_descriptor_is_left(made: Made) -> None:
+    first = made(WELL)
+    before = os.listdir("/proc/self/fd")
+    ended(first)
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_progress_is_asked_of_the_stages(made: Made, tmp_path: Path) -> None:
+    text = f"""trap '' USR1
+    env --default-signal=USR1 bash -c '
+    trap "echo >{tmp_path}/asked; exit" USR1
+    echo >&'$3' "{{\\"event\\": \\"begin\\", \\"name\\": \\"a\\"}}"
+    while :; do sleep 0.05; done'; {WELL}"""
+    with made(text) as wiring:
+        statuses, _ = wiring.run(lambda _: os.kill(os.getpid(), signal.SIGUSR1))
+    assert statuses == (0,)
+    assert (tmp_path / "asked").exists()
+
+
+class Signal(BaseException):
+    pass
+
+
+def test_a_signal_ends_the_wait_for_stages_that_say_nothing(made: Made) -> None:
+    def raise_it(*_: object) -> None:
+        raise Signal
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGALRM)).start()
+    try:
+        with pytest.raises(Signal), made("sleep 1000; " + WELL) as wiring:
+            wiring.run(lambda _: None)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_signal_while_the_script_is_started(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was started by then does not live on."""
+    started: list[int] = []
+
+    def environment(_: object) -> dict[str, str]:
+        pid = os.fork()
+        if not pid:
+            os.execv("/bin/sleep", ["sleep", "1000"])
+        started.append(pid)
+        raise Signal
+
+    monkeypatch.setattr("qbtools.runs.wiring.cmd_environment", environment)
+    with pytest.raises(Signal), made(WELL):
+        pass
+    assert not os.path.exists(f"/proc/{started[0]}")
