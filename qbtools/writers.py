@@ -1,4 +1,4 @@
-"""Complete writes to an unbuffered binary file; the other half of streams.py, which hands on what stands here."""
+"""Complete writes to an unbuffered binary file; the other half of streams.py."""
 
 from __future__ import annotations
 

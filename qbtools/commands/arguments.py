@@ -151,7 +151,7 @@ class _State(NamedTuple):
     left: tuple[str, ...]
     """Keys of options that are not matched yet."""
     took: tuple[tuple[str, str], ...]
-    """Names of words and commands, and what stands for them."""
+    """Names of words and commands, each with the word that was given."""
 
 
 def _match(node: Node, state: _State, words: Sequence[str], named: frozenset[str]) -> Iterator[_State]:

@@ -96,7 +96,7 @@ class Archive:
         self.records: list[FileRecord] = []
         """The files that have come to their end so far."""
         self.current = ""
-        """The file that is being read, for whoever shows progress."""
+        """The file that is being read, for a progress display."""
 
     @property
     def position(self) -> int:

@@ -17,7 +17,7 @@ from qbtools.runs.opening import Routes, size_of
 class Where(NamedTuple):
     """Where volumes go, as the user says it.
 
-    to: a directory, with a / in front or `./`. pool: what stands in front of DOMAIN-VOLUME. mapped: TARGET by
+    to: a directory, with a / in front or `./`. pool: the text in front of DOMAIN-VOLUME. mapped: TARGET by
     `DOMAIN:VOLUME`. only: domains, none: all. options: for qb-volwrite, such as --overwrite.
     """
 

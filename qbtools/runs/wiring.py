@@ -124,7 +124,7 @@ class Wiring:
                 if not self._hear(happened):
                     self._await_end()
                     return self._statuses, self._failures
-            elif ended:  # whoever still holds the report says nothing of how the pipe ended
+            elif ended:  # a process that still holds the report does not know how the pipe ended
                 return self._statuses, self._failures
 
     def _has_ended(self) -> bool:

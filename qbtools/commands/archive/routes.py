@@ -68,7 +68,7 @@ class Wanted(Protocol):
         """The CMD of a file has ended well."""
 
     def give_up(self) -> None:
-        """Nothing more is wanted: whoever waits for an answer gets one."""
+        """Nothing more is wanted. A thread that waits for an answer gets one."""
 
     def names(self) -> Collection[str]:
         """The files that must come."""

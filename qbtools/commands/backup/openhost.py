@@ -24,7 +24,7 @@ _MAX_PLAN = 64 << 20
 
 
 def run(call: Invocation) -> None:
-    """The domains are settled however the run ends; only then it is told how it went."""
+    """Restores. The domains are finished or removed however the run ends, and then the report is printed."""
     opts = call.options
     run = _Run(call)
     error: BaseException | None = None
