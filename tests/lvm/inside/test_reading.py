@@ -55,7 +55,7 @@ def test_a_volume_that_is_not_active_has_no_path(vg: str) -> None:
 
 
 def test_words_that_mean_none(vg: str, thin: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="neither a path that is there nor another volume"):
+    with pytest.raises(UsageError, match="neither an existing path nor another volume"):
         kind(f"{vg}/nosuch")
     monkeypatch.chdir(tmp_path)
     Path(vg).mkdir()
