@@ -58,11 +58,13 @@ def _seal(call: Invocation, contents: Contents, taking: savinghost.Taking | None
             f"--backup-id={backup_id}",
             f"--total={contents.total}",
         ]
-        store = [*stagewords.voice(call), f"--idle-limit={_PATIENCE}", "--", opts["--output"] or "-"]
+        command, groups, voice = "create", {"seal": seal}, stagewords.voice(call)
+        if opts["--output"] is not None:
+            command = "store"
+            groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", opts["--output"]]
         if taking is not None:
             cleanup.callback(_release, call, taking)
-        groups, voice = {"seal": seal, "store": store}, stagewords.voice(call)
-        wiring = Wiring(stagewords.script(), "create", groups, voice, inputs.stdin, inputs.keep)
+        wiring = Wiring(stagewords.script(), command, groups, voice, inputs.stdin, inputs.keep)
         source = taking.source if taking else _no_source
         read = taking.read if taking else _nothing
         creating.save(wiring, contents, source, read, passages)
