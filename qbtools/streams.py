@@ -247,9 +247,9 @@ class Reader:
         return count
 
     def check_spoilt(self, data: bytes) -> None:
-        """For who has found that data, which was just read, is wrong. Truncated where what is left ends with SPOILT.
+        """Call this before data, which was just read, is reported as wrong. Truncated where SPOILT ends the input.
 
-        That is looked for in the next SPOILT_WITHIN bytes: who wrote this has failed then, and the fault is its own.
+        It is looked for in the next SPOILT_WITHIN bytes. It says that the stage that wrote this has failed.
         """
         until = self.position + SPOILT_WITHIN
         while self.position < until and not self.at_eof():
