@@ -164,7 +164,7 @@ ENVIRONMENT = [
         f"{CREATE} --host dir:none",
         f"qb-backup: error: qb-host-dir none inventory: cannot look into {{place}}/none: {NO_FILE}",
     ),
-    (f"{CREATE} root.img >/dev/full", f"qb-store: error: cannot write to standard output: {NO_ROOM}"),
+    (f"{CREATE} root.img >/dev/full", f"qb-seal: error: cannot write to standard output: {NO_ROOM}"),
     (f"PATH=dies:$PATH {CREATE} root.img", "qb-compress: error: igzip was killed by SIGKILL"),
     (f"PATH=fails:$PATH {CREATE} root.img", "qb-compress: error: igzip ended with status 3"),
     ("qb-backup list none.qb", f"qb-backup: error: cannot read none.qb: {NO_FILE}"),
