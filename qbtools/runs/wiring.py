@@ -24,6 +24,7 @@ from qbtools.runs.hearing import Happened, Hearing, Stages
 
 _BLOCK = 1 << 16
 _TICK = 200  # milliseconds: a signal that comes just before poll() begins is heard behind it
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"  # scrypt walks through 128 MiB at random: a tenth faster in huge pages
 _LAST = 5.0  # seconds for the bash to end once nobody reports any more
 
 
@@ -84,6 +85,7 @@ class Wiring:
                 "PATH": f"{os.path.dirname(self._script)}:{os.environ['PATH']}",
                 "QB_VOICE": " ".join(self._voice),
                 "LC_ALL": "C.UTF-8",
+                "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _HUGE_PAGES),
             }
             argv = [self._script, self._command, *map(str, theirs), *self._words]
             self._process = subprocess.Popen(argv, stdin=self._stdin, pass_fds=[*theirs, *self._keep], env=environment)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qbtools.commands.backup import openhost, stagewords
+from qbtools.commands.backup import stagewords
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
 from qbtools.domains import inventory, names
@@ -14,6 +14,8 @@ from qbtools.runs import checking, filling, opening
 def run(call: Invocation) -> None:
     """Lists, verifies or restores; raises where not all of it went well."""
     if call.options["--host"] is not None:
+        from qbtools.commands.backup import openhost  # it takes as long to load as all the rest
+
         openhost.run(call)
         return
     command = command_of(call)

@@ -78,14 +78,18 @@ Options for all:
 
 def main(call: Invocation) -> None:
     """Runs create, list, verify or restore."""
-    from qbtools.commands.backup import open, optionrules, save
+    from qbtools.commands.backup import optionrules
     from qbtools.runs.verdict import Ended
 
     optionrules.check(call)
     try:
         if call.options["create"]:
+            from qbtools.commands.backup import save
+
             save.run(call)
         else:
+            from qbtools.commands.backup import open
+
             open.run(call)
     except Ended as ended:
         raise Terminated(ended.number) from None
