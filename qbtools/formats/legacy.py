@@ -16,7 +16,8 @@ from concurrent.futures import Future
 
 from qbtools.errors import Damaged, WrongPassphrase
 from qbtools.formats import chunks, header
-from qbtools.formats.openarchive import Archive, Event, Limits
+from qbtools.formats.limits import Limits
+from qbtools.formats.openarchive import Archive, Event
 from qbtools.formats.opensslenc import HEADROOM, Decryptor
 from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import done

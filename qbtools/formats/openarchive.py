@@ -12,35 +12,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from qbtools.errors import Damaged, Refused
+from qbtools.errors import Damaged
 from qbtools.formats import chunks, header, manifest
 from qbtools.formats.container import Key, NotAuthentic
-from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, Parameters, parse_fixed
+from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, parse_fixed
+from qbtools.formats.firstchunk import FirstChunk
+from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.outertar import MemberReader
-from qbtools.formats.workers import Budget, Buffers, Lane, done
-
-MAX_WORK = 1 << 26
-"""N·r·p of the dearest derivation: four times what the scrypt program picks for 5 seconds on today's machines."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What an archive may cost."""
-
-    memory: int
-    """Bytes for key derivation and chunk buffers of all jobs together."""
-    work: int = MAX_WORK
-    chunk: int = chunks.DEFAULT_CHUNK_SIZE
-    """Bytes of the largest chunk of an archive whose header names no chunk size."""
-
-    def check(self, parameters: Parameters) -> None:
-        """Refused where a derivation would cost too much time."""
-        if parameters.work > self.work:
-            raise Refused(
-                f"a key derivation of N=2^{parameters.log_n}, r={parameters.r}, p={parameters.p} is beyond the limit",
-                "raise --max-work if you trust where the archive comes from",
-            )
+from qbtools.formats.outertar import Member, MemberReader
+from qbtools.formats.workers import Budget, Buffers, Lane, done, then
 
 
 @dataclass
@@ -77,10 +57,11 @@ class Archive:
         limits: Limits,
         jobs: Callable[[int], int],
         warn: Callable[[str], None],
+        first: FirstChunk | None = None,
     ) -> None:
         """found: the authenticated header, which was read from members. memory: what a key derivation takes.
 
-        The rest as for open_archive.
+        first: what was begun of the first chunk. The rest as for open_archive.
         """
         self._passphrase = passphrase
         self._limits = limits
@@ -90,6 +71,7 @@ class Archive:
         self.header = found
         members.bound = self._bound
         self._order = chunks.Order(found.chunk_size, found.manifest, warn)
+        self._first = first
         self.jobs = jobs(memory + (found.chunk_size or limits.chunk))
         self._buffers = Buffers(self.jobs + 1)
         self._pool = ThreadPoolExecutor(self.jobs)
@@ -136,7 +118,7 @@ class Archive:
     def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
         """Runs in the lane's thread."""
         open_file = ""
-        while not self._order.manifest_seen and (member := self._members.next()) is not None:
+        while not self._order.manifest_seen and (member := self._next()) is not None:
             name, number, size = self._parse(member.untrusted_name, member.size)
             self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
             if open_file and name != open_file:
@@ -165,14 +147,33 @@ class Archive:
         """What the caller gets of an event."""
         yield event  # a worker has decrypted it
 
+    def _next(self) -> Member | None:
+        """The next member: at the beginning the one that was begun."""
+        if self._first is not None and not self._order.name:
+            return self._first.member()
+        return self._members.next()
+
     def _open(self, name: str, number: int, size: int) -> Future[Event]:
         """Reads a chunk and gives it to a worker; the body is read while its key is derived."""
-        untrusted_header = self._members.read(HEADER_SIZE)
+        first, self._first = self._first, None
+        untrusted_header = first.untrusted_header if first else self._members.read(HEADER_SIZE)
         parameters, salt = parse_fixed(untrusted_header, chunks.member_name(name, number))
         self._limits.check(parameters)
         self._budget.take(parameters.memory + size)
         secret = chunks.chunk_passphrase(self._passphrase, self.header.backup_id, name, number)
-        key = self._pool.submit(self._derive, secret, parameters, salt)
+
+        def derive() -> Key:
+            try:
+                return first.key.result() if first and first.key else Key(secret, parameters, salt)
+            finally:
+                self._budget.give(parameters.memory)
+
+        key = self._pool.submit(derive)
+        chunk = self._body(name, number, size)
+        return then(self._pool, key, lambda found: self._unseal(found, untrusted_header, chunk))
+
+    def _body(self, name: str, number: int, size: int) -> Event:
+        """Reads what follows a chunk's header."""
         buffer = self._buffers.take(size)
         view = memoryview(buffer)
         self._members.read_into(view[:size])
@@ -182,28 +183,23 @@ class Archive:
             self._buffers.give(buffer)
             self._budget.give(size)
 
-        chunk = Event(name, number, size, mac, view[:size], release)
-        return self._pool.submit(self._unseal, key, untrusted_header, view, chunk)
-
-    def _derive(self, secret: bytes, parameters: Parameters, salt: bytes) -> Key:
-        """Runs in a worker, before the job that needs the key: first in, first out."""
-        try:
-            return Key(secret, parameters, salt)
-        finally:
-            self._budget.give(parameters.memory)
+        return Event(name, number, size, mac, view, release)
 
     @staticmethod
-    def _unseal(key: Future[Key], untrusted_header: bytes, view: memoryview, chunk: Event) -> Event:
+    def _unseal(key: Key, untrusted_header: bytes, chunk: Event) -> Event:
         """Runs in a worker: authenticates all of a chunk, and only then decrypts it."""
+        view = chunk.data or memoryview(b"")
         try:
-            key.result().authenticate(untrusted_header, view[: chunk.size], chunk.mac)
+            key.authenticate(untrusted_header, view[: chunk.size], chunk.mac)
         except NotAuthentic:
             member = chunks.member_name(chunk.name, chunk.number)
             raise Damaged(f"{member} does not authenticate: the archive is damaged here") from None
-        key.result().decrypt(view, chunk.size)
+        key.decrypt(view, chunk.size)
+        chunk.data = view[: chunk.size]
         return chunk
 
     def _pass(self, name: str, number: int, size: int) -> Future[Event]:
         """Takes down what the manifest needs of a chunk that nobody wants."""
-        self._members.skip(HEADER_SIZE + size)
+        self._first = None
+        self._members.skip(self._members.remaining - MAC_SIZE)
         return done(Event(name, number, size, self._members.read(MAC_SIZE)))

@@ -9,14 +9,15 @@ import contextlib
 import mmap
 import queue
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from qbtools.errors import Refused
 from qbtools.formats.container import SLACK
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Budget:
@@ -109,4 +110,39 @@ def done(value: T) -> Future[T]:
     """A future that is over already, for items that need no work."""
     future: Future[T] = Future()
     future.set_result(value)
+    return future
+
+
+def then(pool: ThreadPoolExecutor, first: Future[T], job: Callable[[T], U]) -> Future[U]:
+    """Runs job in the pool with what first gives, once that is there; whatever first raises comes out too.
+
+    No worker waits for it: one that did would have no time for other work, and would keep the program from ending.
+    """
+    future: Future[U] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(job(first.result()))
+        except BaseException as error:  # it belongs to whoever asks for the result
+            future.set_exception(error)
+
+    def start(_: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):  # the program ends: nobody asks any more
+            pool.submit(run)
+
+    first.add_done_callback(start)
+    return future
+
+
+def beside(job: Callable[[], T]) -> Future[T]:
+    """Runs job in a thread of its own, which does not keep the program from ending."""
+    future: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(job())
+        except BaseException as error:  # it belongs to whoever asks for the result
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
     return future

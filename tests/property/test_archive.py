@@ -19,8 +19,8 @@ from vectors import archivebytes as made
 from qbtools.errors import QbError
 from qbtools.formats import chunks, header, kdf, structure
 from qbtools.formats.container import Parameters
+from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.openarchive import Limits
 from qbtools.formats.opener import open_archive
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer

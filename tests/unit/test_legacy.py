@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from qbtools.errors import Damaged, QbError, WrongPassphrase
 from qbtools.formats import header, legacy, outertar
 from qbtools.formats.legacy import NOT_PROTECTED, LegacyArchive, parse_hmac, parse_member
-from qbtools.formats.openarchive import Archive, Limits
+from qbtools.formats.limits import Limits
+from qbtools.formats.openarchive import Archive
 from qbtools.formats.opener import open_archive, read_header
 from qbtools.formats.opensslenc import HEADROOM, SLACK, Decryptor
 from qbtools.streams import Reader, Writer

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from qbtools.errors import Damaged, Refused, Truncated, WrongPassphrase
-from qbtools.formats import chunks, container, header, manifest, openarchive, opener, outertar
+from qbtools.formats import chunks, container, firstchunk, header, manifest, openarchive, opener, outertar
 from qbtools.formats.container import Key, Parameters
-from qbtools.formats.openarchive import Archive, Event, Limits
+from qbtools.formats.limits import Limits
+from qbtools.formats.openarchive import Archive, Event
 from qbtools.formats.opener import open_archive
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
@@ -61,9 +65,10 @@ def opened(
     limits: Limits = LIMITS,
     jobs: int = 2,
     warn: Callable[[str], None] = pytest.fail,
+    first_wanted: bool = False,
 ) -> Archive:
     file = archive if isinstance(archive, io.BytesIO) else io.BytesIO(archive)
-    return open_archive(Reader(file, "the archive"), secret, limits, lambda _each: jobs, warn)
+    return open_archive(Reader(file, "the archive"), secret, limits, lambda _each: jobs, warn, first_wanted)
 
 
 def contents(events: Iterator[Event]) -> dict[str, bytes]:
@@ -291,6 +296,115 @@ def test_how_far_it_is_can_be_asked() -> None:
     contents(archive.events(every))
     assert archive.position == len(data)
     assert archive.current == "qb-manifest"
+
+
+# --- keys that are derived at the same time ---
+
+
+class Together:
+    """Stands in for Key: each derivation waits until as many as `parties` are under way, at most LONG seconds."""
+
+    def __init__(self, parties: int) -> None:
+        self.barrier = threading.Barrier(parties)
+        self.derived: list[str] = []
+
+    def __call__(self, secret: bytes, parameters: Parameters, salt: bytes, second_opinion: bool = False) -> Key:
+        self.derived.append(secret.split(b"!")[-2].decode())  # what stands in front of the passphrase
+        self.barrier.wait(LONG)
+        return Key(secret, parameters, salt, second_opinion)
+
+
+@pytest.mark.parametrize("jobs", [2, 4])
+def test_as_many_keys_are_derived_at_a_time_as_there_are_jobs(monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    data = os.urandom(1000 * (2 * jobs - 1) - 1)  # as many chunks, and the manifest
+    archive = opened(sealed({"a": data}), jobs=jobs)
+    monkeypatch.setattr(openarchive, "Key", Together(jobs))
+    assert contents(archive.events(every)) == {"a": data}
+
+
+def test_the_key_of_the_first_chunk_is_derived_beside_that_of_the_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = sealed()
+    together = Together(2)
+    monkeypatch.setattr(container, "Key", together)
+    monkeypatch.setattr(firstchunk, "Key", together)
+    archive = opened(data, first_wanted=True)
+    assert sorted(together.derived) == ["backup-header", "qubes.xml.000"], "at the same time"
+    again = Together(1)
+    monkeypatch.setattr(openarchive, "Key", again)
+    assert contents(archive.events(every)) == FILES
+    assert "qubes.xml.000" not in again.derived, "one derivation is enough"
+
+
+def test_a_program_that_gives_up_ends_though_its_input_stalls(tmp_path: Path) -> None:
+    (tmp_path / "archive").write_bytes(sealed())
+    program = f"""
+import fcntl, os, sys, termios, time
+from qbtools.formats import limits, opener
+from qbtools.streams import Reader
+ours, theirs = os.pipe()
+os.write(theirs, open("archive", "rb").read()[:{sealed().index(b"vm1/root.img.001") + 800}])
+reader = Reader(open(ours, "rb", buffering=0), "the archive")
+opened = opener.open_archive(reader, b"opener", limits.Limits(256 << 20), lambda _: 2, print, True)
+next(opened.events(lambda _: True))
+while fcntl.ioctl(ours, termios.FIONREAD, bytes(4)) != bytes(4):
+    time.sleep(0.01)
+sys.exit("it gives up")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(openarchive.__file__).parents[2])},
+        capture_output=True,
+        check=False,
+        timeout=LONG,
+    )
+    assert (done.returncode, done.stderr) == (1, b"it gives up\n")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_first_chunk_that_was_begun_may_be_unwanted(wanted: bool) -> None:
+    archive = opened(sealed(), first_wanted=True)
+    found = contents(archive.events(lambda name: wanted or name != "qubes.xml"))
+    assert found == {**FILES, "qubes.xml": FILES["qubes.xml"] if wanted else b""}
+
+
+def test_a_first_chunk_that_was_begun_is_authenticated_like_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = pieces(sealed())
+    name, data = members[2]
+    for at in (10, 70, 96, -1):
+        members[2] = (name, data[:at] + bytes([data[at] ^ 1]) + data[at + 1 or len(data) :])
+        archive = opened(joined(members), first_wanted=True)
+        with pytest.raises(Damaged, match="^qubes.xml.000.enc"):
+            contents(archive.events(every))
+
+
+def test_what_is_wrong_with_the_header_counts_before_what_follows_it() -> None:
+    members = pieces(sealed())
+    plain = members[0][1]
+    for changed in (plain.replace(ID.encode(), b"20261124T060000-ffffffffffffffff"), plain + b"x", b"version=3\n"):
+        for rest in (members[1:], members[1:2]):
+            with pytest.raises(Damaged, match="^backup-header differs from its sealed copy: the archive was changed$"):
+                opened(joined([(members[0][0], changed), *rest]), first_wanted=True)
+    with pytest.raises(WrongPassphrase):
+        opened(joined(members[:2])[:-1000], b"wrong", first_wanted=True)
+
+
+def test_an_archive_that_ends_behind_its_header_or_in_its_first_chunk() -> None:
+    data = sealed()
+    start = data.index(b"qubes.xml.000.enc")
+    for end, message in ((start + 200, "in the middle of a tar header"), (start + 512 + 50, "in the middle of qubes")):
+        archive = opened(data[:end], first_wanted=True)
+        with pytest.raises(Truncated, match=message):
+            contents(archive.events(every))
+    archive = opened(data[:start], first_wanted=True)
+    with pytest.raises(Truncated, match="^the manifest is missing"):
+        contents(archive.events(every))
+
+
+def test_memory_for_one_key_at_a_time_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firstchunk, "Key", None)  # not called
+    archive = opened(sealed(), limits=Limits(FAST.memory + 4000), first_wanted=True)
+    assert contents(archive.events(every)) == FILES
 
 
 # --- the header alone ---

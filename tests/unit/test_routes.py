@@ -13,7 +13,7 @@ from qbtools.commands.archive import routes, tocommand
 from qbtools.commands.archive.events import Events
 from qbtools.commands.archive.routes import Named, Routed, Wanted, read_routes
 from qbtools.errors import Damaged, QbError, Refused, Truncated
-from qbtools.formats import container, header, openarchive, opener
+from qbtools.formats import container, header, limits, openarchive, opener
 from qbtools.formats.container import Key, Parameters
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.progress import Board
@@ -57,7 +57,7 @@ class Derivations:
 def feed(archive: bytes, place: Path, wanted: Wanted, first: str | None = None, jobs: int = 2) -> list[str]:
     """The files that came to a CMD, each with its target."""
     opened = opener.open_archive(
-        Reader(io.BytesIO(archive)), SECRET, openarchive.Limits(256 << 20), lambda _memory: jobs, lambda _text: None
+        Reader(io.BytesIO(archive)), SECRET, limits.Limits(256 << 20), lambda _memory: jobs, lambda _text: None
     )
     cmd = f'echo "$QB_NAME $(wc -c) ${{QB_TARGET-none}}" >>{place}/log'
     log = place / "log"

@@ -11,23 +11,28 @@ from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.header import BackupHeader
-    from qbtools.formats.openarchive import Archive, Limits
+    from qbtools.formats.limits import Limits
+    from qbtools.formats.openarchive import Archive
 
 
 def limits(call: Invocation) -> Limits:
     """--max-memory, --max-work and, where the program has it, --max-chunk."""
-    from qbtools.formats import chunks, openarchive
+    from qbtools.formats import chunks
+    from qbtools.formats import limits as bounds
 
     opts = call.options
-    return openarchive.Limits(
+    return bounds.Limits(
         memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.machine_memory(),
         work=1 << call.number("--max-work", 10, 60),
         chunk=call.size("--max-chunk", 1) if "--max-chunk" in opts else chunks.DEFAULT_CHUNK_SIZE,
     )
 
 
-def open_archive(call: Invocation) -> Archive:
-    """The archive on standard input, its header authenticated, held against --expect-id and --require-version."""
+def open_archive(call: Invocation, first_wanted: bool) -> Archive:
+    """The archive on standard input, its header authenticated, held against --expect-id and --require-version.
+
+    first_wanted: its first file will be opened.
+    """
     from qbtools import passphrase
     from qbtools.formats.opener import open_archive as opened
 
@@ -35,7 +40,11 @@ def open_archive(call: Invocation) -> Archive:
     reader = call.stdin()
     reader.name = "the archive"
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
-    archive = opened(reader, secret, bounds, lambda each: sealoptions.jobs(call, each, bounds.memory), call.warn)
+
+    def jobs(each: int) -> int:
+        return sealoptions.jobs(call, each, bounds.memory)
+
+    archive = opened(reader, secret, bounds, jobs, call.warn, first_wanted)
     check_expectations(call, archive.header)
     return archive
 

@@ -66,7 +66,8 @@ def main(call: Invocation) -> None:
     out = call.stdout() if single else call.stdout(binary=False)
     total = left_to_read(0)
     events = Events(opts["--report"])  # before we wait for anything: we end when nobody listens any more
-    archive = openoptions.open_archive(call)
+    every = not opts["NAME"] and opts["--routes"] is None and (opts["--verify"] or opts["--to-command"] is not None)
+    archive = openoptions.open_archive(call, first_wanted=every or opts["--first"] is not None)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()
