@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "hosts": {"errors", "descriptors", "streams", "formats", "volumes", "domains", "hosts"},
 }
 ALLOWED["runs"] = {
-    *("errors", "descriptors", "streams", "reports", "environments", "formats", "volumes", "domains", "hosts", "runs"),
+    *("errors", "descriptors", "streams", "reports", "endings", "environments"),
+    *("formats", "volumes", "domains", "hosts", "runs"),
 }
 for _room in ALLOWED.values():
     _room.add("lean")

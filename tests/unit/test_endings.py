@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qbtools.endings import Ending
+from qbtools.endings import Ending, cause
 from qbtools.errors import Damaged, Failed, QbError, Told
 from qbtools.reports import Failure
 
@@ -58,3 +58,18 @@ def test_the_error_that_it_is(ending: Ending, kind: type[QbError], status: int, 
 def test_one_that_went_well() -> None:
     assert not Ending(0, (0, 0)).failed
     assert not Ending(0, (141, 0)).failed, "bash says so: its pipefail decides"
+
+
+@pytest.mark.parametrize(
+    ("stages", "told", "expected"),
+    [
+        ((0, 5), (SPOKEN,), SPOKEN),
+        ((137, 5), (EARLY, SPOKEN), SPOKEN),
+        ((141, 4), (EARLY,), EARLY),
+        ((), (EARLY,), EARLY),
+        ((1, 4), (EARLY,), None),
+        ((0, 1), (), None),
+    ],
+)
+def test_the_failure_that_decides(stages: tuple[int, ...], told: tuple[Failure, ...], expected: Failure | None) -> None:
+    assert cause(stages, told) == expected
