@@ -28,28 +28,29 @@ def adopt_orphans() -> None:
 
 def below(top: int) -> list[int]:
     """The processes below top that have not ended; those that are about to be reaped do not count."""
-    children: dict[int, list[int]] = {}
-    gone: set[int] = set()
-    for entry in os.listdir("/proc"):
-        if not entry.isdecimal():
-            continue
-        state, parent = _state_and_parent(int(entry))
-        children.setdefault(parent, []).append(int(entry))
-        if state in "ZX":
-            gone.add(int(entry))
+    children = _children()
     found: list[int] = []
     pending = [top]
     while pending:
-        for child in children.get(pending.pop(), []):
+        for child, lives in children.get(pending.pop(), []):
             pending.append(child)
-            if child not in gone:
+            if lives:
                 found.append(child)
     return found
 
 
 def children_of(top: int) -> list[int]:
-    """The processes whose parent is top."""
-    return [pid for pid in below(top) if _state_and_parent(pid)[1] == top]
+    """The processes whose parent is top and that have not ended."""
+    return [child for child, lives in _children().get(top, []) if lives]
+
+
+def _children() -> dict[int, list[tuple[int, bool]]]:
+    """By process its children, each with whether it has not ended."""
+    found: dict[int, list[tuple[int, bool]]] = {}
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        state, parent = _state_and_parent(int(entry))
+        found.setdefault(parent, []).append((int(entry), state not in "ZX"))
+    return found
 
 
 def _state_and_parent(pid: int) -> tuple[str, int]:
