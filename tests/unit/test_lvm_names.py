@@ -46,12 +46,6 @@ def test_hyphens_count_twice() -> None:
     assert "too long" in (lvnames.volume_problem("v-" * 31, "a" * 61) or "")
 
 
-def test_names_of_groups() -> None:
-    assert lvnames.group_problem("vg-1.x+y_z") is None
-    for group in ("", ".", "..", "-vg", "v g", "v/g", "v" * 128):
-        assert lvnames.group_problem(group)
-
-
 def test_names_are_split() -> None:
     assert lvnames.split("vg/lv") == ("vg", "lv")
     assert lvnames.split("vg/pool/lv") == ("vg", "pool", "lv")

@@ -35,11 +35,6 @@ RESERVED_PARTS = (
 )
 
 
-def group_problem(group: str) -> str | None:
-    """What is wrong with the name of a volume group; None where nothing is."""
-    return _word_problem(group)
-
-
 def volume_problem(group: str, volume: str) -> str | None:
     """What is wrong with the name of a volume that is to be made in a group of a good name; None where nothing is."""
     problem = _word_problem(volume)
