@@ -97,24 +97,17 @@ pid_t fork(void)
     return fails("fork") ? -1 : real();
 }
 
-int open(const char *path, int flags, ...)
-{
-    REAL(open);
-    va_list rest;
-    mode_t mode;
-    va_start(rest, flags);
-    mode = va_arg(rest, mode_t);
-    va_end(rest);
-    return fails("open") ? -1 : real(path, flags, mode);
-}
+#define OPEN(name)                                           \
+    int name(const char *path, int flags, ...)               \
+    {                                                        \
+        REAL(name);                                          \
+        va_list rest;                                        \
+        mode_t mode;                                         \
+        va_start(rest, flags);                               \
+        mode = va_arg(rest, mode_t);                         \
+        va_end(rest);                                        \
+        return fails("open") ? -1 : real(path, flags, mode); \
+    }
 
-int open64(const char *path, int flags, ...)
-{
-    REAL(open64);
-    va_list rest;
-    mode_t mode;
-    va_start(rest, flags);
-    mode = va_arg(rest, mode_t);
-    va_end(rest);
-    return fails("open") ? -1 : real(path, flags, mode);
-}
+OPEN(open)
+OPEN(open64)

@@ -150,27 +150,22 @@ def ended_soon(running: Running, number: int) -> str:
     return stderr
 
 
-@pytest.mark.parametrize("stage", ["qb-seal", "qb-store", "qb-volread", "gzip", "qb-backup"])
-def test_a_stage_that_is_stopped_in_create(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
-    running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
-    with running:
-        backup = running.start(f"exec {CREATE}")
-        running.hold()
-        kill(running.one(stage), signal.SIGSTOP)
-        backup.send_signal(signal.SIGTERM)
-        assert ended_soon(running, signal.SIGTERM) == ""
-    assert files(tmp_path) == []
+STOPPED = [
+    *((CREATE, stage) for stage in ("qb-seal", "qb-store", "qb-volread", "gzip", "qb-backup")),
+    *((RESTORE, stage) for stage in ("qb-unseal", "qb-volwrite", "gzip", "qb-backup")),
+]
 
 
-@pytest.mark.parametrize("stage", ["qb-unseal", "qb-volwrite", "gzip", "qb-backup"])
-def test_a_stage_that_is_stopped_in_restore(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "stage"), STOPPED)
+def test_a_stage_that_is_stopped(command: str, stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
+    number = signal.SIGTERM if command == CREATE else signal.SIGHUP
     with running:
-        backup = running.start(f"exec {RESTORE}")
+        backup = running.start(f"exec {command}")
         running.hold()
         kill(running.one(stage), signal.SIGSTOP)
-        backup.send_signal(signal.SIGHUP)
-        assert ended_soon(running, signal.SIGHUP) == ""
+        backup.send_signal(number)
+        assert ended_soon(running, number) == ""
     assert files(tmp_path) == []
 
 
