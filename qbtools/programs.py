@@ -5,6 +5,7 @@ A filter is started once for each file of a backup, so this imports nothing that
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 
@@ -97,27 +98,30 @@ class running:
     """A context manager: starts argv, whose first word is a path; when it is left, in whatever way, so has the program.
 
     It has these descriptors, the chosen environment, and the signals as they are without Python. Failed where it
-    cannot be started.
+    cannot be started. If this process is killed, the kernel kills the program: it would go on to the end of its data,
+    and what it writes would look complete.
     """
 
     def __init__(self, argv: Sequence[str], stdin: int = 0, stdout: int = 1) -> None:
         self._argv = argv
         self._fds = stdin, stdout
-        self._words = -1
+        self._words = self._life = -1
         self._child: Child | None = None
 
     def __enter__(self) -> Child:
         self._words, theirs = os.pipe()
+        watched, self._life = os.pipe()
         os.set_blocking(theirs, False)  # nobody may read: so it never waits for us
         # A signal of now must not come before somebody ends the program.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
         try:
-            self._child = self._start(theirs, mask)
+            self._child = self._start(theirs, watched, mask)
         except BaseException:
-            os.close(self._words)
+            self._close()
             raise
         finally:
             os.close(theirs)
+            os.close(watched)
             if self._child is None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
@@ -127,19 +131,25 @@ class running:
             raise
         return self._child
 
-    def _start(self, words: int, mask: Iterable[int]) -> Child:
+    def _start(self, words: int, watched: int, mask: Iterable[int]) -> Child:
         name = self._argv[0].rpartition("/")[2]
         try:
             pid = os.posix_spawn(
                 self._argv[0],
                 [name, *self._argv[1:]],
                 chosen_environment(os.environ),
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((*self._fds, words))],
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((*self._fds, words, watched))],
                 setsigmask=mask,
                 setsigdef=_IGNORED_BY_PYTHON,
             )
         except OSError as error:
             raise Failed(f"cannot start {name}: {os.strerror(error.errno or 0)}") from error
+        # The kernel sends SIGKILL when the last writer of that pipe, this process, has gone. The end that is watched
+        # lives on in the program. Unlike PR_SET_PDEATHSIG this needs no code between fork and exec.
+        with suppress(OSError):
+            fcntl.fcntl(watched, fcntl.F_SETOWN, pid)
+            fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
+            fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)
         return Child(name, pid, self._words)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
@@ -148,7 +158,11 @@ class running:
     def _end(self) -> None:
         if self._child is not None:
             self._child.end()
+        self._close()
+
+    def _close(self) -> None:
         os.close(self._words)
+        os.close(self._life)
 
 
 def spoil(fd: int) -> None:

@@ -225,18 +225,14 @@ def test_a_stage_of_qb_backup_create(stage: str, running: Running, tmp_path: Pat
 
 
 @pytest.mark.parametrize("stage", RESTORES)
-def test_a_stage_of_qb_backup_restore(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
+def test_a_stage_of_qb_backup_restore(stage: str, running: Running, tmp_path: Path) -> None:
     running.hold_in(MEMBER, 3000000)
     with running:
         running.start(f"exec {RESTORE}")
         running.hold()
         running.one("qb-volwrite")
         dead(running, stage)
-    volume = tmp_path / "out/vm1/root.img"
-    if stage == "qb-decompress":  # its program may go on to the end of the file: then the volume is whole
-        assert not volume.exists() or volume.read_bytes() == (folder / "root.img").read_bytes()
-    else:
-        assert not volume.exists()
+    assert not (tmp_path / "out/vm1/root.img").exists()
 
 
 @pytest.mark.parametrize("stage", ["qb-unseal", "qb-decompress", "gzip", "qb-tarextract", "qb-run", SHELL])

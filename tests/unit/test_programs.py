@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from running import read, wait_until
 
 from qbtools import environments, programs
 from qbtools.errors import Failed
@@ -101,6 +102,31 @@ def test_when_the_body_ends_so_has_it() -> None:
     with pytest.raises(ProcessLookupError):
         os.kill(child._pid, 0)
     assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    "text", ["exec sleep 1000", "kill -STOP $$", "trap '' IO TERM HUP INT; while :; do sleep 0.1; done"]
+)
+def test_when_we_are_killed_so_is_it(text: str) -> None:
+    said, theirs = os.pipe()
+    pid = os.fork()
+    if not pid:
+        with programs.running(shell(f"echo; {text}"), stdout=theirs) as child:
+            os.write(theirs, str(child._pid).encode())
+            child.wait()
+        os._exit(0)
+    os.close(theirs)
+    data = b""
+    while b"\n" not in data or not data.strip():
+        data += os.read(said, 100)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_until(lambda: state(int(data)) == "Z", "the end of the program")
+    os.close(said)
+
+
+def state(pid: int) -> str:
+    return read(f"/proc/{pid}/stat").decode().rpartition(") ")[2][:1] or "Z"
 
 
 def test_what_cannot_be_started(tmp_path: Path) -> None:
