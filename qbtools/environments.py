@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 # What changes how bash, tar or a compressor works, and so what a CMD means.
 _UNWANTED = frozenset(
     (
-        *("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "POSIXLY_CORRECT", "TAR_OPTIONS"),
-        *("GZIP", "PIGZ", "BZIP", "BZIP2", "XZ_OPT", "XZ_DEFAULTS"),
+        *("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "POSIXLY_CORRECT", "BASH_COMPAT"),
+        *("EXECIGNORE", "FUNCNEST", "BASH_XTRACEFD", "TMOUT"),  # TMOUT ends a `read` of bash after so many seconds
+        *("TAR_OPTIONS", "TAPE", "GZIP", "PIGZ", "BZIP", "BZIP2", "XZ_OPT", "XZ_DEFAULTS"),
     )
 )
 _UNWANTED_BEGINNINGS = ("BASH_FUNC_", "ZSTD_")
@@ -34,6 +35,10 @@ _KEPT = (
 _KEPT_PREFIXES = ("LC_", "GPG_")
 
 
-def chosen_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What a program that we choose gets of environ: nothing that changes how it works."""
-    return {name: text for name, text in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+def chosen_environment(environ: Mapping[str, str], *prefixes: str) -> dict[str, str]:
+    """What a program that we choose gets of environ: nothing that changes how it works.
+
+    prefixes: it gets the variables that begin so, too.
+    """
+    kept = (*_KEPT_PREFIXES, *prefixes)
+    return {name: text for name, text in environ.items() if name in _KEPT or name.startswith(kept)}

@@ -17,6 +17,7 @@ from qbtools.domains import defaults, names, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.lines import read_fields
 from qbtools.domains.qubesxml import Metadata
+from qbtools.environments import cmd_environment
 from qbtools.errors import Damaged, Failed, UsageError
 from qbtools.formats import chunks
 from qbtools.streams import BLOCK, Reader
@@ -194,8 +195,11 @@ class _Started:
 
 
 def _started(argv: list[str], stdin: int, stderr: int, named: str) -> _Started:
+    environment = cmd_environment(os.environ)
     try:
-        return _Started(subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, bufsize=0))
+        return _Started(
+            subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env=environment)
+        )
     except OSError as error:
         raise Failed(f"cannot run {named}: {error.strerror}") from error
 

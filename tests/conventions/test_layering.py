@@ -32,9 +32,11 @@ ALLOWED: dict[str, set[str]] = {
     "trees": {"errors", "descriptors", "directories", "streams", "programs", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},
     "storing": {"errors", "descriptors", "directories", "streams"},
-    "volumes": {"errors", "descriptors", "directories", "streams", "formats", "processes", "volumes"},
+    "volumes": {
+        *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "volumes"),
+    },
     "domains": {"errors", "streams", "formats", "domains"},
-    "hosts": {"errors", "descriptors", "streams", "formats", "volumes", "domains", "hosts"},
+    "hosts": {"errors", "descriptors", "environments", "streams", "formats", "volumes", "domains", "hosts"},
 }
 ALLOWED["runs"] = {
     *("errors", "descriptors", "streams", "reports", "endings", "environments"),

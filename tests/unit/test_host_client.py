@@ -44,6 +44,14 @@ def test_how_it_is_run(host: Callable[[str], Host], tmp_path: Path) -> None:
     assert (tmp_path / "stdin").read_bytes() == b""
 
 
+def test_its_environment(host: Callable[[str], Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "start").write_text("echo noise\n")
+    for name, text in {"BASH_ENV": f"{tmp_path}/start", "TAR_OPTIONS": "-h", "AWS_PROFILE": "mine"}.items():
+        monkeypatch.setenv(name, text)
+    host(f'printf %s "$BASH_ENV$TAR_OPTIONS$AWS_PROFILE" >{tmp_path}/seen').remove("work", "a mark")
+    assert (tmp_path / "seen").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [

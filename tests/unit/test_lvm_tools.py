@@ -35,6 +35,19 @@ def test_what_it_prints_and_how_it_is_run(program: Path) -> None:
     assert tools.lvm("lvs", "a b", "-o", "x") == "C a b -o x\nno input\n"
 
 
+def test_its_environment(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "start").write_text("echo noise\n")
+    for name, text in {
+        "BASH_ENV": f"{tmp_path}/start",
+        "LVM_SYSTEM_DIR": "/a",
+        "DM_X": "/b",
+        "AWS_PROFILE": "x",
+    }.items():
+        monkeypatch.setenv(name, text)
+    body(program, 'echo "$LVM_SYSTEM_DIR $DM_X$BASH_ENV$AWS_PROFILE"')
+    assert tools.lvm("lvs") == "/a /b\n"
+
+
 def test_no_descriptor_beyond_2_is_inherited(program: Path) -> None:
     body(program, "for fd in /proc/$$/fd/*; do [ ! -e $fd ] || echo ${fd##*/}; done")
     secret, other = os.pipe()

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
+from qbtools.environments import chosen_environment
 from qbtools.errors import Failed
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
@@ -29,7 +30,7 @@ def installed(program: str) -> bool:
 def lvm(program: str, *arguments: str) -> str:
     """What a program of lvm2 prints. Failed, with its reason, where it fails or is not there.
 
-    LVM_SYSTEM_DIR and whatever else of the environment lvm heeds is handed on.
+    Variables that begin with LVM_ or DM_, such as LVM_SYSTEM_DIR, are handed on to it.
     """
     with _started([program, *arguments]) as running:
         _load()
@@ -88,7 +89,7 @@ class _Running:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=self._errors,
-                    env={**os.environ, "PATH": _path(), "LC_ALL": "C"},
+                    env={**chosen_environment(os.environ, "LVM_", "DM_"), "PATH": _path(), "LC_ALL": "C"},
                     bufsize=0,
                 )
         except OSError as error:
