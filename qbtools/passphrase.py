@@ -19,17 +19,20 @@ TRIES = 3
 # Two bytes more than MAX_SIZE for the newline, one more to notice that there is too much.
 _READ = MAX_SIZE + 3
 
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
 Voice = Callable[[str], None]
 
 
 def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice) -> bytes:
-    """The passphrase from the first source that is given.
+    """The passphrase from the first source that is given. This process leaves no core dump from now on.
 
     options: values of --passphrase-file, --passphrase-fd and --passphrase-command (None where not given).
     sealing: something will be sealed with it, so what other readers cannot be given is refused, and a prompt asks
     twice. UsageError where no source is left or two options are given, Failed where one cannot be read, Refused for
     a passphrase that is empty, too long or cannot be used, and where the two that are typed differ TRIES times.
     """
+    _forbid_core_dumps()
     passphrase = _strip_newline(_from_source(options, environment, sealing, warn))
     if not passphrase:
         raise Refused("the passphrase is empty")
@@ -40,6 +43,20 @@ def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], se
     elif b"\0" in passphrase or b"\n" in passphrase:
         raise Refused("the passphrase holds a NUL byte or a newline")
     return passphrase
+
+
+def _forbid_core_dumps() -> None:
+    """A core dump would have the passphrase. Nor may a debugger of the same user look into this process.
+
+    A program that we start is not concerned, except that its soft limit is 0 too.
+    """
+    import ctypes
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # The limit alone does not keep the kernel from handing a core to a program such as systemd-coredump.
+    if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise Failed("cannot forbid core dumps, which would hold the passphrase")
 
 
 def _strip_newline(data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import threading
 import uuid
@@ -153,6 +154,34 @@ def test_the_passphrase_that_is_typed_is_not_shown(command: str, running: Runnin
         running.release()
         assert tty.finish().returncode == 0
     assert secret not in tty.said
+
+
+# --- core dumps ---
+
+HOLDING = {
+    "qb-seal": "valve 1000000 <root.img | qb-seal --logn 10 --passphrase-file secret a >$OUT",
+    "qb-unseal": "valve 1000000 <backup.qb | qb-unseal --passphrase-file secret --verify",
+    "qb-header": "valve 100 <backup.qb | qb-header read --passphrase-file secret -",
+}
+"""Pipes that stop when the program has the passphrase."""
+
+
+def limits(pid: int) -> list[str]:
+    """The soft and the hard limit of its core dumps."""
+    line = next(line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max core"))
+    return line.split()[4:6]
+
+
+@pytest.mark.parametrize("program", HOLDING)
+def test_no_core_dump_holds_the_passphrase(program: str, running: Running) -> None:
+    running.start(f"ulimit -c unlimited; {HOLDING[program]}")
+    running.hold()
+    pid = running.one(program)
+    wait_until(lambda: limits(pid) == ["0", "unlimited"], "the limit")
+    os.kill(pid, signal.SIGABRT)
+    running.release()
+    _status, errors = running.end()
+    assert "Aborted" in errors and "core dumped" not in errors
 
 
 # --- plaintext ---
