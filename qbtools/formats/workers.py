@@ -75,6 +75,9 @@ class Buffers:
         self._slots.release()
 
 
+_MOST_WAITING = 1024  # results that nobody has taken; more than there are jobs
+
+
 class _End:
     """Stands behind the last item."""
 
@@ -82,18 +85,21 @@ class _End:
 class Lane(Generic[T]):
     """Runs a generator of futures in a thread of its own and hands their results on, in its order.
 
-    An exception of the generator or of a future comes out at its place. The number of items in flight is the
-    generator's business (it waits for a buffer).
+    An exception of the generator or of a future comes out at its place. The number of buffers in use is the
+    generator's business. Here only the number of items has a bound: an archive may have millions of chunks that
+    nobody wants, and that need no buffer.
     """
 
     def __init__(self, source: Iterator[Future[T]]) -> None:
         self._source = source
         self._queue: queue.SimpleQueue[Future[T] | BaseException | _End] = queue.SimpleQueue()
+        self._room = threading.Semaphore(_MOST_WAITING)
         threading.Thread(target=self._produce, daemon=True).start()
 
     def _produce(self) -> None:
         try:
             for future in self._source:
+                self._room.acquire()
                 self._queue.put(future)
             self._queue.put(_End())
         except BaseException as error:  # it belongs to the consumer, who stands in the main thread
@@ -103,6 +109,7 @@ class Lane(Generic[T]):
         while not isinstance(item := self._queue.get(), _End):
             if isinstance(item, BaseException):
                 raise item
+            self._room.release()
             yield item.result()
 
 

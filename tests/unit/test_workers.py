@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -152,6 +153,25 @@ def test_even_what_no_one_expects_reaches_the_consumer() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         list(Lane(source()))
+
+
+def test_items_that_nobody_takes_do_not_fill_the_memory() -> None:
+    made = 0
+
+    def source() -> Iterator[Future[int]]:
+        nonlocal made
+        while made < 10_000:
+            made += 1
+            yield done(made)
+
+    lane = iter(Lane(source()))
+    assert next(lane) == 1
+    before = -1
+    while before != made:  # the thread runs until it has to wait
+        before = made
+        time.sleep(0.2)
+    assert made < 1100
+    assert list(lane) == list(range(2, 10_001))
 
 
 def test_an_empty_lane() -> None:
