@@ -33,6 +33,8 @@ _HEADER_REAL_SIZE = slice(483, 495)
 _BLOCK_ENTRIES = slice(0, 504)
 _BLOCK_EXTENDED = 504
 
+_MOST_HEADERS = 16  # in front of one member: GNU tar writes two, and keeps in memory all that it reads
+
 _MAP_LINE = 32  # bytes of the longest line of a map
 _MAP_LINES = 1 << 12  # lines parsed in one step
 
@@ -94,6 +96,7 @@ class TarReader:
         self._read_padding(self._stored, "the data")
         local: dict[bytes, bytes] = {}
         long_name: bytes | None = None
+        extended = 0
         while True:
             block = self._reader.read_exact(ustar.BLOCK)
             if not any(block):
@@ -104,6 +107,9 @@ class TarReader:
             header = self._parse(block)
             if header.typeflag not in _EXTENDED:
                 return self._begin(header, long_name, {**self._global, **local})
+            extended += header.typeflag != b"g"
+            if extended > _MOST_HEADERS:
+                raise Damaged(f"more than {_MOST_HEADERS} extended headers stand in front of one member")
             body = self._read_extended(header)
             if header.typeflag == b"x":
                 local.update(pax.parse(body, _KEYS))

@@ -7,13 +7,14 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from devices import mounted, tmpfs
 from running import Running, wait_until
 from support import BIN, bash, environment, need_root, run
-from vectors.tarbytes import END, GNU, head, old, pax, regular
+from vectors.tarbytes import END, GNU, extended, head, old, pax, regular
 
 NAME = "dom0-home/user"
 INNER = NAME.encode()
@@ -311,6 +312,7 @@ def summed(block: bytearray) -> bytes:
 TOP = head(INNER + b"/", kind=b"5")
 TOP = mode(TOP, 0o755)
 FILE = regular(b"content", INNER + b"/file")
+PAX = extended(b"1024 comment=" + b"x" * 1010 + b"\n")
 BAD = {
     "cut before the end": (TOP + FILE, "standard input ends too early"),
     "half an end": (TOP + FILE + bytes(512), "standard input ends too early"),
@@ -323,6 +325,11 @@ BAD = {
     "checksum": (TOP + head(INNER + b"/f", off=1) + END, "a tar header has a wrong checksum"),
     "a character device": (TOP + head(INNER + b"/c", kind=b"3") + END, f"{NAME}/c is a character device"),
     "a block device": (TOP + head(INNER + b"/b", kind=b"4") + END, f"{NAME}/b is a block device"),
+    "a pax header that never ends": (TOP + head(b"x", 3 << 30, b"x"), f"a pax header of {3 << 30} bytes is too long"),
+    "pax headers without end": (
+        TOP + PAX * 2000 + FILE + END,
+        "more than 16 extended headers stand in front of one member",
+    ),
     "itself a device": (head(INNER, kind=b"4") + END, f"{NAME} is a block device"),
     "itself a link": (link(INNER, b"/etc") + END, f"{NAME} is a symbolic link, neither a file nor a directory"),
     "itself a pipe": (head(INNER, kind=b"6") + END, f"{NAME} is something else, neither a file nor a directory"),
@@ -334,6 +341,27 @@ def test_damage(kind: str, tmp_path: Path) -> None:
     data, message = BAD[kind]
     refused(extract(data, tmp_path / "to/the/place"), 4, message)
     assert os.listdir(tmp_path) == [], "the directories above are gone too"
+
+
+def test_headers_in_front_of_one_member_do_not_fill_the_memory_of_tar(tmp_path: Path) -> None:
+    """tar keeps all of them."""
+    (tmp_path / "archive").write_bytes(TOP + extended(b"1048576 comment=" + b"x" * 1048559 + b"\n") * 200 + FILE + END)
+    words = ("qb-tree", "--extract", tmp_path / "to", NAME)
+    with (tmp_path / "archive").open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *map(str, words)], stdin=file, capture_output=True, env=environment()
+        )
+    peak, message = done.stderr.decode().split(maxsplit=1)
+    assert (done.returncode, message.count("\n")) == (4, 1)
+    assert int(peak) < 60 << 10
+
+
+MEASURED = """
+import resource, subprocess, sys
+ended = subprocess.run(sys.argv[1:], capture_output=True)
+sys.stderr.write(f"{resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss} {ended.stderr.decode()}")
+sys.exit(ended.returncode)
+"""
 
 
 @pytest.mark.parametrize("bits", [0o4755, 0o2755, 0o6711])

@@ -35,6 +35,16 @@ def archive(data: bytes, step: int = 1 << 20) -> tuple[TarReader, Reader]:
     return TarReader(reader), reader
 
 
+def test_extended_headers_in_front_of_one_member_are_few() -> None:
+    header = pax(("comment", "x"))
+    tar, _ = archive(header * 16 + regular(b"a", b"a") + header * 16 + regular(b"b", b"b") + END)
+    found = [tar.next(), tar.next(), tar.next()]
+    assert [member and member.untrusted_name for member in found] == ["a", "b", None]
+    tar, _ = archive(header * 17 + regular(b"a", b"a") + END)
+    with pytest.raises(Damaged, match="^more than 16 extended headers stand in front of one member$"):
+        tar.next()
+
+
 THREE = regular(b"abc", b"a") + sparse(4096, [(512, 512), (4096, 0)], b"B" * 512) + regular(b"C" * 1000, b"c")
 
 
