@@ -30,12 +30,13 @@ _COMPRESS: _Calls = {
     "zstd": (("zstd", "-cq"),),
     "none": (),
 }
+# A stream chooses how much memory its decompressor takes: xz -9 and zstd --ultra -22 are within the limit.
 _DECOMPRESS: _Calls = {
     "gzip": (("igzip", "-dc"), ("pigz", "-dc"), ("gzip", "-dc")),
     "bzip2": (("bzip2", "-dc"),),
-    "xz": (("xz", "-dcq"),),
-    "lzma": (("xz", "-dcq", "--format=lzma"),),
-    "zstd": (("zstd", "-dcq"),),
+    "xz": (("xz", "-dcq", "--memlimit-decompress=128MiB"),),
+    "lzma": (("xz", "-dcq", "--memlimit-decompress=128MiB", "--format=lzma"),),
+    "zstd": (("zstd", "-dcq", "--memory=128MB"),),
     "none": (),
 }
 _PACKAGES = {"igzip": "isal", "xz": "xz-utils"}  # Debian's, where it is not called as the program

@@ -100,9 +100,9 @@ CALLS = {
     ("gzip", ("pigz", "gzip")): ("pigz -cq", "pigz -dc"),
     ("gzip", ("gzip",)): ("gzip -c", "gzip -dc"),
     ("bzip2", ("bzip2",)): ("bzip2 -cq", "bzip2 -dc"),
-    ("xz", ("xz",)): ("xz -cq", "xz -dcq"),
-    ("lzma", ("xz",)): ("", "xz -dcq --format=lzma"),
-    ("zstd", ("zstd",)): ("zstd -cq", "zstd -dcq"),
+    ("xz", ("xz",)): ("xz -cq", "xz -dcq --memlimit-decompress=128MiB"),
+    ("lzma", ("xz",)): ("", "xz -dcq --memlimit-decompress=128MiB --format=lzma"),
+    ("zstd", ("zstd",)): ("zstd -cq", "zstd -dcq --memory=128MB"),
 }
 
 
@@ -192,6 +192,30 @@ def test_damage(name: str, kind: str, tmp_path: Path) -> None:
     for path in paths:
         done = run("qb-decompress", name, data=spoilt, PATH=path)
         refused(done.stdout, done.returncode, done.stderr, 4, "standard input does not decompress: ")
+
+
+GREEDY = {
+    "xz": "xz --lzma2=preset=0,dict=192MiB",
+    "lzma": "xz --format=lzma --lzma1=preset=0,dict=192MiB",
+    "zstd": "zstd -1 --zstd=wlog=28",
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_a_stream_that_wants_much_memory(name: str) -> None:
+    need(name.replace("lzma", "xz"))
+    data = bash(f"head -c 1000000 /dev/zero | {GREEDY[name]} -cq").stdout
+    done = run("qb-decompress", name, data=data)
+    assert "emory" in done.stderr.decode()
+    refused(done.stdout, done.returncode, done.stderr, 4, "standard input does not decompress: ")
+
+
+@pytest.mark.parametrize(("name", "level"), [("xz", "-9e"), ("lzma", "-9"), ("zstd", "--ultra -22")])
+def test_the_highest_level_is_read(name: str, level: str) -> None:
+    need(name.replace("lzma", "xz"))
+    made = bash(f"{MAKE.get(name, name)} {level} -cq", data=DATA).stdout
+    back = run("qb-decompress", name, data=made)
+    assert (back.returncode, back.stdout, back.stderr) == (0, DATA, b"")
 
 
 def test_no_volume_appears_where_the_archive_is_whole_but_the_stream_is_not(tmp_path: Path) -> None:
