@@ -9,11 +9,14 @@ from qbtools.domains.lines import read_fields
 from qbtools.errors import Damaged
 from qbtools.streams import Reader
 
+_WITHOUT = "without"
+
 
 class Defaults(NamedTuple):
     """A host's defaults; what it has none of is None, or empty. All names are checked.
 
     kernels, pools: the default first, then whatever else it has. A host that names none takes any.
+    without: what the name of a domain there may not have in it.
     """
 
     template: str | None = None
@@ -21,30 +24,38 @@ class Defaults(NamedTuple):
     dispvm: str | None = None
     kernels: tuple[str, ...] = ()
     pools: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
 
     def to_lines(self) -> str:
         """KEY and VALUE, separated by a tab, a line each, as read() takes them."""
         pairs = [("template", self.template), ("netvm", self.netvm), ("dispvm", self.dispvm)]
         pairs += [("kernel", name) for name in self.kernels] + [("pool", name) for name in self.pools]
+        pairs += [(_WITHOUT, text) for text in self.without]
         return "".join(f"{key}\t{value}\n" for key, value in pairs if value is not None)
 
 
 def read(reader: Reader) -> Defaults:
     """Reads the lines up to EOF; a key that is absent says that the host has no such default.
 
-    `kernel` and `pool` may be there several times. Damaged for an unknown key, for one of the others twice, and for
-    a malformed name.
+    `kernel`, `pool` and `without` may be there several times. Damaged for an unknown key, for one of the others twice,
+    and for a malformed value.
     """
-    found: dict[str, list[str]] = {"template": [], "netvm": [], "dispvm": [], "kernel": [], "pool": []}
+    found: dict[str, list[str]] = {key: [] for key in ("template", "netvm", "dispvm", "kernel", "pool", _WITHOUT)}
     for number, fields in read_fields(reader):
         if len(fields) != 2 or fields[0] not in found:
             raise Damaged(f"line {number} is not a key ({', '.join(found)}) and its value, separated by a tab")
         key, value = fields
-        several = key in ("kernel", "pool")
-        if problem := names.word_problem(value) if several else names.domain_problem(value):
+        several = key in ("kernel", "pool", _WITHOUT)
+        if problem := _problem(key, value):
             raise Damaged(f"line {number}: {key} {value}: {problem}")
         if value in found[key] or (found[key] and not several):
             raise Damaged(f"line {number}: {key} occurs twice")
         found[key].append(value)
     template, netvm, dispvm = (next(iter(found[key]), None) for key in ("template", "netvm", "dispvm"))
-    return Defaults(template, netvm, dispvm, tuple(found["kernel"]), tuple(found["pool"]))
+    return Defaults(template, netvm, dispvm, tuple(found["kernel"]), tuple(found["pool"]), tuple(found[_WITHOUT]))
+
+
+def _problem(key: str, value: str) -> str | None:
+    if key == _WITHOUT:  # what stands in no name forbids nothing
+        return None if names.domain_problem(f"a{value}") is None and value else "no name of a domain has that in it"
+    return names.word_problem(value) if key in ("kernel", "pool") else names.domain_problem(value)

@@ -23,6 +23,10 @@ class HostSide:
         self.defaults = defaults
         self._pools = {pool.get("name", "") for pool in metadata.root.findall("pools/pool")} | set(defaults.pools)
 
+    def name_problem(self, name: str) -> str | None:
+        """What forbids to make a domain of that name here, None for nothing; whether it is taken is another matter."""
+        return names.new_domain_problem(name, self.defaults.without)
+
     def find(self, name: str) -> Domain | None:
         """The domain of that name, where there is one that others may rely on: not one that is still being made."""
         domain = self.metadata.by_name.get(name) if name in self.taken and name not in names.KEYWORDS else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
 
 ADMIN = "dom0"
 """The administrative domain, which every qubes.xml has."""
@@ -15,40 +16,64 @@ UNFINISHED = "qbtools-unfinished"
 DEFAULT = "default"
 """Stands for what a host has as its default. No domain may be called so."""
 
+BACKUP_FEATURES = ("backup-content", "backup-path", "backup-size")
+"""The features that tell where a domain stands in an archive (qubes.backup.Backup)."""
+
+BACKENDS = ("backend-domain", "backend_domain")
+"""The attributes of a device that name the domain which has it."""
+
+ANY = "*"
+"""Stands for any domain there: a device that is assigned to any port (qubes.device_protocol of Qubes OS 4.3)."""
+
 KEYWORDS = ("none", DEFAULT)
 """What no domain, kernel or pool can be called where a plan or Qubes OS names one."""
 
 HOME = "dom0-home/"
 """Where its home stands in an archive."""
 
-_DOMAIN = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,30}")
+MAX_DOMAIN = 31
+"""Characters of a domain's name."""
+
+# Sources, all in QubesOS/qubes-core-admin: Qubes OS 4.3 qubes.vm.validate_name; 4.0 to 4.2 the same without the dot;
+# 2 to 3.2 QubesVm.verify_name in core-modules/000QubesVm.py, with the dot. All have at most 31 characters.
+_DOMAIN = re.compile(rf"[A-Za-z][A-Za-z0-9_.-]{{0,{MAX_DOMAIN - 1}}}")
+# The name of a class of Python: AppVM, RemoteVM (qubes.vm.BaseVM.__xml__); 2 to 3.2 are translated.
 _CLASS = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}")
+# Qubes OS has root, private, volatile and kernel (volume_config of qubes.vm.*); hosts of qbtools may have others.
 # The file VOLUME.img is the last component of an archive name: at most 88 bytes, and no component begins with "-".
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,83}")
 _PATH = re.compile(r"vm[1-9][0-9]{0,9}/")
-_OLDER_PATH = re.compile(r"(?:appvms|servicevms|vm-templates)/[A-Za-z][A-Za-z0-9_-]{0,30}/")
+# dir_path of a domain in Qubes OS 2 to 3.2, which only warned of an odd name: any component of an archive name.
+_OLDER_PATH = re.compile(r"(?:appvms|servicevms|vm-templates)/(?!-|\.{1,2}/)[A-Za-z0-9_.@+-]{1,88}/")
 _DIRECTORY = re.compile(r"(?:(?:appvms|servicevms|vm-templates)/)?[^/]+/")
-_HOME = re.compile(r"dom0-home/(?![.-])[A-Za-z0-9_.@+-]{1,88}")
+# The last component of the home of the first member of the group qubes (qubes.backup.Backup): a user of Linux.
+_HOME = re.compile(r"dom0-home/(?!-|\.{1,2}$)[A-Za-z0-9_.@+-]{1,88}", re.ASCII)
 # Kernels, pools and labels: what a host calls them is its matter, as long as it is a word.
 _WORD = re.compile(r"[A-Za-z0-9_][!-~]{0,127}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # Qubes OS refuses these as names of a new domain (qubes.vm.validate_name, August 2026).
 _RESERVED = (ADMIN, "Domain-0", *KEYWORDS)
+# Hosts and --files-to have these beside the directories of domains.
+_OURS = ("qubes.xml", "qubes.xml.lock", HOME.rstrip("/"))
 
 
 def domain_problem(name: str) -> str | None:
-    """What is wrong with a domain's name, or None. Such a name is safe as a directory and in a line."""
+    """What is wrong with a domain's name, or None. A good name is safe as a directory and in a line."""
     if not _DOMAIN.fullmatch(name):
-        return "a domain's name has 1 to 31 letters, digits, _ and -, and begins with a letter"
+        return "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
     return None
 
 
-def new_domain_problem(name: str) -> str | None:
-    """What forbids to call a domain to be saved so, or None: as domain_problem, and not reserved by Qubes OS."""
-    if name in _RESERVED or name.endswith("-dm"):
+def new_domain_problem(name: str, without: Collection[str] = ()) -> str | None:
+    """What is wrong with the name of a new domain, or None: as domain_problem, and the name must not be reserved.
+
+    without: what no name may have in it, on the host that is meant.
+    """
+    if name in _RESERVED or name in _OURS or name.endswith("-dm"):
         return "this name is reserved"
-    return domain_problem(name)
+    found = next((text for text in without if text in name), None)
+    return domain_problem(name) if found is None else f"the host takes no name with {found} in it"
 
 
 def class_problem(name: str) -> str | None:
@@ -78,6 +103,11 @@ def is_reference(name: str) -> bool:
     return name.endswith(("vm", "template"))
 
 
+def backends(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The domain that the attributes of a device name, by the attribute; nothing where any domain will do."""
+    return {key: attributes[key] for key in BACKENDS if attributes.get(key, ANY) not in (ANY, "")}
+
+
 def is_domain_path(path: str) -> bool:
     """Whether path is `vmQID/`, where the files of a domain stand in an archive."""
     return _PATH.fullmatch(path) is not None
@@ -100,6 +130,11 @@ def directory_of(archive_name: str) -> str:
 def is_home(path: str) -> bool:
     """Whether path is `dom0-home/USER`, the archive name of the administrative domain's home."""
     return _HOME.fullmatch(path) is not None
+
+
+def quoted(text: str) -> str:
+    """text for a message: quoted, and not longer than a line."""
+    return f'"{text}"' if len(text) <= 100 else f'"{text[:100]}…"'
 
 
 def number(text: str) -> int | None:

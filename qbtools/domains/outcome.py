@@ -13,9 +13,6 @@ from qbtools.domains.rows import Row, reference, shown, wants_of
 KERNEL_VOLUME = "kernel"
 """A volume that Qubes OS makes from the kernel's files; which one tells the property."""
 
-BACKENDS = ("backend-domain", "backend_domain")
-"""The attributes of a device that name the domain which has it."""
-
 
 class Outcome:
     """Makes the lines once all rows have been verified."""
@@ -101,7 +98,7 @@ class Outcome:
             if text and names.is_reference(name) and name not in roles.ROLES
         ]
         for device in domain.element.findall("devices/device"):
-            uses += [("a device of", device.attrib[key]) for key in BACKENDS if key in device.attrib]
+            uses += [("a device of", name) for name in names.backends(device.attrib).values()]
         found: dict[str, str] = {}
         lost: dict[str, None] = {}
         for what, old in uses:

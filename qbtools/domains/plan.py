@@ -63,18 +63,21 @@ def make(
         raise Refused("the archive has no domain that could be made", "qb-backup list shows what it has")
     if not selected:
         raise UsageError("no saved domain is selected")
-    _check_renames(options.rename, selected)
+    _check_renames(options.rename, selected, side)
     domains = sorted(selection.restorable(archive), key=roles.rank)
     # A new name that the user chose goes first, those that are only shown last.
     order = sorted(domains, key=lambda one: 0 if one.name in options.rename else 1 if one.name in selected else 2)
     asked = {domain.name: options.rename.get(domain.name, domain.name) for domain in order}
-    given = renaming.assign(asked, side.taken, not options.no_rename)
+    given = renaming.assign(asked, side.taken, not options.no_rename, defaults.without)
     rows = []
     for domain in domains:
         name = given[domain.name]
         row = _row(domain, name or asked[domain.name], domain.name in selected, wants_of(domain))
+        problem = side.name_problem(asked[domain.name])
         if row.chosen and name is None:
-            row.refusals[NAME] = f"name: {row.name} is taken"
+            row.refusals[NAME] = f"name: {row.name}: {problem}" if problem else f"name: {row.name} is taken"
+        elif row.chosen and problem:
+            warn(f"{asked[domain.name]} will be called {name}: {problem}")
         rows.append(row)
     planned = {row.domain.name: row for row in rows}
     known = Names(planned.get, side.find)
@@ -122,10 +125,7 @@ def check(
 
 
 def _row(domain: Domain, name: str, chosen: bool, wants: dict[str, str | None]) -> Row:
-    row = Row(domain, name, chosen, wants, reference(domain, "kernel"))
-    if chosen and (problem := names.new_domain_problem(name)):
-        row.refusals[NAME] = f"name: {name}: {problem}"
-    return row
+    return Row(domain, name, chosen, wants, reference(domain, "kernel"))
 
 
 def _check_names(rows: Sequence[Row], side: HostSide, planned: Collection[str]) -> dict[str, Row]:
@@ -135,9 +135,11 @@ def _check_names(rows: Sequence[Row], side: HostSide, planned: Collection[str]) 
     for row in rows:
         if row.name in side.taken or row.name in found:
             where = "on the host" if row.name in side.taken else "twice in the plan"
-            free = renaming.free_name(row.name, used)
+            free = renaming.free_name(row.name, used, side.name_problem)
             hint = f"; {free} is free" if free else ""
             row.refusals[NAME] = f"name: {row.name} is taken, {where}{hint}"
+        elif problem := side.name_problem(row.name):
+            row.refusals[NAME] = f"name: {row.name}: {problem}"
         found.setdefault(row.name, row)
     return found
 
@@ -151,11 +153,11 @@ def _missing(side: HostSide, options: Options) -> Missing:
     return Missing(name, options.netvm, options.ignore_missing)
 
 
-def _check_renames(rename: Mapping[str, str], selected: Collection[str]) -> None:
+def _check_renames(rename: Mapping[str, str], selected: Collection[str], side: HostSide) -> None:
     for domain, name in rename.items():
         if domain not in selected:
             raise UsageError(f"cannot rename {domain}: it is not among the domains to be restored")
-        if problem := names.new_domain_problem(name):
+        if problem := side.name_problem(name):
             raise UsageError(f"{domain} cannot be renamed to {name}: {problem}")
 
 

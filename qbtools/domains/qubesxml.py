@@ -6,11 +6,11 @@ Metadata of Qubes OS 2 to 3.2 is translated first (older.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
-from qbtools.domains import names
+from qbtools.domains import names, renaming
 from qbtools.errors import Damaged
 
 # Root of the metadata of Qubes OS 3.2 and before.
@@ -42,18 +42,18 @@ class Domain:
         self._older = older
         self.kind = element.get("class", "")
         if problem := names.class_problem(self.kind):
-            raise Damaged(f"a domain has the class {_shown(self.kind)}: {problem}")
+            raise Damaged(f"a domain has the class {names.quoted(self.kind)}: {problem}")
         untrusted_properties = _table(element, "properties/property", f"a domain of class {self.kind}")
         self.name = names.ADMIN if self.kind == names.ADMIN_CLASS else untrusted_properties.get("name", "")
         if problem := names.domain_problem(self.name):
-            raise Damaged(f"a domain is called {_shown(self.name)}: {problem}")
+            raise Damaged(f"a domain is called {names.quoted(self.name)}: {problem}")
         if self.name == names.ADMIN and self.kind != names.ADMIN_CLASS:
             raise Damaged(f"a domain of class {self.kind} is called {names.ADMIN}")
         self.properties = untrusted_properties
         self.features = _table(element, "features/feature", f"domain {self.name}")
         label = self.properties.get("label", "")
         if label not in labels:
-            raise Damaged(f"domain {self.name}: its label is not among the labels: {_shown(label)}")
+            raise Damaged(f"domain {self.name}: its label is not among the labels: {names.quoted(label)}")
         self.label = labels[label]
         self.path = self._path() if self.features.get("backup-content") else None
         self.whole = older and self.kind == "TemplateVM"
@@ -64,7 +64,7 @@ class Domain:
         known = names.is_home if self.kind == names.ADMIN_CLASS else known
         if not known(untrusted_path):
             wanted = "dom0-home/USER" if self.kind == names.ADMIN_CLASS else "vmQID/"
-            raise Damaged(f"domain {self.name}: its backup-path is {_shown(untrusted_path)}, not {wanted}")
+            raise Damaged(f"domain {self.name}: its backup-path is {names.quoted(untrusted_path)}, not {wanted}")
         return untrusted_path
 
     def flag(self, name: str, default: bool = False) -> bool:
@@ -85,12 +85,12 @@ class Domain:
     def _volume(self, element: Element) -> Volume:
         name = element.get("name", "")
         if problem := names.volume_problem(name):
-            raise Damaged(f"domain {self.name}: a volume is called {_shown(name)}: {problem}")
+            raise Damaged(f"domain {self.name}: a volume is called {names.quoted(name)}: {problem}")
         untrusted_size = element.get("size")
         size = None if untrusted_size is None else names.number(untrusted_size)
         if untrusted_size is not None and size is None:
             raise Damaged(
-                f"domain {self.name}: the size of its volume {name} is not a number: {_shown(untrusted_size)}"
+                f"domain {self.name}: the size of its volume {name} is not a number: {names.quoted(untrusted_size)}"
             )
         untrusted_flag = element.get("save_on_stop", "False")
         if untrusted_flag not in ("True", "False"):
@@ -105,14 +105,20 @@ class Metadata:
     older: it came from Qubes OS 2 to 3.2; root is what it says in the words of Qubes OS 4.
     """
 
-    def __init__(self, root: Element) -> None:
-        """Damaged where a part is missing without which Qubes OS restores nothing, or is malformed."""
+    def __init__(self, root: Element, warn: Callable[[str], None] | None = None) -> None:
+        """Damaged where a part is missing without which Qubes OS restores nothing, or is malformed.
+
+        warn: for the metadata of an archive. A domain whose name cannot be used gets another, so that it does not
+        stop the others, and warn takes a sentence about it. Without warn such a name is Damaged.
+        """
         self.older = root.tag == _OLDER_ROOT
         if self.older:
             from qbtools.domains import older
 
             root = older.converted(root)
         _check_root(root)
+        if warn is not None:
+            renaming.make_readable(root, warn)
         self.root = root
         labels = _labels(_only(root, "labels"))
         _only(root, "properties")
@@ -139,10 +145,10 @@ class Metadata:
 
 def _check_root(root: Element) -> None:
     if root.tag != "qubes":
-        raise Damaged(f"this is not a qubes.xml: its root is {_shown(root.tag)}")
+        raise Damaged(f"this is not a qubes.xml: its root is {names.quoted(root.tag)}")
     version = root.get("version", "3.0")
     if version != "3.0":
-        raise Damaged(f"qubes.xml has the unknown version {_shown(version)}")
+        raise Damaged(f"qubes.xml has the unknown version {names.quoted(version)}")
 
 
 def _only(root: Element, tag: str) -> Element:
@@ -172,11 +178,6 @@ def _table(element: Element, path: str, whose: str) -> dict[str, str]:
         if name is None:
             raise Damaged(f"{whose}: a {item.tag} has no name")
         if name in table:
-            raise Damaged(f"{whose}: the {item.tag} {_shown(name)} occurs twice")
+            raise Damaged(f"{whose}: the {item.tag} {names.quoted(name)} occurs twice")
         table[name] = item.text or ""
     return table
-
-
-def _shown(text: str) -> str:
-    """text for a message: quoted, and not longer than a line."""
-    return f'"{text}"' if len(text) <= 100 else f'"{text[:100]}…"'

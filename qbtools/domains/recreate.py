@@ -6,7 +6,7 @@ import copy
 from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import names, roles, safexml
-from qbtools.domains.outcome import BACKENDS, KERNEL_VOLUME
+from qbtools.domains.outcome import KERNEL_VOLUME
 from qbtools.domains.planlines import Plan, PlanLine
 from qbtools.domains.qubesxml import Metadata
 
@@ -20,7 +20,7 @@ def document(archive: Metadata, plan: Plan, line: PlanLine, references: bool, un
 
     It has the domain's new name, no qid, and the id `domain-1`: the host gives it its own. references: name other
     domains, which then have to be there; else only the template, on which depends what volumes it has, and dom0.
-    unfinished: text for the feature names.UNFINISHED; with None it is not there, nor is any backup-… feature.
+    unfinished: text for the feature names.UNFINISHED; with None it is not there. names.BACKUP_FEATURES never are.
     The volumes lack vid and source, which told where they were, and `kernel` is left out. All else is as in archive.
     """
     root = Element("qubes")
@@ -79,13 +79,12 @@ def _set_references(domain: Element, properties: Element, line: PlanLine, refere
             _set_property(properties, name, _new_name(line, old, references) or names.DEFAULT)
     for devices in domain.findall("devices"):
         for device in devices.findall("device"):
-            for key in BACKENDS:
-                if key in device.attrib:
-                    backend = _new_name(line, device.attrib[key], references)
-                    if backend is None:
-                        devices.remove(device)
-                        break
-                    device.set(key, backend)
+            for key, old in names.backends(device.attrib).items():
+                backend = _new_name(line, old, references)
+                if backend is None:
+                    devices.remove(device)
+                    break
+                device.set(key, backend)
 
 
 def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
@@ -95,8 +94,7 @@ def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
 
 def _set_features(features: Element, unfinished: str | None) -> None:
     for feature in features.findall("feature"):
-        name = feature.get("name", "")
-        if name.startswith("backup-") or name == names.UNFINISHED:
+        if feature.get("name") in (*names.BACKUP_FEATURES, names.UNFINISHED):
             features.remove(feature)
     if unfinished is not None:
         SubElement(features, "feature", name=names.UNFINISHED).text = unfinished

@@ -1,39 +1,121 @@
-"""Names for domains that are restored where their own is taken."""
+"""Names for domains whose own name is taken, or cannot be used."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection
+from xml.etree.ElementTree import Element
 
 from qbtools.domains import names
 
 MAX_NUMBER = 99
-STEM = 28
-"""Characters of the old name that stay: with a hyphen and two digits there are 31, as many as a name may have."""
+STEM = names.MAX_DOMAIN - 3
+"""Characters of the old name that stay: with a hyphen and two digits there are as many as a name may have."""
+
+_FOREIGN = re.compile(r"[^A-Za-z0-9_.-]")
 
 
-def free_name(name: str, taken: Collection[str]) -> str | None:
-    """The first of NAME-1 … NAME-99, the name cut to STEM characters, that is not taken and may be used; else None."""
+def free_name(
+    name: str, taken: Collection[str], problem: Callable[[str], str | None] = names.new_domain_problem
+) -> str | None:
+    """The first of NAME-1 … NAME-99, the name cut to STEM characters, that is not taken and has no problem; else None.
+
+    problem: what is wrong with a name, None for nothing.
+    """
     for number in range(1, MAX_NUMBER + 1):
         candidate = f"{name[:STEM]}-{number}"
-        if candidate not in taken and names.new_domain_problem(candidate) is None:
+        if candidate not in taken and problem(candidate) is None:
             return candidate
     return None
 
 
-def assign(wanted: dict[str, str], taken: Collection[str], rename: bool = True) -> dict[str, str | None]:
+def assign(
+    wanted: dict[str, str],
+    taken: Collection[str],
+    rename: bool = True,
+    without: Collection[str] = (),
+) -> dict[str, str | None]:
     """New names by the old ones, in the order of wanted; None for a domain that can get none.
 
-    wanted: by each domain its own name, or the one that the user asks for; who is first gets it. taken: by others.
-    A name that is asked for by somebody in wanted is never made up for another. rename: False where none is made up.
+    wanted: by each domain its own name, or the one that the user asks for; the first to ask gets it. taken: by others.
+    A name that somebody in wanted asks for is never made up for another. rename: False if none is to be made up.
+    without: what no name may have in it; where it stands a hyphen takes its place.
     """
+
+    def problem(name: str) -> str | None:
+        return names.new_domain_problem(name, without)
+
     given: dict[str, str | None] = {}
     used = set(taken)
     for domain, name in wanted.items():
-        given[domain] = None if name in used else name
+        given[domain] = None if name in used or problem(name) else name
         used.add(name)
     if rename:
         for domain, name in wanted.items():
             if given[domain] is None:
-                given[domain] = found = free_name(name, used)
+                stem = _without(name, without)
+                good = stem not in used and problem(stem) is None
+                given[domain] = found = stem if good else free_name(stem, used, problem)
                 used.update([found] if found else ())
     return given
+
+
+def _without(name: str, without: Collection[str]) -> str:
+    """The name with a hyphen for each sign that makes it one of those that have such a text in them."""
+    for text in without:
+        name = name.replace(text, "-" + text.lstrip("_.-"))
+    return name
+
+
+def make_readable(root: Element, warn: Callable[[str], None]) -> None:
+    """Gives a name to each domain of a qubes.xml whose own cannot be used, and lets all that name it name it so.
+
+    Qubes OS 2 to 3.2 read such names with no more than a warning. warn: takes a sentence for each. A domain without
+    any name, or one of a name that occurs twice, is left as it is.
+    """
+    found: dict[str, list[Element]] = {}
+    for domain in root.iterfind("domains/domain"):
+        if domain.get("class") != names.ADMIN_CLASS:
+            for element in domain.iterfind("properties/property[@name='name']"):
+                found.setdefault(element.text or "", []).append(element)
+    numbers: dict[str, int] = {}
+    new: dict[str, str] = {}
+    for old, elements in found.items():
+        problem = "this name is reserved" if old == names.ADMIN else names.domain_problem(old)
+        if problem is None or not old or len(elements) != 1:
+            continue
+        name = _readable(old, found, numbers)
+        elements[0].text = name
+        warn(f"a domain is called {names.quoted(old)}, which is no name ({problem}): it is called {name} here")
+        if old != names.ADMIN:  # who names that means the real one
+            new[old] = name
+    if new:
+        _follow(root, new)
+
+
+def _readable(old: str, taken: Collection[str], numbers: dict[str, int]) -> str:
+    """A name like old that can be used and that nobody has. numbers: the last one for each name given, is changed."""
+    stem = _FOREIGN.sub("_", old)
+    if not (stem[0].isascii() and stem[0].isalpha()):
+        stem = f"vm{stem}"
+    if names.domain_problem(stem) is None and stem not in taken and stem != names.ADMIN and stem not in numbers:
+        numbers[stem] = 0
+        return stem
+    stem = stem[: names.MAX_DOMAIN - 7]
+    while True:
+        numbers[stem] = numbers.get(stem, 0) + 1
+        name = f"{stem}-{numbers[stem]}"
+        if name not in taken and name not in numbers:
+            numbers[name] = 0
+            return name
+
+
+def _follow(root: Element, new: dict[str, str]) -> None:
+    """Whatever names a domain by its old name gets the new one."""
+    for element in root.iter("property"):
+        if names.is_reference(element.get("name", "")) and element.text in new:
+            element.text = new[element.text]
+    for device in root.iter("device"):
+        for key, old in names.backends(device.attrib).items():
+            if old in new:
+                device.set(key, new[old])

@@ -9,7 +9,6 @@ from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import compose, names, safexml
 from qbtools.domains.compose import NewVolume
-from qbtools.domains.outcome import BACKENDS
 from qbtools.domains.qubesxml import Domain, Metadata
 
 
@@ -65,7 +64,7 @@ def _needed(metadata: Metadata, saved: Iterable[str]) -> set[str]:
 def _named_by(domain: Domain) -> list[str]:
     found = [text for name, text in domain.properties.items() if names.is_reference(name)]
     for device in domain.element.findall("devices/device"):
-        found += [device.attrib[key] for key in BACKENDS if key in device.attrib]
+        found += names.backends(device.attrib).values()
     return found
 
 
@@ -94,7 +93,7 @@ def _set_features(domain: Element, path: str | None, volumes: list[NewVolume]) -
     for part in domain.findall("features"):
         for feature in part.findall("feature"):
             name = feature.get("name", "")
-            if name in ("backup-content", "backup-path", "backup-size", names.UNFINISHED):
+            if name in (*names.BACKUP_FEATURES, names.UNFINISHED):
                 part.remove(feature)
     SubElement(features, "feature", name="backup-content").text = None if path is None else "1"
     if path is not None:

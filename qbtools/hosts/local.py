@@ -38,6 +38,9 @@ class Found(NamedTuple):
 class Places(ABC):
     """Where the volumes are. All errors are QbErrors."""
 
+    without: tuple[str, ...] = ()
+    """What no name of a domain may have in it, because of how the volumes are called."""
+
     @abstractmethod
     def source(self, domain: str, volume: str) -> str:
         """The word by which qb-volread knows a volume."""
@@ -201,7 +204,8 @@ class LocalHost:
         pools = [stated.get("default_pool", "")]
         if pools[0]:
             pools += sorted(pool.get("name", "") for pool in root.findall("pools/pool"))
-        return Defaults(domain("template"), domain("netvm"), domain("dispvm"), _good(kernels), _good(pools)).to_lines()
+        domains = domain("template"), domain("netvm"), domain("dispvm")
+        return Defaults(*domains, _good(kernels), _good(pools), self._places.without).to_lines()
 
     def _placed(self, domain: Domain) -> Element:
         """A domain of a document; it is said where each volume is that is its own."""

@@ -26,11 +26,13 @@ STATE = "/var/lib/qbtools/hosts"
 
 _RUNNING = "-snap"
 _LOOKS, _PAUSE = 3, 0.1
-_TAG = re.compile(f"{UNFINISHED}:([A-Za-z0-9_-]+):([^:]+)")
+_TAG = re.compile(f"{UNFINISHED}:([A-Za-z0-9_.-]+):([^:]+)")
 
 
 class ThinPool(Places):
     """The volumes in a pool."""
+
+    without = lvnames.RESERVED_PARTS
 
     def __init__(self, word: str, state: str, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
         """word: GROUP/POOL. state: a directory, see STATE. UsageError for another word; Failed without that pool."""

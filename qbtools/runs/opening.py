@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from qbtools.domains import safexml
@@ -43,12 +43,12 @@ class Opening(Protocol):
         """A file came that has no route."""
 
 
-def open_all(wiring: Wiring, opening: Opening) -> None:
-    """Runs the stages to the archive's end; raises as verdict.judge, and what opening raises.
+def open_all(wiring: Wiring, opening: Opening, warn: Callable[[str], None] = lambda _: None) -> None:
+    """Runs the stages to the archive's end; raises as verdict.judge, and what opening raises. warn: as Metadata().
 
     Damaged where neither the metadata nor another file came, though all stages ended well.
     """
-    talk = _Talk(wiring, opening)
+    talk = _Talk(wiring, opening, warn)
     try:
         with wiring:
             statuses, failures = wiring.run(talk.happened)
@@ -62,9 +62,10 @@ def open_all(wiring: Wiring, opening: Opening) -> None:
 class _Talk:
     """Answers what the stages say."""
 
-    def __init__(self, wiring: Wiring, opening: Opening) -> None:
+    def __init__(self, wiring: Wiring, opening: Opening, warn: Callable[[str], None]) -> None:
         self._wiring = wiring
         self._opening = opening
+        self._warn = warn
         self.answered = False
         """Whether the routes were told."""
 
@@ -81,7 +82,8 @@ class _Talk:
 
     def _begins(self, event: Happened) -> None:
         if event.event == "done" and event.name == METADATA:
-            routes = self._opening.metadata(Metadata(safexml.load(Reader(io.BytesIO(event.data), METADATA))))
+            root = safexml.load(Reader(io.BytesIO(event.data), METADATA))
+            routes = self._opening.metadata(Metadata(root, self._warn))
         elif event.event == "first":
             routes = self._opening.no_metadata(event.name)
         else:

@@ -190,7 +190,7 @@ def test_a_bare_path(folder: Path, tmp_path: Path) -> None:
             2,
             "",
             f"qb-backup: error: cannot save {word} as the domain {domain}: a domain's name has 1 to 31 letters, digits,"
-            " _ and -, and begins with a letter\nhint: write DOMAIN:VOLUME=SOURCE\n",
+            " _, . and -, and begins with a letter\nhint: write DOMAIN:VOLUME=SOURCE\n",
         )
 
 
@@ -329,7 +329,7 @@ def test_a_machine_that_is_not_there(folder: Path, tmp_path: Path) -> None:
     assert outcome(done) == (2, "", f"qb-backup: error: the archive has no domain nobody\n{SHOWS}")
     assert files(tmp_path) == set()
     done = backup(folder, "restore", "--to", tmp_path / "to", "--only", "../x", "two.qb")
-    message = "--only: ../x: a domain's name has 1 to 31 letters, digits, _ and -, and begins with a letter"
+    message = "--only: ../x: a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
     assert outcome(done) == (2, "", f"qb-backup: error: {message}\n")
 
 

@@ -185,7 +185,7 @@ ENVIRONMENT = [
         f"qb-backup: error: qb-host-dir none inventory: cannot look into {{place}}/none: {NO_FILE}",
     ),
 ]
-NAME = "a domain's name has 1 to 31 letters, digits, _ and -, and begins with a letter"
+NAME = "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
 USAGE = [
     (
         "qb-tarwrite --raw a <&-",

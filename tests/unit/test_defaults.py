@@ -11,7 +11,14 @@ from qbtools.domains.defaults import Defaults
 from qbtools.errors import Damaged, Truncated
 from qbtools.streams import Reader
 
-FULL = Defaults("fedora-42", "sys-firewall", "default-dvm", ("6.6.68-1.fc37", "pvgrub2"), ("vm-pool", "qubes/pool00"))
+FULL = Defaults(
+    "fedora-42",
+    "sys-firewall",
+    "default-dvm",
+    ("6.6.68-1.fc37", "pvgrub2"),
+    ("vm-pool", "qubes/pool00"),
+    (".", "_tdata"),
+)
 
 
 def read(text: bytes) -> Defaults:
@@ -27,6 +34,7 @@ def test_the_lines() -> None:
     assert FULL.to_lines() == (
         "template\tfedora-42\nnetvm\tsys-firewall\ndispvm\tdefault-dvm\n"
         "kernel\t6.6.68-1.fc37\nkernel\tpvgrub2\npool\tvm-pool\npool\tqubes/pool00\n"
+        "without\t.\nwithout\t_tdata\n"
     )
 
 
@@ -37,13 +45,16 @@ def test_the_lines() -> None:
         (b"template\n", "line 1 is not a key"),
         (b"template\ta\tb\n", "line 1 is not a key"),
         (b"\n", "line 1 is not a key"),
-        (b"color\tred\n", "line 1 is not a key (template, netvm, dispvm, kernel, pool) and its value"),
+        (b"color\tred\n", "line 1 is not a key (template, netvm, dispvm, kernel, pool, without) and its value"),
         (b"template\t\n", "a domain's name has"),
         (b"netvm\t-rf\n", "a domain's name has"),
         (b"netvm\ta\nnetvm\tb\n", "line 2: netvm occurs twice"),
         (b"pool\ta\npool\ta\n", "line 2: pool occurs twice"),
         (b"pool\tdefault\n", "line 1: pool default"),
         (b"kernel\t-x\n", "line 1: kernel -x"),
+        (b"without\t\n", "line 1: without : no name of a domain has that in it"),
+        (b"without\t+\n", "line 1: without +: no name of a domain has that in it"),
+        (b"without\t.\nwithout\t.\n", "line 2: without occurs twice"),
         (b"kernel\ta b\n", "line 1: kernel a b"),
         (b"kernel\t\xff\n", "printable ASCII"),
     ],

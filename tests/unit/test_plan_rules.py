@@ -59,6 +59,8 @@ def ids(cases: list[Case]) -> list[str]:
 
 
 WORK = vm("work", template="debian-8")
+RESERVED = ("none", "default", "x-dm", "Domain-0", "qubes.xml", "dom0-home")
+DOTS = ("work.mail", "a..", "vm.1", "x.img", "vm-1")
 GONE = "template: debian-8 → fedora-42"
 
 TEMPLATES = [
@@ -571,8 +573,48 @@ NAMES = [
     ),
     Case(
         "reserved",
-        (vm("none", template="fedora-42"), vm("default", template="fedora-42"), vm("x-dm", template="fedora-42")),
-        {name: {"problem": f"name: {name}: this name is reserved"} for name in ("none", "default", "x-dm")},
+        tuple(vm(name, template="fedora-42") for name in RESERVED),
+        {name: {"name": f"{name}-1", "problem": None} for name in RESERVED},
+    ),
+    Case(
+        "reserved, and no name is made up",
+        tuple(vm(name, template="fedora-42") for name in RESERVED),
+        {name: {"problem": f"name: {name}: this name is reserved"} for name in RESERVED},
+        options=Options(no_rename=True),
+    ),
+    Case(
+        "a host that takes all that Qubes OS takes",
+        tuple(vm(name, template="fedora-42") for name in DOTS),
+        {name: {"name": name, "problem": None, "notes": []} for name in DOTS},
+    ),
+    Case(
+        "a host that takes no dots",
+        (*(vm(name, template="fedora-42") for name in DOTS), vm("plain", template="fedora-42", netvm="sys.net")),
+        {
+            "work.mail": {"name": "work-mail", "problem": None, "notes": ["name: work.mail → work-mail"]},
+            "a..": {"name": "a--"},
+            "vm.1": {"name": "vm-1-1"},
+            "x.img": {"name": "x-img"},
+            "vm-1": {"name": "vm-1", "notes": []},
+            "plain": {"name": "plain"},
+        },
+        defaults=DEFAULTS._replace(without=(".",)),
+    ),
+    Case(
+        "a host that takes no dots, and no name is made up",
+        (vm("work.mail", template="fedora-42"), WORK),
+        {
+            "work.mail": {"problem": "name: work.mail: the host takes no name with . in it"},
+            "work": {"problem": None},
+        },
+        defaults=DEFAULTS._replace(without=(".",)),
+        options=Options(no_rename=True),
+    ),
+    Case(
+        "what logical volumes cannot be called",
+        (vm("my_tdata", template="fedora-42"),),
+        {"my_tdata": {"name": "my-tdata"}},
+        defaults=DEFAULTS._replace(without=("_tdata",)),
     ),
     Case(
         "reserved, but renamed",

@@ -110,10 +110,82 @@ def test_homes_that_are_refused(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "-rf", "", "a b", "a/b", "a.b", "a\tb", "a\nb", "1a", "ä", "a" * 32, "work\n", "$(id)", "a\u202eb"]
+    "name",
+    [
+        "../x",
+        "-rf",
+        "",
+        "a b",
+        "a/b",
+        ".",
+        "..",
+        ".a",
+        "a\tb",
+        "a\nb",
+        "1a",
+        "ä",
+        "a" * 32,
+        "work\n",
+        "$(id)",
+        "a\u202eb",
+    ],
 )
 def test_names_that_are_refused(name: str) -> None:
     assert "a domain is called" in refusal(document(domain(name=name)))
+
+
+@pytest.mark.parametrize(
+    "name", ["a.b", "vm.1", "a..b", "x.", "x.img", "work.mail", "W", "disp1234", "none", "x-dm", "a" * 31, "qubes.xml"]
+)
+def test_names_that_some_qubes_os_allows(name: str) -> None:
+    """Of a domain that is saved, and of one that is only listed."""
+    found = read(document(domain(name=name), domain("other", "vm8/"))).domains
+    assert [one.name for one in found] == ["dom0", name, "other"]
+    (entry,) = inventory.entries(read(document(domain(name=name))))
+    assert Entry.from_fields(entry.to_line().rstrip("\n").split("\t")) == entry
+    assert [one.name for one in read(document(domain(name=name, path=None), domain("other"))).saved()] == ["other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("../x", "vm.._x"),
+        ("-rf", "vm-rf"),
+        ("a b", "a_b"),
+        ("1a", "vm1a"),
+        ("ä", "vm_"),
+        ("a" * 32, "a" * 24 + "-1"),
+        ("dom0", "dom0-1"),
+        ("a\u202eb", "a_b"),
+    ],
+)
+def test_a_name_that_cannot_be_used_stops_nobody(name: str, made: str) -> None:
+    more = f'<property name="netvm">{name}</property>'
+    device = f'<devices class="pci"><device backend-domain="{name}" id="x"/></devices></domain>'
+    data = document(domain(name=name), domain("other", "vm8/", more=more).replace("</domain>", device))
+    warnings: list[str] = []
+    found = Metadata(safexml.parse(data), warnings.append)
+    assert [(one.name, one.path) for one in found.saved()] == [(made, "vm7/"), ("other", "vm8/")]
+    named = name if name == "dom0" else made
+    assert found.by_name["other"].properties["netvm"] == named
+    assert [one.get("backend-domain") for one in found.root.iter("device")] == [named]
+    assert len(warnings) == 1 and f'"{name}"' in warnings[0] and warnings[0].endswith(f"it is called {made} here")
+
+
+def test_names_that_are_made_up_are_all_different() -> None:
+    odd = ["é", "è", "è-1", "vm_-2", "ê", "ë-1", "a" * 24 + "é" * 9, "a" * 24 + "è" * 9, "a" * 24 + "-1"]
+    found = Metadata(
+        safexml.parse(document(*(domain(name, f"vm{at}/") for at, name in enumerate(odd, 1)))), lambda _: None
+    )
+    assert len({one.name for one in found.domains}) == len(odd) + 1
+    assert {"vm_-2", "a" * 24 + "-1"} <= found.by_name.keys()
+
+
+@pytest.mark.parametrize("pair", [("a b", "a b"), ("work", "work"), ("", "work")])
+def test_names_that_are_damage_all_the_same(pair: tuple[str, str]) -> None:
+    data = document(domain(pair[0]), domain(pair[1], "vm8/"))
+    with pytest.raises(Damaged):
+        Metadata(safexml.parse(data), lambda _: None)
 
 
 @pytest.mark.parametrize("name", ["../x", "-", "-rf", "", "a b", "a/b", "a.img", "a\tb", "a\nb", "ä", "a" * 85])

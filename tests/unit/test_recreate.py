@@ -133,8 +133,20 @@ def test_nothing_hides_in_a_second_part() -> None:
     document = recreate.document(archive, found, found.lines[0], True, None)
     domain = Metadata(safexml.parse(document)).by_name["a"]
     assert domain.properties == {"name": "a", "label": "red", "memory": "5"}
-    assert domain.features == {}
+    assert domain.features == {"backup-x": "1"}
     assert len(domain.element.findall("properties")) == 1
+
+
+@pytest.mark.parametrize("references", [False, True])
+def test_a_device_that_is_assigned_to_any_port_stays(references: bool) -> None:
+    device = "<device backend-domain='*' id='*' mode='auto-attach' identity='1234:5678::u03'/>"
+    for text in (device, device.replace("backend-domain='*' ", "")):
+        archive = metadata(vm("a", "StandaloneVM", more=f"<devices class='usb'>{text}</devices>"))
+        found = plan.make(archive, NEW, DEFAULTS, Options())
+        assert not [note for note in found.lines[0].notes if "device" in note]
+        document = recreate.document(archive, found, found.lines[0], references, None)
+        (kept,) = Metadata(safexml.parse(document)).by_name["a"].element.iter("device")
+        assert kept.attrib == Element("device", dict(safexml.parse(text.encode()).attrib)).attrib
 
 
 def test_the_archive_is_not_changed() -> None:

@@ -20,14 +20,15 @@ def run(call: Invocation) -> None:
         return
     command = command_of(call)
     if command == "list":
-        opening.open_all(stagewords.opening(call), checking.Listing(lambda metadata: _list(call, metadata)))
+        listing = checking.Listing(lambda metadata: _list(call, metadata))
+        opening.open_all(stagewords.opening(call), listing, call.warn)
     elif command == "verify":
         verifying = checking.Verifying(call.warn)
-        opening.open_all(stagewords.opening(call, ["--verify"]), verifying)
+        opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn)
         verifying.finish()
     else:
         fill = filling.Filling(_where(call), call.warn)
-        opening.open_all(stagewords.opening(call), fill)
+        opening.open_all(stagewords.opening(call), fill, call.warn)
         fill.finish()
 
 

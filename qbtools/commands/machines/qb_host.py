@@ -69,7 +69,7 @@ def _restore(call: Invocation) -> Restore:
     from qbtools.hosts.client import Host
     from qbtools.hosts.restoring import Restore
 
-    archive = qubesxml.Metadata(safexml.load(_open(call.options["--metadata"])))
+    archive = qubesxml.Metadata(safexml.load(_open(call.options["--metadata"])), call.warn)
     written = plantext.read(_open(call.options["PLAN"]), archive)
     return Restore(Host(call.options["--host"], call.warn), archive, written, call.note, call.warn)
 

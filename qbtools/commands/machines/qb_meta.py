@@ -52,7 +52,7 @@ def _create(call: Invocation) -> None:
 def _list(call: Invocation) -> None:
     from qbtools.domains import inventory, qubesxml, safexml
 
-    metadata = qubesxml.Metadata(safexml.load(_input(call, "XML")))
+    metadata = qubesxml.Metadata(safexml.load(_input(call, "XML")), call.warn)
     if call.options["--json"]:
         import json
 
@@ -69,7 +69,8 @@ def _check(call: Invocation) -> None:
 
     known = None
     if call.options["--metadata"] is not None:
-        known = inventory.entries(qubesxml.Metadata(safexml.load(_open(call.options["--metadata"]))))
+        metadata = qubesxml.Metadata(safexml.load(_open(call.options["--metadata"])), call.warn)
+        known = inventory.entries(metadata)
     count = arrivals.check(_input(call, "LINES"), call.warn, known)
     call.note(f"{count} files came, none is missing")
 

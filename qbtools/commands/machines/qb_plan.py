@@ -42,7 +42,7 @@ def main(call: Invocation) -> None:
 
     asked = wishes(call)
     source = call.options["--metadata"]
-    archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else _open(source)))
+    archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else _open(source)), call.warn)
     written = None
     if call.options["--check"] is not None:
         written = plantext.read(_open(call.options["--check"]), archive)
