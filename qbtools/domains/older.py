@@ -9,7 +9,7 @@ domains.
 from __future__ import annotations
 
 import ast
-import re
+from typing import TypeGuard
 from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import names
@@ -44,8 +44,6 @@ _DEFAULTS = {
     "autostart": "False",
 }
 _GLOBALS = ("default_template", "default_netvm", "updatevm", "clockvm")
-_SERVICE = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
-_PCI = re.compile(r"(?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", re.ASCII)
 
 
 def converted(root: Element) -> Element:
@@ -145,7 +143,8 @@ def _features(old: Element, kind: str) -> dict[str, str]:
     if not isinstance(services, dict):
         raise _malformed(old, "services")
     for service, value in services.items():
-        if not isinstance(service, str) or not _SERVICE.fullmatch(service) or not isinstance(value, (bool, int)):
+        # Nothing there checked the name of a service (core-modules/000QubesVm.py, "services").
+        if not _is_text(service):
             raise _malformed(old, "services")
         feature = "check-updates" if service == "qubes-update-check" else f"service.{service}"
         features[feature] = "1" if value else ""
@@ -159,11 +158,13 @@ def _features(old: Element, kind: str) -> dict[str, str]:
 
 
 def _devices(parent: Element, old: Element) -> None:
-    devices = _literal(old, "pcidevs", [])
-    if not isinstance(devices, (list, tuple)):
+    # A list, its items without brackets, or "none"; nothing checked an item (core-modules/000QubesVm.py, "pcidevs").
+    devices = None if old.get("pcidevs", "").lower() == "none" else _literal(old, "pcidevs", [])
+    devices = [devices] if isinstance(devices, str) else devices
+    if not isinstance(devices, (list, tuple, type(None))):
         raise _malformed(old, "pcidevs")
-    for device in devices:
-        if not isinstance(device, str) or not _PCI.fullmatch(device):
+    for device in devices or ():
+        if not _is_text(device):
             raise _malformed(old, "pcidevs")
         attributes = {"backend-domain": names.ADMIN, "id": device.replace(":", "_")}
         element = SubElement(parent, "device", attributes)
@@ -178,6 +179,11 @@ def _volumes(parent: Element, kind: str) -> None:
     saved = {"AppVM": ("private",), "DispVM": ()}.get(kind, ("root", "private"))
     for name in ("root", "private", "volatile"):
         SubElement(parent, "volume", name=name, rw="True", save_on_stop=str(name in saved))
+
+
+def _is_text(item: object) -> TypeGuard[str]:
+    """Whether that can stand in an XML text."""
+    return isinstance(item, str) and item != "" and item.isprintable()
 
 
 def _is(old: Element, attribute: str) -> bool:
