@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from qbtools.lean import TYPE_CHECKING, signal
 
@@ -30,10 +31,22 @@ class _SitePackages:
         return PathFinder.find_spec(name, path, target)
 
 
+_LATEST = float((1 << 63) // 10**9)  # the year 2262
+
+
+def _bound_clock() -> None:
+    """Lets a clock beyond the time that Python can tell stand there: its library cannot even be loaded then."""
+    try:
+        time.time()
+    except OverflowError:
+        time.time = lambda: _LATEST
+
+
 def run(program: str, module: str) -> NoReturn:
     """Runs the program that module is: its DOC, its main."""
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the rest is loaded
+    _bound_clock()
     sys.meta_path.append(_SitePackages)
     from qbtools.commands import cli
 

@@ -34,7 +34,7 @@ def header(name: str, size: int, mtime: int) -> bytes:
     """The header of a member: 512 bytes.
 
     name: ASCII; one of more than 100 bytes goes with its directory into ustar's prefix. size: bytes of the body.
-    mtime: seconds since 1970. Refused for a name or a size that ustar cannot hold.
+    mtime: seconds since 1970, see ustar.build(). Refused for a name or a size that ustar cannot hold.
     """
     if size > MAX_BODY:
         raise Refused(f"{name}: more than {MAX_BODY} bytes in one member", "use a smaller --chunk-size")

@@ -65,13 +65,15 @@ def build(name: str, size: int, typeflag: bytes = b"0", mtime: int = 0) -> bytes
 
     name: ASCII; beyond 100 bytes its directory must fit in 155 and its last component in 100 (ValueError else).
     size: bytes of the body; written as 0 where it is above MAX_OCTAL_SIZE, the caller having told it in a pax record.
-    mtime: seconds since 1970.
+    mtime: seconds since 1970. Octal digits hold the years 1970 to 2242; the nearest of those times is written, as a
+    wrong clock is no reason to write what no reader takes.
     """
     base, prefix = name.encode("ascii"), b""
     if len(base) > 100:
         prefix, _, base = base.rpartition(b"/")
     if not 0 < len(base) <= 100 or len(prefix) > 155:
         raise ValueError(f"the name does not fit in a tar header: {name}")
+    mtime = min(max(mtime, 0), MAX_OCTAL_SIZE)
     head = base.ljust(100, b"\0") + _MODE + _NONE + _NONE
     head += b"%011o\0%011o\0" % (size if size <= MAX_OCTAL_SIZE else 0, mtime)
     tail = typeflag + bytes(100) + _MAGIC + bytes(64) + _NONE + _NONE
