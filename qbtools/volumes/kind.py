@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from qbtools.errors import Failed
 from qbtools.errors import naming as naming  # also for those who know kinds only
 from qbtools.lean import TYPE_CHECKING, NamedTuple
-from qbtools.volumes import kernel
+from qbtools.volumes import kernel, spots
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from qbtools.formats.volumestream import ExtentMap
     from qbtools.streams import Buffer
     from qbtools.volumes.marks import Mark
+    from qbtools.volumes.spots import Spot
 
     _Self = TypeVar("_Self", bound="_Opened")
 
@@ -81,9 +82,9 @@ class Target(_Opened, ABC):
     def expect(self, extents: ExtentMap) -> None:
         """Where the data will be, for kinds that look for room before start() says that there is enough."""
 
-    def identity(self) -> tuple[object, ...]:
-        """Equal for two targets that are open only where they are one volume."""
-        return "device", os.fstat(self.fd).st_rdev
+    def spot(self) -> Spot:
+        """Where the volume is, to tell whether two targets that are open are the same."""
+        return spots.of_device(os.fstat(self.fd).st_rdev)
 
     @abstractmethod
     def start(self, size: int | None) -> None:

@@ -8,6 +8,7 @@ from qbtools.errors import Damaged, Refused
 from qbtools.formats.tarreader import Member, TarReader
 from qbtools.streams import Reader
 from qbtools.volumes.kind import Target
+from qbtools.volumes.spots import Apart
 from qbtools.volumes.writing import Filling
 
 
@@ -26,10 +27,10 @@ class Together:
         self._before = 0
         self._filling: Filling | None = None
         self.label = "archive"
-        seen: dict[tuple[object, ...], str] = {}
+        apart = Apart()
         for target in targets.values():
-            other = seen.setdefault(target.identity(), target.name)
-            if other is not target.name:
+            other = apart.add(target.spot(), target.name)
+            if other is not None:
                 raise Refused(f"{other} and {target.name} are the same volume")
 
     @property

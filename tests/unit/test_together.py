@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from qbtools.errors import Damaged, Failed, Refused
 from qbtools.streams import Reader
 from qbtools.volumes import locate
 from qbtools.volumes.kind import Target, TargetOptions
+from qbtools.volumes.spots import Spot
 from qbtools.volumes.together import Together
 
 
@@ -24,8 +26,8 @@ class Sheet(Target):
         self._fails = fails
         self.bytes = bytearray()
 
-    def identity(self) -> tuple[object, ...]:
-        return ("sheet", self.name)
+    def spot(self) -> Spot:
+        return Spot(frozenset((("sheet", self.name),)))
 
     def _note(self, call: str) -> None:
         if call == self._fails:
@@ -119,7 +121,8 @@ def test_two_targets_that_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "there").touch()
     (tmp_path / "link").symlink_to("there")
     (tmp_path / "way").symlink_to(".")
-    words = {"new": "way/new", "there": "./link", "./new": "file:new"}
+    os.link(tmp_path / "there", tmp_path / "hard")
+    words = {"new": "way/new", "there": "./link", "./new": "file:new", "hard": "there"}
     monkeypatch.chdir(tmp_path)
     for pair in words.items():
         targets = [locate.open_target(word, TargetOptions(overwrite=True)) for word in pair]

@@ -14,10 +14,13 @@ import stat
 
 from qbtools import directories
 from qbtools.errors import Refused
-from qbtools.lean import suppress
-from qbtools.volumes import kernel
+from qbtools.lean import TYPE_CHECKING, suppress
+from qbtools.volumes import kernel, spots
 from qbtools.volumes.files import guards, leftovers
 from qbtools.volumes.kind import Target, TargetOptions, naming
+
+if TYPE_CHECKING:
+    from qbtools.volumes.spots import Spot
 
 NEW_MODE = 0o600
 """The mode of a file that was not there before: what is in it was the private disk of a machine."""
@@ -96,9 +99,8 @@ class FileTarget(Target):
 
         return leftovers.new_name(Mark.own())
 
-    def identity(self) -> tuple[object, ...]:
-        found = os.fstat(self._directory or 0)
-        return "file", found.st_dev, found.st_ino, self._base
+    def spot(self) -> Spot:
+        return spots.of_file(self.name)
 
     def start(self, size: int | None) -> None:
         if size is not None:

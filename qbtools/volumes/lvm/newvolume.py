@@ -8,7 +8,7 @@ from abc import abstractmethod
 from qbtools.errors import Failed, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Buffer
-from qbtools.volumes import kernel, marks
+from qbtools.volumes import kernel, marks, spots
 from qbtools.volumes.kind import Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.lvm import exchange, snapshot, tools
@@ -16,6 +16,7 @@ from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.lvnames import mapper_name
 from qbtools.volumes.lvm.pool import Pool, Watch
 from qbtools.volumes.marks import Mark
+from qbtools.volumes.spots import Spot
 
 _ZEROS = bytes(1 << 16)
 _PARTS = 1 << 20  # most parts of a volume, for each of which is known whether anything was written there
@@ -34,8 +35,8 @@ class NewVolume(Target):
         self._mark = Mark.own()
         self._temporary: str | None = None  # what must not stay
 
-    def identity(self) -> tuple[object, ...]:
-        return "logical volume", self._group, self._volume
+    def spot(self) -> Spot:
+        return spots.of_mapped(mapper_name(self._group, self._volume))
 
     def start(self, size: int | None) -> None:
         """UsageError where size is not known: nothing can be made then. Failed where there is no room."""
