@@ -48,6 +48,35 @@ def _rename_looking(directory: int, old: str, new: str) -> None:
     os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
 
 
+def make(path: str) -> list[str]:
+    """Makes a directory and the missing ones above it; returns those that it made. After an OSError none stays."""
+    missing: list[str] = []
+    while path and not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path.rstrip("/"))
+    made: list[str] = []
+    try:
+        for each in reversed(missing):
+            try:
+                os.mkdir(each)
+            except FileExistsError:
+                if not os.path.isdir(each):  # else another program was faster
+                    raise
+            else:
+                made.append(each)
+    except OSError:
+        remove(made)
+        raise
+    return made
+
+
+def remove(made: list[str]) -> None:
+    """Removes the directories that make() has made, as far as they are empty."""
+    for each in reversed(made):
+        with suppress(OSError):
+            os.rmdir(each)
+
+
 def flush(directory: int) -> None:
     """Brings the names in a directory to stable storage, where its file system has a call for that."""
     try:

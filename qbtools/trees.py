@@ -106,22 +106,13 @@ def extract(path: str, name: str, reader: Reader, warn: Warn) -> None:
 
 @contextmanager
 def _parents(parent: str) -> Iterator[None]:
-    """Makes what is missing of the directories above; takes them away where the body fails."""
-    missing: list[str] = []
-    while not os.path.isdir(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent) or "."
-    made: list[str] = []
+    """Makes what is missing of the directories above; removes them where the body fails."""
+    with naming(f"make {parent}"):
+        made = directories.make(parent)
     try:
-        for each in reversed(missing):
-            with naming(f"make {each}"), suppress(FileExistsError):
-                os.mkdir(each)
-                made.append(each)
         yield
     except BaseException:
-        for each in reversed(made):
-            with suppress(OSError):
-                os.rmdir(each)
+        directories.remove(made)
         raise
 
 

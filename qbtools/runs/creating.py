@@ -102,6 +102,11 @@ def _parts(word: str) -> tuple[str, str, str]:
     return domain, name, source
 
 
+def file_of(word: str) -> str | None:
+    """The file that a VOLUME is read from, where it is one."""
+    return locate.file_path(_parts(word)[2])
+
+
 def _check_names(word: str, domain: str, name: str) -> None:
     problem = names.new_domain_problem(domain)
     if problem:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from qbtools.domains import inventory, names
@@ -11,21 +11,31 @@ from qbtools.domains.inventory import Entry
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Refused, UsageError
 from qbtools.formats.chunks import METADATA
+from qbtools.runs import targets
 from qbtools.runs.opening import Routes, size_of
+from qbtools.runs.targets import Wanted
+from qbtools.volumes import locate
+from qbtools.volumes.kind import TargetOptions
 
 
 class Where(NamedTuple):
     """Where volumes go, as the user says it.
 
     to: a directory, with a / in front or `./`. pool: the text in front of DOMAIN-VOLUME. mapped: TARGET by
-    `DOMAIN:VOLUME`. only: domains, none: all. options: for qb-volwrite, such as --overwrite.
+    `DOMAIN:VOLUME`. only: DOMAIN or DOMAIN:VOLUME, none: all. overwrite, shrink: as the options of qb-volwrite.
+    skip: a volume that exists and is complete is left alone. kept: path by what it is, of files that must stay.
+    archive: bytes of the archive, None where not known.
     """
 
     to: str | None
     pool: str | None
     mapped: Mapping[str, str]
     only: Sequence[str]
-    options: Sequence[str]
+    kept: Mapping[str, str] = {}
+    archive: int | None = None
+    overwrite: bool = False
+    shrink: bool = False
+    skip: bool = False
 
     def target(self, domain: str, volume: str) -> str | None:
         """Where a volume goes; None where nothing says it."""
@@ -36,9 +46,18 @@ class Where(NamedTuple):
             found = f"file:{self.to}/{domain}/{volume}.img"
         return found
 
-    def wants(self, domain: str) -> bool:
-        """Whether the volumes of a domain are restored."""
-        return not self.only or domain in self.only
+    def wants(self, domain: str, volume: str) -> bool:
+        """Whether a volume is restored."""
+        return not self.only or domain in self.only or f"{domain}:{volume}" in self.only
+
+    def words(self, files: bool) -> list[str]:
+        """The options for the stages that fill. files: all targets are files."""
+        given = [
+            ("--overwrite", self.overwrite),
+            ("--shrink", self.shrink),
+            ("--parents", self.to is not None and files),
+        ]
+        return ["--create", *(option for option, is_given in given if is_given)]
 
 
 def read_map(words: Sequence[str]) -> dict[str, str]:
@@ -56,57 +75,78 @@ def read_map(words: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def read_only(words: Sequence[str]) -> Sequence[str]:
+    """The values of --only. UsageError for one that is neither DOMAIN nor DOMAIN:VOLUME."""
+    for word in words:
+        domain, colon, volume = word.partition(":")
+        if problem := names.domain_problem(domain) or (names.volume_problem(volume) if colon else None):
+            raise UsageError(f"--only: {word}: {problem}")
+    return words
+
+
 class Filling:
     """Gives each volume its target."""
 
-    def __init__(self, where: Where, warn: Callable[[str], None]) -> None:
+    def __init__(self, where: Where, note: Callable[[str], None], warn: Callable[[str], None]) -> None:
         self._where = where
+        self._note = note
         self._warn = warn
         self._arrivals = Arrivals((), warn)
         self._arrivals.anything = True
         self._owners: dict[str, str] = {}
-        self._restored = 0
+        self._volumes: set[str] = set()  # archive names of those that are not wanted, or were complete before
+        self._restored = self._skipped = 0
 
     def metadata(self, metadata: Metadata) -> Routes:
         entries = inventory.entries(metadata)
-        self._check_names(entries)
+        check_names(entries, self._where.only, self._where.mapped)
         self._arrivals = Arrivals(entries, self._warn)
         self._arrivals.add(METADATA, None)
         self._owners = {entry.path: entry.domain for entry in entries}
-        places: dict[str, list[tuple[str, str]]] = {}
-        for entry in entries:
-            if entry.volume is None or not self._where.wants(entry.domain):
-                continue
-            target = self._where.target(entry.domain, entry.volume)
-            if target is None:
-                raise UsageError(
-                    f"nothing says where {entry.domain}:{entry.volume} goes", "give --to, --pool or --map for it"
-                )
-            places.setdefault(entry.archive_name, []).append((entry.volume, target))
-        if not places:
+        self._volumes = {entry.archive_name for entry in entries if entry.volume is not None}
+        wanted = [
+            self._wanted(entry, entry.volume) for entry in entries if entry.volume is not None and self._wants(entry)
+        ]
+        if not wanted:
             raise Refused("no volume to restore", "qb-backup list shows what the archive holds")
-        return list(routes(places, self._options()))
+        left = self._checked(metadata, wanted)
+        self._skipped = len(wanted) - len(left)
+        places: dict[str, list[tuple[str, str]]] = {}
+        for one in left:
+            places.setdefault(one.entry.archive_name, []).append((one.entry.volume or "", one.target))
+        return list(routes(places, self._words))
 
-    def _options(self) -> list[str]:
-        parents = ["--parents"] if self._where.to is not None else []
-        return ["--create", *self._where.options, *parents]
+    def _wants(self, entry: Entry) -> bool:
+        return entry.volume is not None and self._where.wants(entry.domain, entry.volume)
 
-    def _check_names(self, entries: Sequence[Entry]) -> None:
-        """UsageError for a domain or a volume that the archive has not."""
-        domains = {entry.domain for entry in entries}
-        volumes = {f"{entry.domain}:{entry.volume}" for entry in entries}
-        hint = "qb-backup list shows what it has"
-        for domain in self._where.only:
-            if domain not in domains:
-                raise UsageError(f"the archive has no domain {domain}", hint)
-        for key in self._where.mapped:
-            if key not in volumes:
-                raise UsageError(f"the archive has no volume {key}", hint)
+    def _wanted(self, entry: Entry, volume: str) -> Wanted:
+        target = self._where.target(entry.domain, volume)
+        if target is None:
+            raise UsageError(f"nothing says where {entry.domain}:{volume} goes", "give --to, --pool or --map for it")
+        return Wanted(entry, target)
+
+    def _checked(self, metadata: Metadata, wanted: Sequence[Wanted]) -> list[Wanted]:
+        """Those that are still to be filled."""
+        where = self._where
+        options = TargetOptions(create=True, overwrite=where.overwrite, shrink=where.shrink)
+        how = targets.How(options, where.to is not None, where.skip, where.kept)
+        left, rooms = targets.check(wanted, how, self._warn)
+        targets.check_room(metadata, left, rooms, where.archive, self._warn)
+        remaining = {one.key for one in left}
+        for one in wanted:
+            if one.key not in remaining:
+                self._note(f"{one.target} already exists: skipped")
+        return left
+
+    def _words(self, words: Sequence[str]) -> list[str]:
+        return self._where.words(len(words) > 1 or locate.file_path(words[0]) is not None)
 
     def no_metadata(self, first: str) -> Routes:
-        if self._where.to is None or self._where.mapped or self._where.only:
+        where = self._where
+        if where.to is None or where.mapped or where.only or where.skip:
             raise UsageError("the archive has no metadata", "only --to can be used: the files keep their names")
-        return [("*", f"below:{' '.join(self._options())}:file:{self._where.to}")]
+        locate.look(f"file:{where.to}/{first}", None, TargetOptions(overwrite=where.overwrite), True)
+        return [("*", f"below:{' '.join(where.words(True))}:file:{where.to}")]
 
     def begun(self, name: str) -> None:
         """It counts when it is done."""
@@ -118,20 +158,38 @@ class Filling:
     def passed(self, name: str) -> None:
         self._arrivals.add(name, None)
         domain = self._owners.get(names.directory_of(name), "")
-        if self._where.wants(domain) and not name.endswith("/empty"):
+        wanted = not self._where.only or domain in self._where.only
+        if wanted and name not in self._volumes and not name.endswith("/empty"):
             self._warn(f"{name} is no volume: not restored")
 
     def finish(self) -> None:
         """All has come. Damaged where something is missing."""
         self._arrivals.finish()
-        if not self._restored:
+        if not self._restored and not self._skipped:
             raise Refused("nothing was restored")
 
 
-def routes(places: Mapping[str, Sequence[tuple[str, str]]], options: Sequence[str]) -> Routes:
-    """A route for each file. places: by archive name the volumes in it, and the target of each."""
-    words = " ".join(options)
+def check_names(entries: Sequence[Entry], only: Sequence[str], mapped: Collection[str] = ()) -> None:
+    """UsageError for a domain of only, or a volume of either, that the archive has not."""
+    domains = {entry.domain for entry in entries}
+    volumes = {f"{entry.domain}:{entry.volume}" for entry in entries if entry.volume is not None}
+    hint = "qb-backup list shows what it has"
+    for key in [*only, *mapped]:
+        if ":" in key and key not in volumes:
+            raise UsageError(f"the archive has no volume {key}", hint)
+        if ":" not in key and key not in domains:
+            raise UsageError(f"the archive has no domain {key}", hint)
+
+
+def routes(
+    places: Mapping[str, Sequence[tuple[str, str]]], options: Callable[[Sequence[str]], Sequence[str]]
+) -> Routes:
+    """A route for each file. places: by archive name the volumes in it, and the target of each.
+
+    options: the options for the stage that fills these targets.
+    """
     for name, pairs in places.items():
+        words = " ".join(options([target for _volume, target in pairs]))
         if name.endswith("/."):
             yield name, f"many:{words}:" + "\t".join(f"{volume}={target}" for volume, target in pairs)
         else:

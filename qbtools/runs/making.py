@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from qbtools.domains import inventory, names, plan
+from qbtools.domains.inventory import Entry
 from qbtools.domains.planlines import Plan, Written
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError
@@ -17,9 +18,11 @@ from qbtools.hosts.restoring import Made, Restore
 from qbtools.hosts.results import Result
 from qbtools.runs.checking import CHECK, LIST, check_directory
 from qbtools.runs.creating import Passages
-from qbtools.runs.filling import routes
+from qbtools.runs.filling import check_names, routes
 from qbtools.runs.opening import Enough, Routes
+from qbtools.volumes import locate
 from qbtools.volumes.marks import Mark
+from qbtools.volumes.spots import Apart
 
 _FILL = ("--overwrite", "--shrink")
 
@@ -29,16 +32,23 @@ class Wishes(NamedTuple):
 
     options: for the plan; include and exclude may match dom0, whose home is restored where files_to says where.
     written: reads a plan that the user has made, None: one is made here. verify_only, dry_run, keep_going,
-    keep_failed: as the options of that name.
+    keep_failed: as the options of that name. only: DOMAIN or DOMAIN:VOLUME, none: all volumes of the domains.
     """
 
     options: plan.Options
     written: Callable[[Metadata], Sequence[Written]] | None
     files_to: str | None
+    only: Sequence[str]
     verify_only: bool
     dry_run: bool
     keep_going: bool
     keep_failed: bool
+
+    def wants(self, domain: str, volume: str | None) -> bool:
+        """Whether a file of a domain that is restored is wanted. volume: None for one that is no volume."""
+        return not any(word.startswith(f"{domain}:") for word in self.only) or (
+            domain in self.only or f"{domain}:{volume}" in self.only
+        )
 
 
 class Making:
@@ -71,6 +81,8 @@ class Making:
         """Whether domains were made that are neither finished nor removed."""
 
     def metadata(self, metadata: Metadata) -> Routes:
+        entries = inventory.entries(metadata)
+        check_names(entries, self._wishes.only)
         home = self._home(metadata)
         found = self._plan(metadata)
         self._show(found)
@@ -84,8 +96,7 @@ class Making:
         if not self._agreed():
             raise Failed("nothing was restored")
         # Of an archive of a whole directory the size of each volume is not that of the file.
-        entries = [entry for entry in inventory.entries(metadata) if not entry.archive_name.endswith("/.")]
-        self._sizes = {entry.archive_name: entry.size for entry in entries}
+        self._sizes = {one.archive_name: one.size for one in entries if not one.archive_name.endswith("/.")}
         self._written = [line.written for line in found.lines]
         self._archive = metadata
         restore = Restore(self._host, metadata, self._written, self._note, self._warn)
@@ -94,7 +105,16 @@ class Making:
         else:
             self.unfinished = True
             self._made = restore.apply(self._owner, self._wishes.keep_going)
+        self._made = [made for made in self._made if self._is_wanted(entries, made)]
+        _check_apart(self._made)
         return self._routes(home)
+
+    def _is_wanted(self, entries: Sequence[Entry], made: Made) -> bool:
+        domain = next(one.domain for one in entries if one.archive_name == made.archive_name)
+        wanted = self._wishes.wants(domain, made.volume)
+        if not wanted and made.volume is not None:
+            self._warn(f"{made.domain}:{made.volume} is not among --only: it stays empty")
+        return wanted
 
     def no_metadata(self, first: str) -> Routes:
         raise Damaged(f"the archive has no qubes.xml: it begins with {first}", "--to restores its files")
@@ -143,7 +163,7 @@ class Making:
                 found[f"{path}*"] = CHECK
         if home is not None:
             found[home] = LIST if self._wishes.verify_only else f"into:{files_to}/dom0-home"
-        return [*routes(places, _FILL), *found.items()]
+        return [*routes(places, lambda _targets: _FILL), *found.items()]
 
     def begun(self, name: str) -> None:
         self._passages.begun(name)
@@ -185,6 +205,17 @@ class Making:
         restore = Restore(self._host, self._archive, self._written, self._note, self._warn)
         restore.settle(self._owner, good, self._wishes.keep_failed)
         self.unfinished = False
+
+
+def _check_apart(made: Sequence[Made]) -> None:
+    """Refused where the host gives one target for two volumes."""
+    apart = Apart()
+    for one in made:
+        if one.target is None:
+            continue
+        words = f"{one.domain}:{one.volume}"
+        if (other := apart.add(locate.spot(one.target), words)) is not None:
+            raise Refused(f"{other} and {words} have the same target: {one.target}")
 
 
 def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:

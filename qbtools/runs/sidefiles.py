@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 
 from qbtools.descriptors import write_fd
-from qbtools.errors import Failed
+from qbtools.errors import Failed, Refused
+from qbtools.volumes import spots
+from qbtools.volumes.spots import Apart
 
 
 class SideFile:
@@ -68,3 +71,13 @@ class SideFile:
         if self._partial:
             with suppress(OSError):
                 os.unlink(self._partial)
+
+
+def refuse_same(path: str, others: Mapping[str, str | None]) -> None:
+    """Refused where the file is one of others: path by what it is, None: no file."""
+    apart = Apart()
+    for words, other in others.items():
+        if other is not None:
+            apart.add(spots.of_file(other), words)
+    if (same := apart.add(spots.of_file(path), "")) is not None:
+        raise Refused(f"--id-file {path} is the same file as {same}")

@@ -13,7 +13,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 
-from qbtools.errors import Failed
+from qbtools.errors import Failed, Refused
 from qbtools.errors import naming as naming  # also for those who know kinds only
 from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.volumes import kernel, spots
@@ -68,6 +68,20 @@ class Source(_Opened, ABC):
         """Called when all was read: Failed where it is known that what was read is not one state of the volume."""
 
 
+class Room(NamedTuple):
+    """Where a target takes its room. where: equal for targets that share it. free: bytes.
+
+    freed: bytes that are free once the volume has replaced what exists.
+    whole: the volume takes all its bytes, not only those of its data. packed: the place may compress what it holds.
+    """
+
+    where: tuple[object, ...]
+    free: int
+    freed: int = 0
+    whole: bool = False
+    packed: bool = False
+
+
 class Target(_Opened, ABC):
     """A volume that is filled. Calls come in this order: expect (where there is a map), start, any number of write and
     zero, flush, commit, close.
@@ -82,9 +96,12 @@ class Target(_Opened, ABC):
     def expect(self, extents: ExtentMap) -> None:
         """Where the data will be, for kinds that look for room before start() says that there is enough."""
 
-    def spot(self) -> Spot:
-        """Where the volume is, to tell whether two targets that are open are the same."""
-        return spots.of_device(os.fstat(self.fd).st_rdev)
+    def check(self, size: int | None) -> None:
+        """What start() would refuse, as far as that can be told without changing anything."""
+
+    def room(self) -> Room | None:
+        """Where the volume takes its room; None where that is its own, or not known."""
+        return None
 
     @abstractmethod
     def start(self, size: int | None) -> None:
@@ -190,6 +207,22 @@ class Kind(ABC):
         UsageError where name can be none, or the kind does not know the state; Failed where it is not there; Refused
         where it is in use and the kind has no other way.
         """
+
+    def spot(self, name: str) -> Spot:
+        """Where the volume of that name is, or will be made. UsageError where name can be none, Failed."""
+        return spots.of_name(self.scheme, name)
+
+    def complete(self, name: str) -> bool:
+        """Whether a volume of that name exists and is complete, because it got its name when it was.
+
+        Refused where one exists that is written in place: it may be incomplete.
+        """
+        if self.exists(name):
+            raise Refused(
+                f"{name} is written in place, so it may be incomplete: it cannot be skipped",
+                "--overwrite writes it again, --only leaves it out",
+            )
+        return False
 
     @abstractmethod
     def open_target(self, name: str, options: TargetOptions) -> Target:

@@ -9,9 +9,14 @@ import os
 import stat
 import sys
 
-from qbtools.errors import UsageError
-from qbtools.volumes import kinds
+from qbtools.errors import Failed, UsageError
+from qbtools.lean import TYPE_CHECKING
+from qbtools.volumes import kinds, spots
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
+
+if TYPE_CHECKING:
+    from qbtools.volumes.kind import Room
+    from qbtools.volumes.spots import Spot
 
 _SCHEME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-")
 
@@ -69,16 +74,49 @@ def explicit(word: str) -> str:
     return f"{kind.scheme}:{name}"
 
 
-def make_parents(word: str) -> None:
-    """Makes the directories above the file that word names. UsageError where it names no file, Failed as the kernel
-    says."""
-    found = _explicit(word)
-    if (found is not None and found[0].scheme != "file") or (found is None and not _is_path(word)):
-        raise UsageError(f"{word}: only a file has directories above it", "a path begins with / or ./")
-    parent = os.path.dirname(found[1] if found else word)
-    with naming(f"make {parent}"):
-        if parent:
-            os.makedirs(parent, exist_ok=True)
+def complete(word: str) -> bool:
+    """Whether the volume that a target's word means exists and is complete; more in Kind.complete()."""
+    found = _explicit(word) or _sole(_having(word), word)
+    return found is not None and found[0].complete(found[1])
+
+
+def file_path(word: str) -> str | None:
+    """The path of the file that a target's word means, whether it exists or not; None where it means no file."""
+    found = _explicit(word) or _sole(_having(word), word)
+    if found is not None:
+        return found[1] if found[0].scheme == "file" else None
+    return word if _is_path(word) else None
+
+
+def spot(word: str) -> Spot:
+    """Where the volume of a target's word is, or will be. What can be no volume, as far as is known, counts as a file.
+
+    The directories above a file may be missing.
+    """
+    found = _explicit(word) or _sole(_having(word), word)
+    if found is None:
+        having = [kind for kind in known().values() if kind.could_be_made(word)]
+        found = (having[0], word) if having else None
+    return found[0].spot(found[1]) if found else spots.of_file(word)
+
+
+def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> Room | None:
+    """Opens a target and closes it again, so that all that open_target() raises is known; nothing is changed.
+
+    size: bytes of the volume, None where not known: Refused where the target cannot have them. parents: missing
+    directories above a file will be made; then the first of them is what is tried. Returns where it takes its room.
+    """
+    path = file_path(word) if parents else None
+    if path is not None:
+        place = spots.of_file(path)
+        if len(place.below) > 1:
+            first = os.path.join(place.above, place.below[0])
+            if os.path.lexists(first):
+                raise Failed(f"cannot make {path}: {first} is not a directory")
+            word = f"file:{first}"
+    with open_target(word, options) as target:
+        target.check(size)
+        return target.room()
 
 
 def _explicit(word: str) -> tuple[Kind, str] | None:

@@ -30,12 +30,13 @@ def of_file(path: str) -> Spot:
     """The spot of a file that exists or will be made. Symbolic links are followed, hard links are seen."""
     real = os.path.realpath(path)
     above, base = os.path.split(real)
-    below = (base,)
+    below: tuple[str, ...] = (base,)
     while not os.path.isdir(above) and above != os.path.dirname(above):
         above, base = os.path.split(above)
         below = (base, *below)
     anchor = _anchor(above)
-    keys: set[Key] = {(*anchor, below)}
+    own: Key = (*anchor, below)
+    keys = {own}
     with suppress(OSError):
         found = os.stat(real)
         if stat.S_ISREG(found.st_mode):
@@ -56,6 +57,11 @@ def of_device(number: int) -> Spot:
             major, minor = kernel.text(f"{place}/../dev").split(":")
             within.add(("device", os.makedev(int(major), int(minor))))
     return Spot(frozenset(keys), frozenset(within))
+
+
+def of_name(scheme: str, name: str) -> Spot:
+    """The spot of a volume of which nothing is known but the name that its kind gives it."""
+    return Spot(frozenset(((scheme, name),)))
 
 
 def of_mapped(name: str) -> Spot:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from qbtools.errors import Damaged, Refused
+from qbtools.errors import Damaged
 from qbtools.formats.tarreader import Member, TarReader
 from qbtools.streams import Reader
 from qbtools.volumes.kind import Target
-from qbtools.volumes.spots import Apart
 from qbtools.volumes.writing import Filling
 
 
@@ -16,10 +15,7 @@ class Together:
     """One pass over an archive. done and label are for a progress display."""
 
     def __init__(self, reader: Reader, targets: Mapping[str, Target], note: Callable[[str], None]) -> None:
-        """targets: each by the name of its member; open, and closed by the caller.
-
-        Refused where two of them are one volume.
-        """
+        """targets: each by the name of its member; open, all different volumes, and closed by the caller."""
         self._reader = reader
         self._targets = targets
         self._note = note
@@ -27,11 +23,6 @@ class Together:
         self._before = 0
         self._filling: Filling | None = None
         self.label = "archive"
-        apart = Apart()
-        for target in targets.values():
-            other = apart.add(target.spot(), target.name)
-            if other is not None:
-                raise Refused(f"{other} and {target.name} are the same volume")
 
     @property
     def done(self) -> int:

@@ -66,7 +66,7 @@ def test_to_a_pool(archive: bytes, tmp_path: Path) -> None:
     good(backup("restore", f"--pool=file:{tmp_path}", data=archive))
     assert content(tmp_path) == {"vm-1-root": ROOT, "vm-1-private": PRIVATE, "other-root": OTHER}
     done = backup("restore", f"--pool=file:{tmp_path}", data=archive)
-    message = f"qb-volwrite: error: {tmp_path}/vm-1-root exists\nhint: --overwrite replaces it\n"
+    message = f"qb-backup: error: {tmp_path}/vm-1-root exists\nhint: --overwrite replaces it\n"
     assert (done.returncode, done.stdout, done.stderr.decode()) == (5, b"", message)
     good(backup("restore", "--overwrite", f"--pool=file:{tmp_path}", data=archive))
 
@@ -78,7 +78,7 @@ def test_some_volumes_elsewhere(archive: bytes, tmp_path: Path) -> None:
     with loop(tmp_path / "disk") as device:
         words = [f"--map=vm-1:root={device}", "--map", f"other:root={strange}"]
         done = backup("restore", *words, f"--to={tmp_path}/to", data=archive)
-        message = f"qb-volwrite: error: {device} exists\nhint: --overwrite writes over what the device holds\n"
+        message = f"qb-backup: error: {device} exists\nhint: --overwrite writes over what the device holds\n"
         assert (done.returncode, done.stdout, done.stderr.decode()) == (5, b"", message)
         strange.unlink(missing_ok=True)
         good(backup("restore", "--overwrite", *words, f"--to={tmp_path}/to", data=archive))
@@ -150,7 +150,7 @@ def test_shrinking(archive: bytes, tmp_path: Path) -> None:
     words = ["restore", "--overwrite", "--only=other", f"--map=other:root={tmp_path}/v"]
     done = backup(*words, data=archive)
     assert done.returncode == 5 and b"--shrink lets it become smaller" in done.stderr
-    assert [line.split(b": ")[0] for line in done.stderr.splitlines()] == [b"qb-volwrite", b"hint"]
+    assert [line.split(b": ")[0] for line in done.stderr.splitlines()] == [b"qb-backup", b"hint"]
     assert (tmp_path / "v").stat().st_size == SIZE + 1
     done = backup(*words, "--shrink", data=archive)
     assert (done.returncode, done.stderr.count(b" shrinks from ")) == (0, 1)

@@ -17,7 +17,7 @@ EVERYWHERE = {
 }
 OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"}
 SAVING = {"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow"}
-FILLING = {"--to", "--pool", "--map", "--only", "--overwrite", "--shrink"}
+FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
 PLANNING = {
     *("--rename", "--default-template", "--netvm", "--no-rename", "--skip-broken", "--ignore-missing", "--plan"),
@@ -28,8 +28,8 @@ GOOD = {
     "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING),
     "list": (("list",), EVERYWHERE | OPENING | {"--json"}),
     "verify": (("verify",), EVERYWHERE | OPENING),
-    "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING),
-    "restore --host": (("restore", "--host=x"), EVERYWHERE | OPENING | PLANNING | CHOOSING),
+    "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING | {"--only"}),
+    "restore --host": (("restore", "--host=x"), EVERYWHERE | OPENING | PLANNING | CHOOSING | {"--only"}),
 }
 
 
@@ -43,7 +43,7 @@ def spelled(option: str) -> str:
 
 
 def test_all_options_are_known_here() -> None:
-    assert set(OPTIONS) == EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING
+    assert set(OPTIONS) == EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | {"--only"}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -70,6 +70,8 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
         (("restore",), "no target is given"),
         (("restore", "--to=x", "--pool=y"), "exclude each other"),
         (("restore", "--host=x", "--plan=y", "--include=z"), "do not go with --plan"),
+        (("restore", "--host=x", "--plan=y", "--only=z"), "do not go with --plan"),
+        (("restore", "--to=x", "--overwrite", "--skip-existing"), "exclude each other"),
         (("restore", "--to="), "--to: the name is empty"),
         (("create", "a", "--output="), "--output: the name is empty"),
         (("create", "a", "--id-file="), "--id-file: the name is empty"),

@@ -11,7 +11,7 @@ from qbtools.domains import plan, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.planlines import Plan
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, Refused
+from qbtools.errors import Damaged, Failed, Refused, UsageError
 from qbtools.hosts import directory
 from qbtools.hosts.local import LocalHost
 from qbtools.hosts.store import Store
@@ -20,6 +20,7 @@ from qbtools.runs.making import Making, Wishes
 from qbtools.runs.opening import Enough
 
 NAMES = ["one", "two"]
+VOLUMES = tuple({"name": name, "size": "4096", "save_on_stop": "True"} for name in ("root", "private"))
 ARCHIVE = machines.metadata(*(machines.vm(name, "StandaloneVM", netvm="") for name in NAMES))
 FILES = [f"{domain.features['backup-path']}private.img" for domain in ARCHIVE.domains if domain.name in NAMES]
 
@@ -30,6 +31,7 @@ class FakeHost:
     def __init__(self, place: Path) -> None:
         self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
         self.fails: dict[str, BaseException] = {}
+        self.one_target = False
 
     def _call(self, text: str) -> None:
         if text in self.fails:
@@ -47,7 +49,8 @@ class FakeHost:
     def create(self, document: bytes) -> list[tuple[str, str]]:
         lines = self._local.create(document)
         self._call(f"create {Metadata(safexml.parse(document)).domains[1].name}")
-        return [(line.split("\t")[0], line.rstrip("\n").split("\t")[1]) for line in lines]
+        made = [(line.split("\t")[0], line.rstrip("\n").split("\t")[1]) for line in lines]
+        return [(volume, made[0][1]) for volume, _target in made] if self.one_target else made
 
     def set(self, domain: str, document: bytes) -> None:
         self._call(f"set {domain}")
@@ -66,7 +69,7 @@ def host(tmp_path: Path) -> FakeHost:
     return FakeHost(tmp_path)
 
 
-WISHES = Wishes(plan.Options(), None, None, False, False, False, False)
+WISHES = Wishes(plan.Options(), None, None, (), False, False, False, False)
 
 
 def make(host: FakeHost, agreed: bool = True, shown: list[Plan] | None = None, **changes: object) -> Making:
@@ -142,6 +145,24 @@ def test_a_signal_while_domains_are_finished(host: FakeHost) -> None:
     assert made.unfinished
     made.settle(())
     assert host.names() == ["one"]
+
+
+def test_only_some_volumes(host: FakeHost) -> None:
+    archive = machines.metadata(machines.vm("one", "StandaloneVM", netvm="", volumes=VOLUMES))
+    made = make(host, only=("one:private",))
+    assert [name.rpartition("/")[2] for name in dict(made.metadata(archive))] == ["private.img"]
+    with pytest.raises(UsageError, match="the archive has no volume one:x"):
+        make(host, only=("one:x",)).metadata(archive)
+
+
+def test_a_host_that_gives_one_target_twice(host: FakeHost) -> None:
+    host.one_target = True
+    archive = machines.metadata(machines.vm("one", "StandaloneVM", netvm="", volumes=VOLUMES))
+    made = make(host)
+    with pytest.raises(Refused, match="one:root and one:private have the same target"):
+        made.metadata(archive)
+    made.settle(made.results(False))
+    assert host.names() == []
 
 
 def test_nothing_is_made_where_nobody_agrees(host: FakeHost) -> None:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import pytest
 from vectors.tarbytes import END, head, regular
 
-from qbtools.errors import Damaged, Failed, Refused
+from qbtools.errors import Damaged, Failed
 from qbtools.streams import Reader
-from qbtools.volumes import locate
-from qbtools.volumes.kind import Target, TargetOptions
-from qbtools.volumes.spots import Spot
+from qbtools.volumes.kind import Target
 from qbtools.volumes.together import Together
 
 
@@ -25,9 +21,6 @@ class Sheet(Target):
         self._log = log
         self._fails = fails
         self.bytes = bytearray()
-
-    def spot(self) -> Spot:
-        return Spot(frozenset((("sheet", self.name),)))
 
     def _note(self, call: str) -> None:
         if call == self._fails:
@@ -115,18 +108,3 @@ def test_where_a_place_cannot_be_given_it_is_said_who_has_one() -> None:
     with pytest.raises(Failed, match="commit fails"):
         work.commit(warnings.append)
     assert warnings == [] and log[-1] != "commit b"
-
-
-def test_two_targets_that_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "there").touch()
-    (tmp_path / "link").symlink_to("there")
-    (tmp_path / "way").symlink_to(".")
-    os.link(tmp_path / "there", tmp_path / "hard")
-    words = {"new": "way/new", "there": "./link", "./new": "file:new", "hard": "there"}
-    monkeypatch.chdir(tmp_path)
-    for pair in words.items():
-        targets = [locate.open_target(word, TargetOptions(overwrite=True)) for word in pair]
-        with pytest.raises(Refused, match="are the same volume"):
-            Together(Reader(io.BytesIO()), dict(zip("ab", targets, strict=True)), passed)
-        for target in targets:
-            target.close()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from qbtools.commands.backup import stagewords
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
-from qbtools.domains import inventory, names
+from qbtools.domains import inventory
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import UsageError
 from qbtools.runs import checking, filling, opening
@@ -27,7 +29,7 @@ def run(call: Invocation) -> None:
         opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn)
         verifying.finish()
     else:
-        fill = filling.Filling(_where(call), call.warn)
+        fill = filling.Filling(_where(call), call.note, call.warn)
         opening.open_all(stagewords.opening(call), fill, call.warn)
         fill.finish()
 
@@ -42,14 +44,23 @@ def _list(call: Invocation, metadata: Metadata) -> None:
 
 def _where(call: Invocation) -> filling.Where:
     opts = call.options
-    for domain in opts["--only"]:
-        if problem := names.domain_problem(domain):
-            raise UsageError(f"--only: {domain}: {problem}")
+    only = filling.read_only(opts["--only"])
     to = opts["--to"]
     for option in ("--to", "--pool"):
         if opts[option] is not None and ("\n" in opts[option] or "\t" in opts[option]):
             raise UsageError(f"{option}: the name has a tab or a newline in it")
     if to is not None and not to.startswith("/"):
         to = f"./{to}"  # so that it is taken for nothing but a path
-    options = [option for option in ("--overwrite", "--shrink") if opts[option]]
-    return filling.Where(to, opts["--pool"], filling.read_map(opts["--map"]), opts["--only"], options)
+    mapped = filling.read_map(opts["--map"])
+    kept, size = _files(call)
+    flags = [bool(opts[option]) for option in ("--overwrite", "--shrink", "--skip-existing")]
+    return filling.Where(to, opts["--pool"], mapped, only, kept, size, *flags)
+
+
+def _files(call: Invocation) -> tuple[dict[str, str], int | None]:
+    """The files that must stay, by what they are, and the size of the archive, None where it is no file."""
+    file = call.options["FILE"]
+    archive = "/dev/stdin" if file in (None, "-") else str(file)
+    kept = {"the archive": archive, "the passphrase": call.options["--passphrase-file"]}
+    kept = {words: path for words, path in kept.items() if path is not None and os.path.isfile(path)}
+    return kept, os.path.getsize(archive) if "the archive" in kept else None

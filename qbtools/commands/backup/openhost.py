@@ -6,6 +6,7 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 
 from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
@@ -17,7 +18,7 @@ from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, QbError, Refused, Told
 from qbtools.hosts import results
 from qbtools.hosts.client import Host
-from qbtools.runs import making, opening
+from qbtools.runs import filling, making, opening
 from qbtools.streams import Reader
 
 _MAX_PLAN = 64 << 20
@@ -141,9 +142,12 @@ def _wishes(call: Invocation) -> making.Wishes:
         if not os.path.isdir(files_to):
             raise Failed(f"{files_to} is no directory")
         files_to = os.path.abspath(files_to)
-    flags = (bool(opts[f"--{name}"]) for name in ("verify-only", "dry-run", "keep-going", "keep-failed"))
+    flags = [bool(opts[f"--{name}"]) for name in ("verify-only", "dry-run", "keep-going", "keep-failed")]
     written = _written(opts["--plan"]) if opts["--plan"] is not None else None
-    return making.Wishes(qb_plan.wishes(call), written, files_to, *flags)
+    only = filling.read_only(opts["--only"])
+    options = qb_plan.wishes(call)
+    options = replace(options, include=[*options.include, *(word.partition(":")[0] for word in only)])
+    return making.Wishes(options, written, files_to, only, *flags)
 
 
 def _written(path: str) -> Callable[[Metadata], Sequence[Written]]:

@@ -9,7 +9,8 @@ COMMANDS = ("create", "list", "verify", "restore")
 
 _CREATING = frozenset({"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow"})
 _OPENING = frozenset({"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"})
-_FILLING = frozenset({"--to", "--pool", "--map", "--only", "--overwrite", "--shrink"})
+_FILLING = frozenset({"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"})
+_RESTORING = _FILLING | {"--only"}
 _PLANNING = frozenset(
     (
         *("--rename", "--default-template", "--netvm", "--plan", "--files-to", "--no-rename", "--skip-broken"),
@@ -18,9 +19,9 @@ _PLANNING = frozenset(
 )
 _HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
 _FOREIGN = {
-    "create": _OPENING | _FILLING | _PLANNING,
-    "list": _CREATING | _FILLING | _PLANNING | _HOSTED,
-    "verify": _CREATING | _FILLING | _PLANNING | _HOSTED | {"--json"},
+    "create": _OPENING | _RESTORING | _PLANNING,
+    "list": _CREATING | _RESTORING | _PLANNING | _HOSTED,
+    "verify": _CREATING | _RESTORING | _PLANNING | _HOSTED | {"--json"},
     "restore": _CREATING,
 }
 _NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool")
@@ -64,10 +65,12 @@ def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
 def _check_restore(call: Invocation, hosted: bool, hint: str) -> None:
     opts = call.options
     if hosted:
-        if opts["--plan"] is not None and (opts["--include"] or opts["--exclude"]):
-            raise UsageError("--include and --exclude do not go with --plan", hint)
+        if opts["--plan"] is not None and (opts["--include"] or opts["--exclude"] or opts["--only"]):
+            raise UsageError("--include, --exclude and --only do not go with --plan", hint)
         return
     if opts["--to"] is None and opts["--pool"] is None and not opts["--map"]:
         raise UsageError("no target is given: --to, --pool or --map is missing", hint)
     if opts["--to"] is not None and opts["--pool"] is not None:
         raise UsageError("--to and --pool exclude each other", hint)
+    if opts["--overwrite"] and opts["--skip-existing"]:
+        raise UsageError("--overwrite and --skip-existing exclude each other", hint)

@@ -11,7 +11,7 @@ Usage:
                    [VOLUME...]
   qb-backup list [options] [FILE]
   qb-backup verify [options] [FILE]
-  qb-backup restore [options] [--map DOMAIN:VOLUME=TARGET]... [--only DOMAIN]...
+  qb-backup restore [options] [--map DOMAIN:VOLUME=TARGET]... [--only WHAT]...
                     [--include PATTERN]... [--exclude PATTERN]...
                     [--rename A=B]... [FILE]
   qb-backup (-h | --help | --version)
@@ -47,8 +47,11 @@ Options for list, verify and restore:
                             example with lvm:VG/POOL.
   --map DOMAIN:VOLUME=TARGET
                             restore: write this volume to TARGET; repeatable.
-  --only DOMAIN             restore: only this domain; repeatable.
+  --only WHAT               restore: only this DOMAIN or DOMAIN:VOLUME; repeatable.
+                            With a host too.
   --overwrite               restore: replace volumes that already exist.
+  --skip-existing           restore: leave out volumes that already exist and are
+                            complete, for example after a run that broke.
   --shrink                  restore: let them become smaller.
 {options.OPENING}
 {options.MAX_CHUNK}

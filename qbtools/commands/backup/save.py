@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import ExitStack
 
+from qbtools import storing
 from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
@@ -14,7 +15,7 @@ from qbtools.errors import Refused, UsageError
 from qbtools.formats import header
 from qbtools.hosts import results, savingtext
 from qbtools.hosts.client import Host
-from qbtools.runs import creating, savinghost
+from qbtools.runs import creating, savinghost, sidefiles
 from qbtools.runs.creating import Contents, Passages
 from qbtools.runs.sidefiles import SideFile
 from qbtools.runs.wiring import Wiring
@@ -32,24 +33,34 @@ def run(call: Invocation) -> None:
     if call.options["--host"] is not None:
         _from_host(call)
     else:
-        _check_output(call)
-        contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
-        _seal(call, contents, None, Passages())
+        with _side(call) as side:
+            contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
+            _seal(call, side, contents, None, Passages())
 
 
-def _check_output(call: Invocation) -> None:
-    """Refused, before anything is looked at, where the archive's name is taken."""
-    output = call.options["--output"]
-    if output is not None and os.path.lexists(output):
-        raise Refused(f"{output} already exists")
+def _side(call: Invocation) -> SideFile:
+    """The file of --id-file, opened. Refused or Failed, before anything is looked at, where it or --output cannot be
+    written, or it is a file that the run needs."""
+    opts = call.options
+    others = {f"the VOLUME {word}": creating.file_of(word) for word in opts["VOLUME"] if opts["--host"] is None}
+    others["the passphrase"] = opts["--passphrase-file"]
+    if opts["--output"] is not None:
+        with storing.PartialFile(opts["--output"], overwrite=False, keep=False):
+            pass  # it can be made; qb-store makes it
+        others["the archive"] = opts["--output"]
+        others["the archive before it is complete"] = opts["--output"] + storing.SUFFIX
+    if opts["--id-file"] is not None:
+        sidefiles.refuse_same(opts["--id-file"], others)
+    return SideFile(None if opts["--dry-run"] else opts["--id-file"])
 
 
-def _seal(call: Invocation, contents: Contents, taking: savinghost.Taking | None, passages: Passages) -> None:
+def _seal(
+    call: Invocation, side: SideFile, contents: Contents, taking: savinghost.Taking | None, passages: Passages
+) -> None:
     opts = call.options
     inputs = stagewords.inputs(call, None)
     backup_id = header.new_backup_id(time.time(), os.urandom(8))
     with ExitStack() as cleanup:
-        side = cleanup.enter_context(SideFile(opts["--id-file"]))
         call.say(f"backup ID {backup_id}")
         seal = [
             *inputs.words,
@@ -92,8 +103,9 @@ def _from_host(call: Invocation) -> None:
     choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
     found: list[results.Result] = []
     status = 0
+    cleanup = ExitStack()
     try:
-        _check_output(call)
+        side = cleanup.enter_context(_side(call))
         survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
         if opts["--dry-run"]:
             _show(call, survey)
@@ -105,13 +117,14 @@ def _from_host(call: Invocation) -> None:
         passages = Passages()
         try:
             taking = savinghost.Taking(survey, how)
-            _seal(call, taking.contents, taking, passages)
+            _seal(call, side, taking.contents, taking, passages)
         finally:
             found = results.of_saving(survey.files, passages.log, passages.complete)
     except BaseException as error:
         status = cli.status_of(error)
         raise
     finally:
+        cleanup.close()
         if opts["--json"] and not (opts["--dry-run"] and not status):
             stagewords.print_json(call, results.as_document(found, status))
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import ExitStack
 
 from qbtools import progress
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
-from qbtools.errors import UsageError
+from qbtools.errors import Refused, UsageError
 from qbtools.formats import chunks
 from qbtools.volumes import locate
+from qbtools.volumes.spots import Apart
 from qbtools.volumes.together import Together
 
 
@@ -20,12 +22,12 @@ def extract(call: Invocation) -> None:
     if problem:
         raise UsageError(f"{directory}: {problem}")
     routes = _routes(call.options["ROUTE"])
+    _refuse_same(routes.values())
     how = volumeoptions.filling(call)
     reader = call.stdin()
-    if call.options["--parents"]:
-        for word in routes.values():
-            locate.make_parents(word)
     with ExitStack() as stack:
+        files = [word for word in routes.values() if call.options["--parents"] and locate.file_path(word) is not None]
+        stack.enter_context(volumeoptions.Parents(files))
         targets = {
             f"{directory}/{volume}.img": stack.enter_context(locate.open_target(word, how))
             for volume, word in routes.items()
@@ -38,6 +40,13 @@ def extract(call: Invocation) -> None:
     if call.options["--print-size"]:
         lines = (f"{size}\t{volume}\n" for volume, size in zip(routes, map(sizes.__getitem__, targets), strict=True))
         call.stdout(binary=False).write("".join(lines).encode())
+
+
+def _refuse_same(words: Iterable[str]) -> None:
+    apart = Apart()
+    for word in words:
+        if (other := apart.add(locate.spot(word), word)) is not None:
+            raise Refused(f"{other} and {word} are the same volume")
 
 
 def _routes(words: list[str]) -> dict[str, str]:

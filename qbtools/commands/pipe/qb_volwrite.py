@@ -34,12 +34,11 @@ Options:
 def main(call: Invocation) -> None:
     """Fills a volume; it gets its name only when the stream's end line was read and all is on stable storage."""
     reader = call.stdin()
-    if call.options["--parents"]:
-        locate.make_parents(call.options["TARGET"])
     work: Filling | Comparison | None = None
     total: int | None = None
     label = call.options["TARGET"]
     with (
+        volumeoptions.Parents([call.options["TARGET"]] if call.options["--parents"] else []),
         locate.open_target(call.options["TARGET"], volumeoptions.filling(call)) as target,
         progress.shown(
             lambda: work.done if work else 0,

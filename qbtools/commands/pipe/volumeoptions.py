@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+
+from qbtools import directories
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError
-from qbtools.lean import Pattern
+from qbtools.errors import UsageError, naming
+from qbtools.lean import TYPE_CHECKING, Pattern
+from qbtools.volumes import locate
 from qbtools.volumes.kind import SourceOptions, TargetOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
 
 _PERCENTAGE = Pattern(r"[0-9]{1,2}(\.[0-9]{1,3})?%?")
 _RESERVE = "5"
@@ -46,3 +54,32 @@ def filling(call: Invocation) -> TargetOptions:
         note=call.note,
         warn=call.warn,
     )
+
+
+class Parents:
+    """The directories above files, which are made when a `with` begins. One that fails removes those still empty."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        """words: targets. Entering raises UsageError where one names no file, Failed where one cannot be made."""
+        self._words = words
+        self._made: list[str] = []
+
+    def __enter__(self) -> None:
+        try:
+            for word in self._words:
+                self._make(word)
+        except BaseException:
+            directories.remove(self._made)
+            raise
+
+    def _make(self, word: str) -> None:
+        path = locate.file_path(word)
+        if path is None:
+            raise UsageError(f"{word}: only a file has directories above it", "a path begins with / or ./")
+        parent = os.path.dirname(path)
+        with naming(f"make {parent}"):
+            self._made += directories.make(parent)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is not None:
+            directories.remove(self._made)

@@ -14,16 +14,16 @@ import stat
 
 from qbtools import directories
 from qbtools.errors import Refused
-from qbtools.lean import TYPE_CHECKING, suppress
-from qbtools.volumes import kernel, spots
+from qbtools.lean import suppress
+from qbtools.volumes import inuse, kernel
 from qbtools.volumes.files import guards, leftovers
-from qbtools.volumes.kind import Target, TargetOptions, naming
-
-if TYPE_CHECKING:
-    from qbtools.volumes.spots import Spot
+from qbtools.volumes.kind import Room, Target, TargetOptions, naming
 
 NEW_MODE = 0o600
 """The mode of a file that was not there before: what is in it was the private disk of a machine."""
+
+# File systems that may compress, or share what is equal.
+_PACKED = frozenset(("btrfs", "zfs", "bcachefs", "f2fs", "ubifs", "jffs2"))
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 
@@ -99,18 +99,25 @@ class FileTarget(Target):
 
         return leftovers.new_name(Mark.own())
 
-    def spot(self) -> Spot:
-        return spots.of_file(self.name)
+    def check(self, size: int | None) -> None:
+        old = 0 if self._old is None else self._old.st_size
+        if size is not None and size < old and not self._options.shrink:
+            raise Refused(f"{self.name} has {old} bytes, the volume only {size}", "--shrink lets it become smaller")
+
+    def room(self) -> Room:
+        found = os.fstatvfs(self.fd)
+        freed = 0 if self._old is None else self._old.st_blocks * 512
+        packed = inuse.file_system(self.fd) in _PACKED
+        return Room(("file system", os.fstat(self.fd).st_dev), found.f_bavail * found.f_frsize, freed, packed=packed)
 
     def start(self, size: int | None) -> None:
         if size is not None:
             self._set_size(size)
 
     def _set_size(self, size: int) -> None:
+        self.check(size)
         old = 0 if self._old is None else self._old.st_size
         if size < old and self._shrinks != size:
-            if not self._options.shrink:
-                raise Refused(f"{self.name} has {old} bytes, the volume only {size}", "--shrink lets it become smaller")
             self._options.warn(f"{self.name} shrinks from {old} to {size} bytes")
             self._shrinks = size
         with naming(f"make {self.name} {size} bytes long"):

@@ -11,11 +11,12 @@ from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.lean import TYPE_CHECKING
-from qbtools.volumes import inuse, kernel
+from qbtools.volumes import inuse, kernel, spots
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
 if TYPE_CHECKING:
     from qbtools.volumes.marks import Mark
+    from qbtools.volumes.spots import Spot
 
 _ZEROS = bytes(1 << 16)
 _SECTOR = 1 << 12  # punched ranges begin and end at pages: a multiple of every logical block size
@@ -113,9 +114,12 @@ class BlockTarget(Target):
             self.close()
             raise
 
-    def start(self, size: int | None) -> None:
+    def check(self, size: int | None) -> None:
         if size is not None and self.capacity is not None and size > self.capacity:
             raise Refused(f"{self.name} is too small: it has {self.capacity} bytes, the volume {size}")
+
+    def start(self, size: int | None) -> None:
+        self.check(size)
 
     def zero(self, offset: int, length: int) -> None:
         end = offset + length
@@ -186,6 +190,10 @@ class BlockKind(Kind):
         if options.state == "snapshot":
             raise self._no_snapshots(name)
         return BlockSource(name, options)
+
+    def spot(self, name: str) -> Spot:
+        with naming(f"open {name}"):
+            return spots.of_device(os.stat(name).st_rdev)
 
     def open_target(self, name: str, options: TargetOptions) -> Target:
         self._check(name)

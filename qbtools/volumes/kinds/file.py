@@ -7,7 +7,7 @@ import stat
 
 from qbtools.errors import QbError, Refused, UsageError
 from qbtools.lean import TYPE_CHECKING, suppress
-from qbtools.volumes import kernel
+from qbtools.volumes import kernel, spots
 from qbtools.volumes.files import clone, leftovers, source
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from qbtools.volumes.marks import Mark
+    from qbtools.volumes.spots import Spot
 
 
 class FileKind(Kind):
@@ -49,6 +50,12 @@ class FileKind(Kind):
     def open_source(self, name: str, options: SourceOptions) -> Source:
         self._check(name)
         return source.open_source(name, options)
+
+    def spot(self, name: str) -> Spot:
+        return spots.of_file(name)
+
+    def complete(self, name: str) -> bool:
+        return self.exists(name)
 
     def open_target(self, name: str, options: TargetOptions) -> Target:
         from qbtools.volumes.files.target import FileTarget

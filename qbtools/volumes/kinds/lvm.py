@@ -13,6 +13,7 @@ from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOpti
 
 if TYPE_CHECKING:
     from qbtools.volumes.marks import Mark
+    from qbtools.volumes.spots import Spot
 
 
 class LogicalVolumeKind(Kind):
@@ -45,6 +46,17 @@ class LogicalVolumeKind(Kind):
         from qbtools.volumes.lvm import source
 
         return source.open_source(name, options)
+
+    def spot(self, name: str) -> Spot:
+        from qbtools.volumes.lvm import target
+
+        return target.spot(name)
+
+    def complete(self, name: str) -> bool:
+        from qbtools.volumes.lvm import target
+
+        found = target.present(name)
+        return found is not None and (found.thin or super().complete(found.path))
 
     def open_target(self, name: str, options: TargetOptions) -> Target:
         from qbtools.volumes.lvm import target

@@ -8,15 +8,14 @@ from abc import abstractmethod
 from qbtools.errors import Failed, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Buffer
-from qbtools.volumes import kernel, marks, spots
-from qbtools.volumes.kind import Target, TargetOptions, naming
+from qbtools.volumes import kernel, marks
+from qbtools.volumes.kind import Room, Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.lvm import exchange, snapshot, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.lvnames import mapper_name
 from qbtools.volumes.lvm.pool import Pool, Watch
 from qbtools.volumes.marks import Mark
-from qbtools.volumes.spots import Spot
 
 _ZEROS = bytes(1 << 16)
 _PARTS = 1 << 20  # most parts of a volume, for each of which is known whether anything was written there
@@ -34,9 +33,6 @@ class NewVolume(Target):
         self._options = options
         self._mark = Mark.own()
         self._temporary: str | None = None  # what must not stay
-
-    def spot(self) -> Spot:
-        return spots.of_mapped(mapper_name(self._group, self._volume))
 
     def start(self, size: int | None) -> None:
         """UsageError where size is not known: nothing can be made then. Failed where there is no room."""
@@ -113,6 +109,14 @@ class ThinTarget(NewVolume):
     def expect(self, extents: ExtentMap) -> None:
         self._extents = extents
 
+    def room(self) -> Room | None:
+        try:
+            pool = Pool.active(self._group, self._in)
+            free = pool.state().left(self._options.pool_reserve) * pool.chunk
+        except Failed:  # not active: start() will look
+            return None
+        return Room(("pool", self._group, self._in), max(free, 0), self._old.size if self._old else 0)
+
     def start(self, size: int | None) -> None:
         super().start(size)
         self._begin(Pool.active(self._group, self._in))  # now that a volume in it is
@@ -185,6 +189,10 @@ class ThickTarget(NewVolume):
     def __init__(self, name: str, group: str, volume: str, options: TargetOptions) -> None:
         super().__init__(name, group, volume, None, options)
         self._device: BlockTarget | None = None
+
+    def room(self) -> Room | None:
+        rows = tools.report("vgs", "vg_free", self._group)
+        return Room(("group", self._group), int(rows[0]["vg_free"]), whole=True) if rows else None
 
     def _how(self, size: int) -> list[str]:
         return ["-Zn", "-L", f"{size}b", self._group]

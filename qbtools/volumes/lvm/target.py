@@ -12,12 +12,13 @@ import os
 from contextlib import suppress
 
 from qbtools.errors import Failed, QbError, Refused, UsageError
-from qbtools.volumes import inuse, kernel, marks
+from qbtools.volumes import inuse, kernel, marks, spots
 from qbtools.volumes.kind import Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.lvm import dm, exchange, facts, lvnames, snapshot, source, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, whole_extents
+from qbtools.volumes.spots import Spot
 
 
 def could_be_made(word: str) -> bool:
@@ -50,6 +51,18 @@ def open_target(name: str, options: TargetOptions) -> Target:
         return PresentTarget(name, old, options)
     _refuse_used(old, volumes.get(f"{old.name}-snap"))
     return ThinTarget(name, group, volume, old.pool, old, options)
+
+
+def present(name: str) -> Volume | None:
+    """The volume that a target's name means, where it exists. UsageError where the name can be none."""
+    group, _pool, volume = _parts(name)
+    return facts.group(group).get(volume)
+
+
+def spot(name: str) -> Spot:
+    """Where it is or will be. UsageError where the name can be none."""
+    group, _pool, volume = _parts(name)
+    return spots.of_mapped(lvnames.mapper_name(group, volume))
 
 
 def _parts(name: str) -> tuple[str, str | None, str]:
