@@ -1,7 +1,8 @@
 """What stderr shows while data flows: a line that renews itself on a terminal, one line on SIGUSR1.
 
 The line is made by tqdm where it is installed (it is no requirement), else by the few words here. A stage in a CMD
-tells the program that runs the CMD, which shows one line for all of a backup.
+tells the program that runs the CMD, which shows one line for all of a backup. QB_LABEL, set in a CMD, is what its
+stages call their data.
 """
 
 from __future__ import annotations
@@ -32,14 +33,17 @@ class shown:
         label: Callable[[], str],
         display: bool,
         end: bool = False,
+        ahead: Callable[[], int] = lambda: 0,
     ) -> None:
-        """position and total are bytes (total None: unknown), label says what is worked on; all three are asked each
-        time, perhaps from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: we
-        are the end of a pipe that knows how far the volume is, and tell the program that started us, where it listens.
+        """position and total are bytes (total None: unknown), label says what is worked on; they are asked each time,
+        perhaps from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: we are the
+        end of a pipe that knows how far the volume is, and tell the program that started us, where it listens. ahead:
+        bytes that were read, where position says what was written.
         """
         self._position = position
         self._total = total
         self._label = label
+        self._ahead = ahead
         self._began = time.monotonic()
         self._report = reports.inherited(os.environ) if end and not display else -1
         self._renewed: Renewed | None = None
@@ -51,7 +55,8 @@ class shown:
     def _line(self) -> str:
         from qbtools.progressline import render
 
-        return render(self._position(), self._total(), time.monotonic() - self._began, self._label())
+        seconds = time.monotonic() - self._began
+        return render(self._position(), self._total(), seconds, self._label(), self._ahead())
 
     def _print(self, _number: int, _frame: object) -> None:
         from qbtools.progressline import write
@@ -59,7 +64,7 @@ class shown:
         write(self._line() + "\n")
 
     def _tell(self, _number: int = 0, _frame: object = None) -> None:
-        reports.tell_progress(self._report, self._position(), self._label())
+        reports.tell_progress(self._report, self._position(), os.environ.get("QB_LABEL") or self._label())
 
     def __enter__(self) -> None:
         signal.signal(signal.SIGUSR1, self._print)
@@ -104,8 +109,13 @@ class Board:
 def wanted(options_progress: bool, quiet: bool) -> bool:
     """Whether the line is to be shown: forced, or stderr is a terminal that we are in the foreground of.
 
-    Never when quiet. A CMD has a session of its own, so its stages stay silent: who runs it shows the line.
+    Never when quiet. A CMD has a session of its own, so its stages stay silent: who runs it shows the line. Where it
+    is forced, a hint says once that tqdm is missing.
     """
+    if options_progress and not quiet:
+        from qbtools.progressline import hint
+
+        hint()
     return not quiet and (options_progress or _foreground())
 
 

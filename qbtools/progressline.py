@@ -53,26 +53,51 @@ class Renewed:
         write("\n")
 
 
-def render(done: int, total: int | None, seconds: float, label: str) -> str:
-    """One line: what, how far, how fast, how long still."""
+def hint() -> None:
+    """Says that tqdm would show more, where it is not installed."""
+    from importlib.util import find_spec
+
+    try:
+        found = find_spec("tqdm") is not None
+    except ValueError:
+        found = False
+    if not found:
+        write("hint: install the Python package tqdm for a progress bar\n")
+
+
+def render(done: int, total: int | None, seconds: float, label: str, ahead: int = 0) -> str:
+    """One line: what, how far, how fast, how long still. ahead: bytes that were read, where they are more than done."""
+    read = f"{amount(ahead)} read" if ahead > done else ""
     try:
         from tqdm import tqdm
     except ImportError:
-        return _plain(done, total, seconds, label)
+        return _plain(done, total, seconds, label) + (f", {read}" if read else "")
     meter: str = tqdm.format_meter(
-        done, total, seconds, unit="B", unit_scale=True, unit_divisor=1024, prefix=label, ncols=78
+        done, total, seconds, unit="B", unit_scale=True, unit_divisor=1024, prefix=label, ncols=78, postfix=read
     )
     return meter
 
 
 def _plain(done: int, total: int | None, seconds: float, label: str) -> str:
     rate = done / seconds if seconds > 0 else 0.0
-    of = f" of {_amount(total)}" if total is not None else ""
-    left = f", {int((total - done) / rate)} s left" if total is not None and rate > 0 and total >= done else ""
-    return f"{label}: {_amount(done)}{of}, {_amount(int(rate))}/s{left}"
+    percent = of = left = ""
+    if total is not None:
+        percent = f"{min(100 * done // total, 100) if total else 100}%, "
+        of = f" of {amount(total)}"
+        if rate > 0 and total >= done:
+            left = f", {_clock((total - done) / rate)} left"
+    return f"{label}: {percent}{amount(done)}{of}, {amount(int(rate))}/s, {_clock(seconds)}{left}"
 
 
-def _amount(count: int) -> str:
+def _clock(seconds: float) -> str:
+    """mm:ss, or h:mm:ss from an hour on."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"
+
+
+def amount(count: int) -> str:
+    """Bytes as a person reads them: `1.5 GiB`."""
     units = ("B", "KiB", "MiB", "GiB", "TiB")
     power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
     return f"{count} B" if power == 0 else f"{count / (1 << 10 * power):.1f} {units[power]}"

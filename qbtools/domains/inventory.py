@@ -33,6 +33,12 @@ class Entry(NamedTuple):
             return self.archive_name
         return names.directory_of(self.archive_name)
 
+    @property
+    def label(self) -> str:
+        """DOMAIN:VOLUME, for the eyes of a person; the domain alone for a file that is no volume of its own."""
+        alone = self.volume is None or self.archive_name.endswith("/.")
+        return self.domain if alone else f"{self.domain}:{self.volume}"
+
     def to_line(self) -> str:
         """DOMAIN, CLASS, VOLUME, ARCHIVE-NAME and SIZE, separated by tabs, with newline."""
         size = NONE if self.size is None else str(self.size)

@@ -128,11 +128,13 @@ class LegacyArchive(Archive):
             self._buffers.give(buffer)
             self._budget.give(size)
 
-        return self._pool.submit(self._verify, Event(name, number, size, self._read_hmac(name, number), view, release))
+        mac = self._read_hmac(name, number)
+        return self._pool.submit(self._verify, Event(name, number, size, mac, view, release, self.read))
 
     def _pass(self, name: str, number: int, size: int) -> Future[Event]:
         self._members.skip(size)
-        return done(Event(name, number, size, self._read_hmac(name, number)))
+        mac = self._read_hmac(name, number)
+        return done(Event(name, number, size, mac, position=self.read))
 
     def _read_hmac(self, name: str, number: int) -> bytes:
         """The HMAC that must follow a chunk."""

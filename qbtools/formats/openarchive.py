@@ -35,6 +35,8 @@ class Event:
     data: memoryview | None = None
     """The plaintext, where it was wanted; only until the next event is asked for."""
     release: Callable[[], None] = lambda: None
+    position: int = 0
+    """Bytes of the archive up to the end of the chunk."""
 
     @property
     def ends(self) -> bool:
@@ -78,10 +80,12 @@ class Archive:
         self.records: list[FileRecord] = []
         """The files that have come to their end so far."""
         self.current = ""
-        """The file that is being read, for a progress display."""
+        """The file whose chunks are given away now, for a progress display."""
+        self.position = 0
+        """Bytes of the archive that are dealt with: what was only read ahead does not count."""
 
     @property
-    def position(self) -> int:
+    def read(self) -> int:
         """Bytes of the archive that were read so far."""
         return self._members.reader.position
 
@@ -105,8 +109,11 @@ class Archive:
                 digest.update(event.mac)
                 size += event.size
                 count += 1
+            self.current = event.name
             yield from self._decrypted(event)
             event.release()
+            self.position = max(self.position, event.position)
+        self.position = self.read
         if listed:
             backup_id, files = listed
             if backup_id != self.header.backup_id:
@@ -123,7 +130,7 @@ class Archive:
             self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
             if open_file and name != open_file:
                 yield done(Event(open_file, -1))
-            open_file = self.current = name
+            open_file = name
             opened = name == chunks.MANIFEST or wanted(name)
             yield self._open(name, number, size) if opened else self._pass(name, number, size)
             if self._order.ended:
@@ -183,7 +190,7 @@ class Archive:
             self._buffers.give(buffer)
             self._budget.give(size)
 
-        return Event(name, number, size, mac, view, release)
+        return Event(name, number, size, mac, view, release, self.read)
 
     @staticmethod
     def _unseal(key: Key, untrusted_header: bytes, chunk: Event) -> Event:
@@ -202,4 +209,5 @@ class Archive:
         """Takes down what the manifest needs of a chunk that nobody wants."""
         self._first = None
         self._members.skip(self._members.remaining - MAC_SIZE)
-        return done(Event(name, number, size, self._members.read(MAC_SIZE)))
+        mac = self._members.read(MAC_SIZE)
+        return done(Event(name, number, size, mac, position=self.read))

@@ -21,7 +21,7 @@ from qbtools.formats.containerhead import OVERHEAD, Parameters
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane
-from qbtools.streams import Reader, Writer
+from qbtools.streams import BLOCK, Reader, Writer
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,26 @@ class _Chunk:
     buffer: mmap
     size: int
     last: bool
+    reached: int = 0
+    """How far the run is with its data once this chunk is written."""
+    label: str = ""
     header: bytes = b""
     mac: bytes = b""
 
 
 class Sealer:
-    """Writes files as chunks; `done` and `current` say how far it is, for whoever shows progress."""
+    """Writes files as chunks. `done` and `current` say how much is written, and of what; `read` counts bytes read."""
 
-    def __init__(self, out: Writer, passphrase: bytes, settings: Settings, jobs: int) -> None:
+    def __init__(
+        self,
+        out: Writer,
+        passphrase: bytes,
+        settings: Settings,
+        jobs: int,
+        measure: Callable[[str, int], tuple[str, int]] = lambda name, read: (name, read),
+    ) -> None:
+        """measure: what `current` and `done` become when a chunk is written that ends here. It is asked when the chunk
+        has been read, with the file's name and the bytes that were read of all files."""
         self._out = out
         self._passphrase = passphrase
         self._settings = settings
@@ -71,8 +83,10 @@ class Sealer:
         self._pool = ThreadPoolExecutor(jobs)
         self._buffers = Buffers(jobs + 1)
         self._keys: dict[tuple[str, int], Future[Key]] = {}
+        self._measure = measure
         self.current = ""
         self.done = 0
+        self.read = 0
 
     def write_archive(self, sources: Sequence[Source], backup: header.BackupHeader) -> Iterator[FileRecord]:
         """A complete archive: header, all files, manifest, end. Gives records and raises as write_files()."""
@@ -119,12 +133,12 @@ class Sealer:
         for at, source in enumerate(sources):
             for name in names[at : at + 1 + 2 * self._jobs]:
                 self._ahead(name, 0)
-            self.current = source.name
             reader = source.open()
             for number in itertools.count():
                 chunk = self._fill(source.name, number, reader)
                 if chunk.last:
                     source.end()
+                chunk.label, chunk.reached = self._measure(source.name, self.read)
                 self._ahead(source.name, number)
                 key = self._keys.pop((source.name, number))
                 yield self._pool.submit(lambda key, chunk: self._seal(key.result(), chunk), key, chunk)
@@ -143,7 +157,7 @@ class Sealer:
         if size == mostly:
             self._ahead(name, number + 1)
             size += reader.read_into(view[mostly:whole])
-        self.done += size
+        self.read += size
         if name == chunks.METADATA and size == whole:
             raise Refused(f"{name} has more than {chunks.MAX_METADATA} bytes")
         return _Chunk(name, number, buffer, size, size < whole)
@@ -166,7 +180,12 @@ class Sealer:
         total = chunk.size + OVERHEAD
         member = chunks.member_name(chunk.name, chunk.number)
         self._out.write(outertar.header(member, total, self._settings.mtime) + chunk.header)
-        self._out.write(memoryview(chunk.buffer)[: chunk.size])
+        self.current = chunk.label or self.current
+        begun, more = self.done, max(chunk.reached - self.done, 0)
+        view = memoryview(chunk.buffer)[: chunk.size]
+        for at in range(0, chunk.size, BLOCK):
+            self._out.write(view[at : at + BLOCK])
+            self.done = begun + more * min(at + BLOCK, chunk.size) // chunk.size
         self._out.write(chunk.mac + outertar.padding(total))
 
 

@@ -30,11 +30,20 @@ LATE = "?"
 
 
 class Saved(NamedTuple):
-    """A file of the archive. source: as bin/qb-backup takes it, `KIND:REST`, or LATE. data: bytes to be read."""
+    """A file of the archive. source: as bin/qb-backup takes it, `KIND:REST`, or LATE. data: bytes to be read.
+
+    label: what progress calls it.
+    """
 
     archive_name: str
     source: str
     data: int = 0
+    label: str = ""
+
+    def line(self, source: str) -> str:
+        """Its line of the list, with its source as known now."""
+        labelled = f"as:{self.label}={source}" if self.label and source.startswith("volume:") else source
+        return f"{self.archive_name}\t{labelled}\n"
 
 
 class Contents(NamedTuple):
@@ -50,9 +59,12 @@ class Contents(NamedTuple):
 
     def listing(self) -> bytes:
         """The list for qb-seal, with what follows its end."""
-        lines = [f"{METADATA}\tinline:{len(self.metadata)}"]
-        lines += [f"{file.archive_name}\t{file.source}" for file in self.files]
-        return os.fsencode("".join(f"{line}\n" for line in [*lines, "end"])) + self.metadata
+        lines = [
+            f"{METADATA}\tinline:{len(self.metadata)}\n",
+            *(file.line(file.source) for file in self.files),
+            "end\n",
+        ]
+        return os.fsencode("".join(lines)) + self.metadata
 
 
 def volume_source(word: str, size: int, how: SourceOptions | None) -> str:
@@ -86,7 +98,7 @@ def of_words(words: Sequence[str], how: SourceOptions) -> Contents:
     files = []
     for entry in inventory.entries(Metadata(safexml.load(Reader(io.BytesIO(document), METADATA)))):
         source, volume = sources[entry.domain, entry.volume or ""]
-        files.append(Saved(entry.archive_name, volume_source(source, volume.size, how), volume.data))
+        files.append(Saved(entry.archive_name, volume_source(source, volume.size, how), volume.data, entry.label))
     return Contents(document, files)
 
 
@@ -147,9 +159,11 @@ def save(
     source: gives the source of a file that is LATE; read: told of each that was read; passages: keeps the times.
     """
 
+    files = {file.archive_name: file for file in contents.files}
+
     def happened(event: Happened) -> None:
         if event.event == "source":
-            wiring.tell(f"{event.name}\t{source(event.name)}\n")
+            wiring.tell(files[event.name].line(source(event.name)))
         elif event.event == "begin":
             passages.begun(event.name)
         elif event.event == "read":

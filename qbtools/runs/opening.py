@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from qbtools.domains import safexml
+from qbtools.domains import inventory, safexml
+from qbtools.domains.inventory import Entry
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged
 from qbtools.formats.chunks import METADATA
@@ -83,7 +84,8 @@ class _Talk:
     def _begins(self, event: Happened) -> None:
         if event.event == "done" and event.name == METADATA:
             root = safexml.load(Reader(io.BytesIO(event.data), METADATA))
-            routes = self._opening.metadata(Metadata(root, self._warn))
+            metadata = Metadata(root, self._warn)
+            routes = labelled(self._opening.metadata(metadata), inventory.entries(metadata))
         elif event.event == "first":
             routes = self._opening.no_metadata(event.name)
         else:
@@ -91,6 +93,22 @@ class _Talk:
         self.answered = True
         lines = "".join(f"{name}\t{target}\n" for name, target in routes)
         self._wiring.tell_all(os.fsencode(f"{lines}end\n"))
+
+
+def labelled(routes: Routes, entries: Iterable[Entry]) -> Routes:
+    """The same routes, each file of entries with what progress calls it: `as:LABEL=KIND:REST`.
+
+    A file that only a pattern has a route for gets one of its own, and may be missing as before.
+    """
+    found = dict(routes)
+    for entry in entries:
+        name = entry.archive_name
+        own = next((word for word in (name, f"?{name}") if word in found), None)
+        patterns = (f"{name.rpartition('/')[0]}/*", "*")
+        target = next((found[word] for word in (own, *patterns) if word in found and word is not None), None)
+        if target is not None:
+            found[own or f"?{name}"] = f"as:{entry.label}={target}"
+    return found.items()
 
 
 def size_of(name: str, printed: str) -> int | None:

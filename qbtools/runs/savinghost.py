@@ -57,7 +57,7 @@ class Taking:
         self._files = {file.archive_name: file for file in survey.files}
         self._how = how
         self._specs: list[str] = []
-        self.contents = Contents(survey.document, [Saved(*self._saved(file)) for file in survey.files])
+        self.contents = Contents(survey.document, [Saved(*self._saved(file), _label(file)) for file in survey.files])
 
     def _saved(self, file: File) -> tuple[str, str, int]:
         if file.kind == "volume":
@@ -103,3 +103,8 @@ class Taking:
     def held(self) -> bool:
         """Whether there are snapshots to be released."""
         return bool(self._specs)
+
+
+def _label(file: File) -> str:
+    """DOMAIN:VOLUME, as progress calls it."""
+    return f"{file.domain}:{file.archive_name.rpartition('/')[2].removesuffix('.img')}"

@@ -294,8 +294,14 @@ def test_how_far_it_is_can_be_asked() -> None:
     data = sealed()
     archive = opened(data)
     contents(archive.events(every))
-    assert archive.position == len(data)
-    assert archive.current == "qb-manifest"
+    assert archive.position == archive.read == len(data)
+    assert archive.current == "vm2/a"
+
+
+def test_what_is_only_read_ahead_is_not_counted() -> None:
+    archive = opened(sealed({"a": bytes(900), "b": bytes(900)}), jobs=1)
+    seen = [(event.name, archive.position) for event in archive.events(every) if event.data is not None]
+    assert seen[0] == ("a", 0) and seen[1][0] == "b" and 900 < seen[1][1] < archive.read
 
 
 # --- keys that are derived at the same time ---

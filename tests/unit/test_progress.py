@@ -64,12 +64,12 @@ def test_tqdm_says_how_far_how_fast_and_how_long_still() -> None:
 @pytest.mark.parametrize(
     ("done", "total", "seconds", "line"),
     [
-        (1 << 30, 4 << 30, 10.0, "x: 1.0 GiB of 4.0 GiB, 102.4 MiB/s, 30 s left"),
-        (1 << 30, None, 10.0, "x: 1.0 GiB, 102.4 MiB/s"),
-        (0, 1 << 20, 0.0, "x: 0 B of 1.0 MiB, 0 B/s"),
-        (1023, 2048, 1.0, "x: 1023 B of 2.0 KiB, 1023 B/s, 1 s left"),
-        (4096, 2048, 1.0, "x: 4.0 KiB of 2.0 KiB, 4.0 KiB/s"),
-        (5 << 50, None, 1.0, "x: 5120.0 TiB, 5120.0 TiB/s"),
+        (1 << 30, 4 << 30, 10.0, "x: 25%, 1.0 GiB of 4.0 GiB, 102.4 MiB/s, 00:10, 00:30 left"),
+        (1 << 30, None, 10.0, "x: 1.0 GiB, 102.4 MiB/s, 00:10"),
+        (0, 1 << 20, 0.0, "x: 0%, 0 B of 1.0 MiB, 0 B/s, 00:00"),
+        (1023, 2048, 1.0, "x: 49%, 1023 B of 2.0 KiB, 1023 B/s, 00:01, 00:01 left"),
+        (4096, 2048, 1.0, "x: 100%, 4.0 KiB of 2.0 KiB, 4.0 KiB/s, 00:01"),
+        (5 << 50, None, 1.0, "x: 5120.0 TiB, 5120.0 TiB/s, 00:01"),
     ],
 )
 def test_the_line_without_tqdm(
@@ -77,6 +77,29 @@ def test_the_line_without_tqdm(
 ) -> None:
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert progressline.render(done, total, seconds, "x") == line
+
+
+def test_hours_and_what_was_read_ahead(renderer: str) -> None:
+    line = progressline.render(1 << 30, 8 << 30, 1000.0, "x", ahead=3 << 30)
+    if renderer == "plain":
+        assert line == "x: 12%, 1.0 GiB of 8.0 GiB, 1.0 MiB/s, 16:40, 1:56:40 left, 3.0 GiB read"
+    assert line.startswith("x: ") and "3.0 GiB read" in line
+    assert "read" not in progressline.render(5, 8, 1.0, "x", ahead=5)
+
+
+def test_a_forced_line_hints_at_tqdm_once() -> None:
+    done = watch("print(progress.wanted(True, False), progress.wanted(True, True), progress.wanted(False, False))")
+    assert done.stdout == b"True False False\n"
+    assert done.stderr == b"hint: install the Python package tqdm for a progress bar\n"
+
+
+def test_a_stage_in_a_cmd_is_called_as_the_cmd_says() -> None:
+    told = reports.Reports()
+    telling = WATCH + "with progress.shown(lambda: 1, lambda: None, lambda: 'vm1.img', False, end=True): pass"
+    environ = {**environment(), **told.environment, "QB_LABEL": "work:root"}
+    subprocess.run([sys.executable, "-c", telling, ROOT], env=environ, pass_fds=[told.fd], check=True)
+    told.collect()
+    assert told.label == "work:root"
 
 
 def test_tqdm_is_loaded_only_when_a_line_is_shown() -> None:
@@ -119,7 +142,8 @@ def test_when_the_line_is_shown(shell: str, forced: str, quiet: str, shown: bool
     assert done.stdout.decode() == f"{shown}\n"
 
 
-LINE = rb"vm1:root: 3\.0 MiB of 12\.0 MiB, [0-9.]+ [KMGT]?i?B/s(, [0-9]+ s left)?"
+CLOCK = rb"([0-9]+:)?[0-9]{2}:[0-9]{2}"
+LINE = rb"vm1:root: 25%, 3\.0 MiB of 12\.0 MiB, [0-9.]+ [KMGT]?i?B/s, " + CLOCK + rb"(, " + CLOCK + rb" left)?"
 
 
 def test_the_line_renews_itself_and_stays_at_the_end() -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from types import TracebackType
 
 import machines
 import pytest
 
+from qbtools.domains import inventory, safexml
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, QbError, Refused, Told
 from qbtools.reports import Failure
 from qbtools.runs.filling import Filling, Where, read_map
 from qbtools.runs.hearing import Happened
-from qbtools.runs.opening import Enough, Routes, open_all, size_of
+from qbtools.runs.opening import Enough, Routes, labelled, open_all, size_of
+from qbtools.streams import Reader
 
 DOCUMENT = machines.document(machines.vm("work", "StandaloneVM"))
 METADATA = Happened("done", "qubes.xml", DOCUMENT)
@@ -80,9 +83,24 @@ def test_the_talk() -> None:
     )
     opening = Log()
     open_all(stages, opening)  # type: ignore[arg-type]
-    assert stages.told == [b"a\tcheck:\n*\tvolume::x\ty=z\nend\n"]
+    name = inventory.entries(Metadata(safexml.load(Reader(io.BytesIO(DOCUMENT), "x"))))[0].archive_name.encode()
+    labelled = b"?" + name + b"\tas:work:private=volume::x\ty=z\n"
+    assert stages.told == [b"a\tcheck:\n*\tvolume::x\ty=z\n" + labelled + b"end\n"]
     assert opening.log[0][0] == "metadata"
     assert opening.log[1:] == [("begun", "a"), ("done", "a", "7\udcff\n"), ("passed", "b")]
+
+
+def test_a_label_goes_with_the_route_that_a_file_has_anyway() -> None:
+    entry = inventory.Entry("a", "AppVM", "root", "vm1/root.img", 1)
+    whole = inventory.Entry("t", "TemplateVM", "root", "vm-templates/t/.", 1)
+    for routes, expected in (
+        ({}, {}),
+        ({"vm1/root.img": "check:"}, {"vm1/root.img": "as:a:root=check:"}),
+        ({"?vm1/root.img": "check:", "*": "x"}, {"?vm1/root.img": "as:a:root=check:", "*": "x"}),
+        ({"vm1/*": "into:d", "*": "x"}, {"vm1/*": "into:d", "*": "x", "?vm1/root.img": "as:a:root=into:d"}),
+    ):
+        assert dict(labelled(routes.items(), [entry])) == expected
+    assert dict(labelled([("vm-templates/t/.", "y")], [whole])) == {"vm-templates/t/.": "as:t=y"}
 
 
 def test_another_file_comes_first() -> None:

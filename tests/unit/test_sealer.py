@@ -287,7 +287,16 @@ def test_a_reader_that_left_comes_out_as_broken_pipe() -> None:
 def test_how_far_it_is_can_be_asked() -> None:
     sealed = Sealer(Writer(io.BytesIO()), SECRET, settings(1000), 1)
     list(sealed.write_files([source("a", bytes(1500)), source("b", b"x")]))
-    assert (sealed.done, sealed.current) == (1501, "b")
+    assert (sealed.done, sealed.current, sealed.read) == (1501, "b", 1501)
+
+
+def test_what_is_only_read_ahead_is_not_done() -> None:
+    out = io.BytesIO()
+    sealed = Sealer(Writer(out), SECRET, settings(1000), 2, lambda name, read: (f"label of {name}", 10 * read))
+    seen = [(sealed.done, sealed.current)]
+    for _record in sealed.write_files([source(name, bytes(900)) for name in "abc"]):
+        seen.append((sealed.done, sealed.current))
+    assert seen == [(0, ""), (9000, "label of a"), (18000, "label of b"), (27000, "label of c")]
 
 
 def test_sizes_of_members() -> None:

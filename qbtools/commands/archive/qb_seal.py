@@ -77,14 +77,18 @@ def main(call: Invocation) -> None:
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
         secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
-        sealer = Sealer(out, secret, settings, jobs)
+        sealer = Sealer(out, secret, settings, jobs, lambda name, read: (board.label or name, board.done or read))
         complete = opts["--complete"] or not given_id
         call.note(f"backup ID {backup_id}, {jobs} jobs")
         records = sealer.write_archive(sources, beginning) if complete else sealer.write_files(sources)
         display = progress.wanted(opts["--progress"], call.quiet)
         cleanup.enter_context(
             progress.shown(
-                lambda: board.done or sealer.done, lambda: total, lambda: board.label or sealer.current, display
+                lambda: sealer.done,
+                lambda: total,
+                lambda: sealer.current or board.label,
+                display,
+                ahead=lambda: board.done or sealer.read,
             )
         )
         _keep(records, backup_id, opts["--record"], events)

@@ -71,7 +71,9 @@ def main(call: Invocation) -> None:
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()
-    with progress.shown(lambda: archive.position, lambda: total, lambda: board.label or archive.current, display):
+    with progress.shown(
+        lambda: archive.position, lambda: total, lambda: board.label or archive.current or "archive", display
+    ):
         if opts["--to-command"] is not None:
             unsealing.feed(call, archive, board, events)
         elif single:

@@ -59,7 +59,8 @@ def main(call: Invocation) -> None:
     archive = tarreader.TarReader(reader)
     total: int | None = None
     display = call.options["--progress"] and not call.quiet
-    with progress.shown(lambda: reader.position, lambda: total, lambda: name or "archive", display):
+    label = name or "archive"
+    with progress.shown(lambda: reader.position, lambda: total, lambda: label, display, end=call.options["--list"]):
         if call.options["--list"]:
             writer.write(_listing(archive, name))
             return
