@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
+from qbtools.amounts import amount, clock
+
 INTERVAL = 0.5
 """Seconds between two renewals of the line."""
 
@@ -85,22 +87,8 @@ def _plain(done: int, total: int | None, seconds: float, label: str) -> str:
         percent = f"{min(100 * done // total, 100) if total else 100}%, "
         of = f" of {amount(total)}"
         if rate > 0 and total >= done:
-            left = f", {_clock((total - done) / rate)} left"
-    return f"{label}: {percent}{amount(done)}{of}, {amount(int(rate))}/s, {_clock(seconds)}{left}"
-
-
-def _clock(seconds: float) -> str:
-    """mm:ss, or h:mm:ss from an hour on."""
-    minutes, second = divmod(int(seconds), 60)
-    hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute:02}:{second:02}"
-
-
-def amount(count: int) -> str:
-    """Bytes as a person reads them: `1.5 GiB`."""
-    units = ("B", "KiB", "MiB", "GiB", "TiB")
-    power = min((max(count, 1).bit_length() - 1) // 10, len(units) - 1)
-    return f"{count} B" if power == 0 else f"{count / (1 << 10 * power):.1f} {units[power]}"
+            left = f", {clock((total - done) / rate)} left"
+    return f"{label}: {percent}{amount(done)}{of}, {amount(int(rate))}/s, {clock(seconds)}{left}"
 
 
 def write(text: str) -> None:

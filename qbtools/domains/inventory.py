@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from qbtools import amounts
 from qbtools.domains import names
 from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.errors import Damaged
@@ -99,6 +100,15 @@ def entries_of(domain: Domain) -> list[Entry]:
 def entries(metadata: Metadata) -> list[Entry]:
     """The files of all saved domains, in the order of qubes.xml."""
     return [entry for domain in metadata.saved() for entry in entries_of(domain)]
+
+
+def table(metadata: Metadata) -> list[str]:
+    """The files as a table for a person."""
+    rows = [("domain", "class", "volume", "size", "name in the archive")]
+    for entry in entries(metadata):
+        size = NONE if entry.size is None else amounts.amount(entry.size)
+        rows.append((entry.domain, entry.kind, entry.volume or NONE, size, entry.archive_name))
+    return amounts.table(rows, ("size",))
 
 
 def as_document(metadata: Metadata) -> dict[str, object]:

@@ -48,6 +48,7 @@ _KEYS = (
     "manifest",
 )
 _WORD = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+_DATED = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})-([0-9a-f]+)")
 
 
 class OtherVersion(Damaged):
@@ -106,6 +107,18 @@ def new_header(backup_id: str, compression: str, chunk_size: int, manifest: bool
 def new_backup_id(now: float, randomness: bytes) -> str:
     """An ID: the time now (seconds since the epoch) in UTC, and 8 random bytes in hexadecimal."""
     return f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime(now))}-{randomness.hex()}"
+
+
+def made(backup_id: str) -> str | None:
+    """When a backup was begun, by its ID: `2026-11-24 05:52:55 UTC`; None where the ID does not tell.
+
+    IDs of Qubes OS are by its own clock, with the local time, so that their date has no zone.
+    """
+    match = _DATED.fullmatch(backup_id)
+    if match is None:
+        return None
+    year, month, day, hour, minute, second, rest = match.groups()
+    return f"{year}-{month}-{day} {hour}:{minute}:{second}" + (" UTC" if len(rest) == 16 else "")
 
 
 def backup_id_problem(backup_id: str) -> str | None:

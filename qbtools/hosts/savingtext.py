@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from qbtools import amounts
 from qbtools.domains.selection import LeftOut
 from qbtools.hosts import saving
 from qbtools.hosts.saving import Machine
@@ -18,7 +19,8 @@ _STATES = {
     (saving.STOPPED, False): "stopped",
     (saving.STOPPED, True): "running",
 }
-_HEADER = ("domain", "class", "volumes", "size", "in use", "state")
+_NUMBERS = ("volumes", "size", "in use")
+_HEADER = ("domain", "class", *_NUMBERS, "state")
 
 
 def table(machines: Sequence[Machine], left_out: Iterable[LeftOut]) -> str:
@@ -26,19 +28,17 @@ def table(machines: Sequence[Machine], left_out: Iterable[LeftOut]) -> str:
     rows: list[tuple[str, ...]] = [_HEADER]
     for machine in machines:
         state = _STATES[machine.state, machine.running]
-        rows.append(
-            (machine.name, machine.kind, str(len(machine.volumes)), str(machine.size), str(machine.used), state)
-        )
-    totals = (sum(values) for values in zip(*((len(m.volumes), m.size, m.used) for m in machines), strict=True))
-    rows.append(("total", "", *map(str, totals), "") if machines else ("total", "", "0", "0", "0", ""))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(map(_aligned, row, widths, _HEADER)).rstrip() for row in rows]
+        rows.append((machine.name, machine.kind, *_amounts([machine]), state))
+    rows.append(("total", "", *_amounts(machines), ""))
+    lines = amounts.table(rows, _NUMBERS)
     lines += [f"left out: {one.domain.name} ({one.reason})" for one in left_out]
     return "".join(f"{line}\n" for line in lines)
 
 
-def _aligned(text: str, width: int, column: str) -> str:
-    return text.rjust(width) if column in ("volumes", "size", "in use") else text.ljust(width)
+def _amounts(machines: Sequence[Machine]) -> tuple[str, str, str]:
+    """What stands in the columns of numbers for these machines together."""
+    size, used = (amounts.amount(sum(values)) for values in ([m.size for m in machines], [m.used for m in machines]))
+    return str(sum(len(machine.volumes) for machine in machines)), size, used
 
 
 def as_document(machines: Iterable[Machine], left_out: Iterable[LeftOut]) -> dict[str, object]:

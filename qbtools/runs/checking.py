@@ -47,6 +47,10 @@ class Verifying:
         self._arrivals = Arrivals((), warn)
         self._arrivals.anything = True
         self._directories: dict[str, list[str]] = {}
+        self.files = 0
+        """Files that were read, besides the metadata."""
+        self.size = 0
+        """Bytes of the volumes in them."""
 
     def metadata(self, metadata: Metadata) -> Routes:
         entries = inventory.entries(metadata)
@@ -66,7 +70,10 @@ class Verifying:
     def done(self, name: str, printed: str) -> None:
         if name in self._directories:
             check_directory(name, self._directories[name], printed)
-        self._arrivals.add(name, size_of(name, printed) if printed else None)
+        size = size_of(name, printed) if printed else None
+        self._arrivals.add(name, size)
+        self.files += 1
+        self.size += size or 0
 
     def passed(self, name: str) -> None:
         raise Damaged(f"{name} was not read")

@@ -23,15 +23,17 @@ MAX_DATA = 1 << 26
 class Happened(NamedTuple):
     """What a stage has done with a file.
 
-    event: source (its source must be told now), begin, read (its source may be released), sealed, first (the archive
-    begins with this file, which is no metadata), done (its CMD has ended well; data: what it printed), failed,
-    passed (it came, and nobody wanted it).
+    event: opened (the header of the archive is authenticated; there is no name), source (its source must be told now),
+    begin, read (its source may be released), sealed, first (the archive begins with this file, which is no metadata),
+    done (its CMD has ended well; data: what it printed), failed, passed (it came, and nobody wanted it).
     """
 
     event: str
     name: str
     data: bytes = b""
     version: int = 4
+    backup_id: str = ""
+    manifest: bool = True
 
 
 class Stages(NamedTuple):
@@ -83,7 +85,9 @@ class Hearing:
         if not isinstance(event, str) or not isinstance(name, str):
             raise _nonsense()
         version = fields.get("version", 4)
-        return Happened(event, name, content, version if isinstance(version, int) else 4)
+        backup_id = str(fields.get("backup_id") or "")
+        manifest = fields.get("manifest") is not False
+        return Happened(event, name, content, version if isinstance(version, int) else 4, backup_id, manifest)
 
 
 def _fields(line: bytes) -> dict[str, object]:

@@ -44,12 +44,18 @@ class Opening(Protocol):
         """A file came that has no route."""
 
 
-def open_all(wiring: Wiring, opening: Opening, warn: Callable[[str], None] = lambda _: None) -> None:
+def open_all(
+    wiring: Wiring,
+    opening: Opening,
+    warn: Callable[[str], None] = lambda _: None,
+    opened: Callable[[Happened], None] = lambda _: None,
+) -> None:
     """Runs the stages to the archive's end; raises as verdict.judge, and what opening raises. warn: as Metadata().
 
-    Damaged where neither the metadata nor another file came, though all stages ended well.
+    opened: told of the archive once its header is authenticated, before anything else. Damaged where neither the
+    metadata nor another file came, though all stages ended well.
     """
-    talk = _Talk(wiring, opening, warn)
+    talk = _Talk(wiring, opening, warn, opened)
     try:
         with wiring:
             statuses, failures = wiring.run(talk.happened)
@@ -63,16 +69,25 @@ def open_all(wiring: Wiring, opening: Opening, warn: Callable[[str], None] = lam
 class _Talk:
     """Answers what the stages say."""
 
-    def __init__(self, wiring: Wiring, opening: Opening, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        wiring: Wiring,
+        opening: Opening,
+        warn: Callable[[str], None],
+        opened: Callable[[Happened], None],
+    ) -> None:
         self._wiring = wiring
         self._opening = opening
         self._warn = warn
+        self._opened = opened
         self.answered = False
         """Whether the routes were told."""
 
     def happened(self, event: Happened) -> None:
         """One event."""
-        if not self.answered:
+        if event.event == "opened":
+            self._opened(event)
+        elif not self.answered:
             self._begins(event)
         elif event.event == "begin":
             self._opening.begun(event.name)

@@ -21,7 +21,8 @@ ALLOWED: dict[str, set[str]] = {
     "writers": {"errors", "descriptors"},
     "streams": {"errors", "descriptors", "writers"},
     "reports": set(),
-    "progressline": set(),
+    "amounts": set(),
+    "progressline": {"amounts"},
     "progress": {"reports", "progressline"},
     "environments": set(),
     "endings": {"errors", "reports"},
@@ -35,8 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "volumes": {
         *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "volumes"),
     },
-    "domains": {"errors", "streams", "formats", "domains"},
-    "hosts": {"errors", "descriptors", "environments", "streams", "formats", "volumes", "domains", "hosts"},
+    "domains": {"amounts", "errors", "streams", "formats", "domains"},
+    "hosts": {"amounts", "errors", "descriptors", "environments", "streams", "formats", "volumes", "domains", "hosts"},
 }
 ALLOWED["runs"] = {
     *("errors", "descriptors", "streams", "reports", "endings", "environments"),

@@ -310,10 +310,42 @@ def test_from_wherever_it_comes(command: str, how: str, folder: Path, tmp_path: 
         assert same(folder / "private.img", tmp_path / "to/bank/root.img")
 
 
+MADE = r"made 20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2} UTC"
+
+
 def test_list_as_json(folder: Path) -> None:
     done = backup(folder, "list", "--json", "two.qb")
     assert (done.returncode, done.stderr) == (0, "")
-    assert [domain["name"] for domain in json.loads(done.stdout)["domains"]] == ["work", "bank"]
+    document = json.loads(done.stdout)
+    assert [domain["name"] for domain in document["domains"]] == ["work", "bank"]
+    assert re.fullmatch("[0-9T]+-[0-9a-f]{16}", document["backup_id"]) and document["version"] == 4
+
+
+def test_list_names_the_backup_and_its_date(folder: Path) -> None:
+    done = backup(folder, "list", "-v", "two.qb")
+    assert (done.returncode, done.stdout) == (0, LISTED)
+    assert re.search(rf"^qb-backup: backup ID [0-9T]+-[0-9a-f]{{16}}, {MADE}, version 4$", done.stderr, re.MULTILINE)
+
+
+def test_verify_ends_with_one_line_if_wanted(folder: Path) -> None:
+    done = backup(folder, "verify", "-v", "two.qb")
+    assert done.returncode == 0
+    line = rf"qb-backup: two\.qb: 3 files, [0-9.]+ [KM]iB, {MADE}, complete"
+    assert re.fullmatch(line, done.stderr.splitlines()[-1])
+    assert backup(folder, "verify", "two.qb").stderr == ""
+
+
+def test_on_a_terminal_people_read(folder: Path) -> None:
+    """A table with sizes for people, and how verify went; -q hides that."""
+    text = f"cd {folder} && export QB_PASSPHRASE_FILE=passphrase; exec >/dev/tty 2>&1; "
+    text += "qb-backup list two.qb; qb-backup verify -q two.qb; echo --; qb-backup verify two.qb"
+    with Terminal("bash", "-c", text) as terminal:
+        terminal.finish()
+        listed, _, verified = terminal.said.decode().replace("\r\n", "\n").replace("\r\033[K", "\n").partition("--\n")
+    assert re.search(r"^domain +class +volume +size +name in the archive\n", listed, re.MULTILINE)
+    assert re.search(r"^work +StandaloneVM +root +[0-9.]+ [KM]iB +vm1/root.img$", listed, re.MULTILINE)
+    assert "complete" not in listed
+    assert re.search(rf"^qb-backup: two.qb: 3 files, .*, {MADE}, complete$", verified, re.MULTILINE)
 
 
 def test_only_some_machines(folder: Path, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ def test_what_is_reported(archive: Path, tmp_path: Path) -> None:
     words = ("--first", 'printf "one\\ntwo"', "--report", tmp_path / "report")
     done = unseal(archive, "--to-command", cmd, *words, "--routes", routes(tmp_path, "vm2/b"))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert list(Hearing().take((tmp_path / "report").read_bytes())) == [
+    opened, *rest = Hearing().take((tmp_path / "report").read_bytes())
+    assert isinstance(opened, Happened) and opened.event == "opened" and opened.backup_id
+    assert rest == [
         Happened("begin", "qubes.xml"),
         Happened("done", "qubes.xml", b"one\ntwo"),
         Happened("passed", "vm1/a"),

@@ -80,3 +80,16 @@ def test_every_line_counts() -> None:
     for at in range(6):
         with pytest.raises(Damaged):
             header.parse(b"".join(lines[:at] + lines[at + 1 :]))
+
+
+@pytest.mark.parametrize(
+    ("backup_id", "made"),
+    [
+        ("20261124T055255-0123456789abcdef", "2026-11-24 05:52:55 UTC"),
+        ("20210504T112233-123456", "2021-05-04 11:22:33"),  # Qubes OS
+        ("qubes", None),
+        ("", None),
+    ],
+)
+def test_when_a_backup_was_made(backup_id: str, made: str | None) -> None:
+    assert header.made(backup_id) == made

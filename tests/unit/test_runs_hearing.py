@@ -12,6 +12,7 @@ from qbtools.runs.hearing import MAX_DATA, MAX_EVENT, Happened, Hearing, Said, S
 
 DATA = b'a\nstages 0 0\n{"event": "x"}\n\x00\xff'
 STREAM = (
+    b'{"event": "opened", "name": "", "version": 4, "backup_id": "2026-1", "manifest": false}\n'
     b'{"event": "begin", "name": "vm1/root.img"}\n'
     b'{"event": "first", "name": "vm1/root.img", "version": 3}\n'
     b'{"event": "done", "name": "qubes.xml", "size": %d}\n%s\n'
@@ -21,6 +22,7 @@ STREAM = (
     b"stages 5 0 141\n" % (len(DATA), DATA)
 )
 SAID: list[Said] = [
+    Happened("opened", "", backup_id="2026-1", manifest=False),
     Happened("begin", "vm1/root.img"),
     Happened("first", "vm1/root.img", version=3),
     Happened("done", "qubes.xml", DATA),

@@ -179,13 +179,14 @@ def test_the_table(host: FakeHost, cloning: None) -> None:
     found = survey(host)
     text = savingtext.table(found, [LeftOut(METADATA.by_name["work"], "excluded")])
     assert text.splitlines() == [
-        "domain  class         volumes   size  in use  state",
-        "work    AppVM               1   8192     100  stopped: a snapshot",
-        "both    StandaloneVM        2  16384     200  running: a snapshot",
-        "none    AppVM               0      0       0  stopped",
-        "total                       3  24576     300",
+        "domain  class         volumes      size  in use  state",
+        "work    AppVM               1   8.0 KiB   100 B  stopped: a snapshot",
+        "both    StandaloneVM        2  16.0 KiB   200 B  running: a snapshot",
+        "none    AppVM               0       0 B     0 B  stopped",
+        "total                       3  24.0 KiB   300 B",
         "left out: work (excluded)",
     ]
-    assert savingtext.table([], []).splitlines()[1].split() == ["total", "0", "0", "0"]
+    assert savingtext.table([], []).splitlines()[1].split() == ["total", "0", "0", "B", "0", "B"]
     document = savingtext.as_document(found, [])
     assert document["domains"][1]["state"] == "snapshot"  # type: ignore[index]
+    assert document["domains"][1]["size"] == 16384, "in bytes"  # type: ignore[index]

@@ -69,6 +69,8 @@ def main(call: Invocation) -> None:
     every = not opts["NAME"] and opts["--routes"] is None and (opts["--verify"] or opts["--to-command"] is not None)
     archive = openoptions.open_archive(call, first_wanted=every or opts["--first"] is not None)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
+    header = archive.header
+    events.tell("opened", "", version=header.version, backup_id=header.backup_id, manifest=header.manifest)
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()
     with progress.shown(

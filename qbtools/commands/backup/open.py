@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 
+from qbtools.amounts import amount
 from qbtools.commands.backup import stagewords
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
 from qbtools.domains import inventory
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import UsageError
+from qbtools.formats import header
 from qbtools.runs import checking, filling, opening
+from qbtools.runs.hearing import Happened
 
 
 def run(call: Invocation) -> None:
@@ -22,24 +25,57 @@ def run(call: Invocation) -> None:
         return
     command = command_of(call)
     if command == "list":
-        listing = checking.Listing(lambda metadata: _list(call, metadata))
-        opening.open_all(stagewords.opening(call), listing, call.warn)
+        listed = _Listed(call)
+        opening.open_all(stagewords.opening(call), checking.Listing(listed.show), call.warn, listed.opened)
     elif command == "verify":
         verifying = checking.Verifying(call.warn)
-        opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn)
+        archive = [Happened("opened", "")]
+        opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn, archive.append)
         verifying.finish()
+        _verified(call, verifying, archive[-1])
     else:
         fill = filling.Filling(_where(call), call.note, call.warn)
         opening.open_all(stagewords.opening(call), fill, call.warn)
         fill.finish()
 
 
-def _list(call: Invocation, metadata: Metadata) -> None:
-    out = call.stdout(binary=False)
-    if call.options["--json"]:
-        stagewords.print_json(call, inventory.as_document(metadata))
+class _Listed:
+    """What list prints."""
+
+    def __init__(self, call: Invocation) -> None:
+        self._call = call
+        self._archive = Happened("opened", "")
+
+    def opened(self, archive: Happened) -> None:
+        self._archive = archive
+        self._call.note(f"backup ID {archive.backup_id or 'none'}, made {_made(archive)}, version {archive.version}")
+
+    def show(self, metadata: Metadata) -> None:
+        out = self._call.stdout(binary=False)
+        if self._call.options["--json"]:
+            about = {"backup_id": self._archive.backup_id or None, "version": self._archive.version}
+            stagewords.print_json(self._call, {**about, **inventory.as_document(metadata)})
+        elif os.isatty(1):
+            out.write("".join(f"{line}\n" for line in inventory.table(metadata)).encode())
+        else:
+            out.write_lines(entry.to_line() for entry in inventory.entries(metadata))
+
+
+def _made(archive: Happened) -> str:
+    return header.made(archive.backup_id) or "at an unknown time"
+
+
+def _verified(call: Invocation, verifying: checking.Verifying, archive: Happened) -> None:
+    """The last line, for a person who waits for it."""
+    name = call.options["FILE"] or "-"
+    files = f"{verifying.files} file{'s' * (verifying.files != 1)}"
+    complete = "complete" if archive.manifest else "complete as far as the metadata tells"
+    name = "the archive" if name == "-" else name
+    line = f"{name}: {files}, {amount(verifying.size)}, made {_made(archive)}, {complete}"
+    if os.isatty(2) and not call.verbose:
+        call.say(line)
     else:
-        out.write_lines(entry.to_line() for entry in inventory.entries(metadata))
+        call.note(line)
 
 
 def _where(call: Invocation) -> filling.Where:
