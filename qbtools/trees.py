@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import select
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from io import FileIO
 
-from qbtools import directories, programs
+from qbtools import directories, programs, treewalk
 from qbtools.descriptors import wait, widen_pipe, write_fd
 from qbtools.errors import Damaged, Failed, Refused, UsageError, naming
 from qbtools.formats import ustar
@@ -33,6 +34,8 @@ _LINE = 1 << 12  # bytes of the longest line of tar's that is shown whole
 _LITTLE = 1 << 16  # bytes: a file system with less counts as full
 
 _DEVICES = (ustar.KINDS[b"3"], ustar.KINDS[b"4"])
+_DIRECTORY = ustar.KINDS[b"5"]
+_NAMES = 1 << 20  # names that are remembered, to find one that occurs twice
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 # How files come to be: nobody's rights but ours, no attributes, and never over what exists.
@@ -45,16 +48,19 @@ _EXTRACT = (
 def save(path: str, name: str, writer: Writer, warn: Warn) -> None:
     """Writes the directory path as an archive in which it is called name; chunks.name_problem() must accept that.
 
-    A warning for each line that tar says, a file that changed meanwhile among them. Failed where path cannot be read
-    as a whole; the archive is then spoilt. BrokenPipeError where nobody reads.
+    What treewalk.walk() leaves out gets a warning each, and so does each line that tar says, a file that changed
+    meanwhile among them. Failed where path cannot be read as a whole; the archive is then spoilt. BrokenPipeError
+    where nobody reads.
     """
-    with naming(f"read {path}"):
-        os.close(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    left_out = treewalk.walk(path).left_out
+    for one in left_out:
+        warn(f"{path}/{one.path} is left out: {one.reason}")
+    excluded, words = _excluded([f"./{one.path}" for one in left_out])
     argv = [
-        *(_tar(), "--create", "--file=-", "--sparse", "--one-file-system"),
+        *(_tar(), "--create", "--file=-", "--sparse", "--anchored", "--no-wildcards", "--exclude-from=-", *words),
         *(f"--directory={path}", rf"--transform=flags=rhS;s|^\.|{name}|", "."),
     ]
-    with programs.running(argv, stdout=writer.fd) as tar:
+    with excluded, programs.running(argv, stdin=excluded.fileno(), stdout=writer.fd) as tar:
         held: list[str] = []  # where tar fails, the last line only says so, and the one before it why
         for line in _lines(tar):
             held.append(line)
@@ -68,6 +74,18 @@ def save(path: str, name: str, writer: Writer, warn: Warn) -> None:
         with naming(f"write to {writer.name}"):
             programs.spoil(writer.fd)
         raise Failed(f"{path} is not saved as a whole: {held[0] if code > 0 and held else tar.ending()}")
+
+
+def _excluded(names: Sequence[str]) -> tuple[FileIO, list[str]]:
+    """A file with the names that tar leaves out, and words for those that cannot stand in it.
+
+    tar drops blanks at the end of a line.
+    """
+    odd = {name for name in names if "\n" in name or name[-1].isspace()}
+    file = FileIO(os.memfd_create("left out"), "r+")
+    Writer(file, "a list for tar").write(os.fsencode("".join(f"{name}\n" for name in names if name not in odd)))
+    file.seek(0)
+    return file, [f"--exclude={name}" for name in odd]
 
 
 def _lines(tar: programs.Child) -> Iterator[str]:
@@ -192,16 +210,33 @@ def _hint(place: str) -> str | None:
     return f"there is no space left in {os.path.dirname(place)}"
 
 
+def check(name: str, reader: Reader) -> None:
+    """Reads the archive to its end. Damaged where extract() would find it so; nothing is written."""
+    _read(TarReader(reader), name)
+
+
 def _read(archive: TarReader, name: str) -> None:
-    """Reads an archive to its end. Damaged where it does not hold name, or a device there, or what leads out of it."""
+    """Reads an archive to its end. Damaged where it does not hold name, or holds in it what must not be."""
     found = False
+    seen: set[int] = set()
     while (member := archive.next()) is not None:
-        if member.untrusted_name == name or member.untrusted_name.startswith(f"{name}/"):
-            found = True
-            if ".." in member.untrusted_name.split("/"):
-                raise Damaged(f"{member.untrusted_name} leads out of {name}")
-            if member.kind in _DEVICES:
-                raise Damaged(f"{member.untrusted_name} is {member.kind}")
+        untrusted = member.untrusted_name
+        if untrusted.rstrip("/") != name and not untrusted.startswith(f"{name}/"):
+            continue
+        found = True
+        if ".." in untrusted.split("/"):
+            raise Damaged(f"{untrusted} leads out of {name}")
+        if member.kind in _DEVICES:
+            raise Damaged(f"{untrusted} is {member.kind}")
+        if member.kind == _DIRECTORY:
+            continue
+        if untrusted == name and member.kind:
+            raise Damaged(f"{name} is {member.kind}, neither a file nor a directory")
+        if len(seen) < _NAMES:
+            before = len(seen)
+            seen.add(hash(untrusted))
+            if len(seen) == before:
+                raise Damaged(f"{untrusted} occurs twice")
     if not found:
         raise Damaged(f"the archive holds no member {name}")
 

@@ -30,14 +30,18 @@ ALLOWED: dict[str, set[str]] = {
     "passphrase": {"errors", "processes", "endings"},
     "programs": {"errors", "environments", "streams"},
     "filters": {"errors", "streams", "programs"},
-    "trees": {"errors", "descriptors", "directories", "streams", "programs", "formats", "volumes"},
+    "treewalk": {"errors"},
+    "trees": {"errors", "descriptors", "directories", "streams", "programs", "treewalk", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},
     "storing": {"errors", "descriptors", "directories", "streams"},
     "volumes": {
         *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "volumes"),
     },
     "domains": {"amounts", "errors", "streams", "formats", "domains"},
-    "hosts": {"amounts", "errors", "descriptors", "environments", "streams", "formats", "volumes", "domains", "hosts"},
+    "hosts": {
+        *("amounts", "errors", "descriptors", "environments", "streams", "treewalk", "formats", "volumes"),
+        *("domains", "hosts"),
+    },
 }
 ALLOWED["runs"] = {
     *("errors", "descriptors", "streams", "reports", "endings", "environments"),

@@ -252,6 +252,7 @@ DAMAGE = [
     ("qb-volwrite new <root.img", "qb-volwrite: error: standard input is not a volume stream"),
     ("(cat stream; echo x) | qb-volwrite new", "qb-volwrite: error: …"),
     ("qb-tree --extract new other <tree.tar", "qb-tree: error: the archive holds no member other"),
+    ("qb-tree --verify other <tree.tar", "qb-tree: error: the archive holds no member other"),
     ("head -c 1000 tree.tar | qb-tree --extract new vm1", f"qb-tree: error: {EARLY}"),
     ("qb-meta list root.img", f"qb-meta: error: {NOT_UTF8}"),
     ("echo '<qubes>' | qb-meta list", "qb-meta: error: the metadata is not well-formed: line 2: no element found"),

@@ -7,7 +7,9 @@ from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
 
 DOC = f"""\
-Usage: qb-tree [options] [--extract] PATH NAME
+Usage:
+  qb-tree [options] [--extract] PATH NAME
+  qb-tree [options] --verify NAME
 
 Write the directory PATH to standard output as a tar archive, in which it is called
 NAME. With --extract read such an archive from standard input, and write the file or
@@ -15,12 +17,14 @@ directory NAME in it to PATH. PATH must not exist, and appears when it is comple
 
 Options:
   --extract             Extract an archive.
+  --verify              Read an archive to its end, as --extract does, and write
+                        nothing.
 {options.COMMON}
 """
 
 
 def main(call: Invocation) -> None:
-    """Saves or extracts, as DOC says."""
+    """Saves, extracts or checks, as DOC says."""
     from qbtools import trees
     from qbtools.formats import chunks
 
@@ -28,7 +32,9 @@ def main(call: Invocation) -> None:
     problem = chunks.name_problem(name)
     if problem:
         raise UsageError(f"{name}: {problem}")
-    if call.options["--extract"]:
+    if call.options["--verify"]:
+        trees.check(name, call.stdin())
+    elif call.options["--extract"]:
         trees.extract(path, name, call.stdin(), call.warn)
     else:
         trees.save(path, name, call.stdout(), call.warn)
