@@ -73,18 +73,29 @@ def _set_references(domain: Element, properties: Element, line: PlanLine, refere
         # A class without template has no such property, not one that is set to nothing.
         absent = not shown or (role == roles.TEMPLATE and line.written.template is None)
         _set_property(properties, role, names.DEFAULT if absent else written[role])
-    for element in properties.findall("property"):
-        name, old = element.get("name", ""), element.text
-        if names.is_reference(name) and name not in roles.ROLES and old:
-            _set_property(properties, name, _new_name(line, old, references) or names.DEFAULT)
+    # Children are filtered in one pass: who sealed the archive chooses how many there are.
+    properties[:] = [part for part in properties if part.tag != "property" or _refer(part, line, references)]
     for devices in domain.findall("devices"):
-        for device in devices.findall("device"):
-            for key, old in names.backends(device.attrib).items():
-                backend = _new_name(line, old, references)
-                if backend is None:
-                    devices.remove(device)
-                    break
-                device.set(key, backend)
+        devices[:] = [part for part in devices if part.tag != "device" or _attach(part, line, references)]
+
+
+def _refer(element: Element, line: PlanLine, references: bool) -> bool:
+    """Gives a property that names another domain its new name; False where it must go."""
+    name, old = element.get("name", ""), element.text
+    if names.is_reference(name) and name not in roles.ROLES and old:
+        element.text = _new_name(line, old, references)
+        return element.text not in (None, "", names.DEFAULT)
+    return True
+
+
+def _attach(device: Element, line: PlanLine, references: bool) -> bool:
+    """Gives the domain that has a device its new name; False where the device must go."""
+    for key, old in names.backends(device.attrib).items():
+        backend = _new_name(line, old, references)
+        if backend is None:
+            return False
+        device.set(key, backend)
+    return True
 
 
 def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
@@ -93,19 +104,16 @@ def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
 
 
 def _set_features(features: Element, unfinished: str | None) -> None:
-    for feature in features.findall("feature"):
-        if feature.get("name") in (*names.BACKUP_FEATURES, names.UNFINISHED):
-            features.remove(feature)
+    ours = (*names.BACKUP_FEATURES, names.UNFINISHED)
+    features[:] = [part for part in features if part.tag != "feature" or part.get("name") not in ours]
     if unfinished is not None:
         SubElement(features, "feature", name=names.UNFINISHED).text = unfinished
 
 
 def _set_volumes(domain: Element, line: PlanLine) -> None:
     for config in domain.findall("volume-config"):
+        config[:] = [part for part in config if part.tag != "volume" or part.get("name") != KERNEL_VOLUME]
         for volume in config.findall("volume"):
-            if volume.get("name") == KERNEL_VOLUME:
-                config.remove(volume)
-                continue
             for key in _PLACES:
                 volume.attrib.pop(key, None)
             pool = volume.get("pool", "")

@@ -21,8 +21,8 @@ MAX_TEXT = 1 << 20
 MAX_DEPTH = 32
 """Elements within elements; a qubes.xml has six."""
 
-MAX_ELEMENTS = 1 << 19
-"""Elements of a whole document; a domain of Qubes OS has some forty."""
+MAX_PARTS = 1 << 19
+"""Elements and attributes of a whole document, some 200 MiB as a tree; a domain of Qubes OS has about a hundred."""
 
 
 def load(reader: Reader) -> Element:
@@ -46,6 +46,9 @@ def parse(data: bytes | bytearray) -> Element:
         raise Damaged("the metadata is empty")
     if b"\0" in data:  # expat would believe the byte order mark of UTF-16
         raise Damaged("the metadata is not UTF-8 text")
+    # expat reads all attributes of an element before it says so. A text full of equals signs is refused too.
+    if data.count(b"=") > MAX_PARTS:
+        raise _too_many()
     parser = expat.ParserCreate("utf-8")
     tree = _Bounded()
     parser.buffer_text = True
@@ -68,17 +71,17 @@ class _Bounded:
     def __init__(self) -> None:
         self.builder = TreeBuilder()
         self._depth = 0
-        self._elements = 0
+        self._parts = 0
         self._text = 0
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._depth += 1
-        self._elements += 1
+        self._parts += 1 + len(attributes)
         self._text = 0
         if self._depth > MAX_DEPTH:
             raise Damaged(f"the metadata has elements nested more than {MAX_DEPTH} deep")
-        if self._elements > MAX_ELEMENTS:
-            raise Damaged(f"the metadata has more than {MAX_ELEMENTS} elements")
+        if self._parts > MAX_PARTS:
+            raise _too_many()
         for value in attributes.values():
             if len(value) > MAX_TEXT:
                 raise Damaged(f"the metadata has an attribute of more than {MAX_TEXT} characters")
@@ -94,6 +97,10 @@ class _Bounded:
         if self._text > MAX_TEXT:
             raise Damaged(f"the metadata has a text of more than {MAX_TEXT} characters")
         self.builder.data(text)
+
+
+def _too_many() -> Damaged:
+    return Damaged(f"the metadata has more than {MAX_PARTS} elements and attributes")
 
 
 def _refuse_doctype(_name: str, _system: str | None, _public: str | None, _internal: bool) -> None:

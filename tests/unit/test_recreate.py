@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from xml.etree.ElementTree import Element, canonicalize
 
 import pytest
@@ -96,6 +97,24 @@ def test_what_is_not_understood_is_carried_through() -> None:
 def test_the_identity_stays_behind() -> None:
     found = made(planned("fedora-41"), "fedora-41", True)
     assert found.properties == {"label": "black", "name": "fedora-41", "netvm": ""}
+
+
+def test_the_time_grows_with_the_number_of_parts_and_not_with_its_square() -> None:
+    count = 20_000
+    properties = {f"p{at}vm": "nowhere" for at in range(count)}  # these name a domain that is not there
+    features = {f"backup-{at}": "x" for at in range(count)}
+    volumes = tuple({"name": f"v{at}", "pool": "fast"} for at in range(count))
+    work = vm("work", backends=("nowhere",) * count, features=features, volumes=volumes, **properties)
+    archive = metadata(template("fedora-42"), work, pools=("fast",))
+    found = plan.make(archive, NEW, DEFAULTS, Options(ignore_missing=True))
+    line = line_of(found, "work")
+    began = time.process_time()
+    document = recreate.document(archive, found, line, True, None)
+    assert time.process_time() - began < 5  # else a minute and more
+    read = Metadata(safexml.parse(document)).domains[1]
+    assert len(read.volumes()) == count
+    assert not read.features and not list(read.element.iter("device"))
+    assert len(read.properties) < 10
 
 
 @pytest.mark.parametrize(("netvm", "expected"), [("default", None), (None, ""), ("sys-firewall", "sys-firewall")])
