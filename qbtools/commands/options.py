@@ -40,7 +40,7 @@ OPENING = """\
   --expect-id ID        Refuse an archive with another backup ID.
   --require-version V   Refuse an archive of another version than V (4).
   --max-memory S        Take at most S bytes for keys and chunks
-                        (default: half of the machine's memory).
+                        (default: half of what this process may use).
   --max-work N          Refuse key derivations of N*r*p above 2^N [default: 26]."""
 
 MAX_CHUNK = """\

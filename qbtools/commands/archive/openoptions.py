@@ -22,7 +22,7 @@ def limits(call: Invocation) -> Limits:
 
     opts = call.options
     return bounds.Limits(
-        memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.machine_memory(),
+        memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.memory_budget(),
         work=1 << call.number("--max-work", 10, 60),
         chunk=call.size("--max-chunk", 1) if "--max-chunk" in opts else chunks.DEFAULT_CHUNK_SIZE,
     )

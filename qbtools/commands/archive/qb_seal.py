@@ -63,7 +63,7 @@ def main(call: Invocation) -> None:
     settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(now))
     beginning = sealoptions.backup_header(call, backup_id)
     total = call.size("--total") if opts["--total"] is not None else None
-    jobs = sealoptions.jobs(call, settings.chunk_size + settings.parameters.memory, sealoptions.machine_memory())
+    jobs = sealoptions.sealing_jobs(call, settings)
     with contextlib.ExitStack() as cleanup:
         events = Events(opts["--report"])
         if opts["--from-command"] is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
+from qbtools.commands.archive import capacity
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
 from qbtools.lean import TYPE_CHECKING
@@ -11,6 +10,7 @@ from qbtools.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     from qbtools.formats.containerhead import Parameters
     from qbtools.formats.header import BackupHeader
+    from qbtools.formats.sealer import Settings
 
 MAX_JOBS = 256
 
@@ -50,13 +50,25 @@ def backup_header(call: Invocation, backup_id: str, manifest: bool = True) -> Ba
     return header.new_header(backup_id, compression, chunk_size(call), manifest)
 
 
-def machine_memory() -> int:
-    """Half of the machine's memory, in bytes: what all jobs together may take."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+def memory_budget() -> int:
+    """Half of the memory that this process may use, in bytes: what all jobs together may take."""
+    return capacity.memory() // 2
+
+
+def sealing_jobs(call: Invocation, settings: Settings) -> int:
+    """jobs() for sealing. Warns where not even one job has enough memory: the kernel may kill it."""
+    each, available = settings.chunk_size + settings.parameters.memory, capacity.memory()
+    needed = each + settings.chunk_size  # while one chunk is sealed, the next is read
+    if needed > available:
+        call.warn(
+            f"sealing takes {needed >> 20} MiB of memory, and this process may use {available >> 20} MiB:"
+            " --chunk-size and --logn make it less"
+        )
+    return jobs(call, each, available // 2)
 
 
 def jobs(call: Invocation, each: int, budget: int) -> int:
     """--jobs, or as many as there are CPUs for this process, at most 4, and memory for each job in budget (bytes)."""
     if call.options["--jobs"] is not None:
         return call.number("--jobs", 1, MAX_JOBS)
-    return max(1, min(len(os.sched_getaffinity(0)), 4, budget // each - 1))
+    return max(1, min(capacity.cpus(), 4, budget // each - 1))
