@@ -104,7 +104,7 @@ def images(place: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(place)): path.read_bytes().rstrip(b"\0")
         for path in sorted(place.rglob("*.img"))
-        if not path.name.startswith(".")
+        if not path.name.startswith(".") and path.is_file()
     }
 
 
