@@ -42,13 +42,15 @@ _CLASS = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}")
 # Qubes OS has root, private, volatile and kernel (volume_config of qubes.vm.*); hosts of qbtools may have others.
 # The file VOLUME.img is the last component of an archive name: at most 88 bytes, and no component begins with "-".
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,83}")
+# "vm%d/" of the qid, below qubes.config.max_qid (qubes.backup.Backup); dom0, whose qid is 0, has its home only.
 _PATH = re.compile(r"vm[1-9][0-9]{0,9}/")
 # dir_path of a domain in Qubes OS 2 to 3.2, which only warned of an odd name: any component of an archive name.
 _OLDER_PATH = re.compile(r"(?:appvms|servicevms|vm-templates)/(?!-|\.{1,2}/)[A-Za-z0-9_.@+-]{1,88}/")
 _DIRECTORY = re.compile(r"(?:(?:appvms|servicevms|vm-templates)/)?[^/]+/")
 # The last component of the home of the first member of the group qubes (qubes.backup.Backup): a user of Linux.
 _HOME = re.compile(r"dom0-home/(?!-|\.{1,2}$)[A-Za-z0-9_.@+-]{1,88}", re.ASCII)
-# Kernels, pools and labels: what a host calls them is its matter, as long as it is a word.
+# Kernels, pools and labels: what a host calls them is its matter, as long as it is a word. In an archive they may be
+# any text (a kernel is a directory, nothing checks a pool): a plan replaces what the host does not have.
 _WORD = re.compile(r"[A-Za-z0-9_][!-~]{0,127}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 

@@ -109,9 +109,8 @@ def test_garbage_is_damage_and_prints_nothing(command: str, data: bytes) -> None
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (b">work<", b">../x<", b'a domain is called "../x"'),
+        (b">work<", b"><", b'a domain is called ""'),
         (b">work<", b">w&#27;[2J<", b"not well-formed"),
-        (b">work<", b">w&#10;x<", b'"w\\nx"'),
         (b">vm1/<", b">/etc/<", b"backup-path"),
         (b'"root"', b'"-rf"', b'a volume is called "-rf"'),
         (b"<qubes>", b'<!DOCTYPE qubes [<!ENTITY a "b">]><qubes>', b"document type"),
@@ -125,6 +124,18 @@ def test_hostile_metadata(old: bytes, new: bytes, message: bytes) -> None:
     done = run("qb-meta", "list", data=data.replace(old, new))
     assert (done.returncode, done.stdout) == (4, b"")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "made"),
+    [(b"../x", b'"../x"', b"vm.._x"), (b"-rf", b'"-rf"', b"vm-rf"), (b"w&#10;x", b'"w\\nx"', b"w_x")],
+)
+def test_a_hostile_name_becomes_a_harmless_one(name: bytes, shown: bytes, made: bytes) -> None:
+    done = run("qb-meta", "list", data=xml().replace(b">work<", b">" + name + b"<"))
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"qb-meta: warning: a domain is called " + shown)
+    assert done.stderr.endswith(b": it is called " + made + b" here\n") and done.stderr.count(b"\n") == 1
+    assert made in {line.split(b"\t")[0] for line in done.stdout.splitlines()}
 
 
 def test_a_large_attribute_is_refused() -> None:

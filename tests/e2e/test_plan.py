@@ -180,8 +180,7 @@ def test_usage(place: Path, words: str, message: str) -> None:
     ("file", "content", "status"),
     [
         ("archive.xml", b'<!DOCTYPE q [<!ENTITY a "b">]><qubes>&a;</qubes>', 4),
-        ("archive.xml", ARCHIVE.replace(b"work", b"../x"), 4),
-        ("archive.xml", ARCHIVE.replace(b"work", b"-rf"), 4),
+        ("archive.xml", ARCHIVE.replace(b"work", b""), 4),
         ("archive.xml", b'<qubes a="' + b"x" * (10 << 20) + b'"/>', 4),
         ("archive.xml", b"", 4),
         ("qubes.xml", b"<qubes>", 1),
@@ -194,6 +193,13 @@ def test_hostile_input(place: Path, file: str, content: bytes, status: int) -> N
     (place / file).write_bytes(content)
     found, out, err = plan(place)
     assert (found, out) == (status, "") and err.count("\n") == 1 and len(err) < 500
+
+
+def test_a_hostile_name_becomes_a_harmless_one(place: Path) -> None:
+    (place / "archive.xml").write_bytes(ARCHIVE.replace(b"work", b"../x"))
+    status, out, err = plan(place)
+    assert status == 0 and "../x" not in out and "\tvm.._x\t" in out
+    assert err.startswith('qb-plan: warning: a domain is called "../x", which is no name')
 
 
 def test_a_host_that_fails(place: Path) -> None:
