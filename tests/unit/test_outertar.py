@@ -447,3 +447,19 @@ def test_no_error_is_anything_else() -> None:
                 read_all(changed(data, at, new(at)))
             except QbError as error:
                 assert error.status == 4
+
+
+@pytest.mark.parametrize(
+    ("clock", "told"), [(-1, 0), (-(1 << 31), 0), (0, 0), (1 << 32, 1 << 32), (8**11, 8**11 - 1), (1 << 40, 8**11 - 1)]
+)
+def test_a_wrong_clock(clock: int, told: int) -> None:
+    """Python and our own reader take the time that is written."""
+    block = outertar.header("a", 0, clock)
+    assert len(block) == 512
+    assert tarfile.TarInfo.frombuf(block, "ascii", "strict").mtime == told
+    assert read_all(block + END_OF_ARCHIVE) == [("a", b"")]
+
+
+@pytest.mark.parametrize("field", [b"\xff" * 12, b"\x80" + bytes(6) + b"\x7f" * 5, b"-00000000005"])
+def test_a_time_that_others_wrote_does_not_matter(field: bytes) -> None:
+    assert read_all(changed(written(("a", b"data")), 136, field)) == [("a", b"data")]
