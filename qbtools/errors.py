@@ -50,6 +50,10 @@ class WrongPassphrase(QbError):
     status = 3
 
 
+PASSPHRASE_HINT = "check for blanks around it, the keyboard layout, and the encoding (UTF-8, no byte order mark)"
+"""The hint for a wrong passphrase."""
+
+
 class Damaged(QbError):
     """The input is malformed, truncated, out of order or does not authenticate (status 4)."""
 

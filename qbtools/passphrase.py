@@ -20,6 +20,7 @@ TRIES = 3
 _READ = MAX_SIZE + 3
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of a text
 
 Voice = Callable[[str], None]
 
@@ -36,6 +37,8 @@ def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], se
     passphrase = _strip_newline(_from_source(options, environment, sealing, warn))
     if not passphrase:
         raise Refused("the passphrase is empty")
+    if passphrase.startswith(_BYTE_ORDER_MARK):
+        warn("the passphrase begins with a UTF-8 byte order mark, which counts as a part of it")
     if len(passphrase) > MAX_SIZE:
         raise Refused(f"the passphrase has more than {MAX_SIZE} bytes")
     if sealing:

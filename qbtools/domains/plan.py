@@ -25,7 +25,8 @@ class Options:
     include, exclude: patterns of names in the archive. rename: by a name in the archive the new one.
     default_template: what stands in for a template that is not there: names.DEFAULT (the host's), `none`, or the name
     of one on the host. netvm: the same for a network: one of NETVM_CHOICES; `keep` lets none stand in.
-    no_rename: make up no name where one is taken. skip_broken: leave out what cannot be made. ignore_missing: make it
+    no_rename: make up no name where one is taken; for those of
+    rename none is made up in any case. skip_broken: leave out what cannot be made. ignore_missing: make it
     without what is missing.
     """
 
@@ -68,7 +69,9 @@ def make(
     # A new name that the user chose goes first, those that are only shown last.
     order = sorted(domains, key=lambda one: 0 if one.name in options.rename else 1 if one.name in selected else 2)
     asked = {domain.name: options.rename.get(domain.name, domain.name) for domain in order}
-    given = renaming.assign(asked, side.taken, not options.no_rename, defaults.without)
+    # A name that the user chose is never changed to another.
+    fixed = asked if options.no_rename else options.rename
+    given = renaming.assign(asked, side.taken, fixed, defaults.without)
     rows = []
     for domain in domains:
         name = given[domain.name]

@@ -32,13 +32,13 @@ def free_name(
 def assign(
     wanted: dict[str, str],
     taken: Collection[str],
-    rename: bool = True,
+    fixed: Collection[str] = (),
     without: Collection[str] = (),
 ) -> dict[str, str | None]:
     """New names by the old ones, in the order of wanted; None for a domain that can get none.
 
     wanted: by each domain its own name, or the one that the user asks for; the first to ask gets it. taken: by others.
-    A name that somebody in wanted asks for is never made up for another. rename: False if none is to be made up.
+    A name that somebody in wanted asks for is never made up for another. fixed: domains for which none is made up.
     without: what no name may have in it; where it stands a hyphen takes its place.
     """
 
@@ -50,13 +50,12 @@ def assign(
     for domain, name in wanted.items():
         given[domain] = None if name in used or problem(name) else name
         used.add(name)
-    if rename:
-        for domain, name in wanted.items():
-            if given[domain] is None:
-                stem = _without(name, without)
-                good = stem not in used and problem(stem) is None
-                given[domain] = found = stem if good else free_name(stem, used, problem)
-                used.update([found] if found else ())
+    for domain, name in wanted.items():
+        if given[domain] is None and domain not in fixed:
+            stem = _without(name, without)
+            good = stem not in used and problem(stem) is None
+            given[domain] = found = stem if good else free_name(stem, used, problem)
+            used.update([found] if found else ())
     return given
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
-from qbtools.errors import Damaged, WrongPassphrase
+from qbtools.errors import PASSPHRASE_HINT, Damaged, WrongPassphrase
 from qbtools.formats import chunks, header
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive, Event
@@ -49,7 +49,8 @@ def open_header(untrusted_plain: bytes, untrusted_hmac: bytes, passphrase: bytes
     mac = parse_hmac(untrusted_hmac, untrusted.hmac_algorithm, chunks.HEADER_MAC)
     if not hmac.compare_digest(mac, _hmac(passphrase, memoryview(untrusted_plain), untrusted.hmac_algorithm)):
         raise WrongPassphrase(
-            "the passphrase is wrong", "or backup-header is damaged: version 3 cannot tell the two apart"
+            "the passphrase is wrong",
+            f"{PASSPHRASE_HINT}; or backup-header is damaged: version 3 cannot tell the two apart",
         )
     return untrusted
 

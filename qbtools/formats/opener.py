@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qbtools.errors import Damaged, QbError, WrongPassphrase
+from qbtools.errors import PASSPHRASE_HINT, Damaged, QbError, WrongPassphrase
 from qbtools.formats import chunks, container, header
 from qbtools.formats.beginning import header_bound, read_header_members
 from qbtools.formats.container import WrongKey
@@ -78,7 +78,7 @@ class _Opening:
                 chunks.header_passphrase(self._passphrase), untrusted_sealed, second_opinion=True
             )
         except WrongKey:
-            raise WrongPassphrase("the passphrase is wrong") from None
+            raise WrongPassphrase("the passphrase is wrong", PASSPHRASE_HINT) from None
         except Damaged as error:
             raise Damaged(f"{chunks.HEADER_MAC}: {error.message}") from None
         if data != untrusted_plain:

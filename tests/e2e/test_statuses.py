@@ -158,7 +158,7 @@ ENVIRONMENT = [
     ("qb-tree none a", f"qb-tree: error: cannot read none: {NO_FILE}"),
     ("qb-volwrite new <&-", "qb-volwrite: error: cannot read standard input: Bad file descriptor"),
     (f"{CREATE} none.img", f"qb-backup: error: cannot open none.img: {NO_FILE}"),
-    (f"{CREATE} -o none/a.qb root.img", f"qb-store: error: cannot write to none/a.qb.partial: {NO_FILE}"),
+    (f"{CREATE} -o none/a.qb root.img", f"qb-backup: error: cannot write to none/a.qb.partial: {NO_FILE}"),
     (f"{CREATE} --id-file none/id root.img", f"qb-backup: error: cannot write none/id: {NO_FILE}"),
     (
         f"{CREATE} --host dir:none",
@@ -179,7 +179,7 @@ ENVIRONMENT = [
     ("PATH=bare qb-backup verify a.qb", "qb-decompress: error: no igzip or pigz or gzip in PATH"),
     ("PATH=bare qb-backup restore --to to a.qb", "qb-decompress: error: no igzip or pigz or gzip in PATH"),
     (f"PATH=bare {CREATE} root.img", "qb-compress: error: no igzip or pigz or gzip in PATH"),
-    ("qb-backup restore --to root.img a.qb", "qb-volwrite: error: cannot make ./root.img/vm: Not a directory"),
+    ("qb-backup restore --to root.img a.qb", "qb-backup: error: cannot make ./root.img/vm/root.img: …"),
     (
         "qb-backup restore -q --yes --host none a.qb",
         f"qb-backup: error: qb-host-dir none inventory: cannot look into {{place}}/none: {NO_FILE}",
@@ -313,9 +313,9 @@ REFUSED = [
     (f"{CREATE} --host A --exclude '*'", "qb-backup: error: no domain is to be saved"),
     (f"qb-backup list --expect-id {ID} a.qb", f"qb-unseal: error: {NOT_THE_ID}"),
     ("qb-backup verify --max-work 10 a.qb", f"qb-unseal: error: {TOO_COSTLY}"),
-    ("qb-backup restore --to taken a.qb", "qb-volwrite: error: ./taken/vm/root.img exists"),
-    ("qb-backup restore --pool file:{place}/taken a.qb", "qb-volwrite: error: {place}/taken/vm-root exists"),
-    ("qb-backup restore --overwrite --to larger a.qb", f"qb-volwrite: error: ./larger/vm/root.img {LARGER}"),
+    ("qb-backup restore --to taken a.qb", "qb-backup: error: ./taken/vm/root.img exists"),
+    ("qb-backup restore --pool file:{place}/taken a.qb", "qb-backup: error: {place}/taken/vm-root exists"),
+    ("qb-backup restore --overwrite --to larger a.qb", f"qb-backup: error: ./larger/vm/root.img {LARGER}"),
     ("qb-backup restore --to to home.qb", "qb-backup: error: no volume to restore"),
     ("qb-backup restore --to to --only none bare.qb", "qb-backup: error: no volume to restore"),
     ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: the archive has no domain that could be made"),
@@ -467,15 +467,15 @@ def test_devices(folder: Path, tmp_path: Path) -> None:
     only = "qb-backup restore --only vm"
     with loop(tmp_path / "small") as small, loop(tmp_path / "large") as large:
         write = "qb-volwrite --overwrite"
-        for command in (f"{write} {small} <stream", f"{only} --overwrite --map vm:root={small} a.qb"):
-            check(folder, command, 5, f"qb-volwrite: error: {small} …")
-        for command in (f"qb-volwrite {large} <stream", f"{only} --map vm:root={large} a.qb"):
-            check(folder, command, 5, f"qb-volwrite: error: {large} exists")
+        check(folder, f"{write} {small} <stream", 5, f"qb-volwrite: error: {small} …")
+        check(folder, f"{only} --overwrite --map vm:root={small} a.qb", 5, f"qb-backup: error: {small} is too small…")
+        check(folder, f"qb-volwrite {large} <stream", 5, f"qb-volwrite: error: {large} exists")
+        check(folder, f"{only} --map vm:root={large} a.qb", 5, f"qb-backup: error: {large} exists")
     with file_system(tmp_path, "ext4", 64 << 20) as place:
         device = bash(f"findmnt -no SOURCE {place}").stdout.decode().strip()
         mounted = f"{device} is in use: it is mounted on {place}"
-        for command in (f"{write} {device} <stream", f"{only} --overwrite --map vm:root={device} a.qb"):
-            check(folder, command, 5, f"qb-volwrite: error: {mounted}")
+        check(folder, f"{write} {device} <stream", 5, f"qb-volwrite: error: {mounted}")
+        check(folder, f"{only} --overwrite --map vm:root={device} a.qb", 5, f"qb-backup: error: {mounted}")
         check(folder, f"qb-volread {device}", 5, f"qb-volread: error: {mounted}")
         for output in (">new.qb", "-o new.qb"):
             check(folder, f"rm -f new.qb; {CREATE} vm:root={device} {output}", 5, f"qb-volread: error: {mounted}")

@@ -169,8 +169,9 @@ def test_data_holds_until_the_next_event_only() -> None:
 
 
 def test_a_wrong_passphrase() -> None:
-    with pytest.raises(WrongPassphrase, match="^the passphrase is wrong$"):
+    with pytest.raises(WrongPassphrase, match="^the passphrase is wrong$") as caught:
         opened(sealed(), secret=b"Opener")
+    assert all(word in (caught.value.hint or "") for word in ("blanks", "keyboard layout", "encoding"))
 
 
 @pytest.mark.parametrize("jobs", [1, 3])

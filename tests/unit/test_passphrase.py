@@ -81,6 +81,15 @@ def test_a_file_of_ones_own(tmp_path: Path, mode: int) -> None:
     assert given({"file": secret_file(tmp_path / "f", b"secret\n", mode)}) == b"secret"
 
 
+def test_a_byte_order_mark_counts_and_gets_a_warning(tmp_path: Path) -> None:
+    warnings: list[str] = []
+    path = secret_file(tmp_path / "f", b"\xef\xbb\xbfsecret\r\n")
+    for sealing in (False, True):
+        found = obtain({"--passphrase-file": path}, {}, sealing, warnings.append)
+        assert found == b"\xef\xbb\xbfsecret"
+    assert warnings == ["the passphrase begins with a UTF-8 byte order mark, which counts as a part of it"] * 2
+
+
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666])
 def test_a_file_that_others_can_read_gets_a_warning(tmp_path: Path, mode: int) -> None:
     warnings: list[str] = []

@@ -562,8 +562,14 @@ NAMES = [
     Case(
         "renamed to a name that is taken on the host",
         (WORK,),
-        {"work": {"name": "sys-firewall-1"}},
+        {"work": {"name": "sys-firewall", "problem": "name: sys-firewall is taken"}},
         options=Options(rename={"work": "sys-firewall"}),
+    ),
+    Case(
+        "two are renamed to one name",
+        (vm("a", template="fedora-42"), vm("b", template="fedora-42")),
+        {"a": {"name": "c", "problem": None}, "b": {"name": "c", "problem": "name: c is taken"}},
+        options=Options(rename={"a": "c", "b": "c"}),
     ),
     Case(
         "twice in the plan, and none may be made up",
