@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from qbtools.lean import suppress
 
@@ -19,7 +20,8 @@ _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
 def rename_new(directory: int, old: str, new: str) -> None:
     """Renames within a directory, never over what exists: FileExistsError then.
 
-    Where the file system can do neither this nor hard links, what appears while we look may be lost.
+    Where the file system can do this in no single step, the new name is taken first, by an empty file that nobody
+    else can have made. Where that fails, or the program ends just then, the empty file may stay.
     """
     import ctypes
 
@@ -36,24 +38,56 @@ def rename_new(directory: int, old: str, new: str) -> None:
     except OSError as error:
         if error.errno not in _UNSUPPORTED:
             raise
-        _rename_looking(directory, old, new)
+        _rename_reserved(directory, old, new)
     else:
         os.unlink(old, dir_fd=directory)
 
 
-def _rename_looking(directory: int, old: str, new: str) -> None:
-    with suppress(FileNotFoundError):
-        os.stat(new, dir_fd=directory, follow_symlinks=False)
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new)
-    os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+def _rename_reserved(directory: int, old: str, new: str) -> None:
+    """The same for a file system with neither: new is made, and then replaced."""
+    is_directory = stat.S_ISDIR(os.stat(old, dir_fd=directory, follow_symlinks=False).st_mode)
+    if is_directory:
+        os.mkdir(new, 0o700, dir_fd=directory)
+    else:
+        os.close(_create(directory, new))
+    ours = os.stat(new, dir_fd=directory, follow_symlinks=False)
+    try:
+        os.rename(old, new, src_dir_fd=directory, dst_dir_fd=directory)
+    except BaseException:
+        with suppress(OSError):
+            if is_directory:
+                os.rmdir(new, dir_fd=directory)
+            elif os.path.samestat(ours, os.stat(new, dir_fd=directory, follow_symlinks=False)):
+                os.unlink(new, dir_fd=directory)
+        raise
+
+
+def _create(directory: int, name: str) -> int:
+    return os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
+
+
+def check_rename(directory: int) -> None:
+    """Tries rename_new() and a rename over a file, with empty files of its own. OSError where one does not work."""
+    names = [f".qb-try-{os.urandom(8).hex()}" for _ in range(3)]
+    try:
+        for name in names[:2]:
+            os.close(_create(directory, name))
+        rename_new(directory, names[0], names[2])
+        os.rename(names[1], names[2], src_dir_fd=directory, dst_dir_fd=directory)
+    finally:
+        for name in names:
+            with suppress(OSError):
+                os.unlink(name, dir_fd=directory)
 
 
 def make(path: str) -> list[str]:
     """Makes a directory and the missing ones above it; returns those that it made. After an OSError none stays."""
     missing: list[str] = []
-    while path and not os.path.isdir(path):
+    while path and not os.path.lexists(path):
         missing.append(path)
         path = os.path.dirname(path.rstrip("/"))
+    if path and not os.path.isdir(path):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     made: list[str] = []
     try:
         for each in reversed(missing):

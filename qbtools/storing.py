@@ -64,6 +64,8 @@ class PartialFile:
             self._directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 self._check_free()
+                with naming(f"rename files beside {path}"):
+                    directories.check_rename(self._directory)
                 self.writer = Writer(io.FileIO(self._create(), "w", closefd=False), self.name)
             except BaseException:
                 os.close(self._directory)

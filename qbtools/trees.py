@@ -141,11 +141,21 @@ def _workplace(parent: str, warn: Warn) -> Iterator[str]:
     try:
         with naming(f"make a directory in {parent}"):
             os.mkdir(place, 0o700)
+        with naming(f"rename files in {parent}"):
+            _try_renaming(parent)
         yield place
     finally:
         _remove(place)
         if os.path.lexists(place):
             warn(f"{place}, which is incomplete, cannot be removed")
+
+
+def _try_renaming(parent: str) -> None:
+    directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directories.check_rename(directory)
+    finally:
+        os.close(directory)
 
 
 def _remove(place: str) -> None:

@@ -42,10 +42,68 @@ def test_a_name_is_given_and_none_is_taken_away(
     for taken in ("other", "dangling"):
         with pytest.raises(FileExistsError):
             directories.rename_new(directory, "old", taken)
+    directories.check_rename(directory)
     directories.rename_new(directory, "old", "new")
     assert sorted(os.listdir(tmp_path)) == ["dangling", "new", "other"]
     assert (tmp_path / "other").read_bytes() == b"y"
     assert (tmp_path / "new").read_bytes() == b"x"
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system with neither a rename that replaces nothing nor hard links, such as exFAT."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
+    monkeypatch.setattr(os, "link", failing(errno.EPERM))
+
+
+@pytest.mark.usefixtures("plain")
+def test_what_appears_just_then_stays(directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name is taken before the rename, so nobody else can make a file of that name between."""
+    rename = os.rename
+
+    def late(*names: str, **where: int) -> None:
+        with pytest.raises(FileExistsError):
+            os.close(os.open(tmp_path / "new", os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        rename(*names, **where)
+
+    monkeypatch.setattr(os, "rename", late)
+    directories.rename_new(directory, "old", "new")
+    assert (tmp_path / "new").read_bytes() == b"x"
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_rename_that_fails_leaves_nothing(directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setattr(os, "rename", failing(errno.EIO))
+    for old in ("old", "folder"):
+        with pytest.raises(OSError, match="Input/output error"):
+            directories.rename_new(directory, old, "new")
+    with pytest.raises(OSError, match="Input/output error"):
+        directories.check_rename(directory)
+    assert sorted(os.listdir(tmp_path)) == ["folder", "old", "other"]
+
+
+@pytest.mark.usefixtures("plain")
+def test_a_directory_gets_a_name(directory: int, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/x").touch()
+    with pytest.raises(FileExistsError):
+        directories.rename_new(directory, "folder", "other")
+    directories.rename_new(directory, "folder", "new")
+    assert os.listdir(tmp_path / "new") == ["x"]
+
+
+def test_directories_are_made_and_removed(tmp_path: Path) -> None:
+    made = directories.make(f"{tmp_path}/a/b/c")
+    assert made == [f"{tmp_path}/a", f"{tmp_path}/a/b", f"{tmp_path}/a/b/c"]
+    assert directories.make(f"{tmp_path}/a/b/c/") == [] and directories.make("") == []
+    (tmp_path / "a/x").touch()
+    directories.remove(made)
+    assert os.listdir(tmp_path / "a") == ["x"]
+    (tmp_path / "dangling").symlink_to("nowhere/x")
+    for path in ("a/x", "a/x/y", "dangling", "dangling/y"):
+        with pytest.raises(NotADirectoryError):
+            directories.make(f"{tmp_path}/{path}")
 
 
 def test_another_failure_of_a_rename_stays_one(directory: int, monkeypatch: pytest.MonkeyPatch) -> None:

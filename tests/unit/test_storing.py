@@ -123,9 +123,22 @@ def test_it_is_on_the_disk_before_it_gets_its_name(
 
     for name in ("fsync", "rename"):
         monkeypatch.setattr(os, name, noting(getattr(os, name), name))
+    monkeypatch.setattr(directories, "check_rename", lambda _directory: None)
     monkeypatch.setattr(directories, "rename_new", noting(directories.rename_new, "rename"))
     store(tmp_path / "a", b"whole", overwrite)
     assert seen == ["fsync", "rename", "fsync directory"]
+
+
+def test_a_file_system_that_cannot_rename_is_found_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_directory: int) -> None:
+        raise OSError(errno.EPERM, "")
+
+    monkeypatch.setattr(directories, "check_rename", fails)
+    with pytest.raises(Failed, match="cannot rename files beside .*/a: Operation not permitted"):
+        PartialFile(str(tmp_path / "a"), False, False)
+    assert names(tmp_path) == []
 
 
 def test_a_file_without_a_directory_in_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

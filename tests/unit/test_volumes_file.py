@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from qbtools import directories
 from qbtools.errors import Failed, Refused
+from qbtools.volumes import inuse
 from qbtools.volumes.files.source import open_plain
 from qbtools.volumes.files.target import FileTarget
 from qbtools.volumes.kind import TargetOptions
@@ -115,6 +117,27 @@ def test_nothing_is_left_without_commit(tmp_path: Path, overwrite: bool) -> None
 
 
 @pytest.mark.usefixtures("way")
+@pytest.mark.usefixtures("way")
+def test_a_file_system_that_cannot_rename_or_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of FUSE, say: found before anything is written. Half of O_TMPFILE is as good as none."""
+
+    def fails(*_arguments: Any, **_more: Any) -> None:
+        raise OSError(errno.EPERM, "")
+
+    monkeypatch.setattr(inuse, "file_system", lambda _fd: "fuse.some")
+    FileTarget(str(tmp_path / "v"), TargetOptions()).close()
+    monkeypatch.setattr(os, "link", fails)
+    with FileTarget(str(tmp_path / "v"), TargetOptions()) as target:
+        assert len(os.listdir(tmp_path)) == 1, "with a name of its own, then"
+        fill(target)
+        target.commit()
+    assert (tmp_path / "v").read_bytes() == b"new"
+    monkeypatch.setattr(directories, "check_rename", fails)
+    with pytest.raises(Failed, match="cannot rename files beside .*/w: Operation not permitted"):
+        FileTarget(str(tmp_path / "w"), TargetOptions())
+    assert os.listdir(tmp_path) == ["v"]
+
+
 def test_what_exists_is_refused_at_once(tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(b"old")
     with pytest.raises(Refused, match="exists"):

@@ -85,13 +85,34 @@ class FileTarget(Target):
         """The file without a name; where that is not to be had, one with a name that nobody else uses."""
         if os.path.exists("/proc/self/fd"):  # what is open gets its name through it
             try:
-                return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, NEW_MODE, dir_fd=self._directory)
+                fd = self._nameless()
             except OSError as error:
                 if error.errno not in _NO_TMPFILE:
                     raise
+            else:
+                if not inuse.file_system(fd).startswith("fuse") or self._can_link():
+                    return fd
+                os.close(fd)
+        with naming(f"rename files beside {self.name}"):
+            directories.check_rename(self._directory or 0)
         self._partial = self._new_name()
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         return os.open(self._partial, flags, NEW_MODE, dir_fd=self._directory)
+
+    def _nameless(self) -> int:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, NEW_MODE, dir_fd=self._directory)
+
+    def _can_link(self) -> bool:
+        """Whether a file without a name can get one here. A file system of FUSE may have only the half of it."""
+        fd, name = self._nameless(), self._new_name()
+        try:
+            self._link(fd, name)
+            os.unlink(name, dir_fd=self._directory)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+        return True
 
     @staticmethod
     def _new_name() -> str:
@@ -154,7 +175,7 @@ class FileTarget(Target):
     def _replace(self) -> None:
         if self._partial is None:
             self._partial = self._new_name()
-            self._link(self._partial)
+            self._link(self.fd, self._partial)
         if self._guard is not None:
             self._guard.check()
             self._guard.release()  # from here on there is no way back
@@ -165,16 +186,16 @@ class FileTarget(Target):
         """Gives the file its name; Refused where something has it by now."""
         try:
             if self._partial is None:
-                self._link(self._base)
+                self._link(self.fd, self._base)
             else:
                 directories.rename_new(self._directory or 0, self._partial, self._base)
                 self._partial = None
         except FileExistsError:
             raise Refused(f"{self.name} has appeared meanwhile", "nothing was written to it") from None
 
-    def _link(self, name: str) -> None:
+    def _link(self, fd: int, name: str) -> None:
         # dst_dir_fd makes Python call linkat(AT_SYMLINK_FOLLOW); plain link() would link the symbolic link itself.
-        os.link(f"/proc/self/fd/{self.fd}", name, dst_dir_fd=self._directory, follow_symlinks=True)
+        os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=self._directory, follow_symlinks=True)
 
     def close(self) -> None:
         super().close()
