@@ -12,7 +12,7 @@ import os
 
 from qbtools import programs
 from qbtools.errors import Damaged, Failed, UsageError
-from qbtools.lean import TYPE_CHECKING
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.streams import Reader, Writer
 
 if TYPE_CHECKING:
@@ -48,14 +48,22 @@ def compress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
     """Compresses what reader gives, from its descriptor, with the filter called name.
 
     UsageError for an unknown filter, Failed where its program is missing or fails, BrokenPipeError where nobody reads.
+    After an error something stands at the end of the output that no compressor writes.
     """
     calls = _calls(_COMPRESS, name)
-    if not calls:
-        reader.copy_rest(writer)
-        return
-    with programs.running(_argv(calls, note), reader.fd, writer.fd) as child:
-        if child.wait():
-            raise Failed(child.ending())
+    try:
+        if not calls:
+            reader.copy_rest(writer)
+            return
+        with programs.running(_argv(calls, note), reader.fd, writer.fd) as child:
+            if child.wait():
+                raise Failed(child.ending())
+    except BrokenPipeError:
+        raise
+    except BaseException:
+        with suppress(OSError):
+            programs.spoil(writer.fd)
+        raise
 
 
 def decompress(name: str, reader: Reader, writer: Writer, note: Note) -> None:

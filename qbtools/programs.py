@@ -165,13 +165,18 @@ class running:
         os.close(self._life)
 
 
-def spoil(fd: int) -> None:
+def spoil(fd: int, written: int | None = None) -> None:
     """Writes what no stage takes for the end of good data: it would see EOF, and take what came for all.
 
-    Nothing is written where nobody reads within a second. OSError as the kernel gives it, for want of space.
+    written: bytes that went before, where they are known. Then the output never has the size of a tar archive, which
+    is all that can be seen of it behind a compressor. A single byte follows nothing: so few bytes that qb-seal refuses
+    them whatever the compressor is. Nothing is written where nobody reads within a second. OSError as the kernel gives
+    it, for want of space.
     """
+    odd = b"\n" if written is not None and (written + len(SPOILT)) % 512 == 0 else b""
+    text = b"\n" if written == 0 else odd + SPOILT
     poller = select.poll()
     poller.register(fd, select.POLLOUT)
     if poller.poll(_SPOIL_LIMIT):
         with suppress(BrokenPipeError):
-            os.write(fd, SPOILT)
+            os.write(fd, text)

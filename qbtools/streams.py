@@ -94,6 +94,12 @@ class Reader:
                 raise Truncated(f"{self.name} ends too early")
         return self._take(size)
 
+    def peek(self, size: int) -> bytes:
+        """The next size bytes, fewer only at EOF; they are still to be read. size: at most the block size."""
+        while len(self._held) - self._at < size and self._fill():
+            pass
+        return self._held[self._at : self._at + size]
+
     def read_up_to(self, size: int) -> bytes:
         """size bytes, or all up to EOF where that comes first. For sizes that fit memory."""
         parts: list[bytes] = []

@@ -14,7 +14,7 @@ def archive_of_zeros(place: Path, sizes: Mapping[str, int], options: str = "") -
     (place / "passphrase").chmod(0o600)
     (place / "list").write_text("".join(f"{name}\t{size}\n" for name, size in sizes.items()) + "end\n")
     made = bash(
-        f"cd {place} && qb-seal --logn 10 --chunk-size 256K --passphrase-file passphrase {options}"
+        f"cd {place} && qb-seal --opaque --logn 10 --chunk-size 256K --passphrase-file passphrase {options}"
         " --from-command 'head -c \"$QB_SOURCE\" /dev/zero' list >a.qb"
     )
     assert (made.returncode, made.stderr) == (0, b"")

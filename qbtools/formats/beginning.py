@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qbtools.errors import Damaged, Truncated
-from qbtools.formats import chunks, header
+from qbtools.formats import chunks, header, magic
 from qbtools.formats.outertar import MemberReader
 
 _OLD_FIRST = f"{chunks.METADATA}.000"
@@ -17,6 +17,9 @@ def header_bound(untrusted_member: str) -> int:
 
 def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
     """The contents of the two members that begin an archive, unchecked. Damaged where they are not there."""
+    head = members.reader.peek(magic.HEAD)
+    if not head or magic.kind(head) not in (None, magic.TAR, magic.ARCHIVE):
+        raise magic.wrong("the archive", head, magic.ARCHIVE)
     contents = []
     for due in (chunks.HEADER, chunks.HEADER_MAC):
         member = members.next()

@@ -44,6 +44,10 @@ class Passing:
         if self._limit is not None and self._writer.position + size > self._limit:
             raise Refused(f"the archive has more than {self._limit} bytes", "--max-size sets the limit")
 
+    def peek(self, size: int) -> bytes:
+        """As Reader.peek."""
+        return self._reader.peek(size)
+
     def read_exact(self, size: int) -> bytes:
         """As Reader.read_exact."""
         data = self._reader.read_up_to(size)

@@ -18,6 +18,7 @@ from qbtools.errors import Refused
 from qbtools.formats import chunks, header, manifest, outertar
 from qbtools.formats.container import Key, new_key, seal_bytes
 from qbtools.formats.containerhead import OVERHEAD, Parameters
+from qbtools.formats.ends import Ends
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane
@@ -33,11 +34,13 @@ class Settings:
     parameters: Parameters = Parameters()
     mtime: int = 0
     """Seconds since 1970 that every member carries: when the backup began."""
+    compression: str | None = None
+    """What every file must be compressed with, and be whole as far as that can be seen; None: nothing is checked."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to seal. open starts reading; end is called at its EOF, before the last chunk is given away.
+    """A file to seal. open starts reading; end is called at its EOF, before the last chunk is given away or looked at.
 
     end raises where what came is not the whole file: its last chunk is then never written.
     """
@@ -101,7 +104,8 @@ class Sealer:
         """Seals all sources in order; gives the record of each file once its last chunk has been written.
 
         beginning: the header members of a complete archive. Raises what a source raises, Failed on an I/O error,
-        BrokenPipeError where the reader has left, Refused for metadata of more than a chunk.
+        BrokenPipeError where the reader has left, Refused for metadata of more than a chunk, Damaged for a file that
+        is not what Settings.compression says, or not whole: its last chunk is then never written.
         """
         names = [source.name for source in sources] + [chunks.MANIFEST] * (beginning is not None)
         lane = Lane(self._read(sources, names))
@@ -134,11 +138,15 @@ class Sealer:
             for name in names[at : at + 1 + 2 * self._jobs]:
                 self._ahead(name, 0)
             reader = source.open()
+            compression = self._settings.compression
+            ends = Ends(reader.name, compression) if compression else None
             for number in itertools.count():
                 chunk = self._fill(source.name, number, reader)
                 if chunk.last:
                     source.end()
                 chunk.label, chunk.reached = self._measure(source.name, self.read)
+                if ends:
+                    ends.see(memoryview(chunk.buffer)[: chunk.size], chunk.last)
                 self._ahead(source.name, number)
                 key = self._keys.pop((source.name, number))
                 yield self._pool.submit(lambda key, chunk: self._seal(key.result(), chunk), key, chunk)

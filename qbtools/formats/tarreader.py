@@ -8,7 +8,7 @@ is Damaged: the archive comes out of verified chunks, but who sealed them may ha
 from __future__ import annotations
 
 from qbtools.errors import Damaged, Refused, Truncated
-from qbtools.formats import pax, ustar
+from qbtools.formats import magic, pax, ustar
 from qbtools.formats.volumestream import MAX_EXTENTS, ExtentMap
 from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.streams import Reader
@@ -62,6 +62,7 @@ class TarReader:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._global: dict[bytes, bytes] = {}
+        self._begun = False
         self._wanted: str | None = None
         self._name = ""
         self._stored = 0  # bytes of the body
@@ -90,6 +91,9 @@ class TarReader:
 
     def next(self) -> Member | None:
         """The next member, or None where the archive ended as it should. Skips what is left of the current one."""
+        if not self._begun:
+            self._begun = True
+            magic.check(self._reader.name, self._reader.peek(magic.HEAD), magic.TAR)
         if self._map:
             self.read_map()
         self._reader.skip(self._end - self._reader.position)

@@ -15,6 +15,7 @@ What no extent covers reads as zeros. Numbers are decimal, without sign or leadi
 from __future__ import annotations
 
 from qbtools.errors import Damaged, Truncated
+from qbtools.formats import magic
 from qbtools.lean import TYPE_CHECKING, number
 from qbtools.streams import Reader, Writer
 
@@ -33,6 +34,8 @@ ALIGN = 512
 MAX_SIZE = (1 << 63) - 1
 """Bytes of the largest volume: what a file offset of the kernel can hold."""
 
+_FIRST_LINE = b"qb-volume 1\n"
+_HINTS: dict[str | None, str] = {None: "--raw takes a plain image"}
 _LINE = 64  # bytes of the longest header line
 _SHORT = 1 << 10  # extents of a map that is kept in lists
 _LINES = 1 << 12  # lines parsed in one step
@@ -157,8 +160,10 @@ def write_plain(writer: Writer, reader: Reader, extents: ExtentMap) -> None:
 
 def read_header(reader: Reader) -> ExtentMap:
     """The map; the reader then stands at the first byte of data. Damaged or Truncated for all that is not one."""
-    if reader.read_lines(1, _LINE) != [b"qb-volume 1"]:
-        raise Damaged(f"{reader.name} is not a volume stream")
+    head = reader.peek(len(_FIRST_LINE))
+    if not _FIRST_LINE.startswith(head) or not head:
+        raise magic.wrong(reader.name, reader.peek(magic.HEAD), magic.STREAM, _HINTS)
+    reader.read_lines(1, _LINE)
     size = _number(reader, "size", MAX_SIZE)
     count = _number(reader, "extents", MAX_EXTENTS)
     extents = ExtentMap(size)

@@ -427,7 +427,7 @@ def by_hand(folder: Path, cmd: str, *names: str) -> bytes:
     listed = "".join(f"{name}\\t-\\n" for name in names) + "end\\n"
     made = bash(
         f"cd {folder} && printf 'vm\\troot\\t300000\\n' | qb-meta create >meta.xml && printf '{listed}' |"
-        ' qb-seal --logn 10 --from-command \'if [ "$QB_NAME" = qubes.xml ];'
+        ' qb-seal --opaque --logn 10 --from-command \'if [ "$QB_NAME" = qubes.xml ];'
         f" then qb-tarwrite --raw qubes.xml <meta.xml | gzip -c; else {cmd}; fi' -",
         QB_PASSPHRASE_FILE="passphrase",
     )

@@ -381,7 +381,7 @@ def test_a_compressor_that_fails(folder: Path) -> None:
     """Unnoticed there."""
     secret = folder / "passphrase"
     command = "head -c 10000 /dev/zero | (cat; exit 3)"
-    text = f"qb-seal --logn 10 --chunk-size 4096 --passphrase-file {secret} --from-command '{command}' -"
+    text = f"qb-seal --opaque --logn 10 --chunk-size 4096 --passphrase-file {secret} --from-command '{command}' -"
     done = bash(text, data=b"vm1/root.img\tx\nend\n")
     assert done.returncode == 1
     assert b"vm1/root.img: the command stage 2 of 2 ended with status 3" in done.stderr

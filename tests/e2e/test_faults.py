@@ -158,7 +158,7 @@ def test_a_bash_that_cannot_go_on(command: str, call: str, place: Place, tmp_pat
 @pytest.mark.parametrize(
     "words",
     [
-        ("qb-seal", "-q", "--logn=10", "--from-command", "cat $QB_SOURCE", "-"),
+        ("qb-seal", "--opaque", "-q", "--logn=10", "--from-command", "cat $QB_SOURCE", "-"),
         ("qb-unseal", "-q", "--to-command", "cat >/dev/null", "--routes", "/dev/stdin"),
     ],
 )

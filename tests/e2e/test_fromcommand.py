@@ -23,7 +23,7 @@ def seal(place: Path, cmd: str, entries: str | bytes, *options: str) -> subproce
     """entries: a list without its end line, or with a wrong one; bytes are given as they are."""
     data = f"{entries}end\n".encode() if isinstance(entries, str) else entries
     secret = f"--passphrase-file={place}/passphrase"
-    return run("qb-seal", "--logn", "10", secret, *options, "--from-command", cmd, "-", data=data)
+    return run("qb-seal", "--opaque", "--logn", "10", secret, *options, "--from-command", cmd, "-", data=data)
 
 
 def unseal(place: Path, archive: bytes, *words: str) -> subprocess.CompletedProcess[bytes]:
@@ -47,6 +47,7 @@ def test_a_source_is_never_shell_text(place: Path) -> None:
     source = ' \'"; touch $QB_WITNESS; $(touch "$QB_WITNESS") `touch $QB_WITNESS` \\ \t * -rf \x1b ä\udcff '
     done = run(
         "qb-seal",
+        "--opaque",
         "--logn=10",
         f"--passphrase-file={place}/passphrase",
         "--from-command",
@@ -71,10 +72,12 @@ def test_what_a_command_finds(place: Path) -> None:
 def test_the_list_is_a_file(place: Path) -> None:
     (place / "list").write_text("a\tx\nend\n")
     secret = f"--passphrase-file={place}/passphrase"
-    done = run("qb-seal", "--logn=10", secret, "--from-command", "echo data", place / "list", data=b"not read")
+    done = run(
+        "qb-seal", "--opaque", "--logn=10", secret, "--from-command", "echo data", place / "list", data=b"not read"
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert unseal(place, done.stdout, "a").stdout == b"data\n"
-    done = run("qb-seal", "--logn=10", secret, "--from-command", "echo data", place / "none")
+    done = run("qb-seal", "--opaque", "--logn=10", secret, "--from-command", "echo data", place / "none")
     assert done.returncode == 1
     assert done.stdout == b""
     assert done.stderr.endswith(b"none: No such file or directory\n")
@@ -232,7 +235,7 @@ def test_a_stage_that_met_only_the_end_is_shown_where_nobody_else_spoke(place: P
     done = seal(place, "true | qb-tarwrite a | gzip", "a\tx\n")
     assert (done.returncode, done.stderr) == (
         4,
-        b"qb-seal: error: a: qb-tarwrite: standard input ends too early\n",
+        b"qb-seal: error: a: qb-tarwrite: standard input is empty: did the program before fail?\n",
     )
     done = seal(place, "(exit 3) | qb-tarwrite a | gzip", "a\tx\n")
     assert done.returncode == 1

@@ -411,7 +411,18 @@ class Pieces:
 
     def file(self, name: str, data: bytes) -> bytes:
         path = self._folder / "record"
-        seal = ("qb-seal", "--backup-id", self.backup_id, "--chunk-size", "1000", "--record", path, *CHEAP, name)
+        seal = (
+            "qb-seal",
+            "--opaque",
+            "--backup-id",
+            self.backup_id,
+            "--chunk-size",
+            "1000",
+            "--record",
+            path,
+            *CHEAP,
+            name,
+        )
         sealed = ok(*seal, data=data, secret=self.secret)
         self.records[name] = path.read_bytes()
         path.unlink()

@@ -90,10 +90,10 @@ def test_qb_backup_in_the_middle(command: str, running: Running, folder: Path, t
 @pytest.mark.parametrize(
     "command",
     [
-        f"qb-volread root.img | qb-tarwrite {MEMBER} | valve 3000000 | qb-seal --logn 10 {MEMBER} >/dev/null",
+        f"qb-volread root.img | qb-tarwrite {MEMBER} | valve 3000000 | qb-seal --opaque --logn 10 {MEMBER} >/dev/null",
         f"qb-unseal {MEMBER} <by-hand.qb | gzip -dc | valve 3000000 | qb-tarextract | qb-volwrite $OUT",
         'qb-unseal --to-command "gzip -dc | valve 3000000 | qb-tarextract | qb-volwrite $OUT" <by-hand.qb',
-        "qb-seal --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
+        "qb-seal --opaque --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
     ],
 )
 def test_a_pipe_by_hand(command: str, running: Running, folder: Path, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_at_the_terminal_with_a_stage_that_is_stopped(
     "command",
     [
         'qb-unseal --to-command "gzip -dc | valve 3000000 | qb-tarextract | qb-volwrite $OUT" <by-hand.qb',
-        "qb-seal --logn 10 --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
+        "qb-seal --opaque --logn 10 --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
     ],
 )
 def test_a_signal_to_who_runs_a_command(

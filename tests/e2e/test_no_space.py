@@ -76,8 +76,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "bash",
         "-c",
         f"cd {place} && qb-backup create -q --logn 10 --passphrase-file passphrase root.img >backup.qb &&"
-        " qb-seal --logn 10 --passphrase-file passphrase --backup-id x --record records a <root.img >/dev/null &&"
-        " qb-seal --logn 10 --passphrase-file passphrase a <root.img >a.qb",
+        " qb-seal --opaque --logn 10 --passphrase-file passphrase --backup-id x --record records a"
+        " <root.img >/dev/null &&"
+        " qb-seal --opaque --logn 10 --passphrase-file passphrase a <root.img >a.qb",
     )
     assert (made.returncode, made.stderr) == (0, b"")
     return place
@@ -90,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "qb-volread --raw root.img",
         "qb-volread root.img | qb-tarwrite a",
         "qb-tarwrite --raw a <root.img",
-        "qb-seal --logn 10 --passphrase-file passphrase a <root.img",
+        "qb-seal --opaque --logn 10 --passphrase-file passphrase a <root.img",
         "qb-header write --backup-id x --logn 10 --passphrase-file passphrase",
         "qb-header id",
         "qb-manifest --backup-id x --logn 10 --passphrase-file passphrase records",

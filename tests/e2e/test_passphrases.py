@@ -14,7 +14,7 @@ ID = "20260101T000000-0123456789abcdef"
 
 # {o} is where the options of a source go, {check} what opens the result with the right passphrase.
 SEALING = {
-    "qb-seal": "echo data | qb-seal {o} --logn 10 vm1/root.img >out && {check} qb-unseal --verify <out",
+    "qb-seal": "echo data | qb-seal --opaque {o} --logn 10 vm1/root.img >out && {check} qb-unseal --verify <out",
     "qb-header": f"qb-header write {{o}} --logn 10 --backup-id {ID} >out && {{check}} qb-header read out",
     "qb-manifest": f"qb-manifest {{o}} --logn 10 --backup-id {ID} records >tail && cat head tail >out"
     " && {check} qb-unseal --verify <out",
@@ -53,7 +53,7 @@ cd {place} && export QB_PASSPHRASE_FILE=right
 head -c 100000 /dev/urandom >volume.img && truncate -s 1M volume.img &&
 qb-backup create -q --logn 10 -o archive vm1:root=volume.img &&
 qb-header write --logn 10 --backup-id {ID} >head &&
-echo data | qb-seal --logn 10 --backup-id {ID} --record records vm1/root.img >>head
+echo data | qb-seal --opaque --logn 10 --backup-id {ID} --record records vm1/root.img >>head
 """
     done = bash(script)
     assert done.returncode == 0, done.stderr

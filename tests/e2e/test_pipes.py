@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "qb-tarwrite a <stream",
         "qb-tarextract <inner.tar",
         "qb-tarextract --raw <inner.tar",
-        f"qb-seal {SEAL} a <root.img",
-        f"qb-seal {SEAL} --from-command 'cat \"$QB_SOURCE\"' list",
+        f"qb-seal --opaque {SEAL} a <root.img",
+        f"qb-seal --opaque {SEAL} --from-command 'cat \"$QB_SOURCE\"' list",
         f"qb-unseal {OPEN} a <a.qb",
         f"qb-unseal {OPEN} --to-command cat <a.qb",
         f"qb-backup create -q --compress none {SEAL} root.img",
@@ -63,7 +63,8 @@ def test_a_reader_that_leaves(command: str, folder: Path) -> None:
 def test_a_reader_that_leaves_ends_the_commands_too(folder: Path, tmp_path: Path) -> None:
     """The one that runs is killed at once, not when it writes the next time."""
     done = bash(
-        f"cd {folder} && qb-seal {SEAL} --from-command 'echo $$ >{tmp_path}/pid; cat root.img; sleep 600' list |"
+        f"cd {folder} && qb-seal --opaque {SEAL} --from-command 'echo $$ >{tmp_path}/pid; cat root.img; sleep 600'"
+        " list |"
         f" head -c 1000 >/dev/null; kill -0 $(cat {tmp_path}/pid)"
     )
     assert done.returncode == 1
@@ -96,7 +97,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (place / "passphrase").chmod(0o600)
     made = bash(
         f"cd {place} && qb-volread root.img >stream && qb-tarwrite a <stream >inner.tar && gzip -c <inner.tar >a.gz &&"
-        f" qb-seal --logn 10 --chunk-size 10000 {OPEN} a <a.gz >a.qb &&"
+        f" qb-seal --opaque --logn 10 --chunk-size 10000 {OPEN} a <a.gz >a.qb &&"
         f" qb-backup create -q --logn 10 --chunk-size 10000 {OPEN} -o backup.qb root.img && mkfifo fifo"
     )
     assert (made.returncode, made.stderr) == (0, b"")
@@ -109,7 +110,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("stream", "qb-tarwrite a", "inner.tar"),
         ("root.img", "qb-tarwrite --raw --size 900001 a | qb-tarextract --raw", "root.img"),
         ("inner.tar", "qb-tarextract", "stream"),
-        ("a.gz", f"qb-seal --logn 10 --chunk-size 10000 {OPEN} a | qb-unseal {OPEN} a", "a.gz"),
+        ("a.gz", f"qb-seal --opaque --logn 10 --chunk-size 10000 {OPEN} a | qb-unseal {OPEN} a", "a.gz"),
         ("a.qb", f"qb-unseal {OPEN} a", "a.gz"),
         ("a.qb", f"qb-unseal {OPEN} --to-command cat", "a.gz"),
         ("a.qb", f"qb-unseal {OPEN} --verify && cat root.img", "root.img"),

@@ -22,7 +22,7 @@ from vectors.archivebytes import Pieces
 SIZE = 300_000
 CHUNK = 65_536
 ID = "20260101T000000-0123456789abcdef"
-SEAL = "qb-seal --logn 10 --backup-id " + ID
+SEAL = "qb-seal --opaque --logn 10 --backup-id " + ID
 CREATE = "qb-backup create -q --logn 10"
 WRONG = "--passphrase-command 'echo wrong'"
 EARLY = "standard input ends too early"
@@ -277,7 +277,7 @@ DAMAGE = [
     ),
     ("qb-unseal other <a.qb", "qb-unseal: error: other is not in the archive"),
     ("qb-unseal --structure <cut.qb", "qb-unseal: error: the archive ends in the middle of vm1/root.img.002.enc"),
-    ("qb-header read nothing.qb", "qb-header: error: not a backup: backup-header is not where it must be"),
+    ("qb-header read nothing.qb", "qb-header: error: the archive is empty: did the program before fail?"),
     (
         "qb-header read header.qb",
         "qb-header: error: backup-header differs from its sealed copy: the archive was changed",
@@ -375,7 +375,7 @@ ARCHIVES = {
     "no-manifest": "the manifest is missing: the archive is incomplete",
     "cut": "the archive ends in the middle of vm1/root.img.002.enc",
     "behind": "something follows the end of the archive",
-    "nothing": "not a backup: backup-header is not where it must be",
+    "nothing": "the archive is empty: did the program before fail?",
     "header": "backup-header differs from its sealed copy: the archive was changed",
 }
 OPENING = {
@@ -413,12 +413,13 @@ def test_an_archive_that_is_damaged(how: str, archive: str, folder: Path) -> Non
 # --- behind the seals: what is authentic, and wrong all the same ---
 
 NO_GZIP = "qb-decompress: error: standard input does not decompress: …"
+EMPTY = "qb-unseal: error: {}: qb-tarextract: standard input is empty: did the program before fail?"
 NO_SEAL = "qb-unseal: error: {}: qb-tarextract: standard input ends too early"
 # What stands for the metadata, what for the volume; the line for the metadata, where that is what is wrong.
 WITHIN = {
     "metadata is not compressed": ("cat meta.xml", "gzip -c inner", NO_GZIP),
     "metadata is in no archive": ("gzip -c meta.xml", "gzip -c inner", "qb-tarextract: error: …"),
-    "metadata is empty": ("gzip -c </dev/null", "gzip -c inner", NO_SEAL.format("qubes.xml")),
+    "metadata is empty": ("gzip -c </dev/null", "gzip -c inner", EMPTY.format("qubes.xml")),
     "metadata is cut": (
         "head -c 300 meta.xml | {xml}",
         "gzip -c inner",
@@ -430,7 +431,7 @@ WITHIN = {
         'qb-backup: error: this is not a qubes.xml: its root is "a"',
     ),
     "volume is not compressed": ("{xml} <meta.xml", "cat inner", NO_GZIP),
-    "volume is empty": ("{xml} <meta.xml", "gzip -c </dev/null", NO_SEAL.format("vm1/root.img")),
+    "volume is empty": ("{xml} <meta.xml", "gzip -c </dev/null", EMPTY.format("vm1/root.img")),
     "volume is cut": ("{xml} <meta.xml", "head -c 9999 inner | gzip -c", NO_SEAL.format("vm1/root.img")),
     "compressed volume is cut": ("{xml} <meta.xml", "gzip -c inner >inner.gz && head -c 9999 inner.gz", NO_GZIP),
     "volume is another": ("{xml} <meta.xml", "gzip -c tree.tar", "qb-tarextract: error: the archive holds no member …"),
@@ -444,7 +445,9 @@ def test_an_archive_that_is_authentic_and_wrong(within: str, folder: Path) -> No
     xml = "(cat >x.xml; qb-tarwrite --raw qubes.xml <x.xml | gzip -c)"
     cases = f"case $QB_NAME in qubes.xml) {metadata.format(xml=xml)} ;; vm1/*) {volume} ;; *) {TWO} ;; esac"
     listed = r"qubes.xml\tx\nvm1/root.img\tx\nvm2/root.img\tx\nend\n"
-    sealed = outcome(folder, f"printf '{listed}' | qb-seal --logn 10 --from-command {shlex.quote(cases)} - >within.qb")
+    sealed = outcome(
+        folder, f"printf '{listed}' | qb-seal --opaque --logn 10 --from-command {shlex.quote(cases)} - >within.qb"
+    )
     assert sealed == (0, [])
     assert outcome(folder, "qb-unseal --verify <within.qb") == (0, [])
     if within.startswith("metadata"):

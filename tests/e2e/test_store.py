@@ -79,7 +79,7 @@ def test_what_qb_seal_makes(tmp_path: Path) -> None:
     (tmp_path / "passphrase").chmod(0o600)
     done = bash(
         f"cd {tmp_path} && head -c 3M /dev/urandom >x && export QB_PASSPHRASE_FILE=passphrase &&"
-        " qb-seal --logn 10 --chunk-size 64K a <x | qb-store a.qb && qb-unseal a <a.qb | cmp - x"
+        " qb-seal --opaque --logn 10 --chunk-size 64K a <x | qb-store a.qb && qb-unseal a <a.qb | cmp - x"
     )
     assert outcome(done) == (0, "")
 

@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (place / name[-1]).write_bytes(os.urandom(size))
     (place / "list").write_text("".join(f"{name}\t{name[-1]}\n" for name in SIZES) + "end\n")
     made = bash(
-        f"cd {place} && qb-seal --logn 10 --chunk-size 1M --passphrase-file passphrase"
+        f"cd {place} && qb-seal --opaque --logn 10 --chunk-size 1M --passphrase-file passphrase"
         " --from-command 'cat \"$QB_SOURCE\"' list >a.qb"
     )
     assert (made.returncode, made.stderr) == (0, b"")

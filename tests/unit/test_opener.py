@@ -442,5 +442,5 @@ def test_what_does_not_begin_as_a_backup(first: str, second: str, message: str) 
     members = dict(pieces(sealed()))
     with pytest.raises(Damaged, match=f"^{message}$"):
         opened(joined([(first, members[first]), (second, members[second])]))
-    with pytest.raises(Damaged, match="^not a backup: backup-header is not where it must be$"):
+    with pytest.raises(Damaged, match="^the archive is empty: did the program before fail"):
         opened(b"")

@@ -12,6 +12,7 @@ from running import read, wait_until
 
 from qbtools import environments, programs
 from qbtools.errors import Failed
+from qbtools.streams import SPOILT
 
 KEPT = {
     "PATH": "/bin",
@@ -168,5 +169,12 @@ def test_a_spoilt_stream() -> None:
     os.close(source)
     programs.spoil(sink)
     os.close(sink)
+    for written in (512 - len(SPOILT), 1000, 512):
+        source, sink = os.pipe()
+        programs.spoil(sink, written)
+        text = os.read(source, 100)
+        assert text.endswith(SPOILT) and (written + len(text)) % 512
+        os.close(source)
+        os.close(sink)
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space left"):
         programs.spoil(full.fileno())

@@ -148,7 +148,7 @@ class CommandFiles:
                 if stdin is not None:
                     os.close(stdin)
             self.board.follow(self._running.progress)
-        return Reader(io.FileIO(self._running.pipe, closefd=False), f"the command of {entry.name}", BLOCK)
+        return Reader(io.FileIO(self._running.pipe, closefd=False), f"what CMD printed for {entry.name}", BLOCK)
 
     def _end(self, name: str) -> None:
         with self._lock:

@@ -30,6 +30,8 @@ Options:
   --complete            With --backup-id: write a complete archive.
   --record FILE         Append a line for each file, which qb-manifest reads.
   --report FILE         Write what is done with each file, as JSON, to FILE.
+  --opaque              Seal any bytes, without a look at whether each file is whole
+                        and compressed as --compression says.
   --total S             For the progress: the number of bytes to read in all.
 {options.COMPRESSION}
 {options.CHUNK_SIZE}
@@ -60,8 +62,9 @@ def main(call: Invocation) -> None:
     out = call.stdout()
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))
-    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(now))
     beginning = sealoptions.backup_header(call, backup_id)
+    compression = None if opts["--opaque"] else opts["--compression"]
+    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(now), compression)
     total = call.size("--total") if opts["--total"] is not None else None
     jobs = sealoptions.sealing_jobs(call, settings)
     with contextlib.ExitStack() as cleanup:

@@ -6,7 +6,8 @@ from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Damaged, UsageError
 from qbtools.formats.volumestream import ExtentMap
-from qbtools.streams import Reader
+from qbtools.lean import suppress
+from qbtools.streams import Reader, Writer
 
 DOC = f"""\
 Usage:
@@ -25,7 +26,25 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Writes the archive, as DOC says. Its end is written only after that of the input was seen."""
+    """Writes the archive, as DOC says. Its end is written only after that of the input was seen.
+
+    After a failure the output ends with a text that says so, and does not have the size of a tar archive: behind a
+    compressor nothing else tells that it is not whole.
+    """
+    writer = call.stdout()
+    try:
+        _write(call, writer)
+    except (BrokenPipeError, UsageError):
+        raise
+    except BaseException:
+        from qbtools import programs
+
+        with suppress(OSError):
+            programs.spoil(writer.fd, writer.position)
+        raise
+
+
+def _write(call: Invocation, writer: Writer) -> None:
     from qbtools import progress
     from qbtools.formats import chunks, sparsetar, volumestream
 
@@ -35,7 +54,7 @@ def main(call: Invocation) -> None:
         raise UsageError(f"{name}: {problem}")
     told = call.size("--size") if call.options["--size"] is not None else None
     size = (_plain_size() if told is None else told) if raw else 0
-    writer, reader = call.stdout(), call.stdin()
+    reader = call.stdin()
     total: int | None = None
     display = call.options["--progress"] and not call.quiet
     with progress.shown(lambda: reader.position, lambda: total, lambda: name, display):

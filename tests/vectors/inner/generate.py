@@ -159,7 +159,7 @@ def _cut() -> dict[str, tuple[str, bytes, str]]:
     """Archives that end too early, or not where they should."""
     good = sparse(4096, OFFSETS, A + B)
     return {
-        "cut-empty": ("nothing", b"", EARLY),
+        "cut-empty": ("nothing", b"", "standard input is empty: did the program before fail?"),
         "cut-pax-header": ("inside the header of the pax header", good[:511], EARLY),
         "cut-pax-body": ("inside the pax records", good[:600], EARLY),
         "cut-pax-padding": ("in the padding of the pax header", good[:1000], EARLY),
@@ -241,7 +241,7 @@ def _headers() -> dict[str, tuple[str, bytes, str]]:
             NUMBER,
         ),
         "magic": ("an unknown magic", regular(A, magic=b"ustar\x0001") + END, "a tar header is of an unknown kind"),
-        "compressed": ("a gzip file", b"\x1f\x8b\x08\0" + bytes(508), NUMBER),
+        "compressed": ("a gzip file", b"\x1f\x8b\x08\0" + bytes(508), "standard input is gzip data, not a tar archive"),
         "slash": (
             "a regular file whose name ends with a slash",
             regular(b"", NAME + b"/") + END,

@@ -8,9 +8,9 @@ from outerbase import (
     HEADERS,
     HMAC,
     NO_BACKUP,
+    NO_BYTE,
     NO_CONTAINER,
     NO_HMAC,
-    NUMBER,
     OTHER_BACKUP,
     ROOT,
     SEALED,
@@ -115,11 +115,15 @@ def arrangements() -> dict[str, Vector]:
         vectors[f"pair-{name}"] = bad(
             "the header members", archive(pieces), verdict, out, header=shown or verdict, **changes
         )
-    for name, data in (("nothing", b""), ("zeros", bytes(5120)), ("end", END)):
-        vectors[f"pair-{name}"] = bad("no member at all", data, NO_BACKUP, header=NO_BACKUP)
+    for name, data, verdict in (
+        ("nothing", b"", NO_BYTE),
+        ("zeros", bytes(5120), NO_BACKUP),
+        ("end", END, NO_BACKUP),
+    ):
+        vectors[f"pair-{name}"] = bad("no member at all", data, verdict, header=verdict)
     for name, data, verdict in (
         ("text", b"hello\n", "4 the archive ends in the middle of a tar header"),
-        ("gzip", b"\x1f\x8b\x08" + content("gzip", 2000), NUMBER),
+        ("gzip", b"\x1f\x8b\x08" + content("gzip", 2000), "4 the archive is gzip data, not a sealed archive"),
     ):
         vectors[f"no-tar-{name}"] = bad("no tar archive", data, verdict, header=verdict)
     return vectors

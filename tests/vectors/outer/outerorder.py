@@ -14,7 +14,7 @@ from outerbase import (
     HMAC,
     LAST,
     MANIFEST,
-    NO_BACKUP,
+    NO_BYTE,
     NO_HMAC,
     NO_MANIFEST,
     OTHER,
@@ -43,7 +43,7 @@ def cuts() -> dict[str, Vector]:
     vectors = {}
     names = [name for name, _ in BASE]
     verdicts = {
-        0: (NO_BACKUP, 0),
+        0: (NO_BYTE, 0),
         1: (NO_HMAC, 0),
         2: (NO_MANIFEST, 0),
         3: (NO_MANIFEST, 0),

@@ -1,0 +1,84 @@
+"""What data is, by its first bytes; and what to say where it comes to the wrong stage.
+
+Each stage asks for one kind of data. What it gets instead is mostly what another stage takes, so the message names
+both, and the hint says which program is meant.
+"""
+
+from __future__ import annotations
+
+from qbtools.errors import Damaged, Truncated
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HEAD = 512
+"""First bytes that are enough to tell a kind."""
+
+STREAM, TAR, ARCHIVE = "volume stream", "tar", "archive"
+COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd")
+IMAGES = ("qcow2", "vmdk", "vdi", "vhdx", "vhd")
+
+# Offset, bytes, kind. The first that fits counts: an archive is a tar archive too.
+_MAGIC = (
+    (0, b"\x1f\x8b\x08", "gzip"),
+    (0, b"BZh", "bzip2"),
+    (0, b"\xfd7zXZ\0", "xz"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd"),
+    *((0, bytes([byte]) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),  # a frame to skip: pzstd's first
+    (0, b"qb-volume ", STREAM),
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"KDMV", "vmdk"),
+    (0, b"# Disk DescriptorFile", "vmdk"),
+    (0, b"vhdxfile", "vhdx"),
+    (0, b"conectix", "vhd"),
+    (64, b"\x7f\x10\xda\xbe", "vdi"),
+    (0, b"backup-header\0", ARCHIVE),
+    (257, b"ustar", TAR),
+)
+
+_TEXTS = {
+    STREAM: "a volume stream",
+    TAR: "a tar archive",
+    ARCHIVE: "a sealed archive",
+    **{name: f"{name} data" for name in COMPRESSIONS},
+    **{name: f"a {name} image" for name in IMAGES},
+}
+
+# What takes each kind.
+_TAKERS: dict[str | None, str] = {
+    STREAM: "qb-tarwrite and qb-volwrite read it",
+    TAR: "qb-tarextract reads it",
+    ARCHIVE: "qb-unseal reads it",
+    **{name: f"decompress it first: qb-decompress {name}" for name in COMPRESSIONS},
+    **{name: "convert it to a plain image first: qemu-img convert -O raw" for name in IMAGES},
+}
+
+
+def kind(head: bytes) -> str | None:
+    """The kind of data that begins with head (HEAD bytes, or all that there are); None where it is not known."""
+    for at, magic, name in _MAGIC:
+        if head[at : at + len(magic)] == magic:
+            return name
+    return None
+
+
+def empty(name: str) -> Truncated:
+    """What is said of an input without a byte. name: of the input."""
+    return Truncated(f"{name} is empty: did the program before fail?")
+
+
+def wrong(name: str, head: bytes, wanted: str, hints: Mapping[str | None, str] = _TAKERS) -> Damaged:
+    """What is said of an input that begins with head and is not of the kind wanted. hints: by the kind that it is."""
+    if not head:
+        return empty(name)
+    found = kind(head)
+    if found is None or found == wanted:
+        return Damaged(f"{name} is not {_TEXTS[wanted]}", None if found else hints.get(None))
+    return Damaged(f"{name} is {_TEXTS[found]}, not {_TEXTS[wanted]}", hints.get(found, _TAKERS[found]))
+
+
+def check(name: str, head: bytes, wanted: str) -> None:
+    """Damaged where head is known to be of another kind than wanted, Truncated where it is empty."""
+    if not head or kind(head) not in (None, wanted):
+        raise wrong(name, head, wanted)

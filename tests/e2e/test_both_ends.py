@@ -1,0 +1,105 @@
+"""What fails in a pipe by hand, without pipefail: qb-seal notices it, and makes no archive of it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+from support import bash, run
+
+FILTERS = {
+    "igzip": "gzip",
+    "pigz": "gzip",
+    "gzip": "gzip",
+    "qb-compress gzip": "gzip",
+    "xz -0": "xz",
+    "zstd": "zstd",
+    "bzip2": "bzip2",
+    "cat": "none",
+}
+TELL_NOTHING = ("zstd", "bzip2")
+NO_STREAM = ["qb-volread none", "true", "qb-volread --sise disk.img"]
+CUT = ["qb-volread disk.img | head -c 70000", "qb-volread disk.img | head -c 65625"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("ends")
+    (place / "disk.img").write_bytes(random.Random(1).randbytes(200_000) + bytes(1 << 20))
+    (place / "passphrase").write_text("both ends\n")
+    (place / "passphrase").chmod(0o600)
+    (place / "list").write_text("vm1/a\tx\nend\n")
+    return place
+
+
+def sealed(folder: Path, before: str, options: str) -> tuple[int, bytes, list[str]]:
+    """The status of qb-seal alone behind a pipe, what it wrote, and the lines that it said."""
+    text = f"cd {folder} && ({before}) 2>/dev/null | qb-seal --logn 10 --passphrase-file passphrase {options}"
+    done = bash(f"{text} vm1/a; exit ${{PIPESTATUS[1]}}")
+    return done.returncode, done.stdout, done.stderr.decode().splitlines()
+
+
+def opens(folder: Path, data: bytes) -> bool:
+    return run("qb-unseal", "--passphrase-file", folder / "passphrase", "--verify", data=data).returncode == 0
+
+
+@pytest.mark.parametrize("program", FILTERS)
+def test_a_pipe(program: str, folder: Path) -> None:
+    how = f"--compression {FILTERS[program]}"
+    text = "{} | qb-tarwrite vm1/a | " + f"{program} {'' if program == 'cat' or ' gzip' in program else '-c'}"
+    status, data, said = sealed(folder, text.format("qb-volread disk.img"), how)
+    assert (status, said) == (0, []) and opens(folder, data)
+    for before in NO_STREAM + CUT * (FILTERS[program] not in TELL_NOTHING):
+        status, data, said = sealed(folder, text.format(before), how)
+        assert status == 4 and said[0].startswith("qb-seal: error: standard input ") and len(said) <= 2
+        assert not opens(folder, data)
+    assert sealed(folder, f"true | {program} {'' if program == 'cat' or ' gzip' in program else '-c'}", how)[0] == 4
+
+
+def test_a_compressor_that_fails(folder: Path) -> None:
+    for name in ("gzip", "zstd"):
+        (folder / "broken").mkdir(exist_ok=True)
+        for program in ("igzip", "pigz", "gzip", "zstd"):
+            (folder / "broken" / program).write_text('#!/bin/sh\nexec head -c 70000 "$0.data" -\n')
+            (folder / "broken" / program).chmod(0o755)
+            whole = bash(f"cd {folder} && qb-volread disk.img | qb-tarwrite vm1/a | {name} -c").stdout
+            (folder / "broken" / f"{program}.data").write_bytes(whole)
+        before = f"qb-volread disk.img | qb-tarwrite vm1/a | PATH=broken:$PATH qb-compress {name}"
+        status, _data, said = sealed(folder, before, f"--compression {name}")
+        assert (status, said[0][:30]) == (4, "qb-seal: error: standard input")
+
+
+@pytest.mark.parametrize(
+    ("before", "options", "line", "hint"),
+    [
+        ("cat disk.img", "", "is not gzip data", "qb-tarwrite --raw makes an archive"),
+        ("qb-volread disk.img", "", "is a volume stream, not gzip data", "qb-tarwrite and a compressor"),
+        ("tar -c list", "", "is a tar archive, not gzip data", "compress it, or give --compression none"),
+        ("tar -c list | zstd -c", "", "is zstd data, not gzip data", "give --compression zstd"),
+        ("tar -c list | gzip -c", "--compression xz", "is gzip data, not xz data", "give --compression gzip"),
+        ("cat disk.img", "--compression none", "is not a tar archive", "qb-tarwrite --raw makes an archive"),
+        ("true", "", "is empty: did the program before fail?", ""),
+    ],
+)
+def test_something_else(before: str, options: str, line: str, hint: str, folder: Path) -> None:
+    status, data, said = sealed(folder, before, options)
+    assert (status, said[0]) == (4, f"qb-seal: error: standard input {line}")
+    assert not opens(folder, data)
+    assert "".join(said[1:]).startswith(f"hint: {hint}" if hint else "")
+    status, data, said = sealed(folder, before, f"{options} --opaque")
+    assert (status, said) == (0, []) and opens(folder, data)
+
+
+def test_a_command_that_ends_well(folder: Path) -> None:
+    """Its status tells nothing of a program that it does not watch."""
+    cmd = "(qb-volread none || true) | (qb-tarwrite vm1/a || true) | gzip -c"
+    for options, status in (("", 4), ("--opaque", 0)):
+        done = bash(
+            f"cd {folder} && qb-seal --logn 10 --passphrase-file passphrase {options} --from-command '{cmd}' list"
+            " 2>said"
+        )
+        assert done.returncode == status
+    # A command that fails is what failed, whatever it printed.
+    done = bash(f"cd {folder} && qb-seal --logn 10 --passphrase-file passphrase --from-command 'echo x; exit 7' list")
+    assert (done.returncode, done.stderr) == (1, b"qb-seal: error: vm1/a: the command ended with status 7\n")
