@@ -1,6 +1,8 @@
 """Packaging: the programs of bin/, the man pages, and what they need. The version stands in qbtools/__init__.py."""
 
+import os
 import re
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -28,6 +30,17 @@ def files(pattern: str) -> list[str]:
 BUILT = tempfile.TemporaryDirectory(prefix="qbtools-build-")
 ELSEWHERE = {"build": {"build_base": BUILT.name}, "egg_info": {"egg_base": BUILT.name}}
 
+
+def completions() -> list[str]:
+    """Completion for bash, made from the help texts; a source archive has the program that makes it instead."""
+    if "sdist" in sys.argv:
+        return []
+    place = Path(BUILT.name, "completions")
+    place.mkdir()
+    subprocess.run([sys.executable, "-Bm", "qbtools.commands.completion", place], cwd=ROOT, check=True)
+    return sorted(os.path.relpath(path, ROOT) for path in place.iterdir())
+
+
 setup(
     options={} if "sdist" in sys.argv else ELSEWHERE,
     name="qbtools",
@@ -40,7 +53,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["qbtools", "qbtools.*"]),
     scripts=files("bin/qb-*"),
-    data_files=[(f"share/man/man{section}", files(f"man/*.{section}")) for section in "157"],
+    data_files=[(f"share/man/man{section}", files(f"man/*.{section}")) for section in "157"]
+    + [("share/bash-completion/completions", completions())],
     install_requires=["cryptography>=38", "scrypt>=0.8.20", "docopt>=0.6.2"],
     extras_require={
         "progress": ["tqdm"],

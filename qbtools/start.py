@@ -52,4 +52,4 @@ def run(program: str, module: str) -> NoReturn:
 
     __import__(module)
     command = sys.modules[module]
-    cli.run(program, command.DOC, command.main)
+    cli.run(program, command.DOC, command.main, help_of=getattr(command, "help_of", None))

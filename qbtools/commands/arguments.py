@@ -247,7 +247,7 @@ def mistake(doc: str, known: dict[str, Option], given: Given) -> str:
     if commands and len(heads) + 1 >= len(lines):
         listed = ", ".join(commands)
         if not given.words:
-            return f"no command is given: {listed}"
+            return f"no command given: {listed}"
         if given.words[0] not in commands:
             return f"unknown command: {given.words[0]}; the commands are {listed}"
     for at, (key, _value) in enumerate(given.options):

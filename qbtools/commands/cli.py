@@ -46,9 +46,8 @@ class Invocation:
         self.verbose = bool(options.get("--verbose"))
 
     def warn(self, text: str) -> None:
-        """A warning; it never changes the exit status."""
-        if not self.quiet:
-            _print(f"{self.program}: warning: {escape(text)}")
+        """A warning; it never changes the exit status, and --quiet does not hide it."""
+        _print(f"{self.program}: warning: {escape(text)}")
 
     def say(self, text: str) -> None:
         """What the user is told unless it is not wanted."""
@@ -113,8 +112,17 @@ def escape(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequence[str] | None = None) -> NoReturn:
-    """Parses argv with doc, calls main, and ends the process with the status that the contract gives."""
+def run(
+    program: str,
+    doc: str,
+    main: Callable[[Invocation], None],
+    argv: Sequence[str] | None = None,
+    help_of: Callable[[Sequence[str]], str] | None = None,
+) -> NoReturn:
+    """Parses argv with doc, calls main, and ends the process with the status that the contract gives.
+
+    help_of: what --help shows for a command line with these words, if that is not doc.
+    """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         _occupy_descriptors()
@@ -122,7 +130,7 @@ def run(program: str, doc: str, main: Callable[[Invocation], None], argv: Sequen
             os.environ["PATH"] = _PATH
         heed_signals()
         signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown has something to say
-        main(_parse(program, doc, words))
+        main(_parse(program, doc, words, help_of))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
         status = _reported_status(program, error)
@@ -241,14 +249,16 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _parse(program: str, doc: str, words: list[str]) -> Invocation:
+def _parse(
+    program: str, doc: str, words: list[str], help_of: Callable[[Sequence[str]], str] | None = None
+) -> Invocation:
     """The call. `--help` and `--version` are answered here (SystemExit 0). UsageError for everything wrong."""
     hint = f"see {program} --help"
     known = arguments.options_of(doc)
     given = arguments.spelled(known, words, hint)
     asked = [key for key, _value in given.options]
     if "--help" in asked:
-        _answer(doc.strip("\n"))
+        _answer((help_of(given.words) if help_of else doc).strip("\n"))
     if "--version" in asked:
         _answer(f"{program} {__version__}")
     found = arguments.match(doc, known, given)

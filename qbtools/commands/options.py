@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 COMMON = """\
-  -q --quiet            No warnings, no progress.
+  -q --quiet            No progress, no notes. Warnings are always shown.
   -v --verbose          Say on stderr what is done.
   -h --help             Show this help.
   --version             Show the version."""

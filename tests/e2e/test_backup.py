@@ -532,12 +532,33 @@ def test_one_progress_line(folder: Path, tmp_path: Path) -> None:
 # --- usage ---
 
 
+@pytest.mark.parametrize("command", ["create", "list", "verify", "restore"])
+def test_help_of_a_command(command: str) -> None:
+    """Its usage and its options, and no others."""
+    text = run("qb-backup", "help", command).stdout.decode()
+    assert text.startswith(f"Usage:\n  qb-backup {command} [options]") and f"\n{command} " in text
+    assert run("qb-backup", command, "--help").stdout.decode() == text
+    assert ("--output" in text) == (command == "create")
+    assert ("--expect-id" in text) == (command != "create")
+    assert ("--yes" in text) == (command == "restore")
+    assert "--passphrase-file FILE" in text and all(len(line) <= 88 for line in text.splitlines())
+
+
+def test_help_of_all_and_of_none() -> None:
+    done = run("qb-backup", "help")
+    assert (done.returncode, done.stdout) == (0, run("qb-backup", "--help").stdout)
+    done = run("qb-backup", "help", "save")
+    assert (done.returncode, done.stdout) == (2, b"")
+    error = b"qb-backup: error: unknown command: save; the commands are create, list, verify, restore\n"
+    assert done.stderr == error + b"hint: see qb-backup --help\n"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "no command is given: create, list, verify, restore"),
-        (("save",), "unknown command: save; the commands are create, list, verify, restore"),
-        (("--progress",), "no command is given: create, list, verify, restore"),
+        ((), "no command given: create, list, verify, restore, help"),
+        (("save",), "unknown command: save; the commands are create, list, verify, restore, help"),
+        (("--progress",), "no command given: create, list, verify, restore, help"),
         (("create", "--none"), "unknown option: --none"),
         (("create", "-z"), "unknown option: -z"),
         (("create", "--log", "10"), "unknown option: --log"),

@@ -89,6 +89,29 @@ def test_every_manual_page_is_installed(installed: Venv) -> None:
         assert (installed.path / f"share/man/man{page[-1]}" / page).read_bytes() == (ROOT / "man" / page).read_bytes()
 
 
+def test_bash_completes(installed: Venv, tmp_path: Path) -> None:
+    """With the installed files: commands, options of a command, and file names for the rest."""
+    there = installed.path / "share/bash-completion/completions"
+    assert {path.name for path in there.iterdir()} == {*PROGRAMS} - {"qb-run"}
+    assert completed(there, tmp_path, "qb-backup", "") == {"create", "list", "verify", "restore", "help"}
+    assert completed(there, tmp_path, "qb-backup", "help", "v") == {"verify"}
+    assert completed(there, tmp_path, "qb-backup", "verify", "--ex") == {"--expect-id"}
+    assert completed(there, tmp_path, "qb-backup", "create", "--ex") == {"--exclude"}
+    assert completed(there, tmp_path, "qb-backup", "list", "") == set(), "a file"
+    assert completed(there, tmp_path, "qb-snapshot", "ta") == {"take"}
+    assert completed(there, tmp_path, "qb-volread", "--r") == {"--raw"}
+    assert completed(there, tmp_path, "qb-volread", "") == set()
+
+
+def completed(there: Path, cwd: Path, *words: str) -> set[str]:
+    """What bash offers for the last of words."""
+    text = 'there=$1 && shift && . "$there/$1" && COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=() && '
+    text += '"_${1//-/_}" && printf "%s\\n" "${COMPREPLY[@]}"'
+    done = call("bash", "-c", text, "-", there, *words, env=environment(), cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return {*done.stdout.decode().split()}
+
+
 def test_man_finds_the_pages_beside_the_programs(installed: Venv, tmp_path: Path) -> None:
     need("man")
     env = {**environment(MANWIDTH="80", MANPAGER="cat"), "PATH": f"{installed.bin}:/usr/bin:/bin"}

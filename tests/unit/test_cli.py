@@ -180,8 +180,9 @@ def test_status_and_message(statement: str, status: int, stderr: str) -> None:
     assert (done.returncode, done.stderr.decode(), done.stdout) == (status, stderr, b"")
 
 
-def test_quiet_takes_warnings_away_and_verbose_brings_notes() -> None:
-    assert called("-q", body="call.warn('x')").stderr == b""
+def test_quiet_leaves_warnings_and_verbose_brings_notes() -> None:
+    assert called("-q", body="call.warn('x')").stderr == b"qb-test: warning: x\n"
+    assert called("-q", body="call.say('x')").stderr == b""
     assert called("-v", body="call.note('x')").stderr == b"qb-test: x\n"
 
 

@@ -27,6 +27,16 @@ _FOREIGN = {
 _NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool")
 
 
+def foreign(command: str) -> frozenset[str]:
+    """The options that are of no use with a command."""
+    return _FOREIGN[command]
+
+
+def needs_host(option: str) -> bool:
+    """Whether an option goes with a host only."""
+    return option in _HOSTED | _PLANNING
+
+
 def command_of(call: Invocation) -> str:
     """create, list, verify or restore."""
     return next(name for name in COMMANDS if call.options[name])
@@ -44,7 +54,7 @@ def check(call: Invocation) -> None:
             raise UsageError(f"{option}: the name is empty", hint)
     hosted = opts["--host"] is not None
     for option in call.given:
-        if not hosted and (option in _HOSTED | _PLANNING or (option == "--json" and command != "list")):
+        if not hosted and (needs_host(option) or (option == "--json" and command != "list")):
             raise UsageError(f"{option} needs --host", hint)
         if hosted and option in _FILLING:
             raise UsageError(f"{option} does not go with --host", hint)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from qbtools.commands import options
-from qbtools.commands.cli import Invocation, Terminated
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from qbtools.commands.cli import Invocation
 
 DOC = f"""\
 Usage:
@@ -14,6 +19,7 @@ Usage:
   qb-backup restore [options] [--map DOMAIN:VOLUME=TARGET]... [--only WHAT]...
                     [--include PATTERN]... [--exclude PATTERN]...
                     [--rename A=B]... [FILE]
+  qb-backup help [COMMAND]
   qb-backup (-h | --help | --version)
 
 create   saves volumes as one archive: each VOLUME is DOMAIN:NAME=SOURCE, or the
@@ -26,6 +32,7 @@ list     lists the volumes in an archive: domain, class, volume, name in the
 verify   opens, decompresses and reads every file of an archive to its end.
 restore  writes the volumes to DIR/DOMAIN/NAME.img, or as --pool and --map say.
          With --host: makes the domains there, by a plan of qb-plan.
+help     shows the usage and the options of one COMMAND, as COMMAND --help does.
 FILE is an archive; without it, or if it is -, standard input. HOST is dir:DIR,
 lvm:VG/POOL or NAME:ARGUMENT for any other program qb-host-NAME.
 
@@ -59,12 +66,12 @@ Options for list, verify and restore:
 Options for create and restore with a host:
   --host HOST               The host that owns the domains here.
 {options.SELECTING}
-  --dry-run                 Print what would be saved, or the plan, and stop.
+  -n --dry-run              Print what would be saved, or the plan, and stop.
 
 Options for restore to a host:
 {options.PLANNING}
   --plan FILE               Check this plan, and carry it out.
-  --yes                     Do not ask.
+  -y --yes                  Do not ask.
   --keep-going              Go on with the other domains when a file fails.
   --keep-failed             Keep what was made for domains that failed.
   --verify-only             Do everything except creating domains and writing volumes.
@@ -80,19 +87,14 @@ Options for all:
 
 
 def main(call: Invocation) -> None:
-    """Runs create, list, verify or restore."""
-    from qbtools.commands.backup import optionrules
-    from qbtools.runs.verdict import Ended
+    """Runs the command."""
+    from qbtools.commands.backup import dispatch
 
-    optionrules.check(call)
-    try:
-        if call.options["create"]:
-            from qbtools.commands.backup import save
+    dispatch.run(call, DOC)
 
-            save.run(call)
-        else:
-            from qbtools.commands.backup import open
 
-            open.run(call)
-    except Ended as ended:
-        raise Terminated(ended.number) from None
+def help_of(words: Sequence[str]) -> str:
+    """The help for a command line with these words."""
+    from qbtools.commands.backup import commandhelp
+
+    return commandhelp.of(DOC, words[0] if words else "")

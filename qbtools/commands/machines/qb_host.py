@@ -30,7 +30,7 @@ Options:
   --metadata XML        The file with the metadata of the archive, qubes.xml.
   --owner PID           The process for which they are made (default: the parent).
                         When it has ended, they are leftovers.
-  --dry-run             Print the files that are needed, and make nothing.
+  -n --dry-run          Print the files that are needed, and make nothing.
   --keep-going          When a domain fails, go on with the others.
   --keep-failed         Do not remove those that failed.
 {options.COMMON}

@@ -1,0 +1,37 @@
+"""Which run a command line of qb-backup means."""
+
+from __future__ import annotations
+
+from qbtools.commands.backup import optionrules
+from qbtools.commands.cli import Invocation, Terminated
+from qbtools.errors import UsageError
+from qbtools.runs.verdict import Ended
+
+
+def run(call: Invocation, doc: str) -> None:
+    """Runs create, list, verify or restore, or shows help out of doc."""
+    if call.options["help"]:
+        _help(call, doc)
+        return
+    optionrules.check(call)
+    try:
+        if call.options["create"]:
+            from qbtools.commands.backup import save
+
+            save.run(call)
+        else:
+            from qbtools.commands.backup import open
+
+            open.run(call)
+    except Ended as ended:
+        raise Terminated(ended.number) from None
+
+
+def _help(call: Invocation, doc: str) -> None:
+    from qbtools.commands.backup import commandhelp
+
+    command = call.options["COMMAND"]
+    if command not in (None, *optionrules.COMMANDS):
+        commands = ", ".join(optionrules.COMMANDS)
+        raise UsageError(f"unknown command: {command}; the commands are {commands}", f"see {call.program} --help")
+    call.stdout(binary=False).write(commandhelp.of(doc, command or "").encode())
