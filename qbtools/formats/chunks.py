@@ -37,7 +37,7 @@ MAX_METADATA = (1 << 20) - OVERHEAD
 MAX_MANIFEST = 24 << 20
 """Bytes of the manifest: MAX_FILES of its longest lines fit."""
 
-NO_MANIFEST = "the archive has no manifest: files that are missing at its end cannot be noticed here"
+NO_MANIFEST = "the archive has no manifest: files that are missing at its end cannot be detected"
 """The warning for an archive that does not promise one."""
 
 MAX_FILES = 1 << 16

@@ -22,7 +22,9 @@ from qbtools.formats.opensslenc import HEADROOM, Decryptor
 from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import done
 
-NOT_PROTECTED = "an archive of version 3: whole files that are missing, exchanged or of another backup go unnoticed"
+NOT_PROTECTED = (
+    "an archive of version 3: whole files that are missing, exchanged or from another backup are not detected"
+)
 """The warning: what the HMACs of this version do not tell."""
 
 _SUFFIX = ".hmac"

@@ -284,4 +284,4 @@ def _verbs(reader: Reader) -> frozenset[str]:
 
 def _nothing(reader: Reader) -> None:
     if not reader.at_eof():
-        raise Damaged("it prints something where nothing is expected")
+        raise Damaged("it prints something although nothing is expected")

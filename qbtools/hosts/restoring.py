@@ -127,7 +127,7 @@ class Restore:
     def _finish(self, found: Plan, done: set[str], line: PlanLine) -> None:
         self._host.set(line.name, recreate.document(self._archive, found, line, True, None))
         done.add(line.name)
-        self._note(f"{line.name} is whole")
+        self._note(f"{line.name} is complete")
 
     def _checked(self) -> Plan:
         leftovers = self._host.leftovers(self._inventory)
@@ -135,9 +135,7 @@ class Restore:
         if found.problems:
             line = found.problems[0]
             more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
-            raise Refused(
-                f"{line.domain} cannot be restored so: {line.problem}{more}", "qb-plan --check shows them all"
-            )
+            raise Refused(f"{line.domain} cannot be restored: {line.problem}{more}", "qb-plan --check shows them all")
         if not found.creates:
             raise Refused("the plan makes no domain")
         self._tell_changes(found)
@@ -203,7 +201,7 @@ class Restore:
         if lacking := wanted - targets.keys():
             raise Failed(f"the host has made no volume {min(lacking)} for {line.name}")
         self._begun[line.name] = targets
-        self._note(f"{line.name} is made")
+        self._note(f"{line.name} is created")
 
     def _refer(self, found: Plan, mark: str, line: PlanLine) -> None:
         self._host.set(line.name, recreate.document(self._archive, found, line, True, mark))

@@ -84,7 +84,7 @@ def _grouped(files: Iterable[Made]) -> dict[str, list[Made]]:
 def _problem(file: Made, log: Mapping[str, Passage], size: int | None) -> str | None:
     passage = log.get(file.archive_name)
     if passage is None:
-        return f"{file.archive_name} did not come"
+        return f"{file.archive_name} is missing in the archive"
     if passage.ended is None:
         return f"{file.archive_name} failed"
     if size is not None and passage.size is not None and passage.size > size:

@@ -15,7 +15,7 @@ _STATES = {
     (saving.BEFORE_START, False): "stopped",
     (saving.BEFORE_START, True): "running: state from before its start",
     (saving.CURRENT, False): "stopped",
-    (saving.CURRENT, True): "running: as it is, torn",
+    (saving.CURRENT, True): "running: may be inconsistent",
     (saving.STOPPED, False): "stopped",
     (saving.STOPPED, True): "running",
 }

@@ -160,7 +160,7 @@ class Filling:
         domain = self._owners.get(names.directory_of(name), "")
         wanted = not self._where.only or domain in self._where.only
         if wanted and name not in self._volumes and not name.endswith("/empty"):
-            self._warn(f"{name} is no volume: not restored")
+            self._warn(f"{name} is not a volume: it is not restored")
 
     def finish(self) -> None:
         """All has come. Damaged where something is missing."""

@@ -69,5 +69,5 @@ class Together:
                 placed.append(target.name)
         except BaseException:
             for name in placed:
-                warn(f"{name} is complete and in its place")
+                warn(f"{name} is complete and has its name")
             raise

@@ -110,7 +110,7 @@ def test_nothing_is_written_when_a_volume_has_no_place(archive: bytes, tmp_path:
 
 def test_usage(tmp_path: Path) -> None:
     for words, message in (
-        ([], "no target is given: --to, --pool or --map is missing"),
+        ([], "no target given: --to, --pool or --map is missing"),
         ([f"--to={tmp_path}", "--pool=x"], "--to and --pool exclude each other"),
         (["--map=root=x"], "--map: not DOMAIN:VOLUME=TARGET: root=x"),
         (["--map=a:root="], "--map: not DOMAIN:VOLUME=TARGET"),

@@ -159,7 +159,7 @@ def test_what_is_saved(words: tuple[str, ...], saved: list[str], folder: Path, t
         (
             ("--exclude", "*"),
             5,
-            "qb-backup: error: no domain is to be saved\nhint: name one, or set include_in_backups\n",
+            "qb-backup: error: no domain is selected for backup\nhint: name one, or set include_in_backups\n",
         ),
         (("--json", "work"), 2, "qb-backup: error: --json needs --output: the archive is on standard output\n"),
         (("--yes", "work"), 2, "qb-backup: error: --yes does not go with create\n"),
@@ -204,7 +204,7 @@ def test_without_a_terminal_nothing_is_done(folder: Path, target: Path) -> None:
     assert outcome(done) == (
         5,
         "",
-        "qb-backup: error: there is no terminal to ask on\nhint: --yes goes on without asking\n",
+        "qb-backup: error: there is no terminal to ask for confirmation\nhint: --yes goes on without asking\n",
     )
     empty(target)
 
@@ -255,7 +255,7 @@ def test_a_plan_with_a_problem_ends_it_before_anything_is_made(folder: Path, tar
     assert json.loads(done.stdout) == {"status": 5, "domains": []}
     assert "template: deb" in done.stderr
     assert done.stderr.endswith(
-        "end\nqb-backup: error: 1 of the domains cannot be restored so\n"
+        "end\nqb-backup: error: 1 of the domains cannot be restored by this plan\n"
         "hint: change the plan, or see --skip-broken and --ignore-missing\n"
     )
     empty(target)
@@ -423,7 +423,7 @@ def test_a_volume_that_never_comes(folder: Path, target: Path, tmp_path: Path) -
         done = backup("restore", "-q", "--yes", "--json", "--host", f"dir:{target}", *words, tmp_path / "no.qb")
         assert done.returncode == 4, done.stderr
         assert "is not in the archive" in done.stderr
-        assert "vm1/private.img did not come" in done.stdout
+        assert "vm1/private.img is missing in the archive" in done.stdout
         empty(target)
 
 

@@ -305,12 +305,12 @@ REFUSED = [
     ),
     ("qb-tree --extract tree vm1 <tree.tar", "qb-tree: error: tree already exists"),
     ("qb-tarextract --volumes --create vm1/. root=root.img <inner", "qb-tarextract: error: root.img exists"),
-    ("qb-plan --metadata host.xml --host B", "qb-plan: error: 1 of the domains cannot be restored so"),
+    ("qb-plan --metadata host.xml --host B", "qb-plan: error: 1 of the domains cannot be restored by this plan"),
     ("qb-host-dir A create <host.xml", "qb-host-dir: error: the domain vm already exists"),
     (f"{CREATE} -o a.qb root.img", "qb-backup: error: a.qb already exists"),
     (f"{CREATE} -o a.qb --host A", "qb-backup: error: a.qb already exists"),
     (f"{CREATE} --passphrase-file /dev/null root.img", "qb-seal: error: the passphrase is empty"),
-    (f"{CREATE} --host A --exclude '*'", "qb-backup: error: no domain is to be saved"),
+    (f"{CREATE} --host A --exclude '*'", "qb-backup: error: no domain is selected for backup"),
     (f"qb-backup list --expect-id {ID} a.qb", f"qb-unseal: error: {NOT_THE_ID}"),
     ("qb-backup verify --max-work 10 a.qb", f"qb-unseal: error: {TOO_COSTLY}"),
     ("qb-backup restore --to taken a.qb", "qb-backup: error: ./taken/vm/root.img exists"),
@@ -319,8 +319,11 @@ REFUSED = [
     ("qb-backup restore --to to home.qb", "qb-backup: error: no volume to restore"),
     ("qb-backup restore --to to --only none bare.qb", "qb-backup: error: no volume to restore"),
     ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: the archive has no domain that could be made"),
-    ("qb-backup restore -q --yes --host B host.qb", "qb-backup: error: 1 of the domains cannot be restored so"),
-    ("qb-backup restore --host B a.qb", "qb-backup: error: there is no terminal to ask on"),
+    (
+        "qb-backup restore -q --yes --host B host.qb",
+        "qb-backup: error: 1 of the domains cannot be restored by this plan",
+    ),
+    ("qb-backup restore --host B a.qb", "qb-backup: error: there is no terminal to ask for confirmation"),
 ]
 
 

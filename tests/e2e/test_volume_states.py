@@ -20,7 +20,7 @@ from qbtools.volumes.files import clone
 MIB = 1 << 20
 SIZE = 96 * MIB
 FIRST, SECOND = 8, 30 * MIB
-HINT = "hint: --state=current reads it all the same, torn\n"
+HINT = "hint: --state=current reads it anyway, but the copy may be inconsistent\n"
 
 
 def failed(done: subprocess.CompletedProcess[bytes], status: int, message: str) -> None:
@@ -200,7 +200,7 @@ def test_who_can_have_no_lease_looks_and_says_so(tmp_path: Path) -> None:
     assert done.returncode == 0 and done.stdout.endswith(b"end 33554432\n")
     assert done.stderr.decode() == (
         f"qb-volread: warning: {path} cannot be locked (Permission denied): "
-        "a program that writes to it may go unnoticed\n"
+        "a program that writes to it may not be detected\n"
     )
     with subprocess.Popen(
         stranger(BIN / "qb-volread", "-q", path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()

@@ -204,7 +204,7 @@ def test_a_name_that_appears_meanwhile(tmp_path: Path) -> None:
         path.write_bytes(b"somebody else's")
         _out, message = writing.communicate(STREAM[-1000:])
     assert writing.returncode == 5
-    assert message.decode().startswith(f"qb-volwrite: error: {path} has appeared meanwhile\n")
+    assert message.decode().startswith(f"qb-volwrite: error: {path} has been created meanwhile\n")
     assert path.read_bytes() == b"somebody else's"
     assert os.listdir(tmp_path) == ["v"]
 

@@ -48,8 +48,8 @@ def test_all_is_well() -> None:
 
 
 def test_one_that_never_came() -> None:
-    assert problems(restored(ALL[:3])) == [None, "vm2/private.img did not come", None]
-    assert problems(restored(ALL[:2] + ALL[3:])) == ["vm1/private.img did not come", None, None]
+    assert problems(restored(ALL[:3])) == [None, "vm2/private.img is missing in the archive", None]
+    assert problems(restored(ALL[:2] + ALL[3:])) == ["vm1/private.img is missing in the archive", None, None]
 
 
 def test_one_that_failed() -> None:

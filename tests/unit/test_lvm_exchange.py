@@ -154,7 +154,7 @@ def test_a_volume_gets_its_name(vg: Group) -> None:
 def test_a_name_that_has_been_taken_is_left_to_its_owner(vg: Group) -> None:
     filled(vg)
     stranger = vg.add("a", "stranger")
-    with pytest.raises(Refused, match="vg/a has appeared meanwhile"):
+    with pytest.raises(Refused, match="vg/a has been created meanwhile"):
         exchange.place("vg", TEMPORARY, "a", MARK)
     assert vg.volumes["a"] == stranger
 

@@ -49,7 +49,7 @@ def refused(word: str, options: TargetOptions) -> tuple[int, str]:
         ("vg/pool/a_tmeta", 2, "names with _tmeta in them are lvm's own"),
         ("vg/x_rimage_0", 2, "names with _rimage in them are lvm's own"),
         (f"vg/pool/{'a-' * 41}{'a' * 10}", 2, "it is too long for a volume in vg"),
-        ("vg/pool/qbtools_0123456789abcde", 2, "such names are given to volumes that are not whole yet"),
+        ("vg/pool/qbtools_0123456789abcde", 2, "such names are reserved for volumes that are not complete yet"),
         ("vg/pool/..", 2, "it is a directory's"),
         ("vg/nopool/a", 1, "there is not a thin pool nopool in vg"),
         ("vg/thick/a", 1, "there is not a thin pool thick in vg"),

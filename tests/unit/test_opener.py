@@ -216,7 +216,7 @@ def test_an_archive_that_promises_no_manifest_gets_a_warning() -> None:
     members = pieces(sealed(backup=header.new_header(ID, "gzip", 1000, manifest=False)))
     contents(opened(joined(members[:-1]), warn=warnings.append).events(every))
     assert warnings == [
-        "the archive has no manifest: files that are missing at its end cannot be noticed here",
+        "the archive has no manifest: files that are missing at its end cannot be detected",
     ]
 
 

@@ -65,7 +65,7 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("create",), "no VOLUME is given"),
+        (("create",), "no VOLUME given"),
         (("create", "--host=x", "--json"), "--json needs --output"),
         (("restore",), "no target is given"),
         (("restore", "--to=x", "--pool=y"), "exclude each other"),

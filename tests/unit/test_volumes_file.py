@@ -151,7 +151,7 @@ def test_what_appeared_meanwhile_is_never_replaced(tmp_path: Path) -> None:
     with FileTarget(str(place), TargetOptions(overwrite=False)) as target:
         fill(target)
         place.write_bytes(b"somebody else's")
-        with pytest.raises(Refused, match="appeared meanwhile"):
+        with pytest.raises(Refused, match="created meanwhile"):
             target.commit()
     assert place.read_bytes() == b"somebody else's"
     assert os.listdir(tmp_path) == ["v"]

@@ -141,7 +141,7 @@ def test_a_server_that_grants_no_lease(path: Path, kind: str, monkeypatch: pytes
         with guarded(path, warnings) as guard:
             assert isinstance(guard, guards.Watch)
     assert warnings == [
-        "it cannot be locked (Resource temporarily unavailable): a program that writes to it may go unnoticed"
+        "it cannot be locked (Resource temporarily unavailable): a program that writes to it may not be detected"
     ]
 
 
@@ -170,7 +170,7 @@ def test_without_leases_it_is_looked_for(path: Path) -> None:
         os.utime(path, ns=(0, 1))
         with pytest.raises(Failed, match="^changed: something was written to it$"):
             guard.check()
-    assert warnings == ["it cannot be locked (Invalid argument): a program that writes to it may go unnoticed"]
+    assert warnings == ["it cannot be locked (Invalid argument): a program that writes to it may not be detected"]
     with path.open("r+b"), pytest.raises(Refused, match="has it open for writing"):
         with guarded(path):
             pass

@@ -102,7 +102,7 @@ def _settled(
         error = ended
         found[:] = [one._replace(problem=one.problem or results.EARLY) for one in found]
     cli.heed_signals()  # the first one has brought us here, a second one ends this
-    call.say("removing what was made; a second signal leaves it to the next run")
+    call.say("removing what was created; after a second signal the next run does it")
     return _settled_once(call, made, found, error)
 
 
@@ -125,7 +125,7 @@ def _terminal(call: Invocation) -> int:
         return -1
     with suppress(OSError):
         return os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
-    raise Refused("there is no terminal to ask on", "--yes goes on without asking")
+    raise Refused("there is no terminal to ask for confirmation", "--yes goes on without asking")
 
 
 def _show(call: Invocation, plan: Plan) -> None:

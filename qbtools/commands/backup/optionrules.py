@@ -67,7 +67,7 @@ def check(call: Invocation) -> None:
 def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
     opts = call.options
     if not hosted and not opts["VOLUME"]:
-        raise UsageError("no VOLUME is given", hint)
+        raise UsageError("no VOLUME given", hint)
     if opts["--json"] and opts["--output"] is None and not opts["--dry-run"]:
         raise UsageError("--json needs --output: the archive is on standard output", hint)
 
@@ -79,7 +79,7 @@ def _check_restore(call: Invocation, hosted: bool, hint: str) -> None:
             raise UsageError("--include, --exclude and --only do not go with --plan", hint)
         return
     if opts["--to"] is None and opts["--pool"] is None and not opts["--map"]:
-        raise UsageError("no target is given: --to, --pool or --map is missing", hint)
+        raise UsageError("no target given: --to, --pool or --map is missing", hint)
     if opts["--to"] is not None and opts["--pool"] is not None:
         raise UsageError("--to and --pool exclude each other", hint)
     if opts["--overwrite"] and opts["--skip-existing"]:

@@ -93,7 +93,7 @@ def _nothing(_name: str) -> None:
 def _release(call: Invocation, taking: savinghost.Taking) -> None:
     if taking.held:
         cli.heed_signals()  # the first one has brought us here, a second one ends this
-        call.say("releasing snapshots; a second signal leaves them to the next run")
+        call.say("releasing snapshots; after a second signal the next run does it")
         taking.release()
 
 
@@ -111,7 +111,7 @@ def _from_host(call: Invocation) -> None:
             _show(call, survey)
             return
         if not survey.machines:
-            raise Refused("no domain is to be saved", "name one, or set include_in_backups")
+            raise Refused("no domain is selected for backup", "name one, or set include_in_backups")
         for one in survey.left_out:
             call.note(f"left out: {one.domain.name} ({one.reason})")
         passages = Passages()

@@ -129,5 +129,5 @@ def guard(fd: int, name: str, changed: Changed, hint: str | None, warn: Callable
             break
     if user or (number == errno.EAGAIN and inuse.file_system(fd) not in _DELEGATED):
         raise Refused(f"{name} is in use: {user or 'it is open for writing'}", hint)
-    warn(f"{name} cannot be locked ({os.strerror(number)}): a program that writes to it may go unnoticed")
+    warn(f"{name} cannot be locked ({os.strerror(number)}): a program that writes to it may not be detected")
     return Watch(fd, changed)

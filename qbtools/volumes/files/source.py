@@ -69,7 +69,7 @@ def open_source(name: str, options: SourceOptions) -> FileSource:
             fd,
             name,
             lambda why: Failed(f"{name} changed while it was read: {why}"),
-            "--state=current reads it all the same, torn",
+            "--state=current reads it anyway, but the copy may be inconsistent",
             options.warn,
         )
         return FileSource(name, fd, guard)

@@ -191,7 +191,7 @@ class FileTarget(Target):
                 directories.rename_new(self._directory or 0, self._partial, self._base)
                 self._partial = None
         except FileExistsError:
-            raise Refused(f"{self.name} has appeared meanwhile", "nothing was written to it") from None
+            raise Refused(f"{self.name} has been created meanwhile", "nothing was written to it") from None
 
     def _link(self, fd: int, name: str) -> None:
         # dst_dir_fd makes Python call linkat(AT_SYMLINK_FOLLOW); plain link() would link the symbolic link itself.

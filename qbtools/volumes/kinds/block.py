@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ZEROS = bytes(1 << 16)
 _SECTOR = 1 << 12  # punched ranges begin and end at pages: a multiple of every logical block size
 _STEP = 1 << 30  # bytes of one call, so that a signal is heard between two
-_PLAINLY = "--state=current reads it all the same, torn"
+_PLAINLY = "--state=current reads it anyway, but the copy may be inconsistent"
 
 
 class BlockSource(Source):

@@ -181,7 +181,7 @@ def _place(group: str, temporary: str, name: str) -> None:
     except Failed:
         if name not in facts.group(group):
             raise
-        raise Refused(f"{group}/{name} has appeared meanwhile", "nothing was written to it") from None
+        raise Refused(f"{group}/{name} has been created meanwhile", "nothing was written to it") from None
 
 
 def _take_over(old: Volume, new: str) -> None:

@@ -83,7 +83,7 @@ def _new(
         raise Failed(f"there is not a logical volume {volume} in {group}", "--create makes it")
     problem = lvnames.volume_problem(group, volume)
     if marks.is_temporary_name(volume):
-        problem = "such names are given to volumes that are not whole yet"
+        problem = "such names are reserved for volumes that are not complete yet"
     if problem:
         raise UsageError(f"no logical volume can be called {volume}: {problem}")
     if pool is None:
@@ -111,7 +111,7 @@ def _refuse_used(volume: Volume, running: Volume | None) -> None:
             number = os.fstat(fd).st_rdev
             user = inuse.user(number, fd)
             if user is None and dm.opened(number) > 1:
-                user = "the kernel, or a process that is not to be seen, has it open"
+                user = "the kernel, or a process that this program cannot see, has it open"
         finally:
             os.close(fd)
     if user:

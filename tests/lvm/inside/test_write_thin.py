@@ -154,7 +154,7 @@ def test_a_name_that_appears_meanwhile(vg: str) -> None:
         guest.thick(f"{vg}/new", 4 * MiB)
         running.give(whole[1024:])
         ended = running.wait()
-    assert (ended.status, f"{vg}/new has appeared meanwhile" in ended.stderr) == (5, True)
+    assert (ended.status, f"{vg}/new has been created meanwhile" in ended.stderr) == (5, True)
     assert attributes(f"{vg}/new", "lv_layout") == ["linear"], "it is that of another"
 
 

@@ -99,4 +99,4 @@ CHANGED = "4 backup-header differs from its sealed copy: the archive was changed
 TAR_SUM = "4 a tar header has a wrong checksum"
 NUMBER = "4 a number in a tar header is malformed"
 PATH = "not a relative path of letters, digits and _ . @ + -"
-UNSURE = "the archive has no manifest: files that are missing at its end cannot be noticed here"
+UNSURE = "the archive has no manifest: files that are missing at its end cannot be detected"
