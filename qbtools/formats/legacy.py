@@ -22,9 +22,7 @@ from qbtools.formats.opensslenc import HEADROOM, Decryptor
 from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import done
 
-NOT_PROTECTED = (
-    "an archive of version 3: whole files that are missing, exchanged or from another backup are not detected"
-)
+NOT_PROTECTED = "an archive of version 3: missing or exchanged files, and files of another backup, are not detected"
 """The warning: what the HMACs of this version do not tell."""
 
 _SUFFIX = ".hmac"

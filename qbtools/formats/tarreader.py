@@ -91,9 +91,7 @@ class TarReader:
 
     def next(self) -> Member | None:
         """The next member, or None where the archive ended as it should. Skips what is left of the current one."""
-        if not self._begun:
-            self._begun = True
-            magic.check(self._reader.name, self._reader.peek(magic.HEAD), magic.TAR)
+        self._check_kind()
         if self._map:
             self.read_map()
         self._reader.skip(self._end - self._reader.position)
@@ -121,6 +119,12 @@ class TarReader:
                 self._global.update(pax.parse(body, _KEYS))
             elif header.typeflag == b"L":
                 long_name = body.removesuffix(b"\0")
+
+    def _check_kind(self) -> None:
+        """Damaged where the input is something else than a tar archive, as far as its first bytes tell."""
+        if not self._begun:
+            self._begun = True
+            magic.check(self._reader.name, self._reader.peek(magic.HEAD), magic.TAR)
 
     def _parse(self, block: bytes) -> ustar.Header:
         try:

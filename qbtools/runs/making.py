@@ -88,7 +88,7 @@ class Making:
         self._show(found)
         if found.problems:
             raise Refused(
-                f"{len(found.problems)} of the domains cannot be restored by this plan",
+                f"{len(found.problems)} of the domains cannot be restored",
                 "change the plan, or see --skip-broken and --ignore-missing",
             )
         if self._wishes.dry_run:

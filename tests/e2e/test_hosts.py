@@ -255,7 +255,7 @@ def test_a_plan_with_a_problem_ends_it_before_anything_is_made(folder: Path, tar
     assert json.loads(done.stdout) == {"status": 5, "domains": []}
     assert "template: deb" in done.stderr
     assert done.stderr.endswith(
-        "end\nqb-backup: error: 1 of the domains cannot be restored by this plan\n"
+        "end\nqb-backup: error: 1 of the domains cannot be restored\n"
         "hint: change the plan, or see --skip-broken and --ignore-missing\n"
     )
     empty(target)

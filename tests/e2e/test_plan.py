@@ -99,7 +99,7 @@ def test_a_problem_is_status_5_and_the_plan_is_whole(place: Path) -> None:
     status, out, err = plan(place, "--no-rename")
     assert status == 5
     assert err == (
-        "qb-plan: error: 1 of the domains cannot be restored by this plan\n"
+        "qb-plan: error: 1 of the domains cannot be restored\n"
         "hint: change the plan, or see --skip-broken and --ignore-missing\n"
     )
     assert table(out)["work"][-1] == "name: work is taken"

@@ -305,7 +305,7 @@ REFUSED = [
     ),
     ("qb-tree --extract tree vm1 <tree.tar", "qb-tree: error: tree already exists"),
     ("qb-tarextract --volumes --create vm1/. root=root.img <inner", "qb-tarextract: error: root.img exists"),
-    ("qb-plan --metadata host.xml --host B", "qb-plan: error: 1 of the domains cannot be restored by this plan"),
+    ("qb-plan --metadata host.xml --host B", "qb-plan: error: 1 of the domains cannot be restored"),
     ("qb-host-dir A create <host.xml", "qb-host-dir: error: the domain vm already exists"),
     (f"{CREATE} -o a.qb root.img", "qb-backup: error: a.qb already exists"),
     (f"{CREATE} -o a.qb --host A", "qb-backup: error: a.qb already exists"),
@@ -321,7 +321,7 @@ REFUSED = [
     ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: the archive has no domain that could be made"),
     (
         "qb-backup restore -q --yes --host B host.qb",
-        "qb-backup: error: 1 of the domains cannot be restored by this plan",
+        "qb-backup: error: 1 of the domains cannot be restored",
     ),
     ("qb-backup restore --host B a.qb", "qb-backup: error: there is no terminal to ask for confirmation"),
 ]

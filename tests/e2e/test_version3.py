@@ -13,9 +13,7 @@ from version3 import PASSPHRASE, Maker, joined
 
 Members = list[tuple[str, bytes]]
 
-WARNING = (
-    b"warning: an archive of version 3: whole files that are missing, exchanged or from another backup are not detected"
-)
+WARNING = b"warning: an archive of version 3: missing or exchanged files, and files of another backup, are not detected"
 
 # Cut down from what Qubes OS 3.2 writes: dom0, a template that is saved and one that is not, machines of each kind.
 XML = """\

@@ -188,7 +188,7 @@ def test_only_a_verification(host: FakeHost) -> None:
 
 def test_a_plan_with_a_problem(host: FakeHost) -> None:
     archive = machines.metadata(machines.vm("one", template="gone"))
-    with pytest.raises(Refused, match="1 of the domains cannot be restored by this plan"):
+    with pytest.raises(Refused, match="1 of the domains cannot be restored"):
         make(host).metadata(archive)
     assert host.names() == []
 

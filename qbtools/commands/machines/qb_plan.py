@@ -63,7 +63,7 @@ def main(call: Invocation) -> None:
     call.note(f"{len(made.creates)} of {len(made.lines)} saved domains will be restored")
     if made.problems:
         raise Refused(
-            f"{len(made.problems)} of the domains cannot be restored by this plan",
+            f"{len(made.problems)} of the domains cannot be restored",
             "change the plan, or see --skip-broken and --ignore-missing",
         )
 
