@@ -109,6 +109,10 @@ class Running:
         """Waits until the valve is reached."""
         wait_until((self._place / "reached").exists, "the valve")
 
+    def forget(self) -> None:
+        """Makes hold() wait for the next valve."""
+        (self._place / "reached").unlink()
+
     def release(self) -> None:
         """Opens the valve."""
         os.write(self._go, b"\n")

@@ -174,6 +174,42 @@ def test_interrupted_in_a_volume(number: signal.Signals, folder: Path, target: P
     complete(folder, target)
 
 
+# A host whose verb remove waits.
+_HOLDS_REMOVE = """#!/bin/bash
+[ "$2" != remove ] || { : | valve 0; } >/dev/null
+exec qb-host-dir "$@"
+"""
+
+
+@pytest.mark.parametrize("second", [False, True])
+def test_a_second_signal_ends_the_cleanup_at_once(second: bool, folder: Path, target: Path, running: Running) -> None:
+    """What is left then goes with the next run."""
+    running.program("qb-host-slow", _HOLDS_REMOVE)
+    running.hold_in("vm3/private.img", 5000)
+    with running:
+        running.start(f"exec qb-backup restore --yes --host slow:{target} a.qb")
+        running.hold()
+        running.forget()
+        kill(running.one("qb-run"), signal.SIGTERM)
+        running.hold()
+        if second:
+            kill(running.one("qb-run"), signal.SIGINT)
+            status, stderr = running.end()
+        for _name in NAMES:
+            running.release()
+        if not second:
+            status, stderr = running.end()
+        running.gone()
+    assert status == (-signal.SIGINT if second else -signal.SIGTERM)
+    assert stderr.splitlines()[-1] == (
+        "qb-backup: removing unfinished domains: this may take up to a minute;"
+        " a second signal ends it and leaves them to the next run"
+    )
+    consistent(target)
+    assert unfinished(target) == (set(NAMES) if second else set())
+    complete(folder, target)
+
+
 @pytest.mark.parametrize("stage", ["qb-run", "qb-backup", "qb-unseal", "qb-tarextract", "qb-volwrite"])
 def test_one_program_is_killed_in_a_volume(stage: str, folder: Path, target: Path, running: Running) -> None:
     """What lives on then ends soon, and writes to nothing that a second run makes."""

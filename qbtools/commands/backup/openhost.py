@@ -102,7 +102,10 @@ def _settled(
         error = ended
         found[:] = [one._replace(problem=one.problem or results.EARLY) for one in found]
     cli.heed_signals()  # the first one has brought us here, a second one ends this
-    call.say("removing what was created; after a second signal the next run does it")
+    call.say(
+        "removing unfinished domains: this may take up to a minute;"
+        " a second signal ends it and leaves them to the next run"
+    )
     return _settled_once(call, made, found, error)
 
 

@@ -93,7 +93,9 @@ def _nothing(_name: str) -> None:
 def _release(call: Invocation, taking: savinghost.Taking) -> None:
     if taking.held:
         cli.heed_signals()  # the first one has brought us here, a second one ends this
-        call.say("releasing snapshots; after a second signal the next run does it")
+        call.say(
+            "releasing snapshots: this may take up to a minute; a second signal ends it and leaves them to the next run"
+        )
         taking.release()
 
 
