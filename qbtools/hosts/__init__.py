@@ -4,9 +4,11 @@ client.py     runs one, and reads what it prints
 restoring.py  the domains of a plan made on a host, and finished or removed
 saving.py     what of a host is saved
 results.py    how it went
+unsaved.py    what a host has and no run saves
 
 local.py      what the hosts that come with it share: their verbs
 store.py      a file with the metadata of all their domains, replaced as a whole
+further.py    files of a domain that are no volumes
 directory.py  a host that is a directory
 thinpool.py   a host that is a thin pool
 """

@@ -20,6 +20,8 @@ from qbtools.domains.qubesxml import Metadata
 from qbtools.environments import cmd_environment
 from qbtools.errors import Damaged, Failed, UsageError
 from qbtools.formats import chunks
+from qbtools.hosts import unsaved
+from qbtools.hosts.unsaved import Unsaved
 from qbtools.streams import BLOCK, Reader
 from qbtools.volumes.marks import Mark
 
@@ -30,6 +32,7 @@ VERBS = ("inventory", "volumes", "files", "create", "set", "remove", "defaults",
 """What every host can do."""
 
 FREEZE, THAW = "freeze", "thaw"
+UNSAVED = "unsaved"
 
 _WORD = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*):(.*)", re.DOTALL)
 _FLAGS = {"yes": True, "no": False}
@@ -74,6 +77,7 @@ class Host:
         self._program = f"qb-host-{name}"
         self._argv = [_found(self._program, name), argument]
         self._warn = warn
+        self._verbs: frozenset[str] | None = None
 
     def inventory(self) -> Metadata:
         """The metadata of all its domains."""
@@ -108,7 +112,13 @@ class Host:
 
     def verbs(self) -> frozenset[str]:
         """All that it can do."""
-        return self._ask("verbs", parse=_verbs)
+        if self._verbs is None:
+            self._verbs = self._ask("verbs", parse=_verbs)
+        return self._verbs
+
+    def unsaved(self) -> list[Unsaved]:
+        """What no run saves, of all domains; nothing where the host cannot tell."""
+        return self._ask(UNSAVED, parse=unsaved.read) if UNSAVED in self.verbs() else []
 
     def freezer(self) -> str | None:
         """Shell text that freezes or thaws a machine with `freeze DOMAIN` or `thaw DOMAIN` behind it.
@@ -255,6 +265,8 @@ def _files(reader: Reader) -> list[tuple[str, str]]:
             raise Damaged(f"line {number} is not a name and a path that begins with /")
         if problem := chunks.name_problem(fields[0]):
             raise Damaged(f"line {number}: {fields[0]}: {problem}")
+        if "/" in fields[0] and not names.is_home(fields[0]):
+            raise Damaged(f"line {number}: {fields[0]}: a file of a domain has no / in its name")
         if fields[0] in found:
             raise Damaged(f"line {number}: the file {fields[0]} occurs twice")
         found[fields[0]] = fields[1]

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from qbtools.domains import names
-from qbtools.errors import Refused
-from qbtools.hosts.local import IMAGE, Found, Places
+from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Failed, Refused
+from qbtools.hosts import further
+from qbtools.hosts.further import IMAGE, MARK
+from qbtools.hosts.local import Found, Places
 from qbtools.volumes import inuse, locate
 from qbtools.volumes.kind import SourceOptions, naming
 from qbtools.volumes.marks import Mark
-
-_MARK = f".{names.UNFINISHED}."  # the mark follows: a file is there with its name at once
 
 
 class Directory(Places):
@@ -28,6 +29,22 @@ class Directory(Places):
 
     def folder(self, domain: str) -> str:
         return os.path.join(self._root, domain)
+
+    def images(self, volumes: Iterable[str]) -> set[str]:
+        return {volume + IMAGE for volume in volumes}
+
+    def unlisted(self, inventory: Metadata, kept: Collection[str]) -> Iterator[tuple[str, str]]:
+        for entry in further.others(self._root, (names.ADMIN, *inventory.by_name)):
+            path = os.path.join(self._root, entry)
+            if path in kept:
+                continue
+            try:
+                if os.path.isdir(path) and not _marks(path) and not any(further.others(path)):
+                    continue  # an empty directory is nobody's
+                marked = os.path.isdir(path) and bool(_marks(path))
+            except (Failed, OSError):
+                marked = False
+            yield path, "an unfinished restore" if marked else "no domain in qubes.xml has it"
 
     def _image(self, domain: str, volume: str) -> str:
         return os.path.join(self._root, domain, volume + IMAGE)
@@ -75,7 +92,7 @@ class Directory(Places):
     def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
         place = self.folder(domain)
         with naming(f"mark {place}"), suppress(FileNotFoundError):  # there may be no such directory
-            os.close(os.open(os.path.join(place, f"{_MARK}{mark}"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(os.path.join(place, f"{MARK}{mark}"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         _flush(place)
 
     def unmark(self, domain: str, volumes: Iterable[str]) -> None:
@@ -109,14 +126,14 @@ class Directory(Places):
             for entry in sorted(os.listdir(self._root)):
                 place = os.path.join(self._root, entry)
                 if names.domain_problem(entry) is None and os.path.isdir(place) and not os.path.islink(place):
-                    marks = [Mark.parse(name.removeprefix(_MARK)) for name in _marks(place)]
+                    marks = [Mark.parse(name.removeprefix(MARK)) for name in _marks(place)]
                     found += [(entry, mark) for mark in marks if mark is not None]
         return found
 
 
 def _marks(place: str) -> list[str]:
     """The names of the files in a directory that are marks."""
-    return [name for name in sorted(os.listdir(place)) if name.startswith(_MARK) and Mark.parse(name[len(_MARK) :])]
+    return [name for name in sorted(os.listdir(place)) if further.is_mark(name)]
 
 
 def _refuse_used(images: Iterable[str]) -> None:

@@ -8,9 +8,8 @@ which the next change removes. Nothing else that the metadata does not name is e
 from __future__ import annotations
 
 import copy
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
@@ -18,13 +17,11 @@ from qbtools.domains import names, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.errors import Damaged, Failed, QbError, Refused
-from qbtools.formats.chunks import name_problem
-from qbtools.hosts import store
+from qbtools.hosts import further, store
+from qbtools.hosts.further import Further
 from qbtools.hosts.store import Store
+from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes.marks import Mark
-
-IMAGE = ".img"
-"""How the names of volumes end that are files."""
 
 
 class Found(NamedTuple):
@@ -84,6 +81,17 @@ class Places(ABC):
     def folder(self, domain: str) -> str:
         """A directory that may be there, in which its further files are."""
 
+    @abstractmethod
+    def images(self, volumes: Iterable[str]) -> set[str]:
+        """The names in that directory of the files that these volumes are."""
+
+    @abstractmethod
+    def unlisted(self, inventory: Metadata, kept: Collection[str]) -> Iterable[tuple[str, str]]:
+        """What is there and belongs to no domain of the inventory: each with the reason why it is not saved.
+
+        kept: paths of files that belong to the metadata.
+        """
+
 
 class LocalHost:
     """The verbs; what they print is what they return, see qb-host(7)."""
@@ -115,15 +123,25 @@ class LocalHost:
 
     def files(self, name: str) -> list[str]:
         """A line for each further file."""
-        self._domain(self._store.read(), name)
-        place = self._places.folder(name)
+        return [_line(*pair) for pair in self._further(self._domain(self._store.read(), name)).saved]
+
+    def unsaved(self) -> list[str]:
+        """A line for each thing that belongs to a domain and is not saved with it, or belongs to none."""
+        inventory = self._store.read()
+        found = [one for domain in inventory.domains for one in self._left_out(domain)]
+        kept = (self._store.path, self._store.lock)
+        found += [Unsaved(None, path, reason) for path, reason in self._places.unlisted(inventory, kept)]
+        return [one.to_line() for one in found]
+
+    def _further(self, domain: Domain) -> Further:
+        volumes = self._places.images(volume.name for volume in domain.volumes())
+        return further.files(domain.name, self._places.folder(domain.name), volumes)
+
+    def _left_out(self, domain: Domain) -> list[Unsaved]:
         try:
-            entries = sorted(os.listdir(place))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise Failed(f"cannot look into {place}: {error.strerror}") from error
-        return [_line(*pair) for pair in _further(name, place, entries)]
+            return self._further(domain).unsaved
+        except Failed as error:
+            return [Unsaved(domain.name, self._places.folder(domain.name), error.message)]
 
     def create(self, document: bytes) -> list[str]:
         """Makes the one domain of a document. A line for each of its volumes."""
@@ -253,16 +271,6 @@ def _sole(document: bytes) -> Domain:
 def _made(domain: Domain) -> list[str]:
     """The volumes of an unfinished domain that create() has made: one that is only named may be another domain's."""
     return [volume.name for volume in domain.volumes() if volume.save_on_stop]
-
-
-def _further(name: str, place: str, entries: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Name in the archive and path of what is in a domain's directory beside its volumes."""
-    for entry in entries:
-        path = os.path.join(place, entry)
-        archived = f"{names.HOME}{entry}" if name == names.ADMIN else entry
-        wanted = os.path.isdir(path) if name == names.ADMIN else os.path.isfile(path) and not entry.endswith(IMAGE)
-        if wanted and not entry.startswith(".") and name_problem(archived) is None:
-            yield archived, path
 
 
 def _good(texts: Iterable[str]) -> tuple[str, ...]:

@@ -116,9 +116,16 @@ def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) ->
     return [one._replace(problem=one.problem or "the archive is not complete") for one in results.values()]
 
 
-def as_document(results: Iterable[Result], status: int, files: Sequence[str] = ()) -> dict[str, object]:
-    """All of it for programs that read JSON. files: those that failed and are no volumes."""
+def as_document(
+    results: Iterable[Result],
+    status: int,
+    files: Sequence[str] = (),
+    left_out: Sequence[Mapping[str, object]] | None = None,
+) -> dict[str, object]:
+    """All of it for programs that read JSON. files: those that failed and are no volumes. left_out: when saving."""
     document: dict[str, object] = {"status": status, "domains": [result.as_document() for result in results]}
     if files:
         document["failed_files"] = list(files)
+    if left_out is not None:
+        document["left_out"] = list(left_out)
     return document

@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from qbtools import treewalk
 from qbtools.domains import names, selection
 from qbtools.domains.compose import NewVolume
 from qbtools.errors import Failed, Refused
 from qbtools.formats import chunks
+from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes import locate, snapshots
 from qbtools.volumes.kind import SourceOptions, naming
 from qbtools.volumes.marks import Mark
@@ -33,13 +34,18 @@ STOPPED = "stopped"
 
 
 class Machine(NamedTuple):
-    """A domain that is saved. volumes: those that are; files: name below its path in the archive, bytes, path here."""
+    """A domain that is saved.
+
+    volumes: those that are saved; files: name below its path in the archive, bytes, path here; left_out: what is not
+    saved of its directories.
+    """
 
     name: str
     kind: str
     volumes: Sequence[HostVolume]
     files: Sequence[tuple[str, int, str]]
     state: str
+    left_out: Sequence[Unsaved] = ()
 
     @property
     def running(self) -> bool:
@@ -81,17 +87,20 @@ def _machine(host: Host, domain: Domain, how: SourceOptions) -> Machine:
     if domain.name == names.ADMIN:
         homes = [(name, path) for name, path in host.files(domain.name) if names.is_home(name)]
         if len(homes) != 1:
-            raise Failed(f"the host names no home of {names.ADMIN} that could be saved")
-        return Machine(domain.name, domain.kind, (), _checked_files(domain.name, homes), STOPPED)
+            if not homes:
+                raise Failed(f"the host has no home of {names.ADMIN} to save")
+            raise Failed(f"the host has {len(homes)} homes of {names.ADMIN}, and only one can be saved")
+        return Machine(domain.name, domain.kind, (), *_checked_files(domain.name, homes, STOPPED))
     wanted = {volume.name for volume in selection.saved_volumes(domain)}
     volumes = [volume for volume in host.volumes(domain.name) if volume.save]
     if missing := wanted - {volume.name for volume in volumes}:
         raise Failed(f"{domain.name}: the host has no volume {min(missing)}, which its metadata says is saved")
     volumes = [volume for volume in volumes if volume.name in wanted]
-    files = _checked_files(domain.name, host.files(domain.name))
+    further = host.files(domain.name)
     for volume in volumes:
         _check_size(domain.name, volume, how)
-    return Machine(domain.name, domain.kind, volumes, files, _state(domain.name, volumes, how))
+    state = _state(domain.name, volumes, how)
+    return Machine(domain.name, domain.kind, volumes, *_checked_files(domain.name, further, state))
 
 
 def _check_size(domain: str, volume: HostVolume, how: SourceOptions) -> None:
@@ -100,8 +109,12 @@ def _check_size(domain: str, volume: HostVolume, how: SourceOptions) -> None:
         raise Failed(f"{domain}:{volume.name} has {size} bytes, not {volume.size} as the host says")
 
 
-def _checked_files(domain: str, files: Sequence[tuple[str, str]]) -> list[tuple[str, int, str]]:
+def _checked_files(
+    domain: str, files: Sequence[tuple[str, str]], state: str
+) -> tuple[list[tuple[str, int, str]], str, list[Unsaved]]:
+    """Files, state and left_out of a Machine."""
     found = []
+    left_out: list[Unsaved] = []
     for name, path in files:
         if problem := chunks.name_problem(name):
             raise Failed(f"{domain}: the host calls a file {name}: {problem}")
@@ -109,23 +122,14 @@ def _checked_files(domain: str, files: Sequence[tuple[str, str]]) -> list[tuple[
             status = os.stat(path)
             os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         if stat.S_ISDIR(status.st_mode):
-            found.append((name, _size_of_tree(path), path))
+            size, missing = treewalk.walk(path)
+            left_out += [Unsaved(domain, f"{path}/{one.path}", one.reason) for one in missing]
+            found.append((name, size, path))
         elif stat.S_ISREG(status.st_mode):
             found.append((name, status.st_size, path))
         else:
             raise Refused(f"{path} is neither a file nor a directory")
-    return found
-
-
-def _size_of_tree(path: str) -> int:
-    """About the bytes of a directory's archive."""
-    total = 0
-    for place, _directories, names_there in os.walk(path):
-        total += 1024 * (len(names_there) + 1)
-        for name in names_there:
-            with suppress(OSError):
-                total += os.lstat(os.path.join(place, name)).st_size
-    return total
+    return found, state, left_out
 
 
 def _state(domain: str, volumes: Sequence[HostVolume], how: SourceOptions) -> str:

@@ -8,6 +8,7 @@ from qbtools import amounts
 from qbtools.domains.selection import LeftOut
 from qbtools.hosts import saving
 from qbtools.hosts.saving import Machine
+from qbtools.hosts.unsaved import Unsaved
 
 _STATES = {
     (saving.SNAPSHOT, False): "stopped: a snapshot",
@@ -23,8 +24,8 @@ _NUMBERS = ("volumes", "size", "in use")
 _HEADER = ("domain", "class", *_NUMBERS, "state")
 
 
-def table(machines: Sequence[Machine], left_out: Iterable[LeftOut]) -> str:
-    """A line for each domain, the total, and a line for each that is left out."""
+def table(machines: Sequence[Machine], left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved] = ()) -> list[str]:
+    """A line for each domain, the total, and a line for each domain and file that is left out."""
     rows: list[tuple[str, ...]] = [_HEADER]
     for machine in machines:
         state = _STATES[machine.state, machine.running]
@@ -32,7 +33,7 @@ def table(machines: Sequence[Machine], left_out: Iterable[LeftOut]) -> str:
     rows.append(("total", "", *_amounts(machines), ""))
     lines = amounts.table(rows, _NUMBERS)
     lines += [f"left out: {one.domain.name} ({one.reason})" for one in left_out]
-    return "".join(f"{line}\n" for line in lines)
+    return lines + [f"left out: {one.path} ({one.reason})" for one in unsaved]
 
 
 def _amounts(machines: Sequence[Machine]) -> tuple[str, str, str]:
@@ -41,7 +42,16 @@ def _amounts(machines: Sequence[Machine]) -> tuple[str, str, str]:
     return str(sum(len(machine.volumes) for machine in machines)), size, used
 
 
-def as_document(machines: Iterable[Machine], left_out: Iterable[LeftOut]) -> dict[str, object]:
+def left_out_document(left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved]) -> list[dict[str, object]]:
+    """What is left out, for programs that read JSON: domains by their names, files by their paths."""
+    found: list[dict[str, object]] = [{"name": one.domain.name, "reason": one.reason} for one in left_out]
+    found += [{"name": one.path, "domain": one.domain, "reason": one.reason} for one in unsaved]
+    return found
+
+
+def as_document(
+    machines: Iterable[Machine], left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved] = ()
+) -> dict[str, object]:
     """The same for programs that read JSON."""
     return {
         "domains": [
@@ -57,5 +67,5 @@ def as_document(machines: Iterable[Machine], left_out: Iterable[LeftOut]) -> dic
             }
             for machine in machines
         ],
-        "left_out": [{"name": one.domain.name, "reason": one.reason} for one in left_out],
+        "left_out": left_out_document(left_out, unsaved),
     }

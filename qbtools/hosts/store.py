@@ -34,6 +34,7 @@ class Store:
     def __init__(self, path: str) -> None:
         """path: of the file; its directory must be there."""
         self.path = os.path.realpath(path)
+        self.lock = f"{self.path}.lock"
         self._directory, self._base = os.path.split(self.path)
 
     def read(self) -> Metadata:
@@ -50,12 +51,12 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Inside nobody else of us changes anything. Failed where another does for longer than PATIENCE."""
         with naming(f"lock {self.path}"):
-            fd = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
+            fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
         try:
             deadline = time.monotonic() + PATIENCE
             while not _locked(fd):
                 if time.monotonic() > deadline:
-                    raise Failed(f"another run has held {self.path}.lock for {PATIENCE:.0f} seconds")
+                    raise Failed(f"another run has held {self.lock} for {PATIENCE:.0f} seconds")
                 time.sleep(_PAUSE)
             yield
         finally:

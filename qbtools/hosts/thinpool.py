@@ -11,9 +11,10 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from qbtools.domains.names import UNFINISHED
+from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.hosts.local import Found, Places
 from qbtools.volumes.kind import naming
@@ -24,6 +25,7 @@ from qbtools.volumes.marks import Mark
 STATE = "/var/lib/qbtools/hosts"
 """Where the metadata of all hosts is, in GROUP/POOL/qubes.xml, unless the environment says otherwise."""
 
+_PREFIX = "vm-"
 _RUNNING = "-snap"
 _LOOKS, _PAUSE = 3, 0.1
 _TAG = re.compile(f"{UNFINISHED}:([A-Za-z0-9_.-]+):([^:]+)")
@@ -51,10 +53,19 @@ class ThinPool(Places):
             os.makedirs(self.place, 0o700, exist_ok=True)
 
     def _name(self, domain: str, volume: str) -> str:
-        return f"vm-{domain}-{volume}"
+        return f"{_PREFIX}{domain}-{volume}"
 
     def folder(self, domain: str) -> str:
         return os.path.join(self.place, domain)
+
+    def images(self, volumes: Iterable[str]) -> set[str]:
+        return set()
+
+    def unlisted(self, inventory: Metadata, kept: Collection[str]) -> Iterator[tuple[str, str]]:
+        owned = {self._name(domain.name, volume.name) for domain in inventory.domains for volume in domain.volumes()}
+        for volume in self._in_pool(self._volumes):
+            if volume.name.startswith(_PREFIX) and not _unfinished(volume) and not owned & set(_stems(volume.name)):
+                yield volume.full, "no domain in qubes.xml has it"
 
     def source(self, domain: str, volume: str) -> str:
         return f"lvm:{self._group}/{self._name(domain, volume)}"
@@ -161,6 +172,13 @@ class ThinPool(Places):
         snapshot.remove_dead(self._volumes.values(), self._note, self._warn)
         if exchange.repair(self._volumes.values(), self._note, self._warn):
             self._volumes = facts.group(self._group)
+
+
+def _stems(name: str) -> Iterator[str]:
+    """The name, and what is left of it without its last words: a volume and its snapshots have one beginning."""
+    while name:
+        yield name
+        name = name.rpartition("-")[0]
 
 
 def _unfinished(volume: Volume) -> tuple[str, Mark] | None:

@@ -11,6 +11,7 @@ from qbtools.errors import QbError, Refused
 from qbtools.hosts import saving
 from qbtools.hosts.client import Host
 from qbtools.hosts.saving import File, Machine
+from qbtools.hosts.unsaved import Unsaved
 from qbtools.runs.creating import LATE, Contents, Saved, volume_source
 from qbtools.volumes import snapshots
 from qbtools.volumes.freezing import Frozen
@@ -30,23 +31,35 @@ class Choice(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What will be saved of a host, all of it looked at. left_out: what will not."""
+    """What will be saved of a host, all of it looked at. left_out: the domains that will not be.
+
+    unsaved: what else will not be: of the domains that are saved, and what belongs to no domain.
+    """
 
     machines: Sequence[Machine]
     left_out: Sequence[LeftOut]
+    unsaved: Sequence[Unsaved]
     files: Sequence[File]
     document: bytes
 
 
 def look(host: Host, choice: Choice, how: SourceOptions) -> Survey:
-    """Looks at all that is to be saved. Errors as selection.for_saving, saving.survey and trim.trimmed have them."""
+    """Looks at all that is to be saved, and warns of what the host has and no run saves.
+
+    Errors as selection.for_saving, saving.survey and trim.trimmed have them.
+    """
     inventory = host.inventory()
     chosen, left_out = selection.for_saving(inventory, choice.named, choice.include, choice.exclude)
+    wanted = {None, *(domain.name for domain in chosen)}
+    unsaved = [one for one in host.unsaved() if one.domain in wanted]
+    for one in unsaved:
+        how.warn(f"{one.path} is left out: {one.reason}")
     machines = saving.survey(host, chosen, how)
+    unsaved += [one for machine in machines for one in machine.left_out]  # qb-tree warns of these
     home = next((name for machine in machines for name, _, _ in machine.files if names.is_home(name)), None)
     contents = {machine.name: machine.contents() for machine in machines}
     document, paths = trim.trimmed(inventory, contents, home)
-    return Survey(machines, left_out, list(saving.files(machines, paths, host.freezer())), document)
+    return Survey(machines, left_out, unsaved, list(saving.files(machines, paths, host.freezer())), document)
 
 
 class Taking:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -248,6 +251,53 @@ def test_a_home_that_is_a_link(folder: Path, tmp_path: Path) -> None:
     message = b"qb-tree: error: dom0-home/user is a symbolic link, neither a file nor a directory\n"
     assert (done.returncode, done.stderr) == (4, message)
     assert tree(tmp_path / "F") == {}
+
+
+def test_what_is_not_saved_is_said(tmp_path: Path) -> None:
+    host = make_host(tmp_path / "A", [Machine("work"), Machine("other")])
+    for name in ("work/my notes", "work/Größe.txt", "work/data.img", "other/a b", "new/root.img", "dom0/user/f"):
+        (host / name).parent.mkdir(parents=True, exist_ok=True)
+        (host / name).write_text("data")
+    (host / "work/keys").mkdir()
+    (host / "work/keys/k").write_text("key")
+    os.mkfifo(host / "work/keys/fifo")
+    (host / "dom0/user/mount").mkdir()
+    expected = {f"{host}/{name}" for name in ("work/my notes", "work/Größe.txt", "work/data.img", "new")}
+    inside = f"{host}/dom0/user/mount"
+    words = ("create", "--logn=10", f"--host={host}", "dom0", "work")
+    with tmpfs_on(Path(inside)):
+        shown = run("qb-backup", *words, "--dry-run", **SECRET)
+        listed = run("qb-backup", *words, "--dry-run", "--json", **SECRET)
+        done = run("qb-backup", *words, "--json", "-o", tmp_path / "a.qb", **SECRET)
+    assert (shown.returncode, listed.returncode, done.returncode) == (0, 0, 0)
+    lines = [line.removeprefix("left out: ") for line in shown.stdout.decode().splitlines() if "left out: " in line]
+    assert {line.partition(" (")[0] for line in lines} == {"other", inside, *expected}
+    for answer in (listed, done):
+        found = {one["name"]: one for one in json.loads(answer.stdout)["left_out"]}
+        assert set(found) == {"other", inside, *expected}
+        assert found[f"{host}/new"] == {
+            "name": f"{host}/new",
+            "domain": None,
+            "reason": "no domain in qubes.xml has it",
+        }
+        assert found[inside]["domain"] == "dom0"
+    said = done.stderr.decode()
+    for path in expected:
+        assert f"qb-backup: warning: {path} is left out: " in said
+    assert f"qb-tree: warning: {inside} is left out: another file system is mounted there\n" in said
+    assert said.count(" is left out: ") == 5
+    done = restore(tmp_path / "a.qb", tmp_path, "--include=work")
+    assert (done.returncode, tree(tmp_path / "F")) == (0, {"work/keys/k": b"key"})
+
+
+@contextmanager
+def tmpfs_on(place: Path) -> Iterator[None]:
+    need_root()
+    subprocess.run(["mount", "-t", "tmpfs", "none", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
 
 
 def test_the_home_alone_is_not_everything(folder: Path, tmp_path: Path) -> None:

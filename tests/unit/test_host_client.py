@@ -11,6 +11,7 @@ from qbtools.domains import names
 from qbtools.errors import Failed, UsageError
 from qbtools.hosts import client
 from qbtools.hosts.client import Host
+from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes.marks import Mark
 
 GOOD = """<qubes><labels><label id="label-1" color="0x0">red</label></labels><properties/><domains>
@@ -135,6 +136,33 @@ def test_leftovers(host: Callable[[str], Host], tmp_path: Path) -> None:
     domains.append(DOMAIN.format("other", "qbtools", str(dead)))
     (tmp_path / "answer").write_text(GOOD.format("".join(domains)))
     assert host(f"cat {tmp_path}/answer").leftovers() == {"dead"}
+
+
+def test_what_no_run_saves(host: Callable[[str], Host], tmp_path: Path) -> None:
+    told = [
+        Unsaved("work", "/h/work/my notes", "why not"),
+        Unsaved(None, "/h/Größe\n\t\\303", "x"),
+        Unsaved("work", "/\udcff", "-"),
+    ]
+    lines = "".join(one.to_line() for one in told)
+    assert lines.isascii() and lines.count("\n") == 3
+    (tmp_path / "answer").write_text(lines)
+    verbs = f"printf '%s\\n' {' '.join(client.VERBS)}"
+    other = f"{verbs}; case $2 in unsaved) exit 1 ;; esac"
+    assert host(other).unsaved() == []
+    asked = host(f"case $2 in verbs) {verbs} unsaved ;; *) cat {tmp_path}/answer ;; esac")
+    assert asked.unsaved() == told
+    for bad in ("work\t/x\n", "work\t\tx\n", "work\t/x\ty\tz\n", "work\t/x\ty"):
+        (tmp_path / "answer").write_text(bad)
+        with pytest.raises(Failed, match="unsaved"):
+            asked.unsaved()
+
+
+def test_a_further_file_has_no_directory(host: Callable[[str], Host]) -> None:
+    """A restore refuses such a file, so it is not saved."""
+    assert host("printf 'dom0-home/user\\t/x\\n'").files("dom0") == [("dom0-home/user", "/x")]
+    with pytest.raises(Failed, match="keys/k: a file of a domain has no / in its name"):
+        host("printf 'keys/k\\t/x\\n'").files("work")
 
 
 def test_whether_it_can_freeze(host: Callable[[str], Host]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -12,9 +13,10 @@ import pytest
 from qbtools.domains import safexml
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed, QbError, Refused
-from qbtools.hosts import directory, thinpool
+from qbtools.hosts import directory, thinpool, unsaved
 from qbtools.hosts.local import LocalHost, Places
 from qbtools.hosts.store import Store
+from qbtools.streams import Reader
 from qbtools.volumes.lvm import exchange, facts, source, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
@@ -360,3 +362,82 @@ def test_a_machine_that_runs_in_a_pool(tmp_path: Path, group: Group) -> None:
     with pytest.raises(Refused, match="its machine writes to vg/vm-work-private-snap"):
         host.remove("work")
     assert group.volumes == before and "work" in inventory(host).by_name
+
+
+def unsaved_of(host: LocalHost) -> dict[str, tuple[str | None, str]]:
+    found = unsaved.read(Reader(io.BytesIO("".join(host.unsaved()).encode())))
+    return {one.path: (one.domain, one.reason) for one in found}
+
+
+def test_what_a_directory_has_that_is_not_saved(tmp_path: Path) -> None:
+    host = on_disk(tmp_path)
+    host.create(document("work"))
+    assert host.unsaved() == []
+    folder = tmp_path / "work"
+    for name in ("notes.txt", ".hidden", "disk.qcow2", "my notes", "Größe", "data.img", "empty", "a\nb", "n" * 89):
+        (folder / name).touch()
+    (folder / "keys").mkdir()
+    (folder / "-x").touch()
+    os.mkfifo(folder / "pipe")
+    (folder / "nowhere").symlink_to("no-such")
+    (folder / "linked").symlink_to("notes.txt")
+    (folder / f".{Mark.own()}.01234567").touch()
+    (folder / f".qbtools-unfinished.{Mark.own()}").touch()
+    for name in ("dom0/user", "dom0/.x", "new", "nothing"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "dom0/file").touch()
+    (tmp_path / "new/root.img").touch()
+    (tmp_path / "stray.img").touch()
+    (tmp_path / "half").mkdir()
+    (tmp_path / f"half/.qbtools-unfinished.{Mark.own()}").touch()
+    with Store(str(tmp_path / "qubes.xml")).locked():
+        saved = [line.split("\t")[0] for line in host.files("work")]
+        assert saved == [".hidden", "disk.qcow2", "keys", "linked", "notes.txt"]
+        assert host.files("dom0") == [f"dom0-home/user\t{tmp_path}/dom0/user\n"]
+        found = unsaved_of(host)
+    ours = {path.removeprefix(f"{tmp_path}/"): why for path, why in found.items()}
+    cannot = ("work", "an archive cannot have this name")
+    assert {name: (domain, why.partition(":")[0]) for name, (domain, why) in ours.items()} == {
+        "work/my notes": cannot,
+        "work/Größe": cannot,
+        "work/a\nb": cannot,
+        "work/-x": cannot,
+        f"work/{'n' * 89}": cannot,
+        "work/data.img": ("work", "qubes.xml has no such volume"),
+        "work/empty": ("work", "this name has another meaning in an archive"),
+        "work/pipe": ("work", "neither a file nor a directory"),
+        "work/nowhere": ("work", "cannot be read"),
+        "dom0/.x": ("dom0", "only a directory with the name of a user is a home of dom0"),
+        "dom0/file": ("dom0", "only a directory with the name of a user is a home of dom0"),
+        "new": (None, "no domain in qubes.xml has it"),
+        "stray.img": (None, "no domain in qubes.xml has it"),
+        "half": (None, "an unfinished restore"),
+    }
+
+
+def test_what_cannot_be_read_is_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = on_disk(tmp_path)
+    host.create(document("work"))
+    (tmp_path / "work/notes.txt").touch()
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert host.files("work") == []
+    assert unsaved_of(host) == {f"{tmp_path}/work/notes.txt": ("work", "cannot be read: Permission denied")}
+
+
+def test_what_a_pool_has_that_is_not_saved(tmp_path: Path, group: Group) -> None:
+    in_pool(group, tmp_path).create(document("work"))
+    real = group.volumes["vm-work-root"]
+    more = ("vm-work-root-snap", "vm-work-private-1234-back", "vm-work-data", "vm-new-root", "swap")
+    for name in more:
+        group.volumes[name] = real._replace(name=name)
+    group.volumes["vm-else-root"] = real._replace(name="vm-else-root", pool="other")
+    half = f"qbtools-unfinished:half:{Mark.own()}"
+    group.volumes["vm-half-root"] = real._replace(name="vm-half-root", tags=(half,))
+    place = tmp_path / "vg/pool/work"
+    place.mkdir()
+    (place / "root.img").touch()
+    assert unsaved_of(in_pool(group, tmp_path)) == {
+        "vg/vm-work-data": (None, "no domain in qubes.xml has it"),
+        "vg/vm-new-root": (None, "no domain in qubes.xml has it"),
+        f"{place}/root.img": ("work", "qubes.xml has no such volume"),
+    }

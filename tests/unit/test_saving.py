@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +15,7 @@ from qbtools.domains import selection
 from qbtools.domains.selection import LeftOut
 from qbtools.errors import Failed, QbError, Refused
 from qbtools.hosts import saving, savingtext
+from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes import snapshots
 from qbtools.volumes.kind import SourceOptions
 
@@ -74,6 +77,17 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Refused(f"{words[0]}: no snapshot can be taken here")
 
     monkeypatch.setattr(snapshots, "check", refuse)
+
+
+def make_socket(path: Path) -> None:
+    """A socket's path has at most 107 bytes."""
+    here = os.getcwd()
+    os.chdir(path.parent)
+    try:
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(path.name)
+    finally:
+        os.chdir(here)
 
 
 def survey(host: Any, *named: str, state: str | None = None) -> list[saving.Machine]:
@@ -151,6 +165,15 @@ def test_further_files(host: FakeHost, cloning: None) -> None:
     assert [(one.name, one.size) for one in found[0].contents()] == [("firewall.xml", 4), ("apps", 7048)]
 
 
+def test_what_a_directory_has_that_is_not_saved(host: FakeHost, cloning: None) -> None:
+    (host.place / "home/sub").mkdir(parents=True)
+    make_socket(host.place / "home/sub/socket")
+    host.further = {"none": [("apps", f"{host.place}/home")], "dom0": [("dom0-home/user", f"{host.place}/home/sub")]}
+    assert [machine.left_out for machine in survey(host, "dom0", "none")] == [
+        [Unsaved(name, f"{host.place}/home/sub/socket", "a socket")] for name in ("dom0", "none")
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "path", "message"),
     [
@@ -166,7 +189,10 @@ def test_files_that_are_refused(name: str, path: str, message: str, host: FakeHo
 
 
 def test_the_home_of_dom0(host: FakeHost, cloning: None) -> None:
-    with pytest.raises(Failed, match="names no home of dom0"):
+    with pytest.raises(Failed, match="the host has no home of dom0 to save"):
+        survey(host, "dom0")
+    host.further = {"dom0": [(f"dom0-home/{name}", str(host.place)) for name in ("user", "other")]}
+    with pytest.raises(Failed, match="the host has 2 homes of dom0, and only one can be saved"):
         survey(host, "dom0")
     host.further = {"dom0": [("dom0-home/user", str(host.place)), ("x", "/dev/null")]}
     found = survey(host, "dom0")
@@ -178,7 +204,7 @@ def test_the_table(host: FakeHost, cloning: None) -> None:
     host.running = {"both"}
     found = survey(host)
     text = savingtext.table(found, [LeftOut(METADATA.by_name["work"], "excluded")])
-    assert text.splitlines() == [
+    assert text == [
         "domain  class         volumes      size  in use  state",
         "work    AppVM               1   8.0 KiB   100 B  stopped: a snapshot",
         "both    StandaloneVM        2  16.0 KiB   200 B  running: a snapshot",
@@ -186,7 +212,14 @@ def test_the_table(host: FakeHost, cloning: None) -> None:
         "total                       3  24.0 KiB   300 B",
         "left out: work (excluded)",
     ]
-    assert savingtext.table([], []).splitlines()[1].split() == ["total", "0", "0", "B", "0", "B"]
+    assert savingtext.table([], [])[1].split() == ["total", "0", "0", "B", "0", "B"]
+    unsaved = [Unsaved("work", "/h/work/a b", "why"), Unsaved(None, "/h/other", "whose")]
+    assert savingtext.table([], [], unsaved)[2:] == ["left out: /h/work/a b (why)", "left out: /h/other (whose)"]
+    assert savingtext.left_out_document([LeftOut(METADATA.by_name["work"], "excluded")], unsaved) == [
+        {"name": "work", "reason": "excluded"},
+        {"name": "/h/work/a b", "domain": "work", "reason": "why"},
+        {"name": "/h/other", "domain": None, "reason": "whose"},
+    ]
     document = savingtext.as_document(found, [])
     assert document["domains"][1]["state"] == "snapshot"  # type: ignore[index]
     assert document["domains"][1]["size"] == 16384, "in bytes"  # type: ignore[index]

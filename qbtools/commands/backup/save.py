@@ -104,11 +104,13 @@ def _from_host(call: Invocation) -> None:
     how = volumeoptions.reading(call)
     choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
     found: list[results.Result] = []
+    left_out: list[dict[str, object]] = []
     status = 0
     cleanup = ExitStack()
     try:
         side = cleanup.enter_context(_side(call))
         survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
+        left_out = savingtext.left_out_document(survey.left_out, survey.unsaved)
         if opts["--dry-run"]:
             _show(call, survey)
             return
@@ -128,11 +130,13 @@ def _from_host(call: Invocation) -> None:
     finally:
         cleanup.close()
         if opts["--json"] and not (opts["--dry-run"] and not status):
-            stagewords.print_json(call, results.as_document(found, status))
+            stagewords.print_json(call, results.as_document(found, status, left_out=left_out))
 
 
 def _show(call: Invocation, survey: savinghost.Survey) -> None:
+    shown = survey.machines, survey.left_out, survey.unsaved
     if call.options["--json"]:
-        stagewords.print_json(call, savingtext.as_document(survey.machines, survey.left_out))
+        stagewords.print_json(call, savingtext.as_document(*shown))
     else:
-        call.stdout(binary=False).write(savingtext.table(survey.machines, survey.left_out).encode())
+        lines = [f"{cli.escape(line)}\n" for line in savingtext.table(*shown)]
+        call.stdout(binary=False).write("".join(lines).encode())

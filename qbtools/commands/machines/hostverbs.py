@@ -21,14 +21,15 @@ VERBS = {
     "set": True,
     "remove": True,
     "defaults": False,
+    "unsaved": False,
     "verbs": False,
 }
 """Each, and whether it takes a domain."""
 
 HELP = f"""\
 VERB is inventory, volumes DOMAIN, files DOMAIN, create, set DOMAIN,
-remove DOMAIN [MARK], defaults or verbs; create and set read the metadata of a
-domain from standard input. What they mean stands in qb-host(7).
+remove DOMAIN [MARK], defaults, unsaved or verbs; create and set read the metadata
+of a domain from standard input. What they mean stands in qb-host(7).
 
 Options:
 {options.COMMON}
@@ -61,7 +62,8 @@ def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
     elif verb == "remove":
         host.remove(domain, call.options["MARK"])
     else:
-        out.write_lines(host.volumes(domain) if verb == "volumes" else host.files(domain))
+        asked = {"volumes": lambda: host.volumes(domain), "files": lambda: host.files(domain), "unsaved": host.unsaved}
+        out.write_lines(asked[verb]())
 
 
 def _document(call: Invocation) -> bytes:

@@ -1,0 +1,47 @@
+"""What a host has and no run saves, as the lines of its verb `unsaved`."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from qbtools.domains.lines import read_fields
+from qbtools.errors import Damaged
+from qbtools.streams import Reader
+
+_NONE = "-"
+_OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
+
+
+class Unsaved(NamedTuple):
+    """One such thing. domain: whose it is, None for no domain's. path: any text that names it."""
+
+    domain: str | None
+    path: str
+    reason: str
+
+    def to_line(self) -> str:
+        """The fields separated by tabs, with newline; all of it printable ASCII."""
+        return "\t".join((self.domain or _NONE, _escaped(self.path), _escaped(self.reason))) + "\n"
+
+
+def read(reader: Reader) -> list[Unsaved]:
+    """The lines of to_line(), up to EOF. Damaged for any other."""
+    found = []
+    for number, fields in read_fields(reader):
+        if len(fields) != 3 or not all(fields):
+            raise Damaged(f"line {number} is not a domain, a path and a reason")
+        domain, path, reason = fields
+        found.append(Unsaved(None if domain == _NONE else domain, _plain(path), _plain(reason)))
+    return found
+
+
+def _escaped(text: str) -> str:
+    """text with a backslash and three octal digits for a backslash, and for any byte that is not printable ASCII."""
+    return "".join(chr(one) if 0x20 <= one < 0x7F and one != 0x5C else f"\\{one:03o}" for one in os.fsencode(text))
+
+
+def _plain(text: str) -> str:
+    """What _escaped() was given."""
+    return os.fsdecode(_OCTAL.sub(lambda match: bytes((int(match[1], 8),)), text.encode("ascii")))
