@@ -17,3 +17,8 @@ for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
 pytest.register_assert_rewrite("hosts.protocol")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts the guest first: it takes longest, and at the end the others would wait for it."""
+    items.sort(key=lambda item: item.name != "test_in_the_guest")
