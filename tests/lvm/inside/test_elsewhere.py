@@ -1,4 +1,4 @@
-"""Volumes that go to another host, and to another kind, by whole pipes of real programs as the manual shows them."""
+"""Volumes that go to another host and to another pool. What moves them there, ssh and archives, is tested elsewhere."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import pytest
 from lvm import guest
-from lvm.filling import holds, used
+from lvm.filling import good, holds, used, volwrite
 from lvm.guest import MiB
 from manual import examples
-from sshhost import SshHost
 from support import bash, environment
+
+from qbtools.runs import creating, filling
+from qbtools.volumes.kind import SourceOptions
 
 PATTERN = os.urandom(MiB)
 SIZE = 24 * MiB
-LVM = {"LVM_SYSTEM_DIR": os.environ.get("LVM_SYSTEM_DIR", "")}
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +29,14 @@ def vm1(vg: str) -> Iterator[str]:
 
 
 def test_a_clone_on_another_host(vg: str, vm1: str, tmp_path: Path) -> None:
-    """Sparse, in one pipe, and with its own name only when all of it has arrived."""
-    text = examples("qbtools.7")["clone"].replace("ssh host", "ssh store").replace(" vg/", f" {vg}/")
-    text = text.replace("lvm:vg/pool/vm1", f"lvm:{vg}/pool/clone")
+    """The pipe of the manual with real programs; the other host is this one. The clone is sparse."""
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/bash\n[ "$1" = host ] || exit\nexec bash -c "${*:2}"\n')
+    ssh.chmod(0o755)
+    text = examples("qbtools.7")["clone"].replace(" vg/", f" {vg}/").replace("lvm:vg/pool/vm1", f"lvm:{vg}/pool/clone")
     before = used(f"{vg}/pool")
-    with SshHost(tmp_path, **LVM) as host:
-        done = bash(text, PATH=f"{host.programs}:{environment()['PATH']}", **LVM)
+    path = f"{tmp_path}:{environment()['PATH']}"
+    done = bash(text, PATH=path, LVM_SYSTEM_DIR=os.environ["LVM_SYSTEM_DIR"])
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert used(f"{vg}/pool") <= before + 2
     assert holds(Path(f"/dev/{vg}/clone"), SIZE, {4 * MiB: PATTERN})
@@ -41,12 +44,15 @@ def test_a_clone_on_another_host(vg: str, vm1: str, tmp_path: Path) -> None:
 
 
 def test_a_backup_of_a_volume_restored_into_a_pool(vg: str, vm1: str) -> None:
-    """The size comes with the volume; nobody else has to know it."""
-    text = (
-        "export QB_PASSPHRASE_COMMAND='echo secret'; qb-backup create -q --logn=10 --compress=none"
-        f" w:private=lvm:{vm1} | qb-backup restore -q --pool lvm:{vg}/pool"
-    )
-    done = bash(text, timeout=300, **LVM)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    """What qb-backup create and restore --pool have qb-volread and qb-volwrite do, without the archive between."""
+    warnings: list[str] = []
+    (saved,) = creating.of_words([f"w:private=lvm:{vm1}"], SourceOptions(warn=warnings.append)).files
+    word = saved.source.split(":", 4)[4]
+    assert (word, saved.source, saved.data) == (f"lvm:{vm1}", f"volume:{SIZE}::10%:lvm:{vm1}", MiB)
+    target = filling.Where(None, f"lvm:{vg}/pool", {}, [], []).target("w", "private")
+    assert target is not None and not warnings
+    ended = guest.program("qb-volread", "-q", "--", word)
+    good(ended._replace(stdout=b""))
+    good(volwrite("--create", "--print-size", "--", target, data=ended.stdout))
     assert holds(Path(f"/dev/{vg}/w-private"), SIZE, {4 * MiB: PATTERN})
     guest.remove(f"{vg}/w-private")

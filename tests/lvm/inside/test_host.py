@@ -76,10 +76,12 @@ def place(vg: str, tmp_path: Path) -> Iterator[ForkedPlace]:
 
 
 class TestHostLvm(Protocol):
-    """All but what qb-host-dir does with the same code, and that has no volumes in it: programs take long here."""
+    """All but what qb-host-dir does with the same code, before it comes to volumes: programs take long here."""
 
     kills, together = 1, 2
     test_verbs = test_what_is_there = test_no_document = test_set_replaces_all_but_the_volumes = None  # type: ignore
+    test_a_name_that_is_taken = test_what_is_finished_is_not_touched = None  # type: ignore
+    test_remove_only_what_bears_the_mark = None  # type: ignore
 
 
 def volume_names(vg: str) -> set[str]:
