@@ -35,7 +35,7 @@ _LATEST = float((1 << 63) // 10**9)  # the year 2262
 
 
 def _bound_clock() -> None:
-    """Lets a clock beyond the time that Python can tell stand there: its library cannot even be loaded then."""
+    """Replaces a time that Python cannot tell by the latest that it can: else its own library does not load."""
     try:
         time.time()
     except OverflowError:

@@ -39,7 +39,7 @@ def assign(
 
     wanted: by each domain its own name, or the one that the user asks for; the first to ask gets it. taken: by others.
     A name that somebody in wanted asks for is never made up for another. fixed: domains for which none is made up.
-    without: what no name may have in it; where it stands a hyphen takes its place.
+    without: texts that no name may have in it; a hyphen replaces them.
     """
 
     def problem(name: str) -> str | None:
@@ -60,17 +60,17 @@ def assign(
 
 
 def _without(name: str, without: Collection[str]) -> str:
-    """The name with a hyphen for each sign that makes it one of those that have such a text in them."""
+    """The name without these texts: a hyphen replaces the signs at the beginning of each."""
     for text in without:
         name = name.replace(text, "-" + text.lstrip("_.-"))
     return name
 
 
 def make_readable(root: Element, warn: Callable[[str], None]) -> None:
-    """Gives a name to each domain of a qubes.xml whose own cannot be used, and lets all that name it name it so.
+    """Gives another name to each domain of a qubes.xml whose own cannot be used, and changes all references to it.
 
-    Qubes OS 2 to 3.2 read such names with no more than a warning. warn: takes a sentence for each. A domain without
-    any name, or one of a name that occurs twice, is left as it is.
+    Qubes OS 2 to 3.2 read such names with only a warning. warn: takes a sentence for each. A domain without any name
+    stays as it is, and so do domains with the same name.
     """
     found: dict[str, list[Element]] = {}
     for domain in root.iterfind("domains/domain"):
@@ -85,7 +85,7 @@ def make_readable(root: Element, warn: Callable[[str], None]) -> None:
             continue
         name = _readable(old, found, numbers)
         elements[0].text = name
-        warn(f"a domain is called {names.quoted(old)}, which is no name ({problem}): it is called {name} here")
+        warn(f"a domain is called {names.quoted(old)}, which cannot be used ({problem}): it is called {name} here")
         if old != names.ADMIN:  # who names that means the real one
             new[old] = name
     if new:
@@ -93,7 +93,7 @@ def make_readable(root: Element, warn: Callable[[str], None]) -> None:
 
 
 def _readable(old: str, taken: Collection[str], numbers: dict[str, int]) -> str:
-    """A name like old that can be used and that nobody has. numbers: the last one for each name given, is changed."""
+    """A name like old that can be used and that no domain has. numbers: the last one by name, is changed."""
     stem = _FOREIGN.sub("_", old)
     if not (stem[0].isascii() and stem[0].isalpha()):
         stem = f"vm{stem}"
@@ -110,7 +110,7 @@ def _readable(old: str, taken: Collection[str], numbers: dict[str, int]) -> str:
 
 
 def _follow(root: Element, new: dict[str, str]) -> None:
-    """Whatever names a domain by its old name gets the new one."""
+    """Replaces old names by new ones in properties and devices."""
     for element in root.iter("property"):
         if names.is_reference(element.get("name", "")) and element.text in new:
             element.text = new[element.text]

@@ -65,8 +65,8 @@ def build(name: str, size: int, typeflag: bytes = b"0", mtime: int = 0) -> bytes
 
     name: ASCII; beyond 100 bytes its directory must fit in 155 and its last component in 100 (ValueError else).
     size: bytes of the body; written as 0 where it is above MAX_OCTAL_SIZE, the caller having told it in a pax record.
-    mtime: seconds since 1970. Octal digits hold the years 1970 to 2242; the nearest of those times is written, as a
-    wrong clock is no reason to write what no reader takes.
+    mtime: seconds since 1970. Octal digits hold the years 1970 to 2242. For any other time, which a wrong clock gives,
+    the nearest of these is written.
     """
     base, prefix = name.encode("ascii"), b""
     if len(base) > 100:

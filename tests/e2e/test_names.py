@@ -128,7 +128,7 @@ def test_a_name_that_none_allows_stops_nobody(tmp_path: Path) -> None:
     done = backup("verify", tmp_path / "a.qb")
     assert done.returncode == 0
     assert done.stderr.count(b"warning: ") == len(ODD)
-    assert b'warning: a domain is called "../x", which is no name' in done.stderr
+    assert b'warning: a domain is called "../x", which cannot be used' in done.stderr
     done = backup("restore", "-q", "--to", tmp_path / "r", tmp_path / "a.qb")
     assert done.returncode == 0
     made_up = ["vm.._x", "a_b", "vm__id_", "vm_", "a" * 24 + "-1", "dom0-1", "vm1st"]

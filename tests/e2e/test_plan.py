@@ -199,7 +199,7 @@ def test_a_hostile_name_becomes_a_harmless_one(place: Path) -> None:
     (place / "archive.xml").write_bytes(ARCHIVE.replace(b"work", b"../x"))
     status, out, err = plan(place)
     assert status == 0 and "../x" not in out and "\tvm.._x\t" in out
-    assert err.startswith('qb-plan: warning: a domain is called "../x", which is no name')
+    assert err.startswith('qb-plan: warning: a domain is called "../x", which cannot be used')
 
 
 def test_a_host_that_fails(place: Path) -> None:
