@@ -57,6 +57,10 @@ COW = """\
   --cow ROOM            Room for a snapshot that needs its own, in percent of the
                         volume or a size [default: 10%]."""
 
+OPAQUE = """\
+  --opaque              Save a qcow2, vdi or vmdk file that needs another file, such
+                        as a backing file, all the same."""
+
 FILLING = """\
   --create              Make TARGET, which must not exist unless --overwrite is
                         given too. Implied for a file.

@@ -65,7 +65,7 @@ class Directory(Places):
                 except FileNotFoundError:
                     continue
                 running = inuse.writer(status, -1) is not None
-            size, used = locate.sizes(self.source(domain, volume), SourceOptions())
+            size, used = locate.sizes(self.source(domain, volume), SourceOptions(opaque=True))
             there[volume] = Found(size, used, running)
         return there
 

@@ -151,6 +151,8 @@ class SourceOptions(NamedTuple):
     """Room for a snapshot that needs room of its own: `NN%` of the volume (1 to 100), or a number of bytes."""
     note: Callable[[str], None] = _silent
     warn: Callable[[str], None] = _silent
+    opaque: bool = False
+    """An image that needs another file (a qcow2 file with a backing file) is read all the same."""
 
 
 class TargetOptions(NamedTuple):

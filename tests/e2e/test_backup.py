@@ -609,3 +609,17 @@ def test_nothing_stays_behind(folder: Path, tmp_path: Path) -> None:
         running.start("qb-backup create --logn 10 -q root.img | head -c 100 >/dev/null; qb-backup verify <root.img")
         assert running.end()[0] == 4
         wait_until(lambda: not running.processes(), "the end of all processes")
+
+
+def test_an_image_that_needs_another_file(folder: Path, tmp_path: Path) -> None:
+    """It is refused before anything is written."""
+    (tmp_path / "disk.img").write_bytes((b"QFI\xfb\0\0\0\3" + bytes(6) + b"\2\0").ljust(5000, b"\0"))
+    create = f"cd {tmp_path} && qb-backup create -q --logn 10 --passphrase-file {folder}/passphrase -o a.qb"
+    for options, status in (("", 5), ("--opaque", 0), ("--state current", 0)):
+        done = bash(f"{create} {options} disk.img")
+        assert (done.returncode, b"image that needs another file: it has a backing file" in done.stderr) == (
+            status,
+            status == 5,
+        )
+        assert (tmp_path / "a.qb").exists() == (status == 0)
+        (tmp_path / "a.qb").unlink(missing_ok=True)

@@ -16,7 +16,7 @@ EVERYWHERE = {
     *("--passphrase-file", "--passphrase-fd", "--passphrase-command", "--jobs", "--progress", "--quiet", "--verbose"),
 }
 OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"}
-SAVING = {"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow"}
+SAVING = {"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"}
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
 PLANNING = {

@@ -7,7 +7,7 @@ from qbtools.errors import UsageError
 
 COMMANDS = ("create", "list", "verify", "restore")
 
-_CREATING = frozenset({"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow"})
+_CREATING = frozenset({"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"})
 _OPENING = frozenset({"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"})
 _FILLING = frozenset({"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"})
 _RESTORING = _FILLING | {"--only"}

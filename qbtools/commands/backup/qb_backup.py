@@ -45,6 +45,7 @@ Options for create:
   --id-file FILE            Write the backup ID to FILE too.
 {options.STATE}
 {options.COW}
+{options.OPAQUE}
 
 Options for list, verify and restore:
   --json                    Print one JSON document: the list, or a result for each

@@ -24,6 +24,7 @@ Options:
                         it are data, separated by a tab, and stop. No snapshot.
 {options.STATE}
 {options.COW}
+{options.OPAQUE}
 {options.PROGRESS}
 {options.COMMON}
 """

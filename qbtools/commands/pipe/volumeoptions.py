@@ -23,11 +23,11 @@ STATES = "snapshot", "current", "before-start"
 
 
 def reading(call: Invocation) -> SourceOptions:
-    """From --state and --cow. UsageError for what they cannot be."""
+    """From --state, --cow and, where the program has it, --opaque. UsageError for what they cannot be."""
     state = call.options["--state"]
     if state not in (None, *STATES):
         raise UsageError(f"--state: must be one of {', '.join(STATES)}")
-    return SourceOptions(state, _room(call), call.note, call.warn)
+    return SourceOptions(state, _room(call), call.note, call.warn, bool(call.options.get("--opaque")))
 
 
 def _room(call: Invocation) -> str:

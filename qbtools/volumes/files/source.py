@@ -7,7 +7,7 @@ import os
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes import kernel
-from qbtools.volumes.files import clone, guards
+from qbtools.volumes.files import clone, guards, images
 from qbtools.volumes.kind import Source, SourceOptions, naming
 
 
@@ -54,6 +54,9 @@ def open_source(name: str, options: SourceOptions) -> FileSource:
         raise UsageError(f"{name} is a file: its state before a machine's start is not kept")
     fd = _open(name)
     try:
+        warning = images.look(fd, name, options)
+        if warning:
+            options.warn(warning)
         if options.state == "current":
             return FileSource(name, fd)
         try:

@@ -8,7 +8,7 @@ import stat
 from qbtools.errors import QbError, Refused, UsageError
 from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes import kernel, spots
-from qbtools.volumes.files import clone, leftovers, source
+from qbtools.volumes.files import clone, images, leftovers, source
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class FileKind(Kind):
     def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
         self._check(name)
         with source.open_plain(name) as plain:
+            images.look(plain.fd, name, options)
             return plain.size, plain.extents().data
 
     def open_source(self, name: str, options: SourceOptions) -> Source:

@@ -1,0 +1,58 @@
+"""Disk images in a format of their own: such a file is not the disk that a machine sees."""
+
+from __future__ import annotations
+
+import os
+
+from qbtools.errors import Refused
+from qbtools.formats import magic
+from qbtools.lean import TYPE_CHECKING
+from qbtools.volumes.kind import naming
+
+if TYPE_CHECKING:
+    from qbtools.volumes.kind import SourceOptions
+
+_QCOW2_BACKING = slice(8, 16)  # big-endian: the offset of the backing file's name
+_QCOW2_VERSION = slice(4, 8)
+_QCOW2_NEEDS = slice(72, 80)  # features that a reader must know, from version 3 on
+_QCOW2_DATA_FILE = 4  # one of them: the data is in another file
+_VDI_TYPE, _VDI_DIFFERENCES = slice(0x4C, 0x50), 4  # little-endian
+_VMDK_DESCRIPTOR = slice(28, 36)  # little-endian, in blocks of 512 bytes
+_VMDK_TEXT = 4096
+
+
+def look(fd: int, name: str, options: SourceOptions) -> str | None:
+    """A warning for a file that is an image in a format of its own; None for any other.
+
+    Refused where the image needs another file, unless options say that the file alone is wanted.
+    """
+    with naming(f"read {name}"):
+        head = os.pread(fd, magic.HEAD, 0)
+        found = magic.kind(head)
+        if found not in magic.IMAGES:
+            return None
+        needs = _needs(fd, found, head)
+    if needs and not options.opaque and options.state != "current":
+        raise Refused(
+            f"{name} is a {found} image that needs another file: {needs}",
+            "qemu-img convert -O raw makes a plain image; --opaque saves the file as it is",
+        )
+    return f"{name} is a {found} image: the file is saved as it is, and not the disk that it holds"
+
+
+def _needs(fd: int, found: str, head: bytes) -> str | None:
+    """Why an image is not whole without another file; None where it is, or where that is not known (vhdx, vhd)."""
+    if found == "qcow2":
+        if any(head[_QCOW2_BACKING]):
+            return "it has a backing file"
+        features = int.from_bytes(head[_QCOW2_NEEDS], "big") if int.from_bytes(head[_QCOW2_VERSION], "big") > 2 else 0
+        return "its data is in another file" if features & _QCOW2_DATA_FILE else None
+    if found == "vdi":
+        return "it has a parent" if int.from_bytes(head[_VDI_TYPE], "little") == _VDI_DIFFERENCES else None
+    if found == "vmdk":
+        if head.startswith(b"#"):
+            return "its data is in another file"
+        text = os.pread(fd, _VMDK_TEXT, min(int.from_bytes(head[_VMDK_DESCRIPTOR], "little"), 1 << 40) * 512)
+        _, found_key, rest = text.partition(b"parentCID=")
+        return "it has a parent" if found_key and not rest.lower().startswith(b"ffffffff") else None
+    return None
