@@ -95,9 +95,19 @@ def _decompress(argv: Sequence[str], reader: Reader, writer: Writer) -> None:
         if code < 0:
             raise Failed(child.ending())
         if code and (child.name, code) != ("gzip", _GZIP_WARNED):
-            raise Damaged(f"{reader.name} does not decompress: {child.ending()}")
+            raise Damaged(f"{reader.name} does not decompress: {child.ending()}", _hint(reader))
     with io.FileIO(os.devnull, "w") as nowhere:
         reader.copy_rest(Writer(nowhere, os.devnull))
+
+
+def _hint(reader: Reader) -> str | None:
+    """Which filter is the right one, where that can still be seen: in a file."""
+    from qbtools.formats import magic
+
+    with suppress(OSError):
+        found = magic.kind(os.pread(reader.fd, magic.HEAD, 0))
+        return f"{reader.name} is {found} data: qb-decompress {found}" if found in magic.COMPRESSIONS else None
+    return None
 
 
 def _calls(table: _Calls, name: str) -> Sequence[Sequence[str]]:

@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "processes": {"errors", "descriptors", "reports", "endings", "environments"},
     "passphrase": {"errors", "processes", "endings"},
     "programs": {"errors", "environments", "streams"},
-    "filters": {"errors", "streams", "programs"},
+    "filters": {"errors", "streams", "programs", "formats"},
     "treewalk": {"errors"},
     "trees": {"errors", "descriptors", "directories", "streams", "programs", "treewalk", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},

@@ -103,3 +103,76 @@ def test_a_command_that_ends_well(folder: Path) -> None:
     # A command that fails is what failed, whatever it printed.
     done = bash(f"cd {folder} && qb-seal --logn 10 --passphrase-file passphrase --from-command 'echo x; exit 7' list")
     assert (done.returncode, done.stderr) == (1, b"qb-seal: error: vm1/a: the command ended with status 7\n")
+
+
+WRONG = {
+    "qb-tarwrite a": "a volume stream",
+    "qb-volwrite new": "a volume stream",
+    "qb-tarextract": "a tar archive",
+    "qb-tarextract --list": "a tar archive",
+    "qb-tarextract --volumes vm1 a=new": "a tar archive",
+    "qb-unseal --list": "a sealed archive",
+    "qb-unseal --structure": "a sealed archive",
+    "qb-header read -": "a sealed archive",
+    "qb-store new": "a sealed archive",
+}
+INPUTS = {
+    "gzip data": ("echo x | gzip", "decompress it first: qb-decompress gzip"),
+    "xz data": ("echo x | xz", "decompress it first: qb-decompress xz"),
+    "zstd data": ("echo x | zstd", "decompress it first: qb-decompress zstd"),
+    "bzip2 data": ("echo x | bzip2", "decompress it first: qb-decompress bzip2"),
+    "a qcow2 image": (r"printf 'QFI\373%0600d' 0", "convert it to a plain image first: qemu-img convert -O raw"),
+    "a volume stream": ("qb-volread disk.img", "qb-tarwrite and qb-volwrite read it"),
+    "a tar archive": ("tar -c disk.img", "qb-tarextract reads it"),
+    "a sealed archive": ("cat a.qb", "qb-unseal reads it"),
+}
+
+
+@pytest.fixture(scope="module")
+def archive(folder: Path) -> Path:
+    whole = "qb-volread disk.img | qb-tarwrite vm1/a | gzip -c"
+    done = bash(f"cd {folder} && {whole} | qb-seal --logn 10 --passphrase-file passphrase vm1/a >a.qb")
+    assert done.returncode == 0
+    return folder
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_the_input_of_another_stage(command: str, archive: Path) -> None:
+    program, wanted = command.split()[0], WRONG[command]
+    secret = "QB_PASSPHRASE_FILE=passphrase"
+    for kind, (before, hint) in INPUTS.items():
+        if kind == wanted or (kind, wanted) == ("a tar archive", "a sealed archive"):
+            continue
+        done = bash(f"cd {archive} && {before} | env {secret} {command} >/dev/null")
+        lines = done.stderr.decode().splitlines()
+        assert (done.returncode, len(lines)) == (4, 2), kind
+        assert lines[0].startswith(f"{program}: error: ") and lines[0].endswith(f" is {kind}, not {wanted}")
+        assert lines[1] == f"hint: {hint}"
+        assert not (archive / "new").exists()
+    done = bash(f"cd {archive} && true | env {secret} {command}")
+    assert done.returncode == 4
+    assert done.stderr.decode().endswith(" is empty: did the program before fail?\n")
+
+
+def test_a_plain_image_where_a_stream_is_expected(folder: Path) -> None:
+    for program in ("qb-tarwrite", "qb-volwrite"):
+        done = bash(f"cd {folder} && {program} new <disk.img >/dev/null")
+        lines = f"{program}: error: standard input is not a volume stream\nhint: --raw takes a plain image\n"
+        assert (done.returncode, done.stderr.decode()) == (4, lines)
+
+
+def test_a_file_of_another_compression(folder: Path) -> None:
+    done = bash(f"cd {folder} && echo x | zstd >x.zst && qb-decompress gzip <x.zst")
+    assert done.returncode == 4
+    assert done.stderr.endswith(b"\nhint: standard input is zstd data: qb-decompress zstd\n")
+
+
+def test_an_archive_for_a_name(archive: Path) -> None:
+    """`qb-unseal FILE`, as a user may think that it is called."""
+    listed = f"cd {archive} && qb-unseal --passphrase-file passphrase"
+    done = bash(f"{listed} a.qb </dev/null")
+    assert (done.returncode, done.stdout) == (0, bash(f"{listed} --list <a.qb").stdout)
+    assert done.stdout.startswith(b"vm1/a\t1\t")
+    # From a pipe it is a name, and so it is with another file.
+    for text in ("a.qb <a.qb", "a.qb < <(cat a.qb)", "disk.img </dev/null"):
+        assert bash(f"{listed} {text}").returncode == 4

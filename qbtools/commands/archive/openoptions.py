@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 
 from qbtools.commands.archive import sealoptions
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Refused, UsageError
+from qbtools.errors import Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,6 +48,24 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
     archive = opened(reader, secret, bounds, jobs, call.warn, first_wanted)
     check_expectations(call, archive.header)
     return archive
+
+
+def take_file(call: Invocation) -> None:
+    """Makes `qb-unseal FILE` the same as `qb-unseal --list <FILE`.
+
+    That is what the user wants where FILE is an archive, and standard input a device, which is none.
+    """
+    from qbtools.formats import magic
+
+    name = call.options["NAME"][0]
+    if not stat.S_ISCHR(os.fstat(0).st_mode) or not os.path.isfile(name):
+        return
+    with naming(f"open {name}"):
+        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+        if magic.kind(os.pread(fd, magic.HEAD, 0)) == magic.ARCHIVE:
+            os.dup2(fd, 0)
+            call.options.update({"NAME": [], "--list": True})
+        os.close(fd)
 
 
 def check_expectations(call: Invocation, header: BackupHeader) -> None:

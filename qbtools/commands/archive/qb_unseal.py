@@ -19,7 +19,8 @@ Usage:
 
 Open the archive on standard input. With NAME: write the plaintext of that file.
 Nothing of a chunk is written before it has been authenticated. An archive is read
-to its end, and is complete if the exit status is 0.
+to its end, and is complete if the exit status is 0. If NAME is an archive file and
+standard input a terminal or /dev/null, the files in that archive are listed.
 
 Options:
   --stop                End as soon as NAME is complete: the rest is not checked.
@@ -62,6 +63,8 @@ def main(call: Invocation) -> None:
     for option in ("--to-command", "--first"):
         if opts[option] is not None:
             processes.check_cmd(opts[option], option)
+    if len(opts["NAME"]) == 1 and opts["--to-command"] is None and not opts["--stop"]:
+        openoptions.take_file(call)
     single = bool(opts["NAME"]) and opts["--to-command"] is None
     out = call.stdout() if single else call.stdout(binary=False)
     total = left_to_read(0)
