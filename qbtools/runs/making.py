@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -84,6 +85,7 @@ class Making:
         entries = inventory.entries(metadata)
         check_names(entries, self._wishes.only)
         home = self._home(metadata)
+        self._check_home(home)
         found = self._plan(metadata)
         self._show(found)
         if found.problems:
@@ -130,6 +132,13 @@ class Making:
             return None
         homes = [entry.archive_name for entry in inventory.entries(metadata) if entry.kind == names.ADMIN_CLASS]
         return homes[0] if homes else None
+
+    def _check_home(self, home: str | None) -> None:
+        """Refused where the home of dom0 cannot get its place, before any domain is made."""
+        if home is not None and not self._wishes.verify_only:
+            path = f"{self._wishes.files_to}/{home}"
+            if os.path.lexists(path):
+                raise Refused(f"{path} already exists")
 
     def _plan(self, metadata: Metadata) -> Plan:
         there, defaults = self._host.inventory(), self._host.defaults()

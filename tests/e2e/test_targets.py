@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from devices import file_system, loop, make_sparse
+from hostdirs import make_host
 from support import run
 
 SIZE = 1 << 20
@@ -74,13 +75,12 @@ def test_two_names_of_a_device(archive: Path, place: Path) -> None:
         assert device.read_bytes() == b"x" * SIZE
 
 
-def test_names_that_differ_in_letter_case(archive: Path, place: Path) -> None:
-    (place / "fat").touch()
+def test_names_that_differ_in_letter_case_are_two_where_the_file_system_tells_them_apart(
+    archive: Path, place: Path
+) -> None:
     done = backup("restore", "--only=web", "--only=Web", "--to=here", archive)
     assert (done.returncode, done.stderr) == (0, b"")
-    with file_system(place, "vfat", 16 << 20) as small:
-        refused(backup("restore", "--only=web", "--only=Web", f"--to={small}", archive), SAME)
-        assert os.listdir(small) == []
+    assert content(place / "here") == {"web/data-x.img": A, "Web/data-x.img": C}
 
 
 def test_the_last_target_is_bad(archive: Path, place: Path) -> None:
@@ -170,14 +170,10 @@ def test_a_sparse_volume_needs_no_room_for_its_holes(place: Path) -> None:
 # --- outputs of create ---
 
 
-@pytest.mark.parametrize("words", [[], ["--host=H"]])
+@pytest.mark.parametrize("words", [["v:root=missing"], ["--host=dir:missing"]])
 def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(words: list[str], place: Path) -> None:
-    (place / "v").write_bytes(A)
+    """What is to be saved does not exist: a run that looks at it first says so."""
     (place / "gone").symlink_to("nowhere/x")
-    volumes = words or ["v:root=v"]
-    if words:
-        assert backup("create", "-q", "--logn=10", "-o", "h.qb", "vm:root=v").returncode == 0
-        assert backup("restore", "--yes", "-q", "--host=H", "h.qb").returncode in (0, 1, 5)
     (place / "dir.qb.partial").mkdir()
     for output, message, status in (
         ("none/a.qb", "none/a.qb", 1),
@@ -185,10 +181,10 @@ def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(words
         ("/proc/a.qb", "/proc/a.qb", 1),
         ("dir.qb", "dir.qb.partial already exists", 5),
     ):
-        # What is read does not exist: a run that looks at it first says so.
-        done = backup("create", "-q", "--logn=10", "-o", output, *(words or ["v:root=missing"]))
-        refused(done, message, status)
-    assert volumes
+        refused(backup("create", "-q", "--logn=10", "-o", output, *words), message, status)
+    refused(
+        backup("create", "-q", "--logn=10", "-o", "a.qb", "--id-file", "none/id", *words), "cannot write none/id", 1
+    )
 
 
 def test_two_outputs_that_are_one(place: Path) -> None:
@@ -197,3 +193,27 @@ def test_two_outputs_that_are_one(place: Path) -> None:
         done = backup("create", "-q", "--logn=10", "-o", "a.qb", "--id-file", side, "v:root=v")
         refused(done, f"--id-file {side} is the same file as ")
         assert content(place) == {"v": A}
+
+
+# --- with a host ---
+
+
+def test_some_volumes_to_a_host(archive: Path, place: Path) -> None:
+    """The domain is made; what was not wanted is named, and stays empty."""
+    (place / "v").write_bytes(A)
+    (place / "w").write_bytes(B)
+    assert (
+        backup("create", "-q", "--logn=10", "-o", "vm.qb", "vm:root=v", "vm:private=w", "other:root=w").returncode == 0
+    )
+    make_host(place / "H", ())
+    done = backup("restore", "--yes", "--host=dir:H", "--only=vm:private", "vm.qb")
+    assert done.returncode == 0, done.stderr
+    assert b"vm:root is not among --only: it stays empty" in done.stderr
+    assert (place / "H/vm/private.img").read_bytes() == B
+    assert (place / "H/vm/root.img").read_bytes() == bytes(SIZE)
+    assert sorted(path.name for path in (place / "H").iterdir() if path.is_dir()) == ["vm"]
+    refused(backup("restore", "--yes", "--host=dir:H", "--only=vm:x", "vm.qb"), "the archive has no volume vm:x", 2)
+    (place / "file").touch()
+    for files_to, message in (("file", "file is no directory"), ("/proc", "cannot write to /proc")):
+        done = backup("restore", "--yes", "--host=dir:H", f"--files-to={files_to}", "vm.qb")
+        refused(done, message, 1)

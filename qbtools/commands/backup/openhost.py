@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from qbtools import directories
 from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
@@ -15,7 +16,7 @@ from qbtools.commands.machines import qb_plan
 from qbtools.domains import plantext
 from qbtools.domains.planlines import Plan, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, QbError, Refused, Told
+from qbtools.errors import Damaged, Failed, QbError, Refused, Told, naming
 from qbtools.hosts import results
 from qbtools.hosts.client import Host
 from qbtools.runs import filling, making, opening
@@ -145,12 +146,23 @@ def _wishes(call: Invocation) -> making.Wishes:
         if not os.path.isdir(files_to):
             raise Failed(f"{files_to} is no directory")
         files_to = os.path.abspath(files_to)
+        if not opts["--verify-only"] and not opts["--dry-run"]:
+            _check_writable(files_to)
     flags = [bool(opts[f"--{name}"]) for name in ("verify-only", "dry-run", "keep-going", "keep-failed")]
     written = _written(opts["--plan"]) if opts["--plan"] is not None else None
     only = filling.read_only(opts["--only"])
     options = qb_plan.wishes(call)
     options = replace(options, include=[*options.include, *(word.partition(":")[0] for word in only)])
     return making.Wishes(options, written, files_to, only, *flags)
+
+
+def _check_writable(path: str) -> None:
+    with naming(f"write to {path}"):
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            directories.check_rename(directory)
+        finally:
+            os.close(directory)
 
 
 def _written(path: str) -> Callable[[Metadata], Sequence[Written]]:
