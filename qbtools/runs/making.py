@@ -135,7 +135,7 @@ class Making:
 
     def _check_home(self, home: str | None) -> None:
         """Refused where the home of dom0 cannot get its place, before any domain is made."""
-        if home is not None and not self._wishes.verify_only:
+        if home is not None and not self._wishes.verify_only and not self._wishes.keep_going:
             path = f"{self._wishes.files_to}/{home}"
             if os.path.lexists(path):
                 raise Refused(f"{path} already exists")

@@ -145,7 +145,7 @@ def test_two_runs_that_write_the_same_file(folder: Path, tmp_path: Path) -> None
         running.start(f"qb-backup create --logn 10 -q -o {tmp_path}/a.qb root.img")
         running.hold()
         done = backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", "private.img")
-        assert outcome(done) == (5, "", f"qb-store: error: another run writes {tmp_path}/a.qb.partial\n")
+        assert outcome(done) == (5, "", f"qb-backup: error: another run writes {tmp_path}/a.qb.partial\n")
         assert (tmp_path / "a.qb.partial").exists()
         running.release()
         assert running.end() == (0, "")
@@ -233,7 +233,7 @@ def test_what_create_does_not_take(
 
 def test_a_directory_that_is_not_there(folder: Path) -> None:
     done = backup(folder, "create", *QUICK, "-q", "-o", "none/a.qb", "root.img")
-    assert outcome(done) == (1, "", "qb-store: error: cannot write to none/a.qb.partial: No such file or directory\n")
+    assert outcome(done) == (1, "", "qb-backup: error: cannot write to none/a.qb.partial: No such file or directory\n")
 
 
 @pytest.mark.parametrize("size", [0, 299_999, 300_001, 10_000_000])
@@ -369,7 +369,7 @@ def test_what_is_there_is_not_touched_without_overwrite(folder: Path, tmp_path: 
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank/root.img").write_bytes(b"before")
     done = backup(folder, "restore", "--to", tmp_path, "--only", "bank", "two.qb")
-    message = f"qb-volwrite: error: {tmp_path}/bank/root.img exists\nhint: --overwrite replaces it\n"
+    message = f"qb-backup: error: {tmp_path}/bank/root.img exists\nhint: --overwrite replaces it\n"
     assert outcome(done) == (5, "", message)
     assert (tmp_path / "bank/root.img").read_bytes() == b"before"
     assert outcome(backup(folder, "restore", "--to", tmp_path, "--overwrite", "--only", "bank", "two.qb")) == (

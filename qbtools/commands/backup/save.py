@@ -45,6 +45,8 @@ def _side(call: Invocation) -> SideFile:
     others = {f"the VOLUME {word}": creating.file_of(word) for word in opts["VOLUME"] if opts["--host"] is None}
     others["the passphrase"] = opts["--passphrase-file"]
     if opts["--output"] is not None:
+        if os.path.lexists(opts["--output"]):
+            raise Refused(f"{opts['--output']} already exists")
         with storing.PartialFile(opts["--output"], overwrite=False, keep=False):
             pass  # it can be made; qb-store makes it
         others["the archive"] = opts["--output"]
