@@ -67,7 +67,7 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
     [
         (("create",), "no VOLUME given"),
         (("create", "--host=x", "--json"), "--json needs --output"),
-        (("restore",), "no target is given"),
+        (("restore",), "no target given"),
         (("restore", "--to=x", "--pool=y"), "exclude each other"),
         (("restore", "--host=x", "--plan=y", "--include=z"), "do not go with --plan"),
         (("restore", "--host=x", "--plan=y", "--only=z"), "do not go with --plan"),

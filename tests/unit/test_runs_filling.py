@@ -15,12 +15,12 @@ ARCHIVE = machines.metadata(
     machines.vm("two", "StandaloneVM", volumes=(PRIVATE,), netvm=""),
 )
 ONE, TWO = (ARCHIVE.by_name[name].features["backup-path"] for name in ("one", "two"))
-TO = Where("/to", None, {}, [], [])
+TO = Where("./to", None, {}, [])
 
 
 def fill(where: Where) -> tuple[Filling, list[str]]:
     warnings: list[str] = []
-    return Filling(where, warnings.append), warnings
+    return Filling(where, lambda _: None, warnings.append), warnings
 
 
 def routed(where: Where) -> dict[str, str]:
@@ -36,7 +36,7 @@ def come(filling: Filling, *names: str, printed: str = "4096") -> None:
 @pytest.mark.parametrize(
     ("where", "expected"),
     [
-        (TO, "file:/to/one/root.img"),
+        (TO, "file:./to/one/root.img"),
         (TO._replace(to=None, pool="lvm:vg/pool"), "lvm:vg/pool/one-root"),
         (TO._replace(mapped={"one:root": "/dev/x"}), "/dev/x"),
         (TO._replace(to=None, pool="lvm:vg/pool", mapped={"one:root": "/dev/x"}), "/dev/x"),
@@ -66,19 +66,19 @@ def test_a_map_that_is_given_twice() -> None:
 
 
 def test_routes() -> None:
-    assert routed(TO._replace(options=["--overwrite"])) == {
-        f"{ONE}root.img": "volume:--create --overwrite --parents:file:/to/one/root.img",
-        f"{ONE}private.img": "volume:--create --overwrite --parents:file:/to/one/private.img",
-        f"{TWO}private.img": "volume:--create --overwrite --parents:file:/to/two/private.img",
+    assert routed(TO._replace(overwrite=True)) == {
+        f"{ONE}root.img": "volume:--create --overwrite --parents:file:./to/one/root.img",
+        f"{ONE}private.img": "volume:--create --overwrite --parents:file:./to/one/private.img",
+        f"{TWO}private.img": "volume:--create --overwrite --parents:file:./to/two/private.img",
     }
-    assert routed(TO._replace(to=None, pool="lvm:vg/pool", only=["two"])) == {
-        f"{TWO}private.img": "volume:--create:lvm:vg/pool/two-private"
+    assert routed(TO._replace(to=None, pool="file:.", only=["two"])) == {
+        f"{TWO}private.img": "volume:--create:file:./two-private"
     }
 
 
 def test_the_route_of_volumes_that_share_a_file() -> None:
     places = {"vm1/.": [("root", "/a"), ("private", "/b")]}
-    assert list(routes(places, ["--create"])) == [("vm1/.", "many:--create:root=/a\tprivate=/b")]
+    assert list(routes(places, lambda _targets: ["--create"])) == [("vm1/.", "many:--create:root=/a\tprivate=/b")]
 
 
 @pytest.mark.parametrize(
@@ -160,13 +160,13 @@ def test_what_is_not_restored_is_named() -> None:
     filling.metadata(ARCHIVE)
     for name in (f"{ONE}firewall.xml", f"{ONE}empty", f"{TWO}firewall.xml"):
         filling.passed(name)
-    assert warnings == [f"{ONE}firewall.xml is no volume: not restored"]
+    assert warnings == [f"{ONE}firewall.xml is not a volume: it is not restored"]
 
 
 def test_an_archive_without_metadata() -> None:
     """Files keep their names; nothing else can be said of where they go."""
     filling, _ = fill(TO)
-    assert list(filling.no_metadata("a/b.img")) == [("*", "below:--create --parents:file:/to")]
+    assert list(filling.no_metadata("a/b.img")) == [("*", "below:--create --parents:file:./to")]
     come(filling, "a/b.img")
     filling.finish()
 

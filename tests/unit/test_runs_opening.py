@@ -146,7 +146,7 @@ def test_sizes() -> None:
 
 
 def filling() -> Filling:
-    return Filling(Where("/to", None, {}, ()), lambda _: None, lambda _: None)
+    return Filling(Where("./to", None, {}, ()), lambda _: None, lambda _: None)
 
 
 def test_a_volume_that_is_missing_is_damage() -> None:
