@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qbtools.commands.archive.events import Events
 from qbtools.commands.archive.routes import Wanted, check_came
 from qbtools.descriptors import write_fd
-from qbtools.errors import Failed, QbError, Refused, Told
+from qbtools.errors import Damaged, Failed, QbError, Refused, Told
 from qbtools.formats import chunks
 from qbtools.processes import GRACE, Command, start_sink
 from qbtools.progress import Board
@@ -179,10 +179,12 @@ class _Output:
         os.close(self._reader)
 
     def whole(self) -> bytearray:
-        """All of it, once CMD has ended. Refused beyond MAX_OUTPUT bytes."""
+        """All of it, once CMD has ended. Beyond MAX_OUTPUT bytes Refused, or Damaged if it is the metadata."""
         self._thread.join(GRACE)
         if self._thread.is_alive():
             raise Failed(f"{self._name}: the command has ended, but something that it started holds its output open")
+        if len(self._data) > MAX_OUTPUT and self._name == chunks.METADATA:
+            raise Damaged(f"the metadata has more than {MAX_OUTPUT} bytes")
         if len(self._data) > MAX_OUTPUT:
             raise Refused(f"the command of {self._name} prints more than {MAX_OUTPUT >> 20} MiB")
         return self._data
