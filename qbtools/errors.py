@@ -87,6 +87,11 @@ OUR_STATUSES = (Failed.status, WrongPassphrase.status, Damaged.status, Refused.s
 """What a stage inside a CMD may hand on. A 2 that comes from there is a fault of the wiring, so a failure (1)."""
 
 
+def escape(text: str) -> str:
+    """text with control characters, and whatever else no terminal should be sent, as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class naming:
     """A context manager: an OSError inside becomes Failed: `cannot ACTION: reason`."""
 

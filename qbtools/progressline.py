@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 
 from qbtools.amounts import amount, clock
+from qbtools.errors import escape
 
 INTERVAL = 0.5
 """Seconds between two renewals of the line."""
@@ -68,7 +69,11 @@ def hint() -> None:
 
 
 def render(done: int, total: int | None, seconds: float, label: str, ahead: int = 0) -> str:
-    """One line: what, how far, how fast, how long still. ahead: bytes that were read, where they are more than done."""
+    """One line: what, how far, how fast, how long still. ahead: bytes that were read, where they are more than done.
+
+    label: the name of a file, or what a CMD says.
+    """
+    label = escape(label)
     read = f"{amount(ahead)} read" if ahead > done else ""
     try:
         from tqdm import tqdm

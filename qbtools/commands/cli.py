@@ -7,7 +7,7 @@ import sys
 
 from qbtools import __version__, reports
 from qbtools.commands import arguments
-from qbtools.errors import Failed, QbError, Told, Truncated, UsageError
+from qbtools.errors import Failed, QbError, Told, Truncated, UsageError, escape
 from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.streams import Reader, Writer, stdin_reader, stdout_writer
 
@@ -105,11 +105,6 @@ def parse_size(text: str) -> int:
 
 def _are_digits(text: str, most: int) -> bool:
     return text.isascii() and text.isdecimal() and len(text) <= most
-
-
-def escape(text: str) -> str:
-    """text with control characters, and whatever else no terminal should be sent, as escapes."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def run(

@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "streams": {"errors", "descriptors", "writers"},
     "reports": set(),
     "amounts": set(),
-    "progressline": {"amounts"},
+    "progressline": {"amounts", "errors"},
     "progress": {"reports", "progressline"},
     "environments": set(),
     "endings": {"errors", "reports"},

@@ -14,8 +14,8 @@ import pytest
 from support import ROOT, environment, run
 
 from qbtools import __version__
-from qbtools.commands.cli import Invocation, escape, parse_size
-from qbtools.errors import UsageError
+from qbtools.commands.cli import Invocation, parse_size
+from qbtools.errors import UsageError, escape
 
 DOC = """\
 Usage: qb-test [options] [NAME]

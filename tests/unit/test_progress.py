@@ -55,6 +55,10 @@ def test_any_numbers_make_one_line(renderer: str, done: int, total: int | None, 
     assert line.startswith("vm1:root: ") and "\n" not in line and "\r" not in line
 
 
+def test_a_name_reaches_the_terminal_without_control_characters(renderer: str) -> None:
+    assert r"a\x1b[2Jb\n\u202e" in progressline.render(1, 2, 1.0, "a\033[2Jb\n\u202e")
+
+
 def test_tqdm_says_how_far_how_fast_and_how_long_still() -> None:
     need_tqdm()
     line = progressline.render(1 << 30, 4 << 30, 10.0, "vm1:root")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qbtools.commands import options
-from qbtools.commands.cli import Invocation, escape
-from qbtools.errors import Damaged, Refused
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Damaged, Refused, escape
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
