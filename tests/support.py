@@ -43,10 +43,13 @@ def copy_of(place: Path, *parts: str) -> Path:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """A small environment with the programs of this checkout first in PATH; no QB_… of the caller's."""
+    """A small environment with the programs of this checkout first in PATH; no QB_… of the caller's.
+
+    Chunks may be small in it: many of them need little data.
+    """
     path = f"{BIN}:{os.path.dirname(shutil.which('python3') or '')}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
     home = os.environ.get("HOME", "/")
-    return {"PATH": path, "HOME": home, "LC_ALL": "C.UTF-8", **changes}
+    return {"PATH": path, "HOME": home, "LC_ALL": "C.UTF-8", "QB_TEST_SMALL_CHUNKS": "1", **changes}
 
 
 def run(

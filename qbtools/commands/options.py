@@ -24,7 +24,8 @@ LOGN = """\
                         [default: 17]."""
 
 CHUNK_SIZE = """\
-  --chunk-size S        Cut files in chunks of S bytes [default: 100M]."""
+  --chunk-size S        Cut files in chunks of S bytes, at least 64K
+                        [default: 100M]."""
 
 BACKUP_ID = """\
   --backup-id ID        The backup that the piece belongs to; qb-header id makes one."""

@@ -20,6 +20,24 @@ sys.exit(ended.returncode)
 """
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["qb-seal a", "qb-seal --backup-id x a", "qb-header write --backup-id x", "qb-backup create vm:root=PLACE/a"],
+)
+def test_chunks_are_not_small(words: str, tmp_path: Path) -> None:
+    """Each of them takes a key derivation."""
+    (tmp_path / "a").write_bytes(b"x")
+    argv = words.replace("PLACE", str(tmp_path)).split()
+    for size, status in (("65535", 2), ("64K", 0)):
+        done = run(
+            *(*argv, "--chunk-size", size, "--logn", "10"),
+            **{"data": b"x", "QB_PASSPHRASE_COMMAND": "echo x", "QB_TEST_SMALL_CHUNKS": ""},  # type: ignore[arg-type]
+        )
+        assert done.returncode == status, done.stderr
+        assert bool(done.stdout) == (status == 0)
+        assert status == 0 or b"error: --chunk-size: must be between 65536 and " in done.stderr
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its metadata has 400 MiB, and a kilobyte when compressed."""
