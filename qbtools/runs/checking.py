@@ -6,14 +6,17 @@ from collections.abc import Callable
 
 from qbtools.domains import inventory
 from qbtools.domains.arrivals import Arrivals
-from qbtools.domains.names import HOME
+from qbtools.domains.names import directory_of
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged
 from qbtools.formats.chunks import METADATA
 from qbtools.runs.opening import Routes, size_of
 
 CHECK = "check:"
-LIST = "list:"
+"""For a volume: its archive is read to its end, and its size is printed."""
+
+TREE = "tree:"
+"""For all others: their archive is read to its end as qb-tree reads it that extracts them."""
 
 
 class Listing:
@@ -51,15 +54,20 @@ class Verifying:
         """Files that were read, besides the metadata."""
         self.size = 0
         """Bytes of the volumes in them."""
+        self._known = False
 
     def metadata(self, metadata: Metadata) -> Routes:
         entries = inventory.entries(metadata)
         self._arrivals = Arrivals(entries, self._warn)
         self._arrivals.add(METADATA, None)
+        volumes = {}
         for entry in entries:
-            if entry.archive_name.endswith("/.") and entry.volume is not None:
-                self._directories.setdefault(entry.archive_name, []).append(entry.volume)
-        return [(f"{HOME}*", LIST), ("*", CHECK)]
+            if entry.volume is not None:
+                volumes[f"?{entry.archive_name}"] = CHECK
+                if entry.archive_name.endswith("/."):
+                    self._directories.setdefault(entry.archive_name, []).append(entry.volume)
+        self._known = True
+        return [*volumes.items(), ("*", TREE)]
 
     def no_metadata(self, first: str) -> Routes:
         return [("*", CHECK)]
@@ -68,6 +76,8 @@ class Verifying:
         """It counts when it is done."""
 
     def done(self, name: str, printed: str) -> None:
+        if self._known:
+            check_depth(name)
         if name in self._directories:
             check_directory(name, self._directories[name], printed)
         size = size_of(name, printed) if printed else None
@@ -84,8 +94,23 @@ class Verifying:
 
 
 def check_directory(name: str, volumes: list[str], printed: str) -> None:
-    """Holds the list of a directory's members against the volumes that must be in it. Damaged where one is missing."""
-    members = {line.partition("\t")[2] for line in printed.splitlines()}
+    """Holds the list of a directory's members against the volumes that must be in it.
+
+    Damaged where one is missing, occurs twice or is not a regular file.
+    """
+    members = [line.partition("\t")[2] for line in printed.splitlines()]
     for volume in volumes:
-        if f"{name}/{volume}.img" not in members:
-            raise Damaged(f"there is no {name}/{volume}.img")
+        member = f"{name}/{volume}.img"
+        kinds = [one.removeprefix(f"{member}\t") for one in members if one == member or one.startswith(f"{member}\t")]
+        if not kinds:
+            raise Damaged(f"there is no {member}")
+        if len(kinds) > 1:
+            raise Damaged(f"{member} occurs twice")
+        if kinds != [member]:
+            raise Damaged(f"{member} is {kinds[0]}, not a regular file")
+
+
+def check_depth(name: str) -> None:
+    """Damaged for a file below a directory of a domain: restored, it could lead out of where it belongs."""
+    if name.count("/") > directory_of(name).count("/"):
+        raise Damaged(f"{name} is no file of a domain")

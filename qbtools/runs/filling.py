@@ -108,7 +108,9 @@ class Filling:
             self._wanted(entry, entry.volume) for entry in entries if entry.volume is not None and self._wants(entry)
         ]
         if not wanted:
-            raise Refused("no volume to restore", "qb-backup list shows what the archive holds")
+            home = any(names.is_home(entry.archive_name) for entry in entries)
+            hint = "--host and --files-to restore the home of dom0" if home else "qb-backup list shows what it holds"
+            raise Refused("no volume to restore", hint)
         left = self._checked(metadata, wanted)
         self._skipped = len(wanted) - len(left)
         places: dict[str, list[tuple[str, str]]] = {}

@@ -8,7 +8,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
-from qbtools.domains import inventory, names, plan
+from qbtools.domains import inventory, names, plan, selection
 from qbtools.domains.inventory import Entry
 from qbtools.domains.planlines import Plan, Written
 from qbtools.domains.qubesxml import Metadata
@@ -17,7 +17,7 @@ from qbtools.hosts import results
 from qbtools.hosts.client import Host
 from qbtools.hosts.restoring import Made, Restore
 from qbtools.hosts.results import Result
-from qbtools.runs.checking import CHECK, LIST, check_directory
+from qbtools.runs.checking import CHECK, TREE, check_depth, check_directory
 from qbtools.runs.creating import Passages
 from qbtools.runs.filling import check_names, routes
 from qbtools.runs.opening import Enough, Routes
@@ -78,6 +78,8 @@ class Making:
         self._paths: dict[str, str] = {}
         self._passages = Passages()
         self._stray: Damaged | None = None
+        self.home: str | None = None
+        """Where the home of dom0 goes, if it is restored."""
         self.unfinished = False
         """Whether domains were made that are neither finished nor removed."""
 
@@ -86,7 +88,8 @@ class Making:
         check_names(entries, self._wishes.only)
         home = self._home(metadata)
         self._check_home(home)
-        found = self._plan(metadata)
+        alone = self._alone(metadata, home)
+        found = Plan([], self._host.inventory()) if alone else self._plan(metadata)
         self._show(found)
         if found.problems:
             raise Refused(
@@ -101,6 +104,12 @@ class Making:
         self._sizes = {one.archive_name: one.size for one in entries if not one.archive_name.endswith("/.")}
         self._written = [line.written for line in found.lines]
         self._archive = metadata
+        if not alone:
+            self._make(metadata, entries)
+        return self._routes(home)
+
+    def _make(self, metadata: Metadata, entries: Sequence[Entry]) -> None:
+        """Makes the domains of the plan, or finds out whether that would be possible."""
         restore = Restore(self._host, metadata, self._written, self._note, self._warn)
         if self._wishes.verify_only:
             self._made = restore.rehearse()
@@ -109,7 +118,6 @@ class Making:
             self._made = restore.apply(self._owner, self._wishes.keep_going)
         self._made = [made for made in self._made if self._is_wanted(entries, made)]
         _check_apart(self._made)
-        return self._routes(home)
 
     def _is_wanted(self, entries: Sequence[Entry], made: Made) -> bool:
         domain = next(one.domain for one in entries if one.archive_name == made.archive_name)
@@ -122,15 +130,20 @@ class Making:
         raise Damaged(f"the archive has no qubes.xml: it begins with {first}", "--to restores its files")
 
     def _home(self, metadata: Metadata) -> str | None:
-        """The archive name of dom0's home, if that is restored. UsageError where nothing else is wanted."""
+        """The archive name of dom0's home, if that is restored."""
         include, exclude = self._wishes.options.include, self._wishes.options.exclude
-        matched = any(fnmatchcase(names.ADMIN, pattern) for pattern in include)
-        if matched and all(pattern == names.ADMIN for pattern in include):  # without a pattern all would be restored
-            raise UsageError("the home of dom0 can only be restored together with a domain", "--include a domain too")
-        wanted = (matched or not include) and not any(fnmatchcase(names.ADMIN, pattern) for pattern in exclude)
-        if not wanted or self._wishes.files_to is None:
+        wanted = not include or any(fnmatchcase(names.ADMIN, pattern) for pattern in include)
+        if not wanted or any(fnmatchcase(names.ADMIN, pattern) for pattern in exclude):
             return None
         homes = [entry.archive_name for entry in inventory.entries(metadata) if entry.kind == names.ADMIN_CLASS]
+        if not homes and self._only_admin:
+            raise UsageError("the archive has no home of dom0", "qb-backup list shows what it has")
+        if self._wishes.files_to is None:
+            if homes and (self._only_admin or not selection.restorable(metadata)):
+                raise UsageError("nothing says where the home of dom0 goes", "give --files-to")
+            return None
+        if homes:
+            self.home = f"{self._wishes.files_to}/{homes[0]}"
         return homes[0] if homes else None
 
     def _check_home(self, home: str | None) -> None:
@@ -140,18 +153,35 @@ class Making:
             if os.path.lexists(path):
                 raise Refused(f"{path} already exists")
 
+    @property
+    def _only_admin(self) -> bool:
+        """Whether the user names dom0 and nothing else."""
+        include = self._wishes.options.include
+        return bool(include) and all(pattern == names.ADMIN for pattern in include)
+
+    def _alone(self, metadata: Metadata, home: str | None) -> bool:
+        """Whether the home is all that is restored."""
+        if home is None or self._wishes.written is not None:
+            return False
+        options = self._domains()
+        return self._only_admin or not selection.for_restoring(metadata, options.include, options.exclude, _ignore)
+
+    def _domains(self) -> plan.Options:
+        """The options for a plan, in which dom0 has no place."""
+        options = self._wishes.options
+        return replace(
+            options,
+            include=[word for word in options.include if word != names.ADMIN],
+            exclude=[word for word in options.exclude if word != names.ADMIN],
+        )
+
     def _plan(self, metadata: Metadata) -> Plan:
         there, defaults = self._host.inventory(), self._host.defaults()
         leftovers = self._host.leftovers(there)
         wishes = self._wishes
         if wishes.written is not None:
             return plan.check(metadata, there, defaults, wishes.options, wishes.written(metadata), leftovers)
-        domains = replace(
-            wishes.options,
-            include=[word for word in wishes.options.include if word != names.ADMIN],
-            exclude=[word for word in wishes.options.exclude if word != names.ADMIN],
-        )
-        return plan.make(metadata, there, defaults, domains, leftovers, self._warn)
+        return plan.make(metadata, there, defaults, self._domains(), leftovers, self._warn)
 
     def _routes(self, home: str | None) -> Routes:
         files_to = self._wishes.files_to
@@ -169,9 +199,9 @@ class Making:
                 found[f"{path}*"] = f"into:{files_to}/{made.domain}"
                 found[f"?{path}empty"] = CHECK
             elif files_to is not None or made.volume is None:
-                found[f"{path}*"] = CHECK
+                found[f"{path}*"] = TREE
         if home is not None:
-            found[home] = LIST if self._wishes.verify_only else f"into:{files_to}/dom0-home"
+            found[home] = TREE if self._wishes.verify_only else f"into:{files_to}/dom0-home"
         return [*routes(places, lambda _targets: _FILL), *found.items()]
 
     def begun(self, name: str) -> None:
@@ -181,15 +211,29 @@ class Making:
         if name.endswith("/.") and self._wishes.verify_only:
             volumes = [made.volume for made in self._made if made.volume and made.archive_name == name]
             check_directory(name, volumes, printed)
+        if self._wishes.verify_only:
+            self._refuse_taken(name)
         size = printed.strip().partition("\t")[0]
         self._passages.done(name, int(size) if size.isdecimal() and not name.endswith("/.") else None)
 
+    def _refuse_taken(self, name: str) -> None:
+        """Refused where a file that would be extracted exists."""
+        files_to, base = self._wishes.files_to, name.rpartition("/")[2]
+        if files_to is None or any(made.archive_name == name for made in self._made):
+            return
+        domain = self._paths.get(names.directory_of(name))
+        target = self.home if domain is None else f"{files_to}/{domain}/{base}"
+        if target is not None and os.path.lexists(target):
+            raise Refused(f"{target} already exists")
+
     def passed(self, name: str) -> None:
-        path = names.directory_of(name)
-        if self._wishes.files_to is not None and path in self._paths and name.count("/") > path.count("/"):
-            error = Damaged(f"{name} is no file of a domain")
+        if self._wishes.files_to is None or names.directory_of(name) not in self._paths:
+            return
+        try:
+            check_depth(name)
+        except Damaged as error:
             if not self._wishes.keep_going:
-                raise error
+                raise
             self._stray = self._stray or error
 
     def finish(self) -> None:
@@ -225,6 +269,10 @@ def _check_apart(made: Sequence[Made]) -> None:
         words = f"{one.domain}:{one.volume}"
         if (other := apart.add(locate.spot(one.target), words)) is not None:
             raise Refused(f"{other} and {words} have the same target: {one.target}")
+
+
+def _ignore(_text: str) -> None:
+    """The same is said when the plan is made."""
 
 
 def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:

@@ -301,8 +301,104 @@ def tmpfs_on(place: Path) -> Iterator[None]:
         subprocess.run(["umount", place], check=True)
 
 
-def test_the_home_alone_is_not_everything(folder: Path, tmp_path: Path) -> None:
-    done = restore(folder / "a.qb", tmp_path, "--include", "dom0")
-    assert done.returncode == 2
-    assert b"the home of dom0 can only be restored together with a domain" in done.stderr
-    assert os.listdir(tmp_path / "B") == [] == os.listdir(tmp_path / "F")
+@pytest.mark.parametrize("words", [("--include", "dom0"), ("--exclude", "work", "--exclude", "bare", "--exclude=e*")])
+def test_the_home_alone(words: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
+    done = restore(folder / "a.qb", tmp_path, *words, "--verify-only")
+    assert (done.returncode, done.stderr, os.listdir(tmp_path / "F")) == (0, b"", [])
+    done = restore(folder / "a.qb", tmp_path, *words)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert tree(tmp_path / "F") == HOME
+    assert os.listdir(tmp_path / "B") == []
+
+
+def test_an_archive_of_nothing_but_the_home(tmp_path: Path) -> None:
+    (tmp_path / "A/dom0/user").mkdir(parents=True)
+    (tmp_path / "A/dom0/user/file").write_text("mine")
+    assert create(tmp_path, "dom0") == (0, "", "")
+    archive = tmp_path / "a.qb"
+    shown = restore(archive, tmp_path, "--dry-run")
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    done = run("qb-backup", "restore", "--to", tmp_path / "to", archive, **SECRET)
+    assert (done.returncode, done.stderr.decode().splitlines()) == (
+        5,
+        ["qb-backup: error: no volume to restore", "hint: --host and --files-to restore the home of dom0"],
+    )
+    done = run("qb-backup", "restore", "--yes", f"--host={tmp_path}/B", archive, **SECRET)
+    assert (done.returncode, done.stderr.decode().splitlines()) == (
+        2,
+        ["qb-backup: error: nothing says where the home of dom0 goes", "hint: give --files-to"],
+    )
+    done = restore(archive, tmp_path, "--exclude", "dom0")
+    assert (done.returncode, done.stderr.count(b"error: ")) == (5, 1)
+    done = restore(archive, tmp_path)
+    assert (done.returncode, done.stderr, tree(tmp_path / "F")) == (0, b"", {"dom0-home/user/file": b"mine"})
+    for words in ((), ("--verify-only",)):
+        done = restore(archive, tmp_path, *words)
+        assert done.returncode == 5
+        assert f"{tmp_path}/F/dom0-home/user already exists" in done.stderr.decode()
+
+
+def test_an_archive_without_a_home(folder: Path, tmp_path: Path) -> None:
+    made = run(
+        "qb-backup", "create", "-q", "--logn=10", f"--host={folder}/A", "-o", tmp_path / "b.qb", "empty", **SECRET
+    )
+    assert made.returncode == 0
+    done = restore(tmp_path / "b.qb", tmp_path, "--include", "dom0")
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (
+        2,
+        "qb-backup: error: the archive has no home of dom0",
+    )
+
+
+@pytest.mark.parametrize(
+    ("tar", "message"),
+    [
+        (
+            "mkdir dom0-home/user/a && mknod dom0-home/user/a/disk b 7 0 && tar -c dom0-home",
+            "dom0-home/user/a/disk is a block device",
+        ),
+        ("rmdir dom0-home/user && ln -s /tmp dom0-home/user && tar -c dom0-home", "dom0-home/user is a symbolic link"),
+        ("touch dom0-home/user/f && tar -c dom0-home dom0-home/user/f", "dom0-home/user/f occurs twice"),
+        ("tar -c --transform 's,user,other,' dom0-home", "the archive holds no member dom0-home/user"),
+    ],
+)
+def test_what_a_restore_refuses_is_found_before(tar: str, message: str, folder: Path, tmp_path: Path) -> None:
+    need_root()
+    archive = hostile(folder, tmp_path, tar)
+    for done in (
+        run("qb-backup", "verify", "-q", archive, **SECRET),
+        restore(archive, tmp_path, "--verify-only"),
+        restore(archive, tmp_path),
+    ):
+        assert done.returncode == 4
+        assert f"qb-tree: error: {message}" in done.stderr.decode()
+    assert tree(tmp_path / "F") == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "text"),
+    [("vm1/keys", "c 1 3", "is a character device"), ("vm1/x/y", "p", "is no file of a domain")],
+)
+def test_a_further_file_that_a_restore_refuses(name: str, node: str, text: str, folder: Path, tmp_path: Path) -> None:
+    """A device in a directory of a domain, and a file in a directory of the archive."""
+    need_root()
+    made = bash(
+        f"cd {tmp_path} && mkdir -p t/{name} && mknod t/{name}/null {node} && id=$(qb-header id) && "
+        f"qb-unseal qubes.xml <{folder}/a.qb >q && {{ qb-header write --no-manifest --logn 10 --backup-id $id &&"
+        " qb-seal --logn 10 --backup-id $id qubes.xml <q &&"
+        f" for name in vm1/root.img vm1/private.img; do qb-unseal $name <{folder}/a.qb |"
+        " qb-seal --logn 10 --backup-id $id $name || exit; done &&"
+        f" tar -c -C t {name} | gzip -c | qb-seal --logn 10 --backup-id $id {name} &&"
+        f" for name in vm2/notes.txt vm3/empty; do qb-unseal $name <{folder}/a.qb |"
+        " qb-seal --logn 10 --backup-id $id $name || exit; done && head -c 10240 /dev/zero; } >h.qb",
+        **SECRET,
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    for done in (
+        run("qb-backup", "verify", "-q", tmp_path / "h.qb", **SECRET),
+        restore(tmp_path / "h.qb", tmp_path, "--exclude=dom0", "--verify-only"),
+        restore(tmp_path / "h.qb", tmp_path, "--exclude=dom0"),
+    ):
+        assert done.returncode == 4
+        assert text in done.stderr.decode()
+    assert tree(tmp_path / "F") == {}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from devices import loop
 from support import bash, environment, run
-from vectors.tarbytes import END, number, old, pax, regular, sparse_head
+from vectors.tarbytes import END, head, number, old, pax, regular, sparse_head
 
 from qbtools.formats.volumestream import MAX_EXTENTS
 
@@ -298,3 +298,10 @@ def test_size_of_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     status, output, lines, peak = measured(tmp_path, "head /dev/zero", "qb-tarextract --size")
     assert (status, output, lines) == (0, b"%d\n" % ((1 << 63) - 1), [])
     assert peak <= 20 * 1024
+
+
+def test_what_is_no_file_is_listed_as_what_it_is() -> None:
+    data = regular(b"x", b"a/f") + head(b"a/", kind=b"5") + head(b"a/l", kind=b"2") + head(b"a/p", kind=b"6") + END
+    listed = run("qb-tarextract", "--list", data=data)
+    assert (listed.returncode, listed.stderr) == (0, b"")
+    assert listed.stdout == b"1\ta/f\n0\ta/\n0\ta/l\ta symbolic link\n0\ta/p\ta fifo\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from types import TracebackType
 
@@ -13,6 +14,7 @@ from qbtools.domains import inventory, safexml
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, QbError, Refused, Told
 from qbtools.reports import Failure
+from qbtools.runs import checking
 from qbtools.runs.filling import Filling, Where, read_map
 from qbtools.runs.hearing import Happened
 from qbtools.runs.opening import Enough, Routes, labelled, open_all, size_of
@@ -172,3 +174,22 @@ def test_a_map() -> None:
     assert read_map(["a:root=/x:y=z"]) == {"a:root": "/x:y=z"}
     with pytest.raises(QbError, match="given twice"):
         read_map(["a:root=x", "a:root=y"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (("5\tt/./root.img.old", "5\tt/./xroot.img", "0\tt/./"), "there is no t/./root.img"),
+        (("5\tt/./root.img", "5\tt/./root.img"), "t/./root.img occurs twice"),
+        (("0\tt/./root.img\ta symbolic link",), "t/./root.img is a symbolic link, not a regular file"),
+        (("5\tt/./root.img", "0\tt/./root.img\ta hard link"), "t/./root.img occurs twice"),
+    ],
+)
+def test_volumes_that_a_directory_does_not_hold(lines: tuple[str, ...], message: str) -> None:
+    with pytest.raises(Damaged, match=f"^{re.escape(message)}$"):
+        checking.check_directory("t/.", ["root"], "".join(f"{line}\n" for line in lines))
+
+
+def test_volumes_that_a_directory_holds() -> None:
+    printed = "0\tt/./\n1\tt/./private.img\n1\tt/./root.img\n0\tt/./x\ta fifo\n"
+    checking.check_directory("t/.", ["root", "private"], printed)

@@ -63,8 +63,10 @@ class _Run:
     def _show(self, plan: Plan) -> None:
         self.plan = plan
         if not self._call.options["--dry-run"] and (self._tty >= 0 or not self._call.quiet):
+            home = self.made.home if self.made else None
+            text = "" if home is None else f"# the home of dom0 goes to {cli.escape(home)}\n"
             with suppress(OSError):
-                os.write(2, plantext.to_text(plan).encode())
+                os.write(2, f"{plantext.to_text(plan)}{text}".encode())
 
     def _agreed(self) -> bool:
         os.write(self._tty, b"Restore this? [y/N] ")

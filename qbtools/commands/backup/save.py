@@ -11,7 +11,7 @@ from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
-from qbtools.errors import Refused, UsageError
+from qbtools.errors import Refused, UsageError, escape
 from qbtools.formats import header
 from qbtools.hosts import results, savingtext
 from qbtools.hosts.client import Host
@@ -140,5 +140,5 @@ def _show(call: Invocation, survey: savinghost.Survey) -> None:
     if call.options["--json"]:
         stagewords.print_json(call, savingtext.as_document(*shown))
     else:
-        lines = [f"{cli.escape(line)}\n" for line in savingtext.table(*shown)]
+        lines = [f"{escape(line)}\n" for line in savingtext.table(*shown)]
         call.stdout(binary=False).write("".join(lines).encode())

@@ -28,7 +28,8 @@ Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
   --size                Print the size of the volume, as the header has it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
-                        name for each member, or for NAME and what is below it.
+                        name for each member, or for NAME and what is below it;
+                        behind a link, device or fifo a tab and what it is.
   --volumes             Fill the TARGETs, and write no volume stream.
 {options.FILLING}
   --parents             Make the directories above the files that are made.
@@ -97,7 +98,8 @@ def _listing(archive: TarReader, name: str | None) -> bytearray:
             seen = True
         elif name is not None and not found.startswith(f"{name}/"):
             continue
-        lines += f"{member.size}\t{escape(found)}\n".encode()
+        kind = f"\t{member.kind}" if member.kind and not found.endswith("/") else ""
+        lines += f"{member.size}\t{escape(found)}{kind}\n".encode()
         if len(lines) > LIST_LIMIT:
             raise Refused(f"the list of the members has more than {LIST_LIMIT} bytes")
     if not lines:
