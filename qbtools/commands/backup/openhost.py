@@ -16,7 +16,7 @@ from qbtools.commands.machines import qb_plan
 from qbtools.domains import plantext
 from qbtools.domains.planlines import Plan, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, QbError, Refused, Told, naming
+from qbtools.errors import Damaged, Failed, QbError, Refused, Told, escape, naming
 from qbtools.hosts import results
 from qbtools.hosts.client import Host
 from qbtools.runs import filling, making, opening
@@ -64,7 +64,7 @@ class _Run:
         self.plan = plan
         if not self._call.options["--dry-run"] and (self._tty >= 0 or not self._call.quiet):
             home = self.made.home if self.made else None
-            text = "" if home is None else f"# the home of dom0 goes to {cli.escape(home)}\n"
+            text = "" if home is None else f"# the home of dom0 goes to {escape(home)}\n"
             with suppress(OSError):
                 os.write(2, f"{plantext.to_text(plan)}{text}".encode())
 
