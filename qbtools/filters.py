@@ -75,7 +75,7 @@ def decompress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
     calls = _calls(_DECOMPRESS, name)
     try:
         if calls:
-            _decompress(_argv(calls, note), reader, writer)
+            _decompress(name, _argv(calls, note), reader, writer)
         else:
             reader.copy_rest(writer)
     except BrokenPipeError:
@@ -89,24 +89,25 @@ def decompress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
         raise
 
 
-def _decompress(argv: Sequence[str], reader: Reader, writer: Writer) -> None:
+def _decompress(name: str, argv: Sequence[str], reader: Reader, writer: Writer) -> None:
     with programs.running(argv, reader.fd, writer.fd) as child:
         code = child.wait()
         if code < 0:
             raise Failed(child.ending())
         if code and (child.name, code) != ("gzip", _GZIP_WARNED):
-            raise Damaged(f"{reader.name} does not decompress: {child.ending()}", _hint(reader))
+            raise Damaged(f"{reader.name} does not decompress: {child.ending()}", _hint(name, reader))
     with io.FileIO(os.devnull, "w") as nowhere:
         reader.copy_rest(Writer(nowhere, os.devnull))
 
 
-def _hint(reader: Reader) -> str | None:
-    """Which filter is the right one, where that can still be seen: in a file."""
+def _hint(name: str, reader: Reader) -> str | None:
+    """Which filter is the right one, where it is another than name, and that can still be seen: in a file."""
     from qbtools.formats import magic
 
     with suppress(OSError):
         found = magic.kind(os.pread(reader.fd, magic.HEAD, 0))
-        return f"{reader.name} is {found} data: qb-decompress {found}" if found in magic.COMPRESSIONS else None
+        if found in magic.COMPRESSIONS and found != name:
+            return f"{reader.name} is {found} data: qb-decompress {found}"
     return None
 
 

@@ -165,6 +165,8 @@ def test_a_file_of_another_compression(folder: Path) -> None:
     done = bash(f"cd {folder} && echo x | zstd >x.zst && qb-decompress gzip <x.zst")
     assert done.returncode == 4
     assert done.stderr.endswith(b"\nhint: standard input is zstd data: qb-decompress zstd\n")
+    done = bash(f"cd {folder} && echo x | gzip | head -c 15 >x.gz && qb-decompress gzip <x.gz")
+    assert done.returncode == 4 and b"hint" not in done.stderr
 
 
 def test_an_archive_for_a_name(archive: Path) -> None:
