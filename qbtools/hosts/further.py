@@ -73,7 +73,7 @@ def _problem(domain: str, entry: str, path: str, archived: str) -> str | None:
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     if domain == names.ADMIN:
-        if not stat.S_ISDIR(mode) or not names.is_home(archived):
+        if not stat.S_ISDIR(mode) or not names.is_home(archived) or entry.startswith("."):
             return f"only a directory with the name of a user is a home of {names.ADMIN}"
     elif entry.endswith(IMAGE):
         return "qubes.xml has no such volume"

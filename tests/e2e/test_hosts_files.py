@@ -147,8 +147,8 @@ def test_what_is_there_stays(there: str, going: bool, folder: Path, tmp_path: Pa
     done = restore(folder / "a.qb", tmp_path, *(["--keep-going"] if going else []))
     place = tmp_path / "F" / ("dom0-home/user" if "home" in there else there)
     program = "qb-backup" if "home" in there and not going else "qb-tree"
-    line = done.stderr.decode().splitlines()[0]
-    assert (done.returncode, line) == (5, f"{program}: error: {place} already exists")
+    said = f"{program}: error: {place} already exists"
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (5, said)
     assert path.read_bytes() == b"mine"
     if going:
         expected = {name: data for name, data in {**HOME, **FURTHER}.items() if not name.startswith(there[:14])}
