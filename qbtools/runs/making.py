@@ -78,6 +78,7 @@ class Making:
         self._paths: dict[str, str] = {}
         self._passages = Passages()
         self._stray: Damaged | None = None
+        self._unwanted: set[str] = set()
         self.home: str | None = None
         """Where the home of dom0 goes, if it is restored."""
         self.unfinished = False
@@ -116,7 +117,10 @@ class Making:
         else:
             self.unfinished = True
             self._made = restore.apply(self._owner, self._wishes.keep_going)
-        self._made = [made for made in self._made if self._is_wanted(entries, made)]
+        everything, self._made = self._made, [made for made in self._made if self._is_wanted(entries, made)]
+        self._unwanted = {
+            made.archive_name for made in everything if made.volume is not None and made not in self._made
+        }
         _check_apart(self._made)
 
     def _is_wanted(self, entries: Sequence[Entry], made: Made) -> bool:
@@ -200,6 +204,9 @@ class Making:
                 found[f"?{path}empty"] = CHECK
             elif files_to is not None or made.volume is None:
                 found[f"{path}*"] = TREE
+        if files_to is not None:
+            # They must not pass for further files.
+            found.update((f"?{name}", CHECK) for name in self._unwanted - places.keys())
         if home is not None:
             found[home] = TREE if self._wishes.verify_only else f"into:{files_to}/dom0-home"
         return [*routes(places, lambda _targets: _FILL), *found.items()]

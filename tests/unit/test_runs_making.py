@@ -196,3 +196,14 @@ def test_a_plan_with_a_problem(host: FakeHost) -> None:
 def test_an_archive_without_metadata(host: FakeHost) -> None:
     with pytest.raises(Damaged, match="has no qubes.xml"):
         make(host).no_metadata("vm1/root.img")
+
+
+def test_a_volume_that_is_not_wanted_is_no_further_file(host: FakeHost, tmp_path: Path) -> None:
+    archive = machines.metadata(
+        machines.vm("one", "StandaloneVM", netvm="", volumes=({**machines.PRIVATE, "name": "root"}, machines.PRIVATE))
+    )
+    found = dict(make(host, only=["one:private"], files_to=str(tmp_path)).metadata(archive))
+    path = archive.by_name["one"].features["backup-path"]
+    assert found[f"?{path}root.img"] == "check:"
+    assert found[f"{path}*"] == f"into:{tmp_path}/one"
+    assert f"{path}private.img" in found and f"?{path}private.img" not in found
