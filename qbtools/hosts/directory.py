@@ -92,7 +92,11 @@ class Directory(Places):
     def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
         place = self.folder(domain)
         with naming(f"mark {place}"), suppress(FileNotFoundError):  # there may be no such directory
-            os.close(os.open(os.path.join(place, f"{MARK}{mark}"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(
+                os.open(
+                    os.path.join(place, f"{MARK}{mark}"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
+                )
+            )
         _flush(place)
 
     def unmark(self, domain: str, volumes: Iterable[str]) -> None:

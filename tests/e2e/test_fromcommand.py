@@ -121,6 +121,12 @@ def test_a_command_that_fails_for_the_second_of_three(fault: str, words: str, si
     assert opened.returncode == 4
 
 
+def test_records_are_for_their_owner_alone(place: Path, tmp_path: Path) -> None:
+    done = seal(place, "true", "a\tx\n", "--record", str(tmp_path / "records"))
+    assert done.returncode == 0
+    assert (tmp_path / "records").stat().st_mode & 0o777 == 0o600
+
+
 def test_a_command_that_was_cut_by_a_full_chunk_is_noticed_too(place: Path) -> None:
     """Exactly one chunk came, so the empty one that ends the file is what is missing."""
     done = seal(place, "head -c 1000 /dev/zero; false", "a\tx\n", "--chunk-size=1000")

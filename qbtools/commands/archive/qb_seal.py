@@ -100,11 +100,14 @@ def main(call: Invocation) -> None:
 def _keep(records: Iterator[FileRecord], backup_id: str, path: str | None, events: Events) -> None:
     """Runs the sealing to its end; appends a line to path, and tells events, as each file is done."""
     import io
+    import os
 
     from qbtools.formats import manifest
     from qbtools.streams import Writer
 
-    file = Writer(io.FileIO(path, "a"), path) if path is not None else None
+    file = None
+    if path is not None:
+        file = Writer(io.FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)), path)
     for record in records:
         if file:
             file.write(manifest.to_line(backup_id, record).encode("ascii"))
