@@ -22,7 +22,12 @@ sys.exit(ended.returncode)
 
 @pytest.mark.parametrize(
     "words",
-    ["qb-seal a", "qb-seal --backup-id x a", "qb-header write --backup-id x", "qb-backup create vm:root=PLACE/a"],
+    [
+        "qb-seal --opaque a",
+        "qb-seal --opaque --backup-id x a",
+        "qb-header write --backup-id x",
+        "qb-backup create vm:root=PLACE/a",
+    ],
 )
 def test_chunks_are_not_small(words: str, tmp_path: Path) -> None:
     """Each of them takes a key derivation."""

@@ -68,7 +68,7 @@ def test_a_cmd_that_takes_its_time_is_not_ended_by_the_timeout_of_an_idle_shell(
     (tmp_path / "pw").write_text("secret\n")
     (tmp_path / "pw").chmod(0o600)
     data = 50 * DATA  # more than a pipe holds
-    sealed = run("qb-seal", "--logn=10", "--compression=none", "a", data=data, **secret)
+    sealed = run("qb-seal", "--logn=10", "--opaque", "a", data=data, **secret)
     words = ("--to-command", f"sleep 3; cat >{tmp_path}/out", "a")
     done = run("qb-unseal", *words, data=sealed.stdout, TMOUT="1", **secret)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -159,7 +159,7 @@ def test_the_passphrase_that_is_typed_is_not_shown(command: str, running: Runnin
 # --- core dumps ---
 
 HOLDING = {
-    "qb-seal": "valve 1000000 <root.img | qb-seal --logn 10 --passphrase-file secret a >$OUT",
+    "qb-seal": "valve 1000000 <root.img | qb-seal --opaque --logn 10 --passphrase-file secret a >$OUT",
     "qb-unseal": "valve 1000000 <backup.qb | qb-unseal --passphrase-file secret --verify",
     "qb-header": "valve 100 <backup.qb | qb-header read --passphrase-file secret -",
 }

@@ -90,7 +90,7 @@ def test_cpus(
 def test_a_limit_is_heeded_by_the_default_number_of_jobs(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("secret\n")
     (tmp_path / "pw").chmod(0o600)
-    words = "qb-seal -v --logn 17 --chunk-size 100M --compression none --passphrase-file pw a"
+    words = "qb-seal -v --logn 17 --chunk-size 100M --opaque --passphrase-file pw a"
     done = bash(f"cd {tmp_path} && ulimit -v 1000000 && echo x | {words} >a.qb")
     assert done.returncode == 0
     assert done.stderr.endswith(b", 1 jobs\n")

@@ -102,7 +102,7 @@ def test_the_identity_stays_behind() -> None:
 def test_the_time_grows_with_the_number_of_parts_and_not_with_its_square() -> None:
     count = 20_000
     properties = {f"p{at}vm": "nowhere" for at in range(count)}  # these name a domain that is not there
-    features = {f"backup-{at}": "x" for at in range(count)}
+    features = {f"f{at}": "x" for at in range(count)}
     volumes = tuple({"name": f"v{at}", "pool": "fast"} for at in range(count))
     work = vm("work", backends=("nowhere",) * count, features=features, volumes=volumes, **properties)
     archive = metadata(template("fedora-42"), work, pools=("fast",))
