@@ -1,4 +1,4 @@
-"""Turns what was found for the domains of a plan into its lines, and says what will be other than it was."""
+"""Turns what was found for the domains of a plan into its lines, and says what will change."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A restore plan as text that a person can change (see qb-plan(1)), and as JSON.
 
 A line of column names, a line for each domain with these columns separated by tabs, and `end`: a plan that was cut is
-none. Lines that begin with # are comments; those that are written tell what will be other than it was.
+none. Lines that begin with # are comments; those that are written say what will change.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class Verifier:
                     row.network = source
 
     def _name_of(self, wanted: str | None) -> str | None:
-        """What stands in the plan where nothing could be given: the name itself, if it is one that can stand there."""
+        """What the plan says if nothing was found: the name itself, if it may be written in a plan."""
         row = None if wanted is None else self._known.planned(wanted)
         name = wanted if row is None else row.name
         return name if name == names.DEFAULT or (name is not None and not names.new_domain_problem(name)) else None

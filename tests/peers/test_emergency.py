@@ -97,7 +97,7 @@ def test_a_damaged_chunk_stops_the_restore(tmp_path: Path) -> None:
 
 
 def test_a_device_is_filled_through_cat(tmp_path: Path) -> None:
-    """The page says so because tar seeks over holes; a file that is there already stands for the device."""
+    """The page says so because tar seeks over holes; a file that already exists stands for the device."""
     content = archive(tmp_path)
     target = tmp_path / "target"
     target.write_bytes(os.urandom(len(content)))
