@@ -49,7 +49,7 @@ def test_a_backup_of_a_volume_restored_into_a_pool(vg: str, vm1: str) -> None:
     (saved,) = creating.of_words([f"w:private=lvm:{vm1}"], SourceOptions(warn=warnings.append)).files
     word = saved.source.split(":", 4)[4]
     assert (word, saved.source, saved.data) == (f"lvm:{vm1}", f"volume:{SIZE}::10%:lvm:{vm1}", MiB)
-    target = filling.Where(None, f"lvm:{vg}/pool", {}, [], []).target("w", "private")
+    target = filling.Where(None, f"lvm:{vg}/pool", {}, []).target("w", "private")
     assert target is not None and not warnings
     ended = guest.program("qb-volread", "-q", "--", word)
     good(ended._replace(stdout=b""))

@@ -117,7 +117,7 @@ def test_a_volume_in_use_is_refused(vg: str, old: str, monkeypatch: pytest.Monke
             locate.open_target(f"lvm:{old}", options)
         with monkeypatch.context() as patch:
             patch.setattr(inuse, "user", lambda _device, _own: None)
-            with pytest.raises(Refused, match=f"^{old} is in use: the kernel, or a process that is not to be seen"):
+            with pytest.raises(Refused, match=f"^{old} is in use: the kernel, or a process that this program"):
                 locate.open_target(f"lvm:{old}", options)
     with Fed(vg, "--overwrite", f"lvm:{old}") as running:
         whole = stream(SIZE, PIECES)
