@@ -62,7 +62,8 @@ class Ending(NamedTuple):
         """
         first = cause(self.stages, self.told)
         if first is not None and not first.deferred:
-            return Told(first.status if first.status in OUR_STATUSES else Failed.status)
+            status = first.status if first.status in OUR_STATUSES else Failed.status
+            return Told(status, f"{first.program}: {first.message}" if first.message else "")
         if first is not None:
             kind = Damaged if first.status == Damaged.status else Failed
             return kind(f"{what}: {first.program}: {first.message}", first.hint)

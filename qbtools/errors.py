@@ -71,16 +71,19 @@ class Refused(QbError):
 
 
 class Told(QbError):
-    """Something failed that the user has been told of already: only the status, one of OUR_STATUSES, is passed on."""
+    """Something failed that the user has been told of already: the status, one of OUR_STATUSES, is passed on.
 
-    def __init__(self, status: int) -> None:
-        super().__init__("")
+    message: what the user was told, if that is known.
+    """
+
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(message)
         self.status = status
 
     @classmethod
     def of(cls, error: QbError) -> Told:
         """The same for an error that the user has just been told of."""
-        return cls(error.status)
+        return cls(error.status, error.message)
 
 
 OUR_STATUSES = (Failed.status, WrongPassphrase.status, Damaged.status, Refused.status)

@@ -32,8 +32,10 @@ _MAX_LABEL = 200
 
 
 class Failure(NamedTuple):
-    """A stage that failed. status: its exit status. deferred: it met only the early end of its input, and said
-    nothing to the user: message and hint are what it would have said."""
+    """A stage that failed. status: its exit status. message, hint: what it said to the user.
+
+    deferred: it met only the early end of its input, and has said nothing: message and hint are what it would have
+    said."""
 
     program: str
     status: int

@@ -220,8 +220,14 @@ def _reported(program: str, failure: QbError) -> bool:
     if report < 0:
         return False
     deferred = isinstance(failure, Truncated)
-    text = {"message": failure.message, "hint": failure.hint} if deferred else {}
-    reports.tell(report, program=program, status=failure.status, deferred=deferred, **text)
+    reports.tell(
+        report,
+        program=failure.program or program,
+        status=failure.status,
+        deferred=deferred,
+        message=failure.message,
+        hint=failure.hint,
+    )
     return deferred
 
 

@@ -70,6 +70,10 @@ class Arrivals:
         elif size is not None and entry.size is not None and size > entry.size:
             raise Damaged(f"{name} is a volume of {size} bytes, but qubes.xml says {entry.size}")
 
+    def has(self, name: str) -> bool:
+        """Whether a file of this name came."""
+        return name in self._came
+
     def _further(self, name: str, path: str, rest: str) -> None:
         """A file that is no saved volume. rest: its name below the domain's path."""
         if self.anything and not self._owners and METADATA not in self._came:

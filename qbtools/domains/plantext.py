@@ -6,7 +6,7 @@ none. Lines that begin with # are comments; those that are written say what will
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from qbtools.domains import names
 from qbtools.domains.lines import read_fields
@@ -79,8 +79,17 @@ def read(reader: Reader, archive: Metadata) -> list[Written]:
 
     Damaged for anything that is no such text: other columns, another action, a malformed name, a domain that is there
     twice or not saved in archive, and a class or a size that is not the archive's, for these cannot be chosen.
-    Truncated where the line `end` is missing. The column problem is not looked at.
+    Truncated where the line `end` is missing. The message names the file. The column problem is not looked at.
     """
+    try:
+        return _read(reader, archive)
+    except Damaged as error:
+        if error.message.startswith("line "):
+            raise type(error)(f"{reader.name}: {error.message}", error.hint) from None
+        raise
+
+
+def _read(reader: Reader, archive: Metadata) -> list[Written]:
     saved = {domain.name: domain for domain in restorable(archive)}
     found: dict[str, Written] = {}
     for number, fields in _between(reader):
@@ -107,6 +116,7 @@ def _between(reader: Reader) -> Iterator[tuple[int, list[str]]]:
             raise Damaged(f"line {number} follows the end")
         if not header:
             if tuple(fields) != COLUMNS:
+                _refuse_blanks(number, fields, COLUMNS)
                 raise Damaged(f"line {number} does not name the columns of a plan", "their line must come first")
             header = True
         elif fields == [_END]:
@@ -114,11 +124,19 @@ def _between(reader: Reader) -> Iterator[tuple[int, list[str]]]:
         else:
             yield number, fields
     if not header or not ended:
-        raise Truncated(f"{reader.name} ends without its line {_END}")
+        raise Truncated(f"{reader.name} ends without its line {_END}", f"its last line must be: {_END}")
+
+
+def _refuse_blanks(number: int, fields: list[str], columns: Sequence[str] | None = None) -> None:
+    """Damaged where the columns are right but for spaces, which an editor has put where tabs were."""
+    words = " ".join(fields).split()
+    if tuple(words) == columns or (columns is None and len(fields) < len(COLUMNS) <= len(words)):
+        raise Damaged(f"line {number} has spaces between its columns", "separate the columns by tabs, not by spaces")
 
 
 def _written(number: int, fields: list[str]) -> Written:
     if len(fields) != len(COLUMNS):
+        _refuse_blanks(number, fields)
         raise Damaged(f"line {number} has {len(fields)} columns, not {len(COLUMNS)}", "a tab separates them")
     action, domain, name, _, *untrusted_references, untrusted_kernel = fields[:8]
     if action not in (CREATE, SKIP):

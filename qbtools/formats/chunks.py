@@ -185,6 +185,9 @@ class Order:
         self._last = -1
         self.name = ""
         """The file that is being read; empty before the first."""
+        self.broken: dict[str, Damaged] = {}
+        """By the name of each file that ended without its last chunk what is to be said, unless the manifest says that
+        the file failed when it was saved. Only where a manifest is promised: else chunk() raises it."""
 
     @property
     def ended(self) -> bool:
@@ -202,6 +205,7 @@ class Order:
         """Takes a chunk of size bytes of data (the member's less OVERHEAD) as the next one.
 
         Damaged where it cannot stand here; Refused past MAX_FILES. Warns of a file of Qubes' whose end cannot be told.
+        Where the file before is not whole, see broken.
         """
         member = f"{name}.{number:03d}{self._suffix}"
         if self.manifest_seen:
@@ -222,9 +226,12 @@ class Order:
         self._last = size
 
     def finish(self) -> None:
-        """Takes the end of the archive. Truncated where a file is not whole, or the manifest or metadata missing."""
+        """Takes the end of the archive. Truncated where the last file is not whole, or the manifest or metadata is
+        missing."""
         try:
             self._end_file()
+            if self.name in self.broken:
+                raise self.broken[self.name]
         except Damaged as error:
             raise Truncated(error.message) from None
         if self._manifest and not self.manifest_seen:
@@ -245,6 +252,9 @@ class Order:
         if not self.name or self.ended:
             return
         if self._chunk_size is not None:
-            raise Damaged(f"{self.name} is incomplete: its chunk {self._due:03d} is missing")
+            error = Damaged(f"{self.name} is incomplete: its chunk {self._due:03d} is missing")
+            if not self._manifest:
+                raise error
+            self.broken[self.name] = error
         if self._last == DEFAULT_CHUNK_SIZE:
             self._warn(f"{self.name} ends with a full chunk: this archive does not show whether it is complete")

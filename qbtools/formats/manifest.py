@@ -3,27 +3,30 @@
     qb-manifest 1
     backup-id ID
     file CHUNKS BYTES SHA256 NAME
+    failed NAME
     end COUNT
 
-One file line for each file, in the order of the archive. BYTES: plaintext bytes of all its chunks. SHA256: over the
-last MACs (32 bytes each) of its containers, in order, in hexadecimal. A record, which qb-seal writes and qb-manifest
-reads, is one line `ID CHUNKS BYTES SHA256 NAME`.
+One line for each file, in the order of the archive. BYTES: plaintext bytes of all its chunks. SHA256: over the last
+MACs (32 bytes each) of its containers, in order, in hexadecimal. `failed`: the source of the file failed, so the
+archive has at most its beginning; a manifest with such a line begins with `qb-manifest 2`. A record, which qb-seal
+writes and qb-manifest reads, is one line `ID CHUNKS BYTES SHA256 NAME`, or `ID failed NAME`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused
-from qbtools.formats.chunks import MAX_FILES, MAX_MANIFEST, MAX_NUMBER, FileOrder, name_problem
+from qbtools.formats.chunks import MAX_FILES, MAX_MANIFEST, MAX_NUMBER, METADATA, FileOrder, name_problem
 from qbtools.formats.header import MAX_SIZE, backup_id_problem
 
 MAX_LINE = MAX_SIZE + 512
 """Bytes of the longest record: the longest backup ID, and the longest of everything else."""
 
-_MAGIC = "qb-manifest 1"
+_MAGIC = ("qb-manifest 1", "qb-manifest 2")  # without, and with files that failed
+_FAILED = "failed"
 _NUMBER = r"(0|[1-9][0-9]{0,18})"
 _RECORD = re.compile(rf"{_NUMBER} {_NUMBER} ([0-9a-f]{{64}}) ([!-~]+)", re.ASCII)
 _MAX_BYTES = (1 << 63) - 1
@@ -35,7 +38,7 @@ class FileRecord:
 
     name: str
     chunks: int
-    """How many, at least 1."""
+    """How many; 0 for a file whose source failed: then size is 0 and digest empty."""
 
     size: int
     """Bytes of data in all of them (compressed, not sealed)."""
@@ -43,12 +46,22 @@ class FileRecord:
     digest: str
     """SHA-256 over the last MACs of the containers, in order: 64 lower-case hexadecimal digits."""
 
+    @property
+    def failed(self) -> bool:
+        """True for a file whose source failed: its last chunk is not in the archive."""
+        return self.chunks == 0
+
+
+def failed_file(name: str) -> FileRecord:
+    """The record of a file whose source failed."""
+    return FileRecord(name, 0, 0, "")
+
 
 def serialise(backup_id: str, records: Sequence[FileRecord]) -> bytes:
     """The manifest's text. Damaged where a record's name occurs twice or stands in no valid order."""
     _check_order(records)
-    lines = [_MAGIC, f"backup-id {backup_id}"]
-    lines += (f"file {_fields(record)}" for record in records)
+    lines = [_MAGIC[any(record.failed for record in records)], f"backup-id {backup_id}"]
+    lines += (_fields(record) if record.failed else f"file {_fields(record)}" for record in records)
     lines.append(f"end {len(records)}")
     data = "".join(line + "\n" for line in lines).encode("ascii")
     if len(data) > MAX_MANIFEST:
@@ -64,8 +77,8 @@ def parse(data: bytes) -> tuple[str, list[FileRecord]]:
         lines = data.decode("ascii").split("\n")
     except UnicodeDecodeError:
         raise Damaged("the manifest is not ASCII") from None
-    if lines[0] != _MAGIC:
-        raise Damaged("the manifest does not begin as one of version 1")
+    if lines[0] not in _MAGIC:
+        raise Damaged("the manifest does not begin as one of version 1 or 2")
     if len(lines) < 4 or lines[-1] or lines[-2] != f"end {len(lines) - 4}":
         raise Damaged("the manifest does not end with the number of its files")
     word, _, backup_id = lines[1].partition(" ")
@@ -75,11 +88,13 @@ def parse(data: bytes) -> tuple[str, list[FileRecord]]:
         raise Damaged(f"the manifest lists more than {MAX_FILES} files")
     records = []
     for number, line in enumerate(lines[2:-2], 3):
-        word, _, fields = line.partition(" ")
-        record = _record(fields)
-        if word != "file" or record is None:
+        failed = line.startswith(f"{_FAILED} ")
+        record = _record(line if failed else line.removeprefix("file "))
+        if record is None or record.failed != failed or not (failed or line.startswith("file ")):
             raise Damaged(f"line {number} of the manifest is malformed")
         records.append(record)
+    if lines[0] != _MAGIC[any(record.failed for record in records)]:
+        raise Damaged("the version of the manifest does not fit its lines")
     _check_order(records)
     return backup_id, records
 
@@ -99,10 +114,26 @@ def from_line(line: bytes) -> tuple[str, FileRecord] | None:
     return backup_id, record
 
 
-def compare(listed: Iterable[FileRecord], seen: Iterable[FileRecord]) -> None:
-    """Holds what the manifest lists against what came. Damaged, naming the first file that differs."""
-    wanted = list(listed)
+def compare(listed: Iterable[FileRecord], seen: Iterable[FileRecord], broken: Mapping[str, Damaged]) -> list[str]:
+    """Holds what the manifest lists against what came; returns the names of the files that failed.
+
+    broken: by the name of each file that came without its last chunk the error, unless the manifest says that it
+    failed. Damaged, naming the first file that differs.
+    """
+    listed = list(listed)
+    failed = {record.name: None for record in listed if record.failed}
+    for name, error in broken.items():
+        if name not in failed:
+            raise error
     came = list(seen)
+    for got in came:
+        if got.name in failed:
+            raise Damaged(f"{got.name} came, but the manifest says that it failed")
+    _compare_whole([record for record in listed if not record.failed], came)
+    return list(failed)
+
+
+def _compare_whole(wanted: Sequence[FileRecord], came: Sequence[FileRecord]) -> None:
     for want, got in zip(wanted, came, strict=False):
         if want.name != got.name:
             if want.name not in {record.name for record in came}:
@@ -119,10 +150,15 @@ def compare(listed: Iterable[FileRecord], seen: Iterable[FileRecord]) -> None:
 
 
 def _fields(record: FileRecord) -> str:
+    if record.failed:
+        return f"{_FAILED} {record.name}"
     return f"{record.chunks} {record.size} {record.digest} {record.name}"
 
 
 def _record(fields: str) -> FileRecord | None:
+    if fields.startswith(f"{_FAILED} "):
+        name = fields.removeprefix(f"{_FAILED} ")
+        return None if name == METADATA or name_problem(name) else failed_file(name)
     match = _RECORD.fullmatch(fields)
     if not match or name_problem(match[4]):
         return None

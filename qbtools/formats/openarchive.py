@@ -22,11 +22,13 @@ from qbtools.formats.manifest import FileRecord
 from qbtools.formats.outertar import Member, MemberReader
 from qbtools.formats.workers import Budget, Buffers, Lane, done, then
 
+END, BREAK = -1, -2
+
 
 @dataclass
 class Event:
-    """A chunk of a file, or the end of one (number -1). In an archive whose header names no chunk size, the end of a
-    file is known only when the next one begins."""
+    """A chunk of a file, or the end of one (number END or BREAK). In an archive whose header names no chunk size, the
+    end of a file is known only when the next one begins."""
 
     name: str
     number: int
@@ -41,7 +43,13 @@ class Event:
     @property
     def ends(self) -> bool:
         """True where this is the end of a file, which is whole as far as the format can tell."""
-        return self.number < 0
+        return self.number == END
+
+    @property
+    def breaks(self) -> bool:
+        """True where no more comes of a file, and its last chunk is missing: either the manifest says that the file
+        failed when it was saved, or the archive is damaged."""
+        return self.number == BREAK
 
 
 class Archive:
@@ -79,6 +87,8 @@ class Archive:
         self._pool = ThreadPoolExecutor(self.jobs)
         self.records: list[FileRecord] = []
         """The files that have come to their end so far."""
+        self.failed: list[str] = []
+        """At the end: the files that failed when they were saved, as the manifest says."""
         self.current = ""
         """The file whose chunks are given away now, for a progress display."""
         self.position = 0
@@ -102,8 +112,9 @@ class Archive:
             if event.name == chunks.MANIFEST:
                 listed = listed or manifest.parse(bytes(event.data or b""))
                 continue
-            if event.ends:
-                self.records.append(FileRecord(event.name, count, size, digest.hexdigest()))
+            if event.ends or event.breaks:
+                if event.ends:
+                    self.records.append(FileRecord(event.name, count, size, digest.hexdigest()))
                 digest, size, count = hashlib.sha256(), 0, 0
             else:
                 digest.update(event.mac)
@@ -118,7 +129,9 @@ class Archive:
             backup_id, files = listed
             if backup_id != self.header.backup_id:
                 raise Damaged("the manifest belongs to another backup")
-            manifest.compare(files, self.records)
+            self.failed = manifest.compare(files, self.records, self._order.broken)
+            if self.failed and self.header.chunk_size is None:
+                raise Damaged("the manifest names files that failed, but the header names no chunk size")
         else:
             self._warn(self.no_manifest)
 
@@ -129,16 +142,16 @@ class Archive:
             name, number, size = self._parse(member.untrusted_name, member.size)
             self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
             if open_file and name != open_file:
-                yield done(Event(open_file, -1))
+                yield done(Event(open_file, BREAK if open_file in self._order.broken else END))
             open_file = name
             opened = name == chunks.MANIFEST or wanted(name)
             yield self._open(name, number, size) if opened else self._pass(name, number, size)
             if self._order.ended:
-                yield done(Event(name, -1))
+                yield done(Event(name, END))
                 open_file = ""
         self._order.finish()
         if open_file:
-            yield done(Event(open_file, -1))
+            yield done(Event(open_file, END))
         if self._order.manifest_seen:
             self._members.read_end()
 

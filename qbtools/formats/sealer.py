@@ -14,14 +14,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from mmap import mmap
 
-from qbtools.errors import Refused
+from qbtools.errors import Failed, QbError, Refused
 from qbtools.formats import chunks, header, manifest, outertar
 from qbtools.formats.container import Key, new_key, seal_bytes
 from qbtools.formats.containerhead import OVERHEAD, Parameters
 from qbtools.formats.ends import Ends
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.ustar import END_OF_ARCHIVE
-from qbtools.formats.workers import Buffers, Lane
+from qbtools.formats.workers import Buffers, Lane, done
 from qbtools.streams import BLOCK, Reader, Writer
 
 
@@ -38,11 +38,16 @@ class Settings:
     """What every file must be compressed with, and be whole as far as that can be seen; None: nothing is checked."""
 
 
+class Lost(QbError):
+    """The source of a file has failed, and the archive is to be completed without that file."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A file to seal. open starts reading; end is called at its EOF, before the last chunk is given away or looked at.
 
-    end raises where what came is not the whole file: its last chunk is then never written.
+    end raises where what came is not the whole file: its last chunk is then never written. If open or end raises Lost,
+    the sealer goes on with the next file.
     """
 
     name: str
@@ -59,6 +64,8 @@ class _Chunk:
     buffer: mmap
     size: int
     last: bool
+    lost: bool = False
+    """True instead of the last chunk of a file whose source has failed."""
     reached: int = 0
     """How far the run is with its data once this chunk is written."""
     label: str = ""
@@ -92,20 +99,28 @@ class Sealer:
         self.read = 0
 
     def write_archive(self, sources: Sequence[Source], backup: header.BackupHeader) -> Iterator[FileRecord]:
-        """A complete archive: header, all files, manifest, end. Gives records and raises as write_files()."""
+        """A complete archive: header, all files, manifest, end. Gives records and raises as write_files().
+
+        Failed, and there is no manifest, where nothing but the metadata is left of the files.
+        """
         beginning = self._pool.submit(header_members, self._passphrase, backup, self._settings)
         records = []
         for record in self.write_files(sources, beginning):
             records.append(record)
             yield record
+        if any(record.failed for record in records) and not any(
+            record.name != chunks.METADATA and not record.failed for record in records
+        ):
+            raise Failed("all files have failed: the archive is not completed")
         self._write_manifest(records)
 
     def write_files(self, sources: Sequence[Source], beginning: Future[bytes] | None = None) -> Iterator[FileRecord]:
-        """Seals all sources in order; gives the record of each file once its last chunk has been written.
+        """Seals all sources in order; gives the record of each file once its last chunk has been written, or once its
+        source has failed.
 
-        beginning: the header members of a complete archive. Raises what a source raises, Failed on an I/O error,
-        BrokenPipeError where the reader has left, Refused for metadata of more than a chunk, Damaged for a file that
-        is not what Settings.compression says, or not whole: its last chunk is then never written.
+        beginning: the header members of a complete archive. Raises what a source raises (but Lost), Failed on an I/O
+        error, BrokenPipeError where the reader has left, Refused for metadata of more than a chunk, Damaged for a file
+        that is not what Settings.compression says, or not whole: its last chunk is then never written.
         """
         names = [source.name for source in sources] + [chunks.MANIFEST] * (beginning is not None)
         lane = Lane(self._read(sources, names))
@@ -114,6 +129,10 @@ class Sealer:
         digest = hashlib.sha256()
         size = 0
         for chunk in lane:
+            if chunk.lost:
+                yield manifest.failed_file(chunk.name)
+                digest, size = hashlib.sha256(), 0
+                continue
             self._write(chunk)
             digest.update(chunk.mac)
             size += chunk.size
@@ -137,13 +156,22 @@ class Sealer:
         for at, source in enumerate(sources):
             for name in names[at : at + 1 + 2 * self._jobs]:
                 self._ahead(name, 0)
-            reader = source.open()
+            try:
+                reader = source.open()
+            except Lost:
+                yield self._lost(source.name, 0)
+                continue
             compression = self._settings.compression
             ends = Ends(reader.name, compression) if compression else None
             for number in itertools.count():
                 chunk = self._fill(source.name, number, reader)
                 if chunk.last:
-                    source.end()
+                    try:
+                        source.end()
+                    except Lost:
+                        self._buffers.give(chunk.buffer)
+                        yield self._lost(source.name, number)
+                        break
                 chunk.label, chunk.reached = self._measure(source.name, self.read)
                 if ends:
                     ends.see(memoryview(chunk.buffer)[: chunk.size], chunk.last)
@@ -153,6 +181,12 @@ class Sealer:
                 if chunk.last:
                     self._keys.pop((source.name, number + 1), None)  # derived in vain
                     break
+
+    def _lost(self, name: str, number: int) -> Future[_Chunk]:
+        """Stands for chunk number of a file, which will not come; the keys for it were derived in vain."""
+        for at in (number, number + 1):
+            self._keys.pop((name, at), None)
+        return done(_Chunk(name, number, mmap(-1, 1), 0, False, lost=True))
 
     def _fill(self, name: str, number: int, reader: Reader) -> _Chunk:
         """Reads a chunk; asks for the next one's key as soon as this one is mostly full."""

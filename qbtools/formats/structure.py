@@ -14,9 +14,12 @@ from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.outertar import MemberReader, Source
 
 
-def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> None:
+def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[str]:
     """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged where its members, their names,
     order or sizes, a container's plain checksum or the manifest's presence are wrong.
+
+    Returns the names of files without their last chunk. Only the sealed manifest tells whether they failed when they
+    were saved, or chunks are missing.
 
     max_chunk: bytes of the largest chunk where the header names no chunk size.
     """
@@ -39,3 +42,4 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> None:
         members.read_end()
     else:
         warn(chunks.NO_MANIFEST)
+    return list(order.broken)

@@ -5,25 +5,45 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from qbtools.errors import Failed
+
 if TYPE_CHECKING:
     from qbtools.hosts.restoring import Made
-    from qbtools.hosts.saving import File
+    from qbtools.hosts.saving import Failing, File
 
+
+INCOMPLETE = "the archive is not complete"
+"""The problem of a domain with which all went well, but which is in no archive."""
 
 EARLY = "the run ended early"
 """The problem of a domain with which all went well until the run was ended."""
 
 
 class Passage(NamedTuple):
-    """When a file was begun (seconds), and when it was done: None where it was not. size: bytes, where known."""
+    """When a file was begun (seconds), and when it was done: None where it was not. size: bytes, where known.
+
+    reason: why it failed, where that is known.
+    """
 
     begun: float
     ended: float | None = None
     size: int | None = None
+    reason: str = ""
+
+
+class Stored(NamedTuple):
+    """An archive of one domain. size: bytes of it."""
+
+    archive: str
+    backup_id: str
+    size: int
 
 
 class Result(NamedTuple):
-    """How it went with one domain. problem: None where all is well. state: which was saved, None for a restore."""
+    """How it went with one domain. problem: None where all is well. state: which was saved, None for a restore.
+
+    broken: the metadata of the archive promises it, but a part of it is not there. stored: its own archive, if any.
+    """
 
     domain: str
     volumes: int
@@ -31,6 +51,8 @@ class Result(NamedTuple):
     seconds: float
     problem: str | None
     state: str | None = None
+    broken: bool = False
+    stored: Stored | None = None
 
     def as_document(self) -> dict[str, object]:
         """For programs that read JSON."""
@@ -43,6 +65,11 @@ class Result(NamedTuple):
         }
         if self.state is not None:
             document["state"] = self.state
+            document["broken"] = self.broken
+        if self.stored is not None:
+            document["archive"] = self.stored.archive
+            document["backup_id"] = self.stored.backup_id
+            document["archive_bytes"] = self.stored.size
         return document
 
 
@@ -86,10 +113,14 @@ def _problem(file: Made, log: Mapping[str, Passage], size: int | None) -> str | 
     if passage is None:
         return f"{file.archive_name} is missing in the archive"
     if passage.ended is None:
-        return f"{file.archive_name} failed"
+        return _failed(file.archive_name, passage)
     if size is not None and passage.size is not None and passage.size > size:
         return f"{file.archive_name} has {passage.size} bytes, but qubes.xml says {size}"
     return None
+
+
+def _failed(name: str, passage: Passage) -> str:
+    return f"{name}: {passage.reason}" if passage.reason else f"{name} failed"
 
 
 def _seconds(passages: Iterable[Passage]) -> float:
@@ -104,16 +135,35 @@ def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) ->
         passage = log.get(file.archive_name)
         problem = None
         if passage is None or passage.ended is None:
-            problem = f"{file.archive_name} {'was not saved' if passage is None else 'failed'}"
+            was_not = f"{file.archive_name} was not saved"
+            problem = was_not if passage is None else _failed(file.archive_name, passage)
         results[file.domain] = before._replace(
             volumes=before.volumes + (file.kind == "volume"),
             size=before.size + file.size,
             seconds=before.seconds + _seconds([passage] if passage else []),
             problem=before.problem or problem,
+            broken=before.broken or (ended and problem is not None),
         )
     if ended:
         return list(results.values())
-    return [one._replace(problem=one.problem or "the archive is not complete") for one in results.values()]
+    return [one._replace(problem=one.problem or INCOMPLETE) for one in results.values()]
+
+
+def of_failing(failing: Iterable[Failing]) -> list[Result]:
+    """The domains that cannot be saved."""
+    return [Result(one.name, 0, 0, 0.0, one.reason) for one in failing]
+
+
+def complaint(found: Iterable[Result], of: int) -> Failed | None:
+    """The failure of domains that cannot be saved, in one line; None where all went well. of: how many there are."""
+    failed = [result for result in found if result.problem is not None]
+    if not failed:
+        return None
+    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
+    first = f"{failed[0].domain} ({failed[0].problem})"
+    broken = ", ".join(result.domain for result in failed if result.broken)
+    hint = f"only a part of it is in the archive, so Qubes OS would restore it broken: {broken}" if broken else None
+    return Failed(f"{len(failed)} of {of} domains cannot be saved: {first}{more}", hint)
 
 
 def as_document(

@@ -1,7 +1,7 @@
 """What is saved of a host: which domains, in which state, whether that is possible, and in which order it is read.
 
-Everything is looked at before the first byte of an archive: a volume that is not there, cannot be read, or of which
-no snapshot can be taken though its machine runs, ends the run before it has begun.
+Everything is looked at before the first byte of an archive. A machine cannot be saved if a volume of it is missing or
+cannot be read, or if it runs and no snapshot can be taken.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from qbtools import treewalk
 from qbtools.domains import names, selection
 from qbtools.domains.compose import NewVolume
-from qbtools.errors import Failed, Refused
+from qbtools.errors import Failed, QbError, Refused
 from qbtools.formats import chunks
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes import locate, snapshots
@@ -31,6 +31,9 @@ CURRENT = "current"
 STOPPED = "stopped"
 """States that are saved: of now, from before the machine's start, whoever writes, and of a machine that does not run
 (its volumes are read themselves, and must not be written to meanwhile)."""
+
+
+_RUNS = "shut it down, or --state=current saves it as it is now, torn"
 
 
 class Machine(NamedTuple):
@@ -74,13 +77,39 @@ class Machine(NamedTuple):
         ]
 
 
-def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions) -> list[Machine]:
-    """The domains to be saved, each looked at as it will be read.
+class Failing(NamedTuple):
+    """A domain that cannot be saved. error: why."""
 
-    Refused, naming domain and volume, where a machine runs and no snapshot can be taken of one of its volumes; Failed
-    where a volume is not there, cannot be read or has not the size that the host says.
+    name: str
+    error: QbError
+
+    @property
+    def reason(self) -> str:
+        """Why, with what the user can do about it, if that is known."""
+        text = self.error.message.removeprefix(f"{self.name}: ")
+        return f"{text} ({self.error.hint})" if self.error.hint else text
+
+
+class Found(NamedTuple):
+    """What a look at the domains has found, both in the order of the host."""
+
+    machines: Sequence[Machine]
+    failing: Sequence[Failing]
+
+
+def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions) -> Found:
+    """The domains to be saved, each looked at as it will be read, and those that cannot be saved.
+
+    A domain cannot be saved if it runs and no snapshot can be taken of one of its volumes (Refused), or if one of its
+    volumes is missing, cannot be read, or does not have the size that the host says (Failed).
     """
-    return [_machine(host, domain, how) for domain in chosen]
+    machines, failing = [], []
+    for domain in chosen:
+        try:
+            machines.append(_machine(host, domain, how))
+        except QbError as error:
+            failing.append(Failing(domain.name, error))
+    return Found(machines, failing)
 
 
 def _machine(host: Host, domain: Domain, how: SourceOptions) -> Machine:
@@ -143,7 +172,9 @@ def _state(domain: str, volumes: Sequence[HostVolume], how: SourceOptions) -> st
     try:
         snapshots.check([volume.source for volume in volumes], Mark.own(), how)
     except Refused as error:
-        if running or how.state is not None:
+        if running:
+            raise Refused(f"{domain}: the machine runs; {_user(volumes, how)}{error.message}", _RUNS) from None
+        if how.state is not None:
             raise Refused(f"{domain}: {error.message}", error.hint) from None
         how.note(f"{domain}: {error.message}: reading the volumes themselves")
         _open_each(volumes, how)
@@ -152,6 +183,17 @@ def _state(domain: str, volumes: Sequence[HostVolume], how: SourceOptions) -> st
         return how.state
     kept = all(_start_is_kept(volume.source) for volume in volumes if volume.running)
     return BEFORE_START if running and kept else SNAPSHOT
+
+
+def _user(volumes: Sequence[HostVolume], how: SourceOptions) -> str:
+    """Who uses the volumes of a machine that runs, in words that others follow; empty where nobody is to be seen."""
+    try:
+        _open_each([volume for volume in volumes if volume.running], how._replace(state=None))
+    except Refused as error:
+        return f"{error.message}; "
+    except QbError:  # it goes away just now
+        pass
+    return ""
 
 
 def _start_is_kept(word: str) -> bool:

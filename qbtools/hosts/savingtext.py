@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from qbtools import amounts
 from qbtools.domains.selection import LeftOut
 from qbtools.hosts import saving
-from qbtools.hosts.saving import Machine
+from qbtools.hosts.saving import Failing, Machine
 from qbtools.hosts.unsaved import Unsaved
 
 _STATES = {
@@ -24,8 +24,13 @@ _NUMBERS = ("volumes", "size", "in use")
 _HEADER = ("domain", "class", *_NUMBERS, "state")
 
 
-def table(machines: Sequence[Machine], left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved] = ()) -> list[str]:
-    """A line for each domain, the total, and a line for each domain and file that is left out."""
+def table(
+    machines: Sequence[Machine],
+    left_out: Iterable[LeftOut],
+    unsaved: Iterable[Unsaved] = (),
+    failing: Iterable[Failing] = (),
+) -> list[str]:
+    """A line for each domain, the total, and a line for each domain and file that is left out or cannot be saved."""
     rows: list[tuple[str, ...]] = [_HEADER]
     for machine in machines:
         state = _STATES[machine.state, machine.running]
@@ -33,7 +38,8 @@ def table(machines: Sequence[Machine], left_out: Iterable[LeftOut], unsaved: Ite
     rows.append(("total", "", *_amounts(machines), ""))
     lines = amounts.table(rows, _NUMBERS)
     lines += [f"left out: {one.domain.name} ({one.reason})" for one in left_out]
-    return lines + [f"left out: {one.path} ({one.reason})" for one in unsaved]
+    lines += [f"left out: {one.path} ({one.reason})" for one in unsaved]
+    return lines + [f"cannot be saved: {one.name}: {one.reason}" for one in failing]
 
 
 def _amounts(machines: Sequence[Machine]) -> tuple[str, str, str]:
@@ -50,7 +56,10 @@ def left_out_document(left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved]) -
 
 
 def as_document(
-    machines: Iterable[Machine], left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved] = ()
+    machines: Iterable[Machine],
+    left_out: Iterable[LeftOut],
+    unsaved: Iterable[Unsaved] = (),
+    failing: Iterable[Failing] = (),
 ) -> dict[str, object]:
     """The same for programs that read JSON."""
     return {
@@ -68,4 +77,5 @@ def as_document(
             for machine in machines
         ],
         "left_out": left_out_document(left_out, unsaved),
+        "failed": [{"name": one.name, "reason": one.reason} for one in failing],
     }

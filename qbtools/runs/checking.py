@@ -41,6 +41,9 @@ class Listing:
     def passed(self, name: str) -> None:
         """What else there is does not matter."""
 
+    def lost(self, name: str) -> None:
+        """qb-unseal warns of it."""
+
 
 class Verifying:
     """Opens, decompresses and reads every file, and holds them against the metadata."""
@@ -87,6 +90,9 @@ class Verifying:
 
     def passed(self, name: str) -> None:
         raise Damaged(f"{name} was not read")
+
+    def lost(self, name: str) -> None:
+        """qb-unseal fails, since all files have a route."""
 
     def finish(self) -> None:
         """All has come. Damaged where something is missing."""

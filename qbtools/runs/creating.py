@@ -12,7 +12,7 @@ from typing import NamedTuple
 from qbtools.domains import compose, inventory, names, safexml
 from qbtools.domains.compose import NewVolume
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Failed, UsageError
+from qbtools.errors import Failed, QbError, UsageError
 from qbtools.formats.chunks import METADATA
 from qbtools.hosts.results import Passage
 from qbtools.runs import verdict
@@ -27,6 +27,8 @@ _HINT = "write DOMAIN:VOLUME=SOURCE"
 
 LATE = "?"
 """The source of a file of which the stages ask when its turn comes."""
+
+_NONE = "!"  # the answer if there is none
 
 
 class Saved(NamedTuple):
@@ -141,6 +143,11 @@ class Passages:
         """The file is read now."""
         self.log[name] = Passage(self._clock())
 
+    def failed(self, name: str, reason: str) -> None:
+        """It failed. The first reason counts."""
+        before = self.log.get(name) or Passage(self._clock())
+        self.log[name] = before._replace(ended=None, reason=before.reason or reason)
+
     def done(self, name: str, size: int | None = None) -> None:
         """It ended well. size: bytes of it, where they are known."""
         before = self.log.get(name) or Passage(self._clock())
@@ -153,29 +160,60 @@ def save(
     source: Callable[[str], str],
     read: Callable[[str], None],
     passages: Passages,
+    lost: Callable[[str, str], None] | None = None,
 ) -> None:
     """Runs the stages until the archive is complete; raises as verdict.judge.
 
     source: gives the source of a file that is LATE; read: told of each that was read; passages: keeps the times.
+    lost: told of each file that fails, and why, where the others go on without it (the stages must know that too).
+    None: the first one ends the run.
     """
+    failed: set[str] = set()
+    written = False
+
+    def fail(name: str, reason: str) -> None:
+        if lost is not None and name not in failed:
+            reason = reason.removeprefix(f"{name}: ")
+            failed.add(name)
+            passages.failed(name, reason)
+            lost(name, reason)
 
     files = {file.archive_name: file for file in contents.files}
 
     def happened(event: Happened) -> None:
+        nonlocal written
         if event.event == "source":
-            wiring.tell(files[event.name].line(source(event.name)))
+            wiring.tell(_line(files[event.name], source, fail if lost else None))
         elif event.event == "begin":
             passages.begun(event.name)
         elif event.event == "read":
             passages.done(event.name)
             read(event.name)
+        elif event.event == "failed":
+            fail(event.name, event.reason)
+            read(event.name)
+        elif event.event == "complete":
+            written = True
 
     with wiring:
         wiring.tell(contents.listing())
         statuses, failures = wiring.run(happened)
+    if written and failed and statuses:  # the first stage ends with the failure of the files
+        statuses = (0, *statuses[1:])
+        failures = [failure for failure in failures if failure.program != "qb-seal"]
     verdict.judge(statuses, failures)
-    _check_all_read(contents.files, passages)
+    _check_all_read((file for file in contents.files if file.archive_name not in failed), passages)
     passages.complete = True
+
+
+def _line(file: Saved, source: Callable[[str], str], fail: Callable[[str, str], None] | None) -> str:
+    try:
+        return file.line(source(file.archive_name))
+    except QbError as error:
+        if fail is None:
+            raise
+        fail(file.archive_name, error.message)
+        return f"{file.archive_name}\t{_NONE}\n"
 
 
 def _check_all_read(files: Iterable[Saved], passages: Passages) -> None:

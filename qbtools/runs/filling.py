@@ -164,6 +164,10 @@ class Filling:
         if wanted and name not in self._volumes and not name.endswith("/empty"):
             self._warn(f"{name} is not a volume: it is not restored")
 
+    def lost(self, name: str) -> None:
+        if not self._arrivals.has(name):
+            self._arrivals.add(name, None)  # nothing else is to be said: qb-unseal fails if it is wanted
+
     def finish(self) -> None:
         """All has come. Damaged where something is missing."""
         self._arrivals.finish()

@@ -25,7 +25,8 @@ class Happened(NamedTuple):
 
     event: opened (the header of the archive is authenticated; there is no name), source (its source must be told now),
     begin, read (its source may be released), sealed, first (the archive begins with this file, which is no metadata),
-    done (its CMD has ended well; data: what it printed), failed, passed (it came, and nobody wanted it).
+    done (its CMD has ended well; data: what it printed), failed, passed (it came, and nobody wanted it), lost (it
+    failed when it was saved), complete (the archive is written). reason: why it failed, if that is known.
     """
 
     event: str
@@ -34,6 +35,7 @@ class Happened(NamedTuple):
     version: int = 4
     backup_id: str = ""
     manifest: bool = True
+    reason: str = ""
 
 
 class Stages(NamedTuple):
@@ -87,7 +89,8 @@ class Hearing:
         version = fields.get("version", 4)
         backup_id = str(fields.get("backup_id") or "")
         manifest = fields.get("manifest") is not False
-        return Happened(event, name, content, version if isinstance(version, int) else 4, backup_id, manifest)
+        reason = str(fields.get("reason", ""))
+        return Happened(event, name, content, version if isinstance(version, int) else 4, backup_id, manifest, reason)
 
 
 def _fields(line: bytes) -> dict[str, object]:

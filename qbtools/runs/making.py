@@ -79,6 +79,7 @@ class Making:
         self._passages = Passages()
         self._stray: Damaged | None = None
         self._unwanted: set[str] = set()
+        self._lost = False
         self.home: str | None = None
         """Where the home of dom0 goes, if it is restored."""
         self.unfinished = False
@@ -243,6 +244,10 @@ class Making:
                 raise
             self._stray = self._stray or error
 
+    def lost(self, name: str) -> None:
+        self._lost = True
+        self._passages.failed(name, "failed when it was saved")
+
     def finish(self) -> None:
         """The archive has come to its end. Damaged for what was left alone on the way."""
         if self._stray is not None:
@@ -250,7 +255,9 @@ class Making:
 
     def results(self, ended: bool) -> list[Result]:
         """How it went with each domain. ended: the run came to a good end."""
-        return results.of_restore(self._made, self._passages.log, self._sizes, ended, self._wishes.keep_going)
+        # A file that failed when it was saved is known at the end of a valid archive: the other domains are complete.
+        going = self._wishes.keep_going or self._lost
+        return results.of_restore(self._made, self._passages.log, self._sizes, ended, going)
 
     def failed_files(self) -> list[str]:
         """Files that failed and are no volumes."""

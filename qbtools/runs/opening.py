@@ -43,6 +43,9 @@ class Opening(Protocol):
     def passed(self, name: str) -> None:
         """A file came that has no route."""
 
+    def lost(self, name: str) -> None:
+        """At the end of the archive: a file that failed when it was saved. It is not complete, with a route or not."""
+
 
 def open_all(
     wiring: Wiring,
@@ -95,6 +98,8 @@ class _Talk:
             self._opening.done(event.name, event.data.decode("utf-8", "surrogateescape"))
         elif event.event == "passed":
             self._opening.passed(event.name)
+        elif event.event == "lost":
+            self._opening.lost(event.name)
 
     def _begins(self, event: Happened) -> None:
         if event.event == "done" and event.name == METADATA:

@@ -1,4 +1,4 @@
-"""Saving the domains of a host: what is saved, and snapshots that are taken and released when their turn comes."""
+"""Saving the domains of a host: what can be saved, and snapshots that are taken and released when their turn comes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from qbtools.domains import names, selection, trim
+from qbtools.domains.qubesxml import Metadata
 from qbtools.domains.selection import LeftOut
-from qbtools.errors import QbError, Refused
+from qbtools.errors import Failed, QbError, Refused
 from qbtools.hosts import saving
 from qbtools.hosts.client import Host
-from qbtools.hosts.saving import File, Machine
+from qbtools.hosts.saving import Failing, File, Machine
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.runs.creating import LATE, Contents, Saved, volume_source
 from qbtools.volumes import snapshots
@@ -31,14 +32,30 @@ class Choice(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What will be saved of a host, all of it looked at. left_out: the domains that will not be.
+    """What can be saved of a host, all of it looked at. failing: the domains that cannot be saved.
 
-    unsaved: what else will not be: of the domains that are saved, and what belongs to no domain.
+    left_out: the domains that the user does not want. unsaved: what else will not be saved: of the domains that are,
+    and what belongs to no domain. inventory: the metadata of the host. freezer: as saving.files takes it.
     """
 
     machines: Sequence[Machine]
+    failing: Sequence[Failing]
     left_out: Sequence[LeftOut]
     unsaved: Sequence[Unsaved]
+    inventory: Metadata
+    freezer: str | None
+
+    def archive(self) -> Archive:
+        """What an archive of the machines holds. Errors as trim.trimmed has them."""
+        home = next((name for machine in self.machines for name, _, _ in machine.files if names.is_home(name)), None)
+        contents = {machine.name: machine.contents() for machine in self.machines}
+        document, paths = trim.trimmed(self.inventory, contents, home)
+        return Archive(list(saving.files(self.machines, paths, self.freezer)), document)
+
+
+class Archive(NamedTuple):
+    """The files of an archive in order, behind the metadata; and that."""
+
     files: Sequence[File]
     document: bytes
 
@@ -46,7 +63,7 @@ class Survey(NamedTuple):
 def look(host: Host, choice: Choice, how: SourceOptions) -> Survey:
     """Looks at all that is to be saved, and warns of what the host has and no run saves.
 
-    Errors as selection.for_saving, saving.survey and trim.trimmed have them.
+    Errors as selection.for_saving has them, and those of the host.
     """
     inventory = host.inventory()
     chosen, left_out = selection.for_saving(inventory, choice.named, choice.include, choice.exclude)
@@ -54,23 +71,21 @@ def look(host: Host, choice: Choice, how: SourceOptions) -> Survey:
     unsaved = [one for one in host.unsaved() if one.domain in wanted]
     for one in unsaved:
         how.warn(f"{one.path} is left out: {one.reason}")
-    machines = saving.survey(host, chosen, how)
+    machines, failing = saving.survey(host, chosen, how)
     unsaved += [one for machine in machines for one in machine.left_out]  # qb-tree warns of these
-    home = next((name for machine in machines for name, _, _ in machine.files if names.is_home(name)), None)
-    contents = {machine.name: machine.contents() for machine in machines}
-    document, paths = trim.trimmed(inventory, contents, home)
-    return Survey(machines, left_out, unsaved, list(saving.files(machines, paths, host.freezer())), document)
+    return Survey(machines, failing, left_out, unsaved, inventory, host.freezer())
 
 
 class Taking:
     """The snapshots of a run: all of a domain are taken when the turn comes to its first volume, and released behind
     its last. A `with` that ends releases what is left."""
 
-    def __init__(self, survey: Survey, how: SourceOptions) -> None:
-        self._files = {file.archive_name: file for file in survey.files}
+    def __init__(self, archive: Archive, how: SourceOptions) -> None:
+        self._files = {file.archive_name: file for file in archive.files}
         self._how = how
         self._specs: list[str] = []
-        self.contents = Contents(survey.document, [Saved(*self._saved(file), _label(file)) for file in survey.files])
+        files = [Saved(*self._saved(file), _label(file)) for file in archive.files]
+        self.contents = Contents(archive.document, files)
 
     def _saved(self, file: File) -> tuple[str, str, int]:
         if file.kind == "volume":
@@ -84,7 +99,8 @@ class Taking:
         return file.archive_name, source, file.data
 
     def source(self, name: str) -> str:
-        """What a file of which snapshots are taken at once is read from. Errors as snapshots.take has them."""
+        """What a file of which snapshots are taken at once is read from. Errors as snapshots.take has them, for the
+        first volume of a domain and for the others."""
         file = self._files[name]
         if file.at == 1:
             self.release()
@@ -94,10 +110,16 @@ class Taking:
                 freeze, thaw = (f"{file.freezer} {verb} {file.domain}" for verb in ("freeze", "thaw"))
                 still = Frozen(freeze, thaw, THAW_LIMIT, self._how.warn)
             self._specs = snapshots.take(volumes, Mark.own(), self._how, still)
+        if not self._specs:
+            raise Failed(f"{file.domain}: no snapshot was taken")
         return volume_source(self._specs[file.at - 1], file.size, None)
 
+    def domain(self, name: str) -> str:
+        """Whose a file is."""
+        return self._files[name].domain
+
     def read(self, name: str) -> None:
-        """A file was read: the last one of its domain needs no snapshots any more."""
+        """A file was read, or has failed: the last one of its domain needs no snapshots any more."""
         file = self._files.get(name)
         if file is not None and file.of and file.at == file.of:
             self.release()

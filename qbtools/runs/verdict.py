@@ -35,7 +35,7 @@ def judge(statuses: Sequence[int] | None, failures: Sequence[Failure]) -> None:
     stages = statuses or ()
     first = cause(stages, failures)
     if first is not None and not first.deferred:
-        raise Told(first.status)
+        raise Told(first.status, first.message)
     for status in stages:
         if status in _ENDING:
             raise Ended(status - 128)

@@ -264,3 +264,96 @@ def test_many_small_files_through_both(place: Path) -> None:
     back = unseal(place, done.stdout, "--to-command", 'read -r text; printf "%s\\t%s\\n" "$QB_NAME" "$text"')
     assert (back.returncode, back.stderr) == (0, b"")
     assert back.stdout.decode() == entries
+
+
+# --- going on without a file that fails ---
+
+SOME_FAIL = "head -c 150000 /dev/zero; exit $QB_SOURCE"
+THREE = "vm1/a\t0\nvm1/b\t7\nvm2/c\t0\n"
+LOST = "the archive is complete but for 1 file that failed when saved: vm1/b"
+
+
+def going_on(place: Path, cmd: str = SOME_FAIL, entries: str = THREE) -> subprocess.CompletedProcess[bytes]:
+    return seal(place, cmd, entries, "--keep-going", "--chunk-size=64K")
+
+
+def test_going_on_without_a_file(place: Path) -> None:
+    """Two of its chunks are there, its last one is not, and the manifest says so."""
+    done = going_on(place)
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"qb-seal: warning: vm1/b: the command ended with status 7: going on without it\n",
+    )
+    listing = unseal(place, done.stdout, "--list")
+    assert (listing.returncode, listing.stderr.decode()) == (0, f"qb-unseal: warning: {LOST}\n")
+    assert listing.stdout.decode().splitlines() == ["vm1/a\t3\t150000", "vm2/c\t3\t150000"]
+    assert json.loads(unseal(place, done.stdout, "--list", "--json").stdout)["failed"] == ["vm1/b"]
+    assert b"vm1/b.001.enc" in done.stdout and b"vm1/b.002.enc" not in done.stdout
+    for words in (("--verify",), ("vm1/b",), ("--to-command", "cat >/dev/null")):
+        read = unseal(place, done.stdout, *words)
+        assert (read.returncode, read.stderr.decode()) == (4, f"qb-unseal: error: {LOST}\n"), words
+    for words in (("vm2/c",), ("--to-command", "cat", "vm2/c")):
+        read = unseal(place, done.stdout, *words)
+        assert (read.returncode, read.stdout) == (0, bytes(150000)), words
+        assert read.stderr.decode() == f"qb-unseal: warning: {LOST}\n"
+    read = unseal(place, done.stdout, "--structure")
+    assert (read.returncode, read.stderr) == (
+        0,
+        b"qb-unseal: warning: vm1/b is incomplete: it failed when it was saved, or chunks are missing\n",
+    )
+
+
+def test_the_command_of_a_file_that_failed_sees_no_end(place: Path) -> None:
+    """It is killed, and those of the other files get all of theirs."""
+    done = going_on(place)
+    cmd = f"wc -c >{place}/${{QB_NAME##*/}}.new && mv {place}/${{QB_NAME##*/}}.new {place}/${{QB_NAME##*/}}"
+    read = unseal(place, done.stdout, "--to-command", cmd)
+    assert (read.returncode, read.stderr.decode()) == (4, f"qb-unseal: error: {LOST}\n")
+    assert (place / "a").read_text() == (place / "c").read_text() == "150000\n"
+    assert not (place / "b").exists()
+
+
+def test_a_chunk_that_is_missing_is_no_file_that_failed(place: Path) -> None:
+    """Only what the manifest names may be incomplete."""
+    whole = going_on(place, "head -c 150000 /dev/zero", THREE).stdout
+    begin, end = whole.index(b"vm1/b.002.enc"), whole.index(b"vm2/c.000.enc")
+    for words in (("--verify",), ("--list",), ("vm2/c",)):
+        read = unseal(place, whole[:begin] + whole[end:], *words)
+        assert read.returncode == 4
+        assert read.stderr == b"qb-unseal: error: vm1/b is incomplete: its chunk 002 is missing\n"
+
+
+def test_without_metadata_or_any_file_there_is_no_archive(place: Path) -> None:
+    done = going_on(place, entries="qubes.xml\t7\nvm1/a\t0\n")
+    assert done.returncode == 1 and b"qb-manifest" not in done.stdout
+    assert done.stderr == b"qb-seal: error: qubes.xml: the command ended with status 7\n"
+    done = going_on(place, entries="qubes.xml\t0\nvm1/a\t7\n")
+    assert done.returncode == 1 and b"qb-manifest" not in done.stdout
+    assert done.stderr.endswith(b"qb-seal: error: all files have failed: the archive is not completed\n")
+
+
+def test_a_source_that_cannot_be_given(place: Path) -> None:
+    entries = b"vm1/a\t0\nvm1/b\t?\nvm2/c\t0\nend\nvm1/b\t!\n"
+    done = seal(place, SOME_FAIL, entries, "--keep-going", "--chunk-size=64K", f"--report={place}/report")
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"vm1/b.000.enc" not in done.stdout
+    events = [json.loads(line) for line in (place / "report").read_text().splitlines()]
+    assert [(one["event"], one["name"]) for one in events if one["event"] in ("failed", "complete")] == [
+        *(("failed", "vm1/b"), ("complete", "qb-manifest")),
+    ]
+    read = unseal(place, done.stdout, "--verify")
+    assert (read.returncode, read.stderr.decode()) == (4, f"qb-unseal: error: {LOST}\n")
+
+
+def test_records_of_files_that_failed(place: Path) -> None:
+    """By hand: qb-manifest writes what qb-seal has put down."""
+    secret, backup_id = f"--passphrase-file={place}/passphrase", "20261124T060000-0123456789abcdef"
+    common = ("--logn=10", secret, f"--backup-id={backup_id}")
+    head = run("qb-header", "write", "--chunk-size=64K", *common).stdout
+    sealed = seal(place, SOME_FAIL, THREE, "--keep-going", "--chunk-size=64K", common[2], f"--record={place}/records")
+    assert sealed.returncode == 1
+    assert f"{backup_id} failed vm1/b" in (place / "records").read_text()
+    tail = run("qb-manifest", *common, str(place / "records"))
+    assert (tail.returncode, tail.stderr) == (0, b"")
+    read = unseal(place, head + sealed.stdout + tail.stdout, "--verify")
+    assert (read.returncode, read.stderr.decode()) == (4, f"qb-unseal: error: {LOST}\n")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from devices import tmpfs
 from hostdirs import Machine, images, inventory, make_host, noise, prop, unfinished
 from running import OF_FILE, Running
-from support import bash, run
+from support import ROOT, bash, run
 from terminal import Terminal
 
 SECRET = {"QB_PASSPHRASE_COMMAND": "echo hosts"}
@@ -437,12 +439,47 @@ def test_a_volume_that_never_comes(folder: Path, target: Path, tmp_path: Path) -
 # --- before the first byte ---
 
 
-def test_a_volume_that_is_not_there(tmp_path: Path) -> None:
+def test_the_others_are_saved_without_a_machine_that_cannot_be(tmp_path: Path, target: Path) -> None:
+    """An image of one is missing: it is not in the metadata either, and the status says so."""
+    host = make_host(tmp_path / "A", machines(), default_template="deb", default_netvm="net")
+    (host / "alone/private.img").unlink()
+    words = ("create", *QUICK, "--json", "--host", f"dir:{host}", "-o")
+    done = backup(*words, tmp_path / "a.qb")
+    assert done.returncode == 1
+    reason = f"cannot open {host}/alone/private.img: No such file or directory"
+    assert f"qb-backup: warning: alone cannot be saved: {reason}\n" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"qb-backup: error: 1 of 4 domains cannot be saved: alone ({reason})"
+    found = json.loads(done.stdout)
+    assert {one["name"]: one["problem"] for one in found["domains"]} == {
+        **{"deb": None, "net": None, "work": None, "alone": reason},
+    }
+    assert (found["status"], found["archive"]) == (1, str(tmp_path / "a.qb"))
+    assert found["bytes"] == (tmp_path / "a.qb").stat().st_size and found["seconds"] > 0
+    assert reason in found["error"] and found["backup_id"] in done.stderr
+    assert outcome(backup("verify", tmp_path / "a.qb")) == (0, "", "")
+    listed = backup("list", tmp_path / "a.qb").stdout.splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["deb", "deb", "net", "work"]
+    done = backup("restore", "-q", "--yes", "--host", f"dir:{target}", tmp_path / "a.qb")
+    assert outcome(done) == (0, "", "")
+    done = backup(*words, tmp_path / "s.qb", "--strict")
+    assert done.returncode == 1
+    assert done.stderr == f"qb-backup: error: alone cannot be saved: {reason}\n"
+    assert json.loads(done.stdout)["error"] == f"alone cannot be saved: {reason}"
+    assert not list(tmp_path.glob("s.qb*"))
+    done = backup("create", "--dry-run", "--host", f"dir:{host}")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == f"cannot be saved: alone: {reason}"
+    done = backup("create", "--dry-run", "--json", "--host", f"dir:{host}")
+    assert json.loads(done.stdout)["failed"] == [{"name": "alone", "reason": reason}]
+
+
+def test_nothing_that_can_be_saved_is_no_archive(tmp_path: Path) -> None:
     host = make_host(tmp_path / "A", machines())
     (host / "alone/private.img").unlink()
-    done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "a.qb")
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "alone" in done.stderr
+    done = backup("create", *QUICK, "-q", "--json", "--host", f"dir:{host}", "-o", tmp_path / "a.qb", "alone")
+    assert done.returncode == 1
+    assert "1 of 1 domains cannot be saved: alone (" in done.stderr
+    assert json.loads(done.stdout)["archive"] is None
     assert not list(tmp_path.glob("a.qb*"))
 
 
@@ -450,18 +487,24 @@ def test_a_machine_that_runs_where_no_snapshot_can_be_taken(tmp_path: Path) -> N
     with tmpfs(tmp_path / "memory", 64 << 20) as place:
         host = make_host(place / "A", machines())
         with (host / "work/private.img").open("r+b"):
-            done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "a.qb")
+            done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "a.qb", "--strict")
             assert (done.returncode, done.stdout) == (5, "")
-            assert done.stderr.startswith("qb-backup: error: work: ") and "no snapshot can be taken" in done.stderr
+            assert done.stderr.startswith("qb-backup: error: work cannot be saved: the machine runs; ")
+            assert "has it open for writing" in done.stderr and "no snapshot can be taken" in done.stderr
+            assert "--state=current" in done.stderr
             assert not list(tmp_path.glob("a.qb*"))
             done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "--state=current", "-o", tmp_path / "a.qb")
             assert outcome(done) == (0, "", "")
 
 
+FAILING = OF_FILE + '[ "$QB_NAME" != vm3/private.img ] || exit 3\nexec gzip -c\n'
+LOST = "the archive is complete but for 1 file that failed when saved: vm3/private.img"
+
+
 def test_a_file_that_fails_while_it_is_saved(folder: Path, running: Running, tmp_path: Path) -> None:
     with running:
-        running.program("igzip", OF_FILE + '[ "$QB_NAME" != vm3/private.img ] || exit 3\nexec gzip -c\n')
-        process = running.start(f"qb-backup create -q --json --logn 10 --host dir:A -o {tmp_path}/f.qb")
+        running.program("igzip", FAILING)
+        process = running.start(f"qb-backup create -q --strict --json --logn 10 --host dir:A -o {tmp_path}/f.qb")
         stdout, stderr = process.communicate()
     assert (process.returncode, stderr) == (1, b"qb-compress: error: igzip ended with status 3\n")
     assert [one["problem"] for one in json.loads(stdout)["domains"]] == [
@@ -472,3 +515,125 @@ def test_a_file_that_fails_while_it_is_saved(folder: Path, running: Running, tmp
     ]
     assert not list(tmp_path.glob("f.qb*"))
     assert sorted(os.listdir(folder / "A/work")) == ["firewall.xml", "private.img"]
+
+
+def test_the_others_are_saved_where_a_machine_fails_halfway(
+    folder: Path, running: Running, tmp_path: Path, target: Path
+) -> None:
+    """Its file is named in the manifest, and the last line says what Qubes OS would make of it."""
+    archive = tmp_path / "f.qb"
+    with running:
+        running.program("igzip", FAILING)
+        words = f"create --json --logn 10 --id-file {tmp_path}/id --host dir:A -o {archive}"
+        process = running.start(f"qb-backup {words}")
+        stdout, stderr = process.communicate()
+    reason = "qb-compress: igzip ended with status 3"
+    said = stderr.decode().splitlines()
+    assert process.returncode == 1
+    assert f"qb-backup: warning: work is not saved whole: vm3/private.img: {reason}" in said
+    assert said[-2:] == [
+        f"qb-backup: error: 1 of 4 domains cannot be saved: work (vm3/private.img: {reason})",
+        "hint: only a part of it is in the archive, so Qubes OS would restore it broken: work",
+    ]
+    found = json.loads(stdout)
+    assert [(one["problem"], one["broken"]) for one in found["domains"]] == [
+        *((None, False), (None, False), (f"vm3/private.img: {reason}", True), (None, False)),
+    ]
+    assert (found["status"], found["archive"], found["bytes"]) == (1, str(archive), archive.stat().st_size)
+    assert (tmp_path / "id").read_text().strip() == found["backup_id"]
+    done = backup("list", archive)
+    assert (done.returncode, done.stderr) == (0, f"qb-unseal: warning: {LOST}\n")
+    assert outcome(backup("verify", archive)) == (4, "", f"qb-unseal: error: {LOST}\n")
+    done = backup("restore", "--to", tmp_path / "some", "--only", "alone", archive)
+    assert outcome(done) == (0, "", f"qb-unseal: warning: {LOST}\n")
+    done = backup("restore", "--to", tmp_path / "all", archive)
+    assert done.returncode == 4 and f"qb-unseal: error: {LOST}\n" in done.stderr
+    assert images(tmp_path / "all") == wanted(folder, "deb", "net", "alone")
+    done = backup("restore", "-q", "--yes", "--json", "--host", f"dir:{target}", archive)
+    assert (done.returncode, done.stderr) == (4, f"qb-unseal: error: {LOST}\n")
+    assert [one["problem"] for one in json.loads(done.stdout)["domains"]] == [
+        *(None, None, "vm3/private.img: failed when it was saved", None),
+    ]
+    whole(folder, target, "deb", "net", "alone")
+
+
+def test_an_archive_for_each_domain(folder: Path, running: Running, tmp_path: Path, target: Path) -> None:
+    """One whose archive exists, and one that fails, cost the others nothing. The passphrase is read once."""
+    place = tmp_path / "each"
+    place.mkdir()
+    (place / "net.qbk").write_bytes(b"before")
+    with running:
+        running.program("igzip", OF_FILE + '[ "$QB_NAME" != vm3/private.img ] || exit 3\nexec gzip -c\n')
+        words = f"create -q --each --json --logn 10 --passphrase-fd 3 --host dir:A -o {place} 3<<<hosts"
+        process = running.start(f"exec qb-backup {words}")
+        stdout, _stderr = process.communicate()
+    assert process.returncode == 1
+    found = {one["name"]: one for one in json.loads(stdout)["domains"]}
+    assert {name: one["problem"] for name, one in found.items()} == {
+        **{"net": f"{place}/net.qbk already exists", "deb": None},
+        **{"work": "qb-compress: igzip ended with status 3", "alone": None},
+    }
+    assert sorted(path.name for path in place.iterdir()) == ["alone.qbk", "deb.qbk", "net.qbk"]
+    assert (place / "net.qbk").read_bytes() == b"before"
+    for name in ("alone", "deb"):
+        assert found[name]["archive"] == f"{place}/{name}.qbk"
+        assert found[name]["archive_bytes"] == (place / f"{name}.qbk").stat().st_size
+        assert outcome(backup("verify", "--expect-id", found[name]["backup_id"], place / f"{name}.qbk")) == (0, "", "")
+    assert backup("restore", "-q", "--yes", "--host", f"dir:{target}", place / "deb.qbk").returncode == 0
+    whole(folder, target, "deb")
+    done = backup("create", "--each", "--host", folder / "A", "-o", tmp_path / "none")
+    assert (done.returncode, done.stderr.splitlines()[0]) == (
+        1,
+        f"qb-backup: error: {tmp_path}/none is not a directory",
+    )
+
+
+def test_a_directory_without_metadata(tmp_path: Path) -> None:
+    """It is told as that; the manual says how to make them."""
+    (tmp_path / "A/work").mkdir(parents=True)
+    (tmp_path / "A/work/root.img").write_bytes(b"work".ljust(8192, b"\0"))
+    for words in (("work",), (), ("--dry-run",)):
+        done = backup("create", "--host", f"dir:{tmp_path}/A", "-o", tmp_path / "a.qb", *words)
+        assert outcome(done) == (
+            5,
+            "",
+            f"qb-backup: error: {tmp_path}/A has no qubes.xml, which names the domains of a directory\n"
+            "hint: qb-meta create makes one: see the examples in qb-host-dir(1)\n",
+        )
+    page = run("mandoc", "-Tutf8", "-Owidth=200", ROOT / "man/qb-host-dir.1").stdout.decode()
+    page = re.sub(".\b", "", page)
+    text = page.partition("cd /srv/vms")[2].partition("Restore into")[0]
+    made = bash(f"cd {tmp_path}/A{text}", **SECRET)
+    assert (made.returncode, made.stderr) == (0, b"")
+    done = backup("create", *QUICK, "-q", "--host", f"dir:{tmp_path}/A", "-o", tmp_path / "a.qb")
+    assert outcome(done) == (0, "", "")
+    assert backup("list", tmp_path / "a.qb").stdout.startswith("work\tStandaloneVM\troot\t")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("\t", "  "), "line 4 has spaces between its columns"),
+        (lambda text: text.replace("\tAppVM\t", "    AppVM    "), "line 6 has spaces between its columns"),
+        (lambda text: text.replace("\nend\n", "\n"), "ends without its line end"),
+        (lambda text: text.replace("\nskip", "\nkeep").replace("\ncreate", "\nmake", 1), "line 5: an action is"),
+    ],
+)
+def test_a_plan_that_an_editor_has_changed(
+    change: Callable[[str], str], message: str, folder: Path, target: Path, tmp_path: Path
+) -> None:
+    """The message names the file of the user."""
+    plan = restore(folder, target, "--dry-run").stdout
+    (tmp_path / "my.plan").write_text(change(plan))
+    done = restore(folder, target, "-q", "--yes", "--plan", tmp_path / "my.plan")
+    assert done.returncode == 4
+    assert re.match(rf"qb-backup: error: {tmp_path}/my.plan:? {message}", done.stderr), done.stderr
+    empty(target)
+
+
+def test_an_empty_id_is_a_usage_error(folder: Path) -> None:
+    for words in (("qb-backup", "list", "--expect-id", "", folder / "a.qb"), ("qb-unseal", "--list", "--expect-id=")):
+        done = run(*words, **SECRET)
+        assert done.returncode == 2 and b"error: --expect-id: the ID is empty\n" in done.stderr
+    done = run("qb-header", "read", "--expect-id=", folder / "a.qb", **SECRET)
+    assert done.returncode == 2 and b"error: --expect-id: the ID is empty\n" in done.stderr

@@ -134,9 +134,11 @@ def test_an_interrupt_releases_them(number: signal.Signals, host: Path, running:
 
 def test_a_file_that_fails_releases_them(host: Path, running: Running) -> None:
     running.program("igzip", OF_FILE + '[ "$QB_NAME" != vm1/private.img ] || exit 3\nexec gzip -c\n')
-    running.start(f"exec qb-backup create -q --logn 10 --host {host} -o a.qb")
-    assert running.end() == (1, "qb-compress: error: igzip ended with status 3\n")
-    only_images(host)
+    for strict in ("--strict", ""):
+        running.start(f"exec qb-backup create -q --logn 10 {strict} --host {host} -o a.qb")
+        status, stderr = running.end()
+        assert status == 1 and stderr.startswith("qb-compress: error: igzip ended with status 3\n")
+        only_images(host)
 
 
 def test_what_a_killed_run_has_left_goes_with_the_next(host: Path, running: Running, tmp_path: Path) -> None:
@@ -154,8 +156,15 @@ def test_what_a_killed_run_has_left_goes_with_the_next(host: Path, running: Runn
 def test_a_machine_that_cannot_be_frozen_is_not_saved(host: Path, running: Running, tmp_path: Path) -> None:
     (host / "writer").write_text("0x")
     with (host / "first/root.img").open("r+b"):
-        running.start(f"exec qb-backup create -q --logn 10 --host freezing:{host} -o a.qb")
+        running.start(f"exec qb-backup create -q --logn 10 --strict --host freezing:{host} -o a.qb")
         status, stderr = running.end()
-    assert status == 1 and "nothing was taken: --freeze ended with status" in stderr
+        assert status == 1 and "nothing was taken: --freeze ended with status" in stderr
+        only_images(host)
+        assert not list(tmp_path.glob("a.qb*"))
+        process = running.start(f"exec qb-backup create -q --json --logn 10 --host freezing:{host} -o a.qb")
+        stdout, said = process.communicate()
+    assert process.returncode == 1 and b"would restore it broken: first" in said
+    first, second = json.loads(stdout)["domains"]
+    assert "nothing was taken: --freeze ended with status" in first["problem"]
+    assert second["problem"] is None and not second["broken"]
     only_images(host)
-    assert not list(tmp_path.glob("a.qb*"))

@@ -243,8 +243,6 @@ def test_ended_is_known_from_the_size() -> None:
         ([("vm1/a", 0, 100), ("vm1/a", 0, 100)], "vm1/a.000.enc comes where vm1/a.001.enc is due"),
         ([("vm1/a", 0, 99), ("vm1/a", 1, 5)], "vm1/a.001.enc comes after the last chunk of its file"),
         ([("vm1/a", 0, 5), ("vm1/a", 0, 5)], "vm1/a.000.enc comes after the last chunk of its file"),
-        ([("vm1/a", 0, 100), ("vm1/b", 0, 5)], "vm1/a is incomplete: its chunk 001 is missing"),
-        ([("vm1/a", 0, 100), (MANIFEST, 0, 5)], "vm1/a is incomplete: its chunk 001 is missing"),
         ([("vm1/a", 0, 101)], "vm1/a.000.enc is longer than a chunk of 100 bytes"),
         ([("vm1/a", 0, -1)], "vm1/a.000.enc is too short for a sealed chunk"),
         ([("vm1/a", 0, 5), ("vm1/b", 0, 5), ("vm1/a", 0, 5)], "vm1/a.000.enc: the file occurs twice"),
@@ -265,6 +263,19 @@ def test_out_of_order(given: list[tuple[str, int, int]], message: str) -> None:
         case.take(given[-1])
     assert caught.value.message.startswith(message)
     assert not case.warnings
+
+
+@pytest.mark.parametrize("follower", [("vm1/b", 0, 5), (MANIFEST, 0, 5)])
+def test_a_file_without_its_last_chunk(follower: tuple[str, int, int]) -> None:
+    """It may have failed when it was saved: the manifest tells. Without one it is damage at once."""
+    case = Case()
+    case.take(("vm1/a", 0, 100), follower)
+    assert [error.message for error in case.order.broken.values()] == ["vm1/a is incomplete: its chunk 001 is missing"]
+    assert list(case.order.broken) == ["vm1/a"]
+    case = Case(manifest=False)
+    case.take((METADATA, 0, 5), ("vm1/a", 0, 100))
+    with pytest.raises(Damaged, match="vm1/a is incomplete: its chunk 001 is missing"):
+        case.take(follower)
 
 
 def test_the_end_too_early() -> None:

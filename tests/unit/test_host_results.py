@@ -108,6 +108,7 @@ def test_what_was_saved() -> None:
         "seconds": 3.0,
         "problem": None,
         "state": "snapshot",
+        "broken": False,
     }
 
 

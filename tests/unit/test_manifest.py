@@ -34,6 +34,7 @@ def test_what_is_read() -> None:
     ("old", "new"),
     [
         ("qb-manifest 1", "qb-manifest 2"),
+        ("qb-manifest 1", "qb-manifest 3"),
         ("qb-manifest 1", "qb-manifest 1 "),
         ("qb-manifest 1\n", ""),
         ("qb-manifest 1\n", "\nqb-manifest 1\n"),
@@ -157,8 +158,8 @@ def test_what_is_no_record(line: str) -> None:
 
 
 def test_comparing_what_is_the_same() -> None:
-    manifest.compare(RECORDS, list(RECORDS))
-    manifest.compare([], [])
+    assert manifest.compare(RECORDS, list(RECORDS), {}) == []
+    assert manifest.compare([], [], {}) == []
 
 
 X, Y, Z = (FileRecord(f"vm1/{letter}", 1, 1, A) for letter in "xyz")
@@ -181,4 +182,66 @@ X, Y, Z = (FileRecord(f"vm1/{letter}", 1, 1, A) for letter in "xyz")
 )
 def test_comparing_what_differs(came: list[FileRecord], message: str) -> None:
     with pytest.raises(Damaged, match=message):
-        manifest.compare([X, Y, Z], came)
+        manifest.compare([X, Y, Z], came, {})
+
+
+# --- files that failed when they were saved ---
+
+LOST = manifest.failed_file("vm1/private.img")
+LOST_TEXT = f"""\
+qb-manifest 2
+backup-id {ID}
+file 1 321 {A} qubes.xml
+failed vm1/private.img
+end 2
+"""
+
+
+def test_a_file_that_failed() -> None:
+    records = [RECORDS[0], LOST]
+    assert LOST.failed and not RECORDS[0].failed
+    assert manifest.serialise(ID, records) == LOST_TEXT.encode()
+    assert manifest.parse(LOST_TEXT.encode()) == (ID, records)
+    line = manifest.to_line(ID, LOST)
+    assert line == f"{ID} failed vm1/private.img\n"
+    assert manifest.from_line(line.encode()) == (ID, LOST)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("qb-manifest 2", "qb-manifest 1"),
+        ("qb-manifest 2", "qb-manifest 3"),
+        ("failed vm1/private.img", f"file 1 1 {A} vm1/private.img"),
+        ("failed vm1/private.img", "failed  vm1/private.img"),
+        ("failed vm1/private.img", "failed qubes.xml"),
+        ("failed vm1/private.img", "failed ../x"),
+        ("failed vm1/private.img", "failed "),
+        ("failed vm1/private.img", "failed"),
+        ("failed vm1/private.img", "file failed vm1/private.img"),
+        ("failed vm1/private.img", f"1 1 {A} vm1/private.img"),
+        ("failed vm1/private.img", f"failed 1 1 {A} vm1/private.img"),
+        ("end 2", "end 1"),
+    ],
+)
+def test_what_is_malformed_of_files_that_failed(old: str, new: str) -> None:
+    changed = LOST_TEXT.replace(old, new, 1)
+    assert changed != LOST_TEXT
+    with pytest.raises(Damaged):
+        manifest.parse(changed.encode())
+
+
+def test_comparing_files_that_failed() -> None:
+    """A file without its last chunk is right only where the manifest says so, whether any of its chunks came or not."""
+    lost = manifest.failed_file("vm1/y")
+    broken = {"vm1/y": Damaged("vm1/y is incomplete")}
+    assert manifest.compare([X, lost, Z], [X, Z], {}) == ["vm1/y"]
+    assert manifest.compare([X, lost, Z], [X, Z], broken) == ["vm1/y"]
+    with pytest.raises(Damaged, match="vm1/y is incomplete"):
+        manifest.compare([X, Y, Z], [X, Z], broken)
+    with pytest.raises(Damaged, match="vm1/y is incomplete"):
+        manifest.compare([X, Z], [X, Z], broken)
+    with pytest.raises(Damaged, match="vm1/y came, but the manifest says that it failed"):
+        manifest.compare([X, lost, Z], [X, Y, Z], {})
+    with pytest.raises(Damaged, match="vm1/x is missing"):
+        manifest.compare([X, lost, Z], [Z], broken)

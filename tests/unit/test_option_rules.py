@@ -19,13 +19,14 @@ OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--
 SAVING = {"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"}
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
+ONLY_SAVING_HOSTS = {"--strict", "--each"}
 PLANNING = {
     *("--rename", "--default-template", "--netvm", "--no-rename", "--skip-broken", "--ignore-missing", "--plan"),
     *("--yes", "--keep-going", "--keep-failed", "--verify-only", "--files-to"),
 }
 GOOD = {
     "create": (("create", "a"), EVERYWHERE | SAVING),
-    "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING),
+    "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING | ONLY_SAVING_HOSTS),
     "list": (("list",), EVERYWHERE | OPENING | {"--json"}),
     "verify": (("verify",), EVERYWHERE | OPENING),
     "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING | {"--only"}),
@@ -43,7 +44,8 @@ def spelled(option: str) -> str:
 
 
 def test_all_options_are_known_here() -> None:
-    assert set(OPTIONS) == EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | {"--only"}
+    known = EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | ONLY_SAVING_HOSTS | {"--only"}
+    assert set(OPTIONS) == known
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -67,6 +69,8 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
     [
         (("create",), "no VOLUME given"),
         (("create", "--host=x", "--json"), "--json needs --output"),
+        (("create", "--host=x", "--each"), "--each needs --output"),
+        (("create", "--host=x", "--each", "--output=y", "--id-file=z"), "--id-file does not go with --each"),
         (("restore",), "no target given"),
         (("restore", "--to=x", "--pool=y"), "exclude each other"),
         (("restore", "--host=x", "--plan=y", "--include=z"), "do not go with --plan"),

@@ -277,7 +277,7 @@ REFUSED = [
     (text_of(row("work", kind="TemplateVM")), "work is of class AppVM, which cannot be changed"),
     (text_of(row("work", size="5")), "the size of work cannot be changed"),
     (text_of(row("work", size="-")), "the size of work cannot be changed"),
-    (text_of(row("work").replace("\t", "    ")), "line 2 has 1 columns, not 10"),
+    (text_of(row("work").replace("\t", "    ")), "line 2 has spaces between its columns"),
     (text_of(row("work").rstrip("\n") + "\tx\n"), "line 2 has 11 columns, not 10"),
     (text_of(row("work") + "\t\n"), "line 3 has 2 columns, not 10"),
     (text_of(row("work").replace("\n", "\r\n")), "characters other than printable ASCII"),

@@ -116,3 +116,53 @@ def test_a_file_that_was_not_read_is_missed(missing: int) -> None:
 def test_stages_that_failed(statuses: tuple[int, ...] | None) -> None:
     with pytest.raises(Failed):
         save(Stages(*ALL, statuses=statuses))
+
+
+# --- going on without a file ---
+
+
+def save_some(stages: Stages, source: object = lambda name: f"of {name}") -> tuple[Passages, list[tuple[str, str]]]:
+    lost: list[tuple[str, str]] = []
+    passages = Passages()
+
+    def take(name: str, reason: str) -> None:
+        lost.append((name, reason))
+
+    creating.save(stages, CONTENTS, source, lambda _name: None, passages, take)  # type: ignore[arg-type]
+    return passages, lost
+
+
+COMPLETE = Happened("complete", "qb-manifest")
+FAILED = Happened("failed", "a", reason="a: no disk")
+
+
+def test_a_file_that_fails_does_not_end_the_others() -> None:
+    stages = Stages(*ALL[:2], FAILED, *ALL[3:], COMPLETE, statuses=(1, 0))
+    passages, lost = save_some(stages)
+    assert passages.complete and lost == [("a", "no disk")]
+    assert (passages.log["a"].ended, passages.log["a"].reason) == (None, "no disk")
+
+
+def test_a_source_that_cannot_be_given() -> None:
+    def source(_name: str) -> str:
+        raise Failed("no snapshot")
+
+    stages = Stages(ALL[0], Happened("failed", "a"), *ALL[3:], COMPLETE, statuses=(1, 0))
+    passages, lost = save_some(stages, source)
+    assert passages.complete and lost == [("a", "no snapshot")]
+    assert stages.told[1:] == ["a\t!\n"]
+
+
+@pytest.mark.parametrize(
+    ("events", "statuses"),
+    [
+        ((*ALL[:2], FAILED, *ALL[3:]), (1, 0)),  # it was never written to its end
+        ((*ALL[:2], FAILED, *ALL[3:], COMPLETE), (1, 1)),  # or not stored
+        ((*ALL[:2], FAILED, *ALL[3:], COMPLETE), None),
+        ((*ALL, COMPLETE), (1, 0)),  # something else failed
+        ((*ALL[:2], FAILED, COMPLETE), (1, 0)),  # another file is missing
+    ],
+)
+def test_an_archive_that_is_not_complete(events: tuple[Happened, ...], statuses: tuple[int, ...] | None) -> None:
+    with pytest.raises(Failed):
+        save_some(Stages(*events, statuses=statuses))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -90,12 +91,20 @@ def make_socket(path: Path) -> None:
         os.chdir(here)
 
 
-def survey(host: Any, *named: str, state: str | None = None) -> list[saving.Machine]:
+def look(host: Any, *named: str, state: str | None = None) -> saving.Found:
     chosen = selection.for_saving(METADATA, named or ("work", "both", "none"), (), ()).chosen
     return saving.survey(host, chosen, SourceOptions(state))
 
 
-def lines(found: list[saving.Machine], freezer: str | None = None) -> list[tuple[object, ...]]:
+def survey(host: Any, *named: str, state: str | None = None) -> Sequence[saving.Machine]:
+    """All of them; raises what keeps the first that cannot be saved."""
+    found = look(host, *named, state=state)
+    for one in found.failing:
+        raise one.error
+    return found.machines
+
+
+def lines(found: Sequence[saving.Machine], freezer: str | None = None) -> list[tuple[object, ...]]:
     paths = {machine.name: f"vm{number}/" for number, machine in enumerate(found, 1)}
     return [tuple(file) for file in saving.files(found, paths, freezer)]
 
@@ -118,8 +127,9 @@ def test_machines_that_stand_still_are_read_themselves(host: FakeHost, plain: No
 
 def test_a_machine_that_runs_needs_a_snapshot(host: FakeHost, plain: None) -> None:
     host.running = {"both"}
-    with pytest.raises(Refused, match="^both: .*both.root: no snapshot can be taken here"):
+    with pytest.raises(Refused, match="^both: the machine runs; .*both.root: no snapshot can be taken here") as caught:
         survey(host)
+    assert "--state=current" in str(caught.value.hint)
     assert [machine.state for machine in survey(host, "work")] == ["stopped"]
     assert [machine.state for machine in survey(host, state="current")] == ["current"] * 3
 
@@ -150,6 +160,26 @@ def test_volumes_that_cannot_be_read(host: FakeHost, plain: None) -> None:
     (host.place / "both.private").mkdir()
     with pytest.raises(QbError, match="both.private"):
         survey(host)
+
+
+def test_the_others_are_looked_at_all_the_same(host: FakeHost, plain: None) -> None:
+    (host.place / "work.private").unlink()
+    host.running = {"both"}
+    with (host.place / "both.private").open("r+b"):
+        found = look(host)
+    assert [machine.name for machine in found.machines] == ["none"]
+    assert [one.name for one in found.failing] == ["work", "both"]
+    missing, running = (one.reason for one in found.failing)
+    assert missing == "the host has no volume private, which its metadata says is saved"
+    assert re.match(
+        r"the machine runs; .*both.private is in use: process \d+ \(.*\) has it open for writing; .*current", running
+    )
+    assert savingtext.table([], [], (), found.failing)[-2:] == [
+        f"cannot be saved: work: {missing}",
+        f"cannot be saved: both: {running}",
+    ]
+    document = savingtext.as_document([], [], (), found.failing)
+    assert document["failed"] == [{"name": "work", "reason": missing}, {"name": "both", "reason": running}]
 
 
 def test_further_files(host: FakeHost, cloning: None) -> None:

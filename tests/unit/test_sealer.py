@@ -14,7 +14,7 @@ from qbtools.errors import Failed, Refused
 from qbtools.formats import chunks, container, header, manifest, outertar, sealer
 from qbtools.formats.container import OVERHEAD, Key, Parameters
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.sealer import Sealer, Settings, Source
+from qbtools.formats.sealer import Lost, Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
 ID = "20261124T060000-0123456789abcdef"
@@ -252,6 +252,47 @@ def test_the_last_chunk_of_a_file_that_failed_is_not_written(size: int, kept: in
     assert [record.name for record in records] == ["vm1/a"]
     names = [member for member, _ in members(out.getvalue())]
     assert names[2:] == ["vm1/a.000.enc"] + [f"vm1/b.{number:03d}.enc" for number in range(kept)]
+
+
+def lose() -> None:
+    raise Lost("the disk is gone")
+
+
+def lost_at_once() -> Reader:
+    raise Lost("no snapshot")
+
+
+@pytest.mark.parametrize(("size", "kept"), [(0, 0), (999, 0), (1000, 1), (2500, 2)])
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_the_others_are_sealed_where_one_is_lost(size: int, kept: int, jobs: int) -> None:
+    """The manifest names it, and no chunk that looks like its last one is there."""
+    out = io.BytesIO()
+    sealed = Sealer(Writer(out), SECRET, settings(1000), jobs)
+    sources = [
+        *(source("vm1/a", b"a" * 1500), source("vm1/b", b"b" * size, lose), Source("vm1/c", lost_at_once, fail)),
+        source("vm2/d", b"d"),
+    ]
+    records = list(sealed.write_archive(sources, header.new_header(ID, "gzip", 1000, True)))
+    assert [(record.name, record.failed) for record in records] == [
+        *(("vm1/a", False), ("vm1/b", True), ("vm1/c", True), ("vm2/d", False)),
+    ]
+    found = opened(b"".join(out.getvalue().partition(b"vm1/a.000.enc")[1:]))
+    listed = manifest.parse(found.pop("qb-manifest.000.enc"))
+    assert listed == (ID, records)
+    assert list(found) == [
+        *("vm1/a.000.enc", "vm1/a.001.enc", *(f"vm1/b.{number:03d}.enc" for number in range(kept)), "vm2/d.000.enc"),
+    ]
+    assert all(len(found[f"vm1/b.{number:03d}.enc"]) == 1000 for number in range(kept))
+    assert not sealed._keys
+
+
+def test_an_archive_of_nothing_but_metadata_is_not_completed() -> None:
+    out = io.BytesIO()
+    sealed = Sealer(Writer(out), SECRET, settings(1000), 2)
+    sources = [source(chunks.METADATA, b"<qubes/>"), source("vm1/a", b"", lose), Source("vm1/b", lost_at_once, fail)]
+    with pytest.raises(Failed, match="all files have failed"):
+        list(sealed.write_archive(sources, header.new_header(ID, "gzip", 1000, True)))
+    assert b"qb-manifest" not in out.getvalue()
 
 
 def test_a_file_is_not_begun_before_the_one_before_it_has_ended() -> None:

@@ -24,6 +24,22 @@ def check(data: bytes, max_chunk: int = 1 << 20) -> list[str]:
     return said
 
 
+def notices(data: bytes) -> bool:
+    """Whether anything is wrong."""
+    try:
+        return bool(structure.check(Reader(io.BytesIO(data)), 1 << 20, pytest.fail))
+    except Damaged:
+        return True
+
+
+def test_a_file_without_its_last_chunk() -> None:
+    """It may have failed when it was saved, which only the sealed manifest tells."""
+    pieces = [piece for piece in PIECES if piece[0] != "vm1/root.img.002.enc"]
+    assert len(pieces) == len(PIECES) - 1
+    assert structure.check(Reader(io.BytesIO(made.archive(pieces))), 1 << 20, pytest.fail) == ["vm1/root.img"]
+    assert structure.check(Reader(io.BytesIO(made.archive(PIECES))), 1 << 20, pytest.fail) == []
+
+
 def test_a_whole_archive() -> None:
     assert check(made.archive(PIECES)) == []
     assert check(made.archive(PIECES, b"")) == []
@@ -62,15 +78,12 @@ def test_every_member_taken_out_doubled_or_moved() -> None:
     for at, (name, _body) in enumerate(PIECES):
         alone = name in ("qubes.xml.000.enc", "vm2/a.img.000.enc")
         if not alone:
-            with pytest.raises(Damaged):
-                check(made.archive(PIECES[:at] + PIECES[at + 1 :]))
-        with pytest.raises(Damaged):
-            check(made.archive(PIECES[: at + 1] + PIECES[at:]))
+            assert notices(made.archive(PIECES[:at] + PIECES[at + 1 :]))
+        assert notices(made.archive(PIECES[: at + 1] + PIECES[at:]))
         for to in range(len(PIECES)):
             if to not in (at, at - 1, at + 1) and not alone:
                 rest = PIECES[:at] + PIECES[at + 1 :]
-                with pytest.raises(Damaged):
-                    check(made.archive(rest[:to] + [PIECES[at]] + rest[to:]))
+                assert notices(made.archive(rest[:to] + [PIECES[at]] + rest[to:]))
 
 
 def test_plain_checksums() -> None:

@@ -8,15 +8,15 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
 from qbtools.descriptors import write_fd
-from qbtools.errors import Damaged, Failed, Refused, Truncated, UsageError
+from qbtools.errors import Damaged, Failed, QbError, Refused, Told, Truncated, UsageError
 from qbtools.formats import chunks
-from qbtools.formats.sealer import Source
+from qbtools.formats.sealer import Lost, Source
 from qbtools.processes import Command, start_source
 from qbtools.progress import Board
 from qbtools.streams import BLOCK, Reader
@@ -27,6 +27,9 @@ MAX_LIST = 1 << 26
 END = b"end\n"
 LATE = "?"
 """Stands for a SOURCE that a further line, `NAME<TAB>SOURCE`, gives when the turn of its file comes."""
+
+NONE = "!"
+"""The SOURCE in such a line if the file cannot be given."""
 
 _MAX_LINE = 1 << 16
 _INLINE = re.compile(r"inline:(0|[1-9][0-9]{0,8})")
@@ -115,15 +118,28 @@ def read_list(call: Invocation) -> FileList:
 class CommandFiles:
     """Runs CMD once for each entry, one after the other, with QB_NAME and QB_SOURCE in its environment."""
 
-    def __init__(self, text: str, listed: FileList, environment: dict[str, str], events: Events) -> None:
-        """environment: for CMD, besides. events: learns of each file that is begun and that was read."""
+    def __init__(
+        self,
+        text: str,
+        listed: FileList,
+        environment: dict[str, str],
+        events: Events,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        """environment: for CMD, besides. events: learns of each file that is begun, that was read and that failed.
+
+        warn: where a file that fails does not end the others, takes what nobody has told the user; None: it ends them.
+        """
         self._text = text
+        self._warn = warn
         self._list = listed
         self._environment = environment
         self._events = events
         self._lock = threading.Lock()
         self._running: Command | None = None
         self._stopped = False
+        self.failed: Told | None = None
+        """The first failure of a file without which the others go on."""
         self.board = Board()
         """How far the CMDs are with their volumes."""
         self.sources = [
@@ -136,6 +152,8 @@ class CommandFiles:
         if source == LATE:
             self._events.tell("source", entry.name)
             source = self._list.late(entry.name)
+            if source == NONE:
+                raise self._failed(entry.name, Told(Failed.status))
         self._events.tell("begin", entry.name)
         with self._lock:
             if self._stopped:
@@ -157,8 +175,18 @@ class CommandFiles:
             raise Failed("stopped")
         ending = command.finish()
         if ending.failed:
-            raise ending.error(name)
+            raise self._failed(name, ending.error(name))
         self._events.tell("read", name)
+
+    def _failed(self, name: str, error: QbError) -> QbError:
+        """What is to be raised for a file that failed."""
+        if self._warn is None or name == chunks.METADATA:
+            return error
+        self._events.tell("failed", name, reason=error.message)
+        if not isinstance(error, Told) and not self._events.wanted:
+            self._warn(f"{error.message}: going on without it")
+        self.failed = self.failed or Told.of(error)
+        return Lost(error.message)
 
     def abort(self) -> None:
         """Kills the CMD that runs, and lets no further one start. May be called when all is over."""

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 
 def limits(call: Invocation) -> Limits:
-    """--max-memory, --max-work and, where the program has it, --max-chunk."""
+    """--max-memory, --max-work and, where the program has it, --max-chunk. UsageError for them, and for an empty
+    --expect-id, before anything is read."""
     from qbtools.formats import chunks
     from qbtools.formats import limits as bounds
 
     opts = call.options
+    if opts["--expect-id"] == "":
+        raise UsageError("--expect-id: the ID is empty")
     return bounds.Limits(
         memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.memory_budget(),
         work=1 << call.number("--max-work", 10, 60),

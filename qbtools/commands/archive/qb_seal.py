@@ -5,18 +5,11 @@ from __future__ import annotations
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
-from qbtools.lean import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from qbtools.commands.archive.events import Events
-    from qbtools.formats.manifest import FileRecord
 
 DOC = f"""\
 Usage:
   qb-seal [options] NAME
-  qb-seal [options] --from-command CMD LIST
+  qb-seal [options] [--keep-going] --from-command CMD LIST
 
 Seal standard input as the file NAME: cut in chunks, each in an scrypt container,
 as members of the outer archive on standard output. Without --backup-id that is a
@@ -26,6 +19,8 @@ QB_COMPRESSION in its environment, and prints the file.
 
 Options:
   --from-command CMD    Seal what the bash command CMD prints, for each line of LIST.
+  --keep-going          When CMD fails, name the file as failed in the manifest, go on
+                        with the next one, and end with the status of the failure.
   --backup-id ID        Write the chunks only, for the backup ID.
   --complete            With --backup-id: write a complete archive.
   --record FILE         Append a line for each file, which qb-manifest reads.
@@ -52,7 +47,7 @@ def main(call: Invocation) -> None:
     from qbtools import passphrase, processes, progress
     from qbtools.commands.archive import fromcommand, sealoptions
     from qbtools.commands.archive.events import Events
-    from qbtools.formats import header
+    from qbtools.formats import chunks, header
     from qbtools.formats.sealer import Sealer, Settings
 
     opts = call.options
@@ -72,11 +67,13 @@ def main(call: Invocation) -> None:
         if opts["--from-command"] is not None:
             text = processes.check_cmd(opts["--from-command"], "--from-command")
             environment = {"QB_BACKUP_ID": backup_id, "QB_COMPRESSION": opts["--compression"]}
-            files = fromcommand.CommandFiles(text, fromcommand.read_list(call), environment, events)
+            warn = call.warn if opts["--keep-going"] else None
+            files = fromcommand.CommandFiles(text, fromcommand.read_list(call), environment, events, warn)
             cleanup.callback(files.abort)
             sources = files.sources
             board = files.board
         else:
+            files = None
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
         secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
@@ -94,21 +91,8 @@ def main(call: Invocation) -> None:
                 ahead=lambda: board.done or sealer.read,
             )
         )
-        _keep(records, backup_id, opts["--record"], events)
-
-
-def _keep(records: Iterator[FileRecord], backup_id: str, path: str | None, events: Events) -> None:
-    """Runs the sealing to its end; appends a line to path, and tells events, as each file is done."""
-    import io
-    import os
-
-    from qbtools.formats import manifest
-    from qbtools.streams import Writer
-
-    file = None
-    if path is not None:
-        file = Writer(io.FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)), path)
-    for record in records:
-        if file:
-            file.write(manifest.to_line(backup_id, record).encode("ascii"))
-        events.tell("sealed", record.name, chunks=record.chunks, bytes=record.size)
+        sealoptions.keep(records, backup_id, opts["--record"], events)
+        if complete:
+            events.tell("complete", chunks.MANIFEST)
+        if files is not None and files.failed is not None:
+            raise files.failed

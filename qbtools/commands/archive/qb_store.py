@@ -66,7 +66,8 @@ def _receive(call: Invocation, source: Passing) -> None:
     from qbtools.formats import chunks, header, structure
 
     try:
-        structure.check(source, chunks.DEFAULT_CHUNK_SIZE, call.warn)
+        for name in structure.check(source, chunks.DEFAULT_CHUNK_SIZE, call.warn):
+            call.note(f"{name} is incomplete: whoever saved it knows of it, or chunks are missing")
     except header.OtherVersion as error:
         raise Refused(error.message, "qb-store takes archives of version 4 only") from None
 

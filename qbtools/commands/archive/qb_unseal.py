@@ -52,7 +52,7 @@ Options:
 def main(call: Invocation) -> None:
     """Opens, as DOC says."""
     from qbtools import processes, progress
-    from qbtools.commands.archive import openoptions, unsealing
+    from qbtools.commands.archive import openoptions, tocommand, unsealing
     from qbtools.commands.archive.events import Events
     from qbtools.descriptors import left_to_read
 
@@ -85,6 +85,8 @@ def main(call: Invocation) -> None:
             unsealing.write_file(archive, opts["NAME"][0], opts["--stop"], out)
         else:
             unsealing.read_all(archive, opts["--verify"])
+    if archive.failed:  # and none of them is wanted
+        call.warn(tocommand.missing(archive.failed))
     if opts["--list"]:
         out.write(unsealing.listing(archive, opts["--json"]).encode())
 
@@ -97,4 +99,5 @@ def _structure(call: Invocation) -> None:
             raise UsageError(f"{option} does not go with --structure, which authenticates nothing")
     reader = call.stdin()
     reader.name = "the archive"
-    structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn)
+    for name in structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn):
+        call.warn(f"{name} is incomplete: it failed when it was saved, or chunks are missing")

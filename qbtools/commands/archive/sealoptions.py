@@ -10,8 +10,12 @@ from qbtools.errors import UsageError
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from qbtools.commands.archive.events import Events
     from qbtools.formats.containerhead import Parameters
     from qbtools.formats.header import BackupHeader
+    from qbtools.formats.manifest import FileRecord
     from qbtools.formats.sealer import Settings
 
 MAX_JOBS = 256
@@ -79,3 +83,20 @@ def jobs(call: Invocation, each: int, budget: int) -> int:
     if call.options["--jobs"] is not None:
         return call.number("--jobs", 1, MAX_JOBS)
     return max(1, min(capacity.cpus(), 4, budget // each - 1))
+
+
+def keep(records: Iterator[FileRecord], backup_id: str, path: str | None, events: Events) -> None:
+    """Runs the sealing to its end; appends a line to path, and tells events, as each file is done or has failed."""
+    import io
+
+    from qbtools.formats import manifest
+    from qbtools.streams import Writer
+
+    file = None
+    if path is not None:
+        file = Writer(io.FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)), path)
+    for record in records:
+        if file:
+            file.write(manifest.to_line(backup_id, record).encode("ascii"))
+        if not record.failed:
+            events.tell("sealed", record.name, chunks=record.chunks, bytes=record.size)

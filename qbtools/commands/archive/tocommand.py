@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from qbtools.commands.archive.events import Events
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 1 << 26
 """Bytes that the CMD of one file may print where its output goes into a report."""
+
+_SHOWN = 10  # names in a message
 
 
 class Cmds(NamedTuple):
@@ -39,8 +41,8 @@ def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events:
 
     board: follows what CMD says of its progress. What is raised for a CMD that failed is Ending.error, or Failed
     where, when verifying, it leaves some of its file unread; with keep_going it is raised behind the last file.
-    Damaged where a wanted name is missing, and what wanted raises. Whatever goes wrong, the CMD that runs is killed
-    before its stdin closes.
+    Damaged where a wanted name is missing or failed when it was saved, and what wanted raises. Whatever goes wrong, the
+    CMD that runs is killed before its stdin closes.
     """
     feeder = _Feeder(archive, cmds, wanted, board, events)
     came: set[str] = set()
@@ -51,13 +53,31 @@ def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events:
                 feeder.feed(event.name, event.number, event.data)
             elif event.ends:
                 feeder.end(event.name)
+            elif event.breaks:
+                feeder.broken(event.name)
     except BaseException:
         feeder.abort()
         wanted.give_up()
         raise
+    for name in archive.failed:
+        events.tell("lost", name)
+    if lost := [name for name in archive.failed if wanted.wanted(name)]:
+        raise incomplete(lost)
     check_came(wanted, came)
     if feeder.failed is not None:
         raise feeder.failed
+
+
+def incomplete(failed: Sequence[str]) -> Damaged:
+    """The error for files that are wanted, and that failed when they were saved."""
+    return Damaged(missing(failed))
+
+
+def missing(failed: Sequence[str]) -> str:
+    """Says which files failed when they were saved."""
+    listed = ", ".join(failed[:_SHOWN]) + (f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else "")
+    many = f"{len(failed)} files" if len(failed) > 1 else "1 file"
+    return f"the archive is complete but for {many} that failed when saved: {listed}"
 
 
 class _Feeder:
@@ -152,6 +172,13 @@ class _Feeder:
             self._cmds.warn(f"{error.message}: going on without it")
         self.failed = self.failed or Told.of(error)
         self.unwanted = {self._name}
+
+    def broken(self, name: str) -> None:
+        """No more comes of the file, and its last chunk did not: its CMD is killed."""
+        if name == self._name and self._running:
+            self.abort()
+            self._running = None
+            self._events.tell("failed", name)
 
     def abort(self) -> None:
         if self._running:

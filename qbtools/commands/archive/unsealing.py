@@ -29,14 +29,18 @@ def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
             out.write(event.data)
         elif stop and found and event.ends:
             return
+    if name in archive.failed:
+        raise tocommand.incomplete([name])
     if not found:
         raise Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")
 
 
 def read_all(archive: Archive, verify: bool) -> None:
-    """Reads to the end. verify: opens every chunk."""
+    """Reads to the end. verify: opens every chunk, and raises Damaged where files failed when they were saved."""
     for _event in archive.events(lambda _name: verify):
         pass
+    if verify and archive.failed:
+        raise tocommand.incomplete(archive.failed)
 
 
 def feed(call: Invocation, archive: Archive, board: Board, events: Events) -> None:
@@ -68,5 +72,6 @@ def listing(archive: Archive, as_json: bool) -> str:
         "compression": archive.header.method,
         "manifest": archive.header.manifest,
         "files": [{"name": file.name, "chunks": file.chunks, "bytes": file.size} for file in archive.records],
+        "failed": archive.failed,
     }
     return json.dumps(document, indent=2) + "\n"

@@ -15,7 +15,11 @@ def run(call: Invocation, doc: str) -> None:
         return
     optionrules.check(call)
     try:
-        if call.options["create"]:
+        if call.options["create"] and call.options["--host"] is not None:
+            from qbtools.commands.backup import savehost
+
+            savehost.run(call)
+        elif call.options["create"]:
             from qbtools.commands.backup import save
 
             save.run(call)

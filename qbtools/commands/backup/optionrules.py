@@ -18,11 +18,12 @@ _PLANNING = frozenset(
     )
 )
 _HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
+_SAVING_HOSTS = frozenset({"--strict", "--each"})
 _FOREIGN = {
     "create": _OPENING | _RESTORING | _PLANNING,
-    "list": _CREATING | _RESTORING | _PLANNING | _HOSTED,
-    "verify": _CREATING | _RESTORING | _PLANNING | _HOSTED | {"--json"},
-    "restore": _CREATING,
+    "list": _CREATING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,
+    "verify": _CREATING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
+    "restore": _CREATING | _SAVING_HOSTS,
 }
 _NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool")
 
@@ -34,7 +35,7 @@ def foreign(command: str) -> frozenset[str]:
 
 def needs_host(option: str) -> bool:
     """Whether an option goes with a host only."""
-    return option in _HOSTED | _PLANNING
+    return option in _HOSTED | _SAVING_HOSTS | _PLANNING
 
 
 def command_of(call: Invocation) -> str:
@@ -50,6 +51,8 @@ def check(call: Invocation) -> None:
     for option in call.given:
         if option in _FOREIGN[command]:
             raise UsageError(f"{option} does not go with {command}", hint)
+        if option == "--expect-id" and not opts[option]:
+            raise UsageError("--expect-id: the ID is empty", hint)
         if option in _NAMES and not opts[option]:
             raise UsageError(f"{option}: the name is empty", hint)
     hosted = opts["--host"] is not None
@@ -68,6 +71,10 @@ def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
     opts = call.options
     if not hosted and not opts["VOLUME"]:
         raise UsageError("no VOLUME given", hint)
+    if opts["--each"] and opts["--id-file"] is not None:
+        raise UsageError("--id-file does not go with --each: each archive has an ID of its own", "see --json")
+    if opts["--each"] and opts["--output"] is None and not opts["--dry-run"]:
+        raise UsageError("--each needs --output, a directory", hint)
     if opts["--json"] and opts["--output"] is None and not opts["--dry-run"]:
         raise UsageError("--json needs --output: the archive is on standard output", hint)
 

@@ -69,6 +69,11 @@ Options for create and restore with a host:
 {options.SELECTING}
   -n --dry-run              Print what would be saved, or the plan, and stop.
 
+Options for create with a host:
+  --each                    Make an archive for each domain: DIR/DOMAIN.qbk, where
+                            DIR is what --output names.
+  --strict                  Save nothing if a domain cannot be saved.
+
 Options for restore to a host:
 {options.PLANNING}
   --plan FILE               Check this plan, and carry it out.

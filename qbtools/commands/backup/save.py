@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from qbtools import storing
 from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
-from qbtools.errors import Refused, UsageError, escape
+from qbtools.errors import Refused, UsageError
 from qbtools.formats import header
-from qbtools.hosts import results, savingtext
-from qbtools.hosts.client import Host
 from qbtools.runs import creating, savinghost, sidefiles
 from qbtools.runs.creating import Contents, Passages
 from qbtools.runs.sidefiles import SideFile
@@ -26,19 +26,43 @@ _PATIENCE = "500h"
 
 def run(call: Invocation) -> None:
     """Saves; the archive is complete where it returns."""
+    check_options(call)
+    with side_file(call) as side:
+        contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
+        seal(call, Job(new_id(), contents, call.options["--output"], Passages(), side))
+
+
+def check_options(call: Invocation) -> None:
+    """UsageError for a compression that is not known, and for a terminal where the archive would go."""
     if call.options["--compress"] not in header.COMPRESSIONS:
         raise UsageError(f"--compress: must be one of {', '.join(header.COMPRESSIONS)}")
     if call.options["--output"] is None and not call.options["--dry-run"]:
         call.stdout()  # refuses a terminal
-    if call.options["--host"] is not None:
-        _from_host(call)
-    else:
-        with _side(call) as side:
-            contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
-            _seal(call, side, contents, None, Passages())
 
 
-def _side(call: Invocation) -> SideFile:
+def new_id() -> str:
+    """The ID of a backup that begins now."""
+    return header.new_backup_id(time.time(), os.urandom(8))
+
+
+class Job(NamedTuple):
+    """An archive to be made. output: its file, None for standard output. passages: keeps what becomes of each file.
+
+    side: gets the ID, None: nothing does. taking: gives the sources that are known only when their turn comes.
+    lost: as for creating.save. secret: the passphrase, if it was obtained already.
+    """
+
+    backup_id: str
+    contents: Contents
+    output: str | None
+    passages: Passages
+    side: SideFile | None = None
+    taking: savinghost.Taking | None = None
+    lost: Callable[[str, str], None] | None = None
+    secret: bytes | None = None
+
+
+def side_file(call: Invocation) -> SideFile:
     """The file of --id-file, opened. Refused or Failed, before anything is looked at, where it or --output cannot be
     written, or it is a file that the run needs."""
     opts = call.options
@@ -56,32 +80,37 @@ def _side(call: Invocation) -> SideFile:
     return SideFile(None if opts["--dry-run"] else opts["--id-file"])
 
 
-def _seal(
-    call: Invocation, side: SideFile, contents: Contents, taking: savinghost.Taking | None, passages: Passages
-) -> None:
+def seal(call: Invocation, job: Job) -> None:
+    """Runs the stages until the archive is complete. Errors as creating.save and SideFile have them."""
     opts = call.options
-    inputs = stagewords.inputs(call, None)
-    backup_id = header.new_backup_id(time.time(), os.urandom(8))
+    inputs = stagewords.inputs(call, None, job.secret)
+    backup_id, taking = job.backup_id, job.taking
     with ExitStack() as cleanup:
+        if job.secret is not None:
+            for fd in inputs.keep:
+                cleanup.callback(os.close, fd)
         call.say(f"backup ID {backup_id}")
         seal = [
             *inputs.words,
             *stagewords.chosen(call, stagewords.SEALING),
             f"--compression={opts['--compress']}",
             f"--backup-id={backup_id}",
-            f"--total={contents.total}",
+            f"--total={job.contents.total}",
         ]
+        if job.lost is not None:
+            seal.append("--keep-going")
         command, groups, voice = "create", {"seal": seal}, stagewords.voice(call)
-        if opts["--output"] is not None:
+        if job.output is not None:
             command = "store"
-            groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", opts["--output"]]
+            groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", job.output]
         if taking is not None:
             cleanup.callback(_release, call, taking)
         wiring = Wiring(stagewords.script(), command, groups, voice, inputs.stdin, inputs.keep)
         source = taking.source if taking else _no_source
         read = taking.read if taking else _nothing
-        creating.save(wiring, contents, source, read, passages)
-        side.finish(f"{backup_id}\n")
+        creating.save(wiring, job.contents, source, read, job.passages, job.lost)
+        if job.side is not None:
+            job.side.finish(f"{backup_id}\n")
 
 
 def _no_source(name: str) -> str:
@@ -99,46 +128,3 @@ def _release(call: Invocation, taking: savinghost.Taking) -> None:
             "releasing snapshots: this may take up to a minute; a second signal ends it and leaves them to the next run"
         )
         taking.release()
-
-
-def _from_host(call: Invocation) -> None:
-    opts = call.options
-    how = volumeoptions.reading(call)
-    choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
-    found: list[results.Result] = []
-    left_out: list[dict[str, object]] = []
-    status = 0
-    cleanup = ExitStack()
-    try:
-        side = cleanup.enter_context(_side(call))
-        survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
-        left_out = savingtext.left_out_document(survey.left_out, survey.unsaved)
-        if opts["--dry-run"]:
-            _show(call, survey)
-            return
-        if not survey.machines:
-            raise Refused("no domain is selected for backup", "name one, or set include_in_backups")
-        for one in survey.left_out:
-            call.note(f"left out: {one.domain.name} ({one.reason})")
-        passages = Passages()
-        try:
-            taking = savinghost.Taking(survey, how)
-            _seal(call, side, taking.contents, taking, passages)
-        finally:
-            found = results.of_saving(survey.files, passages.log, passages.complete)
-    except BaseException as error:
-        status = cli.status_of(error)
-        raise
-    finally:
-        cleanup.close()
-        if opts["--json"] and not (opts["--dry-run"] and not status):
-            stagewords.print_json(call, results.as_document(found, status, left_out=left_out))
-
-
-def _show(call: Invocation, survey: savinghost.Survey) -> None:
-    shown = survey.machines, survey.left_out, survey.unsaved
-    if call.options["--json"]:
-        stagewords.print_json(call, savingtext.as_document(*shown))
-    else:
-        lines = [f"{escape(line)}\n" for line in savingtext.table(*shown)]
-        call.stdout(binary=False).write("".join(lines).encode())

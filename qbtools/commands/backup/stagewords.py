@@ -47,18 +47,28 @@ class Inputs(NamedTuple):
     keep: list[int]
 
 
-def inputs(call: Invocation, file: str | None) -> Inputs:
-    """Opens the archive FILE (None or `-`: standard input) and sees to it that the passphrase can be read beside it."""
+def inputs(call: Invocation, file: str | None, secret: bytes | None = None) -> Inputs:
+    """Opens the archive FILE (None or `-`: standard input) and sees to it that the passphrase can be read beside it.
+
+    secret: the passphrase, if it was obtained already.
+    """
     stdin = 0
     if file not in (None, "-"):
         stdin = _opened(str(file))
-    words = [*chosen(call, _SECRET), *(["--progress"] if call.options["--progress"] else [])]
+    words = [
+        *(chosen(call, _SECRET) if secret is None else ()),
+        *(["--progress"] if call.options["--progress"] else []),
+    ]
     if "--jobs" in call.given:
         words.append(f"--jobs={call.options['--jobs']}")
     words += voice(call)
     number = call.options["--passphrase-fd"]
     keep = []
-    if number is not None:
+    if secret is not None:
+        fd = _piped(secret)
+        words.append(f"--passphrase-fd={fd}")
+        keep.append(fd)
+    elif number is not None:
         fd = _descriptor(str(number))
         if fd == stdin == 0 and not call.options["create"]:
             raise UsageError("the passphrase and the archive cannot both be on standard input")
@@ -69,6 +79,14 @@ def inputs(call: Invocation, file: str | None) -> Inputs:
     if call.options["create"]:
         stdin = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     return Inputs(words, stdin, keep)
+
+
+def _piped(secret: bytes) -> int:
+    """The reading end of a pipe that holds the passphrase."""
+    ours, theirs = os.pipe()
+    os.write(theirs, secret + b"\n")
+    os.close(theirs)
+    return ours
 
 
 def _opened(path: str) -> int:

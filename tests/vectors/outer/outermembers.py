@@ -11,6 +11,7 @@ from outerbase import (
     HEADERS,
     HMAC,
     LAST,
+    NO_CONTAINER,
     NUMBER,
     OTHER,
     OTHER_BACKUP,
@@ -184,12 +185,17 @@ def sizes(hidden, name: bytes) -> dict[str, Vector]:  # type: ignore[no-untyped-
         ),
         "tar-prefix": hidden("a hostile prefix", head(name, more=b"../.."), f"4 ../../{shown}: {PATH}"),
         "tar-garbage": hidden("a block of something else", content("garbage", 512), NUMBER),
-        "swallow": hidden(
-            "a member whose size covers the next one",
-            head(f"{OTHER}.000.enc".encode(), 384),
-            f"4 {ROOT} is incomplete: its chunk 001 is missing",
+        "swallow": looked_into(
+            hidden("a member whose size covers the next one", head(f"{OTHER}.000.enc".encode(), 384), NUMBER),
+            f"4 {OTHER}.000.enc {NO_CONTAINER}",
         ),
     }
+
+
+def looked_into(vector: Vector, verdict: str) -> Vector:
+    """The same where those that look into every chunk find it first."""
+    said, data = vector
+    return said | {"verify": verdict, "structure": verdict}, data
 
 
 def paddings() -> dict[str, Vector]:

@@ -94,18 +94,24 @@ def chunks() -> dict[str, Vector]:
             archive(without(last)),
             f"4 {ROOT} is incomplete: its chunk 002 is missing",
             512,
+            structure="0",
+            warning=f"{ROOT} is incomplete: it failed when it was saved, or chunks are missing",
         ),
         "drop-two": bad(
             "all chunks but the first are dropped",
             archive(without(middle, last)),
             f"4 {ROOT} is incomplete: its chunk 001 is missing",
             256,
+            structure="0",
+            warning=f"{ROOT} is incomplete: it failed when it was saved, or chunks are missing",
         ),
         "drop-empty": bad(
             "the empty last chunk of the last file is dropped",
             archive(without(EMPTY)),
             f"4 {OTHER} is incomplete: its chunk 001 is missing",
             600,
+            structure="0",
+            warning=f"{OTHER} is incomplete: it failed when it was saved, or chunks are missing",
         ),
     }
     parts = dict(zip(SEALED, (256, 512, 600), strict=True))
@@ -278,7 +284,7 @@ def files() -> dict[str, Vector]:
         "interleave": bad(
             "the chunks of two files are mixed",
             archive([*HEADERS, *metadata, root[0], other[0], root[1], other[1], root[2], MANIFEST]),
-            f"4 {ROOT} is incomplete: its chunk 001 is missing",
+            f"4 {SEALED[1]}: the file occurs twice",
             256,
         ),
         "other-file": bad(
@@ -321,9 +327,9 @@ def manifests() -> dict[str, Vector]:
     less = manifest([piece for piece in FILES if not piece[0].startswith(OTHER)])
     contents = {
         "id": (manifest_text(FILES, OTHER_ID), "4 the manifest belongs to another backup"),
-        "empty": (b"", "4 the manifest does not begin as one of version 1"),
+        "empty": (b"", "4 the manifest does not begin as one of version 1 or 2"),
         "garbage": (b"\xff" * 100, "4 the manifest is not ASCII"),
-        "version": (text.replace(b"manifest 1", b"manifest 2"), "4 the manifest does not begin as one of version 1"),
+        "version": (text.replace(b"manifest 1", b"manifest 2"), "4 the version of the manifest does not fit its lines"),
         "cut": (text[:-1], "4 the manifest does not end with the number of its files"),
         "bytes": (text.replace(b" 600 ", b" 601 "), other_than_listed(ROOT)),
         "chunks": (text.replace(b"file 3 ", b"file 2 "), other_than_listed(ROOT)),

@@ -1,0 +1,204 @@
+"""qb-backup create --host."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, suppress
+
+from qbtools import passphrase
+from qbtools.commands import cli
+from qbtools.commands.backup import save, stagewords
+from qbtools.commands.cli import Invocation
+from qbtools.commands.pipe import volumeoptions
+from qbtools.errors import Failed, QbError, Refused, escape
+from qbtools.hosts import results, savingtext
+from qbtools.hosts.client import Host
+from qbtools.hosts.results import Result
+from qbtools.hosts.saving import Failing
+from qbtools.runs import savinghost
+from qbtools.runs.creating import Passages
+from qbtools.runs.savinghost import Survey
+from qbtools.volumes.kind import SourceOptions
+
+
+def run(call: Invocation) -> None:
+    """Saves, and prints the report however the run ends. Failed where a domain was not saved."""
+    save.check_options(call)
+    run = _Run(call)
+    error: BaseException | None = None
+    try:
+        run.save()
+    except BaseException as failure:
+        error = failure
+    finally:
+        run.close()
+    if call.options["--json"] and not run.shown:
+        stagewords.print_json(call, run.report(error))
+    if error is not None:
+        raise error
+
+
+class _Run:
+    """shown: a dry run has printed what there is to say."""
+
+    def __init__(self, call: Invocation) -> None:
+        self._call = call
+        self._begun = time.monotonic()
+        self._backup_id: str | None = None
+        self._found: list[Result] = []
+        self._left_out: list[dict[str, object]] = []
+        self._cleanup = ExitStack()
+        self.shown = False
+
+    def close(self) -> None:
+        """Ends what is open."""
+        self._cleanup.close()
+
+    def save(self) -> None:
+        """Does it."""
+        call, opts = self._call, self._call.options
+        how = volumeoptions.reading(call)
+        side = None
+        if not opts["--each"]:
+            side = self._cleanup.enter_context(save.side_file(call))
+        elif opts["--output"] is not None and not os.path.isdir(opts["--output"]):
+            raise Failed(f"{opts['--output']} is not a directory", "--each needs one")
+        _refuse_bare(opts["--host"])
+        choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
+        survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
+        if opts["--each"] and opts["--output"] is not None:
+            survey = _without_taken(survey, opts["--output"])
+        self._found = results.of_failing(survey.failing)
+        self._left_out = savingtext.left_out_document(survey.left_out, survey.unsaved)
+        if opts["--dry-run"]:
+            _show(call, survey)
+            self.shown = True
+        elif opts["--each"]:
+            self._check(survey)
+            self._each(survey, how)
+        else:
+            self._check(survey)
+            archive = survey.archive()
+            passages = Passages()
+            self._backup_id = save.new_id()
+            try:
+                taking = savinghost.Taking(archive, how)
+                lost = None if opts["--strict"] else _Lost(call, taking)
+                save.seal(
+                    call, save.Job(self._backup_id, taking.contents, opts["--output"], passages, side, taking, lost)
+                )
+            finally:
+                self._found += results.of_saving(archive.files, passages.log, passages.complete)
+        if error := results.complaint(self._found, len(survey.machines) + len(survey.failing)):
+            raise error
+
+    def _each(self, survey: Survey, how: SourceOptions) -> None:
+        """An archive for each machine. One that fails leaves none, and the others go on."""
+        call, opts = self._call, self._call.options
+        secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
+        for at, machine in enumerate(survey.machines):
+            problem: str | None = results.EARLY
+            passages = Passages()
+            backup_id, path = save.new_id(), _path(opts["--output"], machine.name)
+            result = Result(machine.name, 0, 0, 0.0, problem, machine.state)
+            try:
+                archive = survey._replace(machines=[machine]).archive()
+                taking = savinghost.Taking(archive, how)
+                save.seal(call, save.Job(backup_id, taking.contents, path, passages, None, taking, None, secret))
+                problem = None
+            except QbError as error:
+                problem = error.message or "it failed"
+                if opts["--strict"]:
+                    raise
+                call.warn(f"{machine.name} cannot be saved: {problem}")
+            finally:
+                if problem is None:
+                    (result,) = results.of_saving(archive.files, passages.log, passages.complete)
+                    stored = results.Stored(path, backup_id, os.stat(path).st_size)
+                    self._found.append(result._replace(stored=stored))
+                else:
+                    rest = survey.machines[at + 1 :] if problem == results.EARLY or opts["--strict"] else ()
+                    self._found.append(result._replace(problem=problem))
+                    self._found += [Result(one.name, 0, 0, 0.0, results.EARLY) for one in rest]
+
+    def _check(self, survey: Survey) -> None:
+        """Says what is not saved. Raises where that, or --strict, leaves nothing to be done."""
+        call = self._call
+        if not survey.machines and not survey.failing:
+            raise Refused("no domain is selected for backup", "name one, or set include_in_backups")
+        for left_out in survey.left_out:
+            call.note(f"left out: {left_out.domain.name} ({left_out.reason})")
+        if survey.failing and call.options["--strict"]:
+            one = survey.failing[0]
+            self._found += [Result(machine.name, 0, 0, 0.0, results.INCOMPLETE) for machine in survey.machines]
+            raise type(one.error)(f"{one.name} cannot be saved: {one.reason}")
+        for one in survey.failing:
+            call.warn(f"{one.name} cannot be saved: {one.reason}")
+        if not survey.machines and (error := results.complaint(self._found, len(survey.failing))):
+            raise error
+
+    def report(self, error: BaseException | None) -> dict[str, object]:
+        """How it went, for programs that read JSON."""
+        output = self._call.options["--output"]
+        size = None
+        with suppress(OSError):
+            size = os.stat(output).st_size if self._backup_id and output else None
+        about: dict[str, object] = {
+            "error": error.message if isinstance(error, QbError) else None,
+            "backup_id": self._backup_id,
+            "archive": None if size is None else output,
+            "bytes": size,
+            "seconds": round(time.monotonic() - self._begun, 3),
+        }
+        return about | results.as_document(self._found, cli.status_of(error) if error else 0, left_out=self._left_out)
+
+
+class _Lost:
+    """Says of each domain, once, that it is not saved whole."""
+
+    def __init__(self, call: Invocation, taking: savinghost.Taking) -> None:
+        self._call = call
+        self._taking = taking
+        self._told: set[str] = set()
+
+    def __call__(self, name: str, reason: str) -> None:
+        domain = self._taking.domain(name)
+        if domain not in self._told:
+            self._told.add(domain)
+            self._call.warn(f"{domain} is not saved whole: {name}: {reason or 'it failed'}")
+
+
+def _refuse_bare(host: str) -> None:
+    """Refused where the host is a directory that has no metadata: it has no domains yet."""
+    place = host.removeprefix("dir:")
+    if os.path.isdir(place) and not os.path.lexists(os.path.join(place, "qubes.xml")):
+        raise Refused(
+            f"{place} has no qubes.xml, which names the domains of a directory",
+            "qb-meta create makes one: see the examples in qb-host-dir(1)",
+        )
+
+
+def _path(directory: str, domain: str) -> str:
+    return os.path.join(directory, f"{domain}.qbk")
+
+
+def _without_taken(survey: Survey, directory: str) -> Survey:
+    """The same without the machines whose archive already exists."""
+    machines, failing = [], list(survey.failing)
+    for machine in survey.machines:
+        path = _path(directory, machine.name)
+        if os.path.lexists(path):
+            failing.append(Failing(machine.name, Refused(f"{path} already exists")))
+        else:
+            machines.append(machine)
+    return survey._replace(machines=machines, failing=failing)
+
+
+def _show(call: Invocation, survey: Survey) -> None:
+    shown = survey.machines, survey.left_out, survey.unsaved, survey.failing
+    if call.options["--json"]:
+        stagewords.print_json(call, savingtext.as_document(*shown))
+    else:
+        lines = [f"{escape(line)}\n" for line in savingtext.table(*shown)]
+        call.stdout(binary=False).write("".join(lines).encode())
