@@ -121,8 +121,7 @@ def labelled(routes: Routes, entries: Iterable[Entry]) -> Routes:
     A file that only a pattern has a route for gets one of its own, and may be missing as before.
     """
     found = dict(routes)
-    for entry in entries:
-        name = entry.archive_name
+    for name, entry in {entry.archive_name: entry for entry in entries}.items():  # a directory has several volumes
         own = next((word for word in (name, f"?{name}") if word in found), None)
         patterns = (f"{name.rpartition('/')[0]}/*", "*")
         target = next((found[word] for word in (own, *patterns) if word in found and word is not None), None)

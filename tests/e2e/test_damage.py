@@ -177,7 +177,7 @@ def behind(backup: Backup) -> bytes:
 DAMAGE: dict[str, tuple[Damage, set[str]]] = {
     "bit of the first file": (pieces(lambda b: b.changed(b.chunk("vm1", 1), flip)), set()),
     "bit of the last file": (pieces(lambda b: b.changed(b.chunk("vm2", 1), flip)), {"vm1"}),
-    "last chunk dropped": (pieces(lambda b: b.without(b.chunk("vm1", 2))), set()),
+    "last chunk dropped": (pieces(lambda b: b.without(b.chunk("vm1", 2))), {"vm2"}),
     "chunks reordered": (pieces(moved), set()),
     "chunk of another machine": (pieces(other_machine), set()),
     "file dropped": (pieces(lambda b: b.without(*(name for name, _ in b.of("vm1")))), {"vm2"}),

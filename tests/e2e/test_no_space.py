@@ -40,10 +40,23 @@ def test_restore(place: Path) -> None:
     archive = place / "a.qb"
     assert backup(place, "create", "-q", "--logn", "10", "-o", archive, place / "root.img") == (0, "")
     status, stderr = backup(place, "restore", "--to", place / "small/to", archive)
-    message = f"qb-volwrite: error: cannot write to {place}/small/to/root/root.img: No space left on device\n"
-    assert (status, stderr) == (1, message)
-    assert not [path for path in (place / "small").rglob("*") if path.is_file()]
-    assert os.listdir(place / "small/to") == ["root"]
+    message = f"not enough room for file:{place}/small/to/root/root.img: {SIZE // 4} bytes are free, the data has at"
+    assert (status, stderr.count("\n")) == (5, 1)
+    assert stderr.startswith(f"qb-backup: error: {message} least ")
+    assert not os.listdir(place / "small")
+
+
+def test_restore_that_looked_as_if_it_had_room(place: Path) -> None:
+    """A small archive does not tell how much its data is."""
+    (place / "root.img").write_bytes(os.urandom(512) * (SIZE // 512))
+    archive = place / "a.qb"
+    assert backup(place, "create", "-q", "--logn", "10", "-o", archive, place / "root.img") == (0, "")
+    status, stderr = backup(place, "restore", "--to", place / "small/to", archive)
+    warning, error = stderr.splitlines()
+    assert warning.startswith(f"qb-backup: warning: there may not be enough room for file:{place}/small/to/root/")
+    assert error == f"qb-volwrite: error: cannot write to {place}/small/to/root/root.img: No space left on device"
+    assert status == 1
+    assert not os.listdir(place / "small")
 
 
 @pytest.mark.parametrize("options", [(), ("--verify",)])

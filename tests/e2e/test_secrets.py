@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -22,12 +23,16 @@ COMMANDS = {
     "verify": "qb-backup verify {secret} backup.qb",
 }
 
-# Stands for the compressor, which compresses nothing here: so plaintext stays what it is wherever it goes.
-PLAIN = "#!/bin/bash\nexec /bin/cat\n"
-# The same for the decompressor; it stops in the middle of the volume.
+# Stands for the compressor, which only stores the bytes here: so plaintext stays what it is wherever it goes.
+STORE = """import gzip, shutil, sys
+with gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=0) as out:
+    shutil.copyfileobj(sys.stdin.buffer, out)
+"""
+# Stands for the decompressor too; that stops in the middle of the volume.
 STOPPING = f"""{OF_FILE}
-if [ "$QB_NAME $*" = "vm1/root.img -dc" ]; then exec valve 1000000; fi
-exec /bin/cat
+[ "$*" = -dc ] || exec {sys.executable} -c '{STORE}'
+if [ "$QB_NAME" = vm1/root.img ]; then /bin/gzip -dc | valve 1000000; exit; fi
+exec /bin/gzip -dc
 """
 
 SOURCES = {
@@ -56,7 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, secret: bytes, marker: byte
     (place / "secret").write_bytes(secret)
     (place / "secret").chmod(0o600)
     (place / "programs").mkdir()
-    (place / "programs/igzip").write_text(PLAIN)
+    (place / "programs/igzip").write_text(f"#!{sys.executable}\n{STORE}")
     (place / "programs/igzip").chmod(0o755)
     path = f"{place}/programs:{environment()['PATH']}"
     made = bash(f"cd {place}; {CREATE.format(secret='--passphrase-file secret')} >backup.qb", PATH=path)

@@ -430,7 +430,7 @@ BAD = {
     "half an end": (TOP + FILE + bytes(512), "standard input ends too early"),
     "cut in a file": ((TOP + FILE)[:-100], "standard input ends too early"),
     "cut in a header": (TOP + FILE[:100], "standard input ends too early"),
-    "nothing": (b"", "standard input ends too early"),
+    "nothing": (b"", "standard input is empty: did the program before fail?"),
     "something behind": (TOP + FILE + END + bytes(9000) + b"x", "something follows the end of the archive"),
     "a second archive behind": (TOP + FILE + END + FILE + END, "something follows the end of the archive"),
     "no such name": (regular(b"x", b"dom0-home/other") + END, f"the archive holds no member {NAME}"),

@@ -172,7 +172,7 @@ def test_restored(place: Path, archive: Archive, tmp_path: Path) -> None:
             assert restored.read_bytes() == (place / machine / f"{volume}.img").read_bytes()
     found = sorted(str(path.relative_to(tmp_path / "to")) for path in (tmp_path / "to").rglob("*.img"))
     assert len(found) == sum(map(len, VOLUMES.values()))
-    assert b"firewall.xml is no volume: not restored" in done.stderr
+    assert b"firewall.xml is not a volume: it is not restored" in done.stderr
 
 
 def test_restored_to_a_host(place: Path, archive: Archive, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_structure(hidden: Archive) -> None:
 def test_a_wrong_passphrase(tmp_path: Path, hidden: Archive) -> None:
     (tmp_path / "passphrase").write_text("another")
     (tmp_path / "passphrase").chmod(0o600)
-    assert bad(tmp_path, 3, b"hint: or backup-header is damaged", "qb-unseal", "vm7/.", data=hidden.joined()) == b""
+    assert bad(tmp_path, 3, b"; or backup-header is damaged", "qb-unseal", "vm7/.", data=hidden.joined()) == b""
 
 
 def test_version_2(place: Path, hidden: Archive) -> None:

@@ -187,8 +187,10 @@ class Protocol:
         targets = place.create("filled", root=8 * MiB, private=None)
         data = b"data" + os.urandom(5 * MiB)
         for name in "root", "private":
-            args = "--raw", "--overwrite", "--shrink", "-q", targets[name]
-            assert place.run("qb-volwrite", *args, data=data) == (0, b"", "")
+            args = "--raw", "--overwrite", "--shrink", targets[name]
+            status, printed, said = place.run("qb-volwrite", *args, data=data)
+            assert (status, printed) == (0, b"")
+            assert not said or " shrinks from " in said
             volume = place.volumes("filled")[name]
             assert len(data) <= volume.size <= 8 * MiB + (4 * MiB if name == "private" else 0)
             assert len(data) - MiB < volume.used < volume.size + MiB

@@ -189,7 +189,7 @@ def test_plain_members_of_every_format(tmp_path: Path, style: str) -> None:
     write_out(made.stdout, tmp_path / "found", NAME)
     assert_same(tmp_path / "found", *VOLUMES["dense-odd"])
     listed = run("qb-tarextract", "--list", data=made.stdout)
-    assert listed.stdout == b"0\tvm1/\n0\tvm1/link\n1\tvm1/other\n12345\tvm1/private.img\n"
+    assert listed.stdout == b"0\tvm1/\n0\tvm1/link\ta symbolic link\n1\tvm1/other\n12345\tvm1/private.img\n"
     refused = run("qb-tarextract", data=made.stdout)
     assert (refused.returncode, refused.stdout) == (4, b"")
     assert refused.stderr == b"qb-tarextract: error: vm1/ is a directory, not a regular file\n"

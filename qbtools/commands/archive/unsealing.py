@@ -27,7 +27,7 @@ def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
         found = found or event.name == name
         if event.data is not None:
             out.write(event.data)
-        elif stop and found and event.ends:
+        elif stop and event.name == name and event.ends:
             return
     if name in archive.failed:
         raise tocommand.incomplete([name])

@@ -107,7 +107,7 @@ def _sparse() -> dict[str, tuple[str, bytes, dict[str, str]]]:
     full = sparse(512 * 10**7 + 512 * 5, FULL_MAP, A * 36)
     odd = sparse(1027, [(512, 515)], A + b"abc")
     tree = head(b"home/", kind=b"5") + head(b"home/l\n", kind=b"2") + regular(b"abc", b"home/\xff\x1b[2J")
-    listed = "0>home/|0>home/l\\n|3>home/\\udcff\\x1b[2J|"
+    listed = "0>home/|0>home/l\\n>a symbolic link|3>home/\\udcff\\x1b[2J|"
     return {
         "sparse": ("pax sparse 1.0", sparse(4096, OFFSETS, A + B) + END, said),
         "sparse-no-last": ("no entry at the end", sparse(4096, OFFSETS[:2], A + B) + END, said),

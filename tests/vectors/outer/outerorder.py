@@ -14,6 +14,7 @@ from outerbase import (
     HMAC,
     LAST,
     MANIFEST,
+    NO_BACKUP,
     NO_BYTE,
     NO_HMAC,
     NO_MANIFEST,
@@ -58,6 +59,7 @@ def cuts() -> dict[str, Vector]:
         shown = verdict if at < 2 else "0"
         vectors[f"cut-before-{at}"] = bad(about, archive(BASE[:at], b""), verdict, out, header=shown)
         about = f"{about}, then the end blocks"
+        verdict, shown = (verdict, shown) if at else (NO_BACKUP, NO_BACKUP)
         vectors[f"ended-before-{at}"] = bad(about, archive(BASE[:at]), verdict, out, header=shown)
     before_size = len(archive(BASE[:4], b""))  # in front of the middle chunk
     places = {"tar-header": 100, "salt": 512 + 20, "hmac": 512 + 70, "data": 512 + 200, "mac": 512 + 384 - 10}
