@@ -82,7 +82,7 @@ def test_saving_by_hand(stage: str, running: Running, tmp_path: Path) -> None:
 def test_our_own_end_marks_are_missing_behind_a_stage_that_was_killed(
     stage: str, running: Running, folder: Path, tmp_path: Path
 ) -> None:
-    """Whoever forgets to look at all statuses gets an archive of a cut stream, and the restore of it fails."""
+    """Whoever forgets to look at all statuses: qb-seal notices in most cases, and the restore of the rest fails."""
     with running:
         running.start(
             f"qb-volread root.img | valve 3000000 | qb-tarwrite {MEMBER} | gzip -1c | qb-seal {SEAL} {MEMBER} >$OUT.qb",
@@ -91,14 +91,15 @@ def test_our_own_end_marks_are_missing_behind_a_stage_that_was_killed(
         running.hold()
         kill(running.one(stage), signal.SIGKILL)
         running.release()
-        assert running.end()[0] == 0
+        sealed = running.end()[0]
         restored = bash(
             f"cd {tmp_path} && qb-unseal {MEMBER} <out.qb | gzip -dc 2>/dev/null | qb-tarextract | qb-volwrite target;"
             ' printf %s "${PIPESTATUS[*]}"',
             QB_PASSPHRASE_FILE=str(folder / "passphrase"),
         )
     statuses = restored.stdout.split()
-    assert (statuses[0], statuses[3]) == (b"0", b"4"), restored.stderr
+    assert sealed in (0, 4)  # only the size in gzip's trailer tells: one cut in 512 looks like a whole archive
+    assert (statuses[0], statuses[3]) == (b"%d" % sealed, b"4"), restored.stderr
     assert not (tmp_path / "target").exists()
 
 
@@ -123,7 +124,7 @@ def test_restoring_by_hand(stage: str, running: Running, tmp_path: Path) -> None
 def test_a_stage_of_from_command(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
     with running:
         running.start(
-            f"qb-seal {SEAL} --from-command"
+            f"qb-seal {SEAL} --opaque --from-command"
             ' \'if [ "$QB_NAME" = vm1/root.img ]; then'
             ' qb-volread "$QB_SOURCE" | qb-tarwrite "$QB_NAME" | valve 3000000 | gzip -1c; fi\' list >$OUT'
         )

@@ -11,6 +11,7 @@ from qbtools.commands import cli
 from qbtools.commands.backup import save, stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
+from qbtools.domains import names
 from qbtools.errors import Failed, QbError, Refused, escape
 from qbtools.hosts import results, savingtext
 from qbtools.hosts.client import Host
@@ -64,7 +65,8 @@ class _Run:
             side = self._cleanup.enter_context(save.side_file(call))
         elif opts["--output"] is not None and not os.path.isdir(opts["--output"]):
             raise Failed(f"{opts['--output']} is not a directory", "--each needs one")
-        _refuse_bare(opts["--host"])
+        if list(opts["VOLUME"]) != [names.ADMIN]:  # the home of dom0 needs no metadata
+            _refuse_bare(opts["--host"])
         choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
         survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
         if opts["--each"] and opts["--output"] is not None:
