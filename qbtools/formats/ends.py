@@ -58,7 +58,7 @@ class Ends:
         self._several = False
 
     def see(self, piece: memoryview, last: bool) -> None:
-        """Looks at the next piece. last: the file ends with it, which may have no bytes.
+        """Looks at the next piece. last: the file ends with it; it may have any size, others have magic.HEAD or more.
 
         Damaged where the file begins with something other than its compression says, Truncated where it is not whole.
         """

@@ -86,11 +86,11 @@ def test_from_standard_input(place: Path) -> None:
 
 def test_all_options(place: Path) -> None:
     (place / "qubes.xml").write_bytes(host(vm("x", saved=False), template("other", saved=False)))
-    words = "--include 'w*' --include=sys-* --exclude 'sys-*' --rename work=x --netvm=none --default-template other -v"
+    words = "--include 'w*' --include=sys-* --exclude 'sys-*' --rename work=y --netvm=none --default-template other -v"
     status, out, err = plan(place, words)
     assert (status, err) == (0, "qb-plan: 1 of 3 saved domains will be restored\n")
     rows = table(out)
-    assert rows["work"][:6] == ["create", "work", "x-1", "AppVM", "other", "-"]
+    assert rows["work"][:6] == ["create", "work", "y", "AppVM", "other", "-"]
     assert (rows["mail"][0], rows["sys-vpn"][0]) == ("skip", "skip")
 
 

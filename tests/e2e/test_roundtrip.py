@@ -29,10 +29,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SHAPES = ["hole-first", "hole-last", "all-hole", "alternating", "far-apart", "huge"]
 
 
+# Of volumes with other names than Qubes OS uses, and of one that is larger than the disk.
+WARNINGS = b": warning: Qubes OS will not restore ", b": warning: there may not be enough room "
+
+
 def by_hand(place: Path, text: str, **names: str) -> bytes:
     """Runs a pipe as it is typed; gives what it prints."""
     done = bash(f"cd {place} && {text}", QB_PASSPHRASE_FILE=f"{place}/passphrase", **names)
-    assert (done.returncode, done.stderr) == (0, b"")
+    said = [line for line in done.stderr.splitlines() if not any(warning in line for warning in WARNINGS)]
+    assert (done.returncode, said) == (0, [])
     return done.stdout
 
 
@@ -75,10 +80,11 @@ def test_at_the_edges_of_chunks(size: int, chunk: int, jobs: int, tmp_path: Path
     filled(tmp_path / "volume", size)
     (tmp_path / "passphrase").write_text("round trip\n")
     (tmp_path / "passphrase").chmod(0o600)
+    few = "--opaque" if chunk < 512 else ""  # the first chunk does not even hold a tar header
     listed = by_hand(
         tmp_path,
         "qb-volread volume | qb-tarwrite a |"
-        f" qb-seal -j {jobs} --logn 10 --chunk-size {chunk} --compression none a >a.qb &&"
+        f" qb-seal -j {jobs} {few} --logn 10 --chunk-size {chunk} --compression none a >a.qb &&"
         f" qb-unseal -j {jobs} a <a.qb | qb-tarextract | qb-volwrite out && qb-unseal --list <a.qb",
     )
     length = inner_size(size)

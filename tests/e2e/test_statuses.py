@@ -187,6 +187,7 @@ ENVIRONMENT = [
 ]
 NAME = "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
 USAGE = [
+    ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: nothing says where the home of dom0 goes"),
     (
         "qb-tarwrite --raw a <&-",
         "qb-tarwrite: error: --raw needs --size: standard input is neither a file nor a block device",
@@ -258,8 +259,8 @@ DAMAGE = [
     ("echo '<qubes>' | qb-meta list", "qb-meta: error: the metadata is not well-formed: line 2: no element found"),
     ("echo 'came\tqubes.xml\t-' | qb-meta check --metadata meta.xml", f"qb-meta: error: {NO_END}"),
     ("qb-plan --metadata root.img --host B", f"qb-plan: error: {NOT_UTF8}"),
-    ("qb-plan --check root.img --metadata meta.xml --host B", f"qb-plan: error: line 1 {NO_LINE}"),
-    ("qb-host apply --host B --metadata meta.xml root.img", f"qb-host: error: line 1 {NO_LINE}"),
+    ("qb-plan --check root.img --metadata meta.xml --host B", f"qb-plan: error: root.img: line 1 {NO_LINE}"),
+    ("qb-host apply --host B --metadata meta.xml root.img", f"qb-host: error: root.img: line 1 {NO_LINE}"),
     (
         f"qb-manifest --backup-id {ID} root.img",
         "qb-manifest: error: line 1 of root.img is not a record of a sealed file",
@@ -318,7 +319,6 @@ REFUSED = [
     ("qb-backup restore --overwrite --to larger a.qb", f"qb-backup: error: ./larger/vm/root.img {LARGER}"),
     ("qb-backup restore --to to home.qb", "qb-backup: error: no volume to restore"),
     ("qb-backup restore --to to --only none bare.qb", "qb-backup: error: no volume to restore"),
-    ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: the archive has no domain that could be made"),
     (
         "qb-backup restore -q --yes --host B host.qb",
         "qb-backup: error: 1 of the domains cannot be restored",
