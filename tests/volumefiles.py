@@ -76,3 +76,9 @@ def same(one: Path, other: Path) -> bool:
 def room(path: Path) -> int:
     """Bytes that a file takes on the disk."""
     return path.stat().st_blocks * 512
+
+
+def unexpected(stderr: bytes) -> list[bytes]:
+    """What is said besides the warnings of volumes that Qubes OS does not know, and that are larger than the disk."""
+    warnings = b": warning: Qubes OS will not restore ", b": warning: there may not be enough room "
+    return [line for line in stderr.splitlines() if not any(warning in line for warning in warnings)]

@@ -2,7 +2,7 @@
 
 client.py     runs one, and reads what it prints
 restoring.py  the domains of a plan made on a host, and finished or removed
-saving.py     what of a host is saved
+saving.py     what of a host is saved; savingtext.py: shown
 results.py    how it went
 unsaved.py    what a host has and no run saves
 

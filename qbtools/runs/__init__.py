@@ -7,6 +7,8 @@ verdict.py      the status of a run, out of what all stages said
 
 creating.py     a run that saves volumes; savinghost.py: the domains of a host
 opening.py      what all runs that open an archive share: the metadata, the routes, what came
+checking.py     runs that only look: list and verify
 filling.py      a run that restores to files and pools; making.py: to a host
+targets.py      the targets of a restore, which are all looked at before the first byte
 sidefiles.py    small files that get their name when the archive has its
 """

@@ -157,4 +157,9 @@ def check_came(wanted: Wanted, came: Collection[str]) -> None:
     """All has come by. Damaged where a file that must come was not among it."""
     for name in wanted.names():
         if name not in came:
-            raise Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")
+            raise missing(name)
+
+
+def missing(name: str) -> Damaged:
+    """What is said of a file that must come, and did not."""
+    return Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")

@@ -9,7 +9,6 @@ from qbtools import progressline
 from qbtools.commands.archive import routes, tocommand
 from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Damaged
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Reader, Writer
 
@@ -32,7 +31,7 @@ def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
     if name in archive.failed:
         raise tocommand.incomplete([name])
     if not found:
-        raise Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")
+        raise routes.missing(name)
 
 
 def read_all(archive: Archive, verify: bool) -> None:

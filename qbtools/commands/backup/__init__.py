@@ -5,6 +5,6 @@ dispatch.py     which run is meant
 commandhelp.py  the help of one command
 optionrules.py  which options go together
 stagewords.py   the words that are handed on to the stages
-save.py         create
+save.py         create; savehost.py: the domains of a host
 open.py         list, verify and restore; openhost.py: restore to a host
 """

@@ -67,10 +67,9 @@ def _made(archive: Happened) -> str:
 
 def _verified(call: Invocation, verifying: checking.Verifying, archive: Happened) -> None:
     """The last line, for a person who waits for it."""
-    name = call.options["FILE"] or "-"
     files = f"{verifying.files} file{'s' * (verifying.files != 1)}"
     complete = "complete" if archive.manifest else "complete as far as the metadata tells"
-    name = "the archive" if name == "-" else name
+    name = "the archive" if call.options["FILE"] in (None, "-") else call.options["FILE"]
     line = f"{name}: {files}, {amount(verifying.size)}, made {_made(archive)}, {complete}"
     if os.isatty(2) and not call.verbose:
         call.say(line)

@@ -104,11 +104,7 @@ def _settled(
     except cli.Terminated as ended:
         error = ended
         found[:] = [one._replace(problem=one.problem or results.EARLY) for one in found]
-    cli.heed_signals()  # the first one has brought us here, a second one ends this
-    call.say(
-        "removing unfinished domains: this may take up to a minute;"
-        " a second signal ends it and leaves them to the next run"
-    )
+    stagewords.announce_cleanup(call, "removing unfinished domains")
     return _settled_once(call, made, found, error)
 
 

@@ -1,4 +1,4 @@
-"""qb-backup create: of volumes that are named, and of the domains of a host."""
+"""qb-backup create: of volumes that are named; and what it shares with savehost.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from qbtools import storing
-from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
@@ -123,8 +122,5 @@ def _nothing(_name: str) -> None:
 
 def _release(call: Invocation, taking: savinghost.Taking) -> None:
     if taking.held:
-        cli.heed_signals()  # the first one has brought us here, a second one ends this
-        call.say(
-            "releasing snapshots: this may take up to a minute; a second signal ends it and leaves them to the next run"
-        )
+        stagewords.announce_cleanup(call, "releasing snapshots")
         taking.release()

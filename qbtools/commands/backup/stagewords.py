@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from qbtools.commands import cli
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Failed, UsageError
 from qbtools.runs.wiring import Wiring
@@ -113,6 +114,12 @@ def opening(call: Invocation, words: Sequence[str] = ()) -> Wiring:
     given = inputs(call, call.options["FILE"])
     open_words = [*given.words, *chosen(call, OPENING), *words]
     return Wiring(script(), "open", {"open": open_words}, voice(call), given.stdin, given.keep)
+
+
+def announce_cleanup(call: Invocation, what: str) -> None:
+    """Says what is done before the run ends. The signal that brought us here is over: a second one ends this."""
+    cli.heed_signals()
+    call.say(f"{what}: this may take up to a minute; a second signal ends it and leaves them to the next run")
 
 
 def print_json(call: Invocation, document: dict[str, Any]) -> None:
