@@ -1,12 +1,27 @@
-"""The two members that begin an archive, as they stand there: backup-header and its sealed copy."""
+"""What stands in an archive before its first chunk: backup-header, its sealed copy, and the members of keymembers.py."""
 
 from __future__ import annotations
 
-from qbtools.errors import Damaged, Truncated
-from qbtools.formats import chunks, header, magic
+from qbtools.errors import Damaged, QbError, Truncated
+from qbtools.formats import chunks, header, keymembers, magic
 from qbtools.formats.outertar import MemberReader
+from qbtools.lean import NamedTuple
 
 _OLD_FIRST = f"{chunks.METADATA}.000"
+
+
+class Beginning(NamedTuple):
+    """The contents of these members, unchecked but for their order, their sizes and which of them must be there."""
+
+    untrusted_plain: bytes
+    untrusted_sealed: bytes
+    untrusted_keys: dict[str, bytes]
+    """By name; empty in version 3, and where the header is malformed."""
+
+    @property
+    def sealed_by_scrypt(self) -> bool:
+        """True for version 4. Nobody can change one version into the other without the passphrase."""
+        return self.untrusted_sealed.startswith(b"scrypt")
 
 
 def header_bound(untrusted_member: str) -> int:
@@ -15,8 +30,12 @@ def header_bound(untrusted_member: str) -> int:
     return chunks.DEFAULT_CHUNK_SIZE if untrusted_member == _OLD_FIRST else header.MAX_MEMBER
 
 
-def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
-    """The contents of the two members that begin an archive, unchecked. Damaged where they are not there."""
+def read_beginning(members: MemberReader, max_chunk: int) -> Beginning:
+    """Reads these members, and only looks at the next one. members was made with header_bound.
+
+    max_chunk: bytes of the largest chunk where the header names no chunk size. Damaged where a member is missing,
+    too large or out of place, or is not what the header promises.
+    """
     head = members.reader.peek(magic.HEAD)
     if not head or magic.kind(head) not in (None, magic.TAR, magic.ARCHIVE):
         raise magic.wrong("the archive", head, magic.ARCHIVE)
@@ -30,4 +49,26 @@ def read_header_members(members: MemberReader) -> tuple[bytes, bytes]:
         if member.untrusted_name != due:
             raise Damaged(f"not a backup: {due} is not where it must be")
         contents.append(members.read_all())
-    return contents[0], contents[1]
+    found = Beginning(contents[0], contents[1], {})
+    if found.sealed_by_scrypt:
+        try:
+            untrusted = header.parse(found.untrusted_plain)
+        except QbError:
+            return found  # whoever opens the sealed copy says what is wrong
+        _read_keys(members, untrusted, max_chunk, found.untrusted_keys)
+    return found
+
+
+def _read_keys(members: MemberReader, untrusted: header.BackupHeader, max_chunk: int, found: dict[str, bytes]) -> None:
+    def bound(untrusted_member: str) -> int:
+        own = keymembers.BOUNDS.get(untrusted_member)
+        return chunks.member_bound(untrusted_member, untrusted.chunk_size, max_chunk) if own is None else own
+
+    members.bound = bound
+    while (member := members.look()) is not None and member.untrusted_name in keymembers.BOUNDS:
+        keymembers.check_place(member.untrusted_name, found)
+        members.next()
+        found[member.untrusted_name] = members.read_all()
+    if member is None and not found and (untrusted.key or untrusted.signed):
+        members.next()  # raises what is wrong with it
+    keymembers.check_promise(found, untrusted.key, untrusted.signed)

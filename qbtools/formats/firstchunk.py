@@ -7,18 +7,19 @@ from it opens nothing until the header has been authenticated, and authenticates
 from __future__ import annotations
 
 from concurrent.futures import Future
+from contextlib import suppress
 
 from qbtools.errors import QbError
 from qbtools.formats import chunks
 from qbtools.formats.container import Key
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.limits import Limits
-from qbtools.formats.outertar import Member, MemberReader
+from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import beside
 
 
 class FirstChunk:
-    """The member of the first chunk, the first bytes of its container, and its key."""
+    """The first bytes of the first chunk's container, and its key."""
 
     def __init__(self, members: MemberReader, passphrase: bytes, untrusted_id: str, limits: Limits, taken: int) -> None:
         """Reads from members, which stand behind the header. taken: bytes of memory that the header's key takes.
@@ -26,30 +27,17 @@ class FirstChunk:
         Raises no QbError: what is wrong is said when the chunk's turn comes.
         """
         self.untrusted_header = b""
-        """The first bytes of the container; empty where the member is too short for one."""
+        """The first bytes of the container; empty where they could not be read."""
         self.key: Future[Key] | None = None
         """None where it could not be begun."""
-        self._member: Member | None = None
-        self._error: QbError | None = None
-        try:
-            self._member = members.next()
-            if self._member is not None and self._member.size >= OVERHEAD:
-                self.untrusted_header = members.read(HEADER_SIZE)
-        except QbError as error:
-            self._error = error
-        if self.untrusted_header and self._member is not None:
-            try:
-                name, number = chunks.parse_member(self._member.untrusted_name)
-                parameters, salt = parse_fixed(self.untrusted_header)
-                limits.check(parameters)
-            except QbError:
-                return
+        member = members.look()
+        if member is None or member.size < OVERHEAD:
+            return
+        with suppress(QbError):
+            self.untrusted_header = members.read(HEADER_SIZE)
+            name, number = chunks.parse_member(member.untrusted_name)
+            parameters, salt = parse_fixed(self.untrusted_header)
+            limits.check(parameters)
             if taken + parameters.memory <= limits.memory:
                 secret = chunks.chunk_passphrase(passphrase, untrusted_id, name, number)
                 self.key = beside(lambda: Key(secret, parameters, salt))
-
-    def member(self) -> Member | None:
-        """What members.next() returned, or raised."""
-        if self._error is not None:
-            raise self._error
-        return self._member

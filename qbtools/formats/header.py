@@ -36,6 +36,8 @@ _TRUE = ("1", "true", "yes")
 _FALSE = ("0", "false", "no")
 _OLD_HMACS = ("sha1", "sha256", "sha384", "sha512")
 _CIPHER = "aes-256-cbc"
+_SIGNED = "ssh"
+_NEWER = ("key", "signed")  # what no archive of version 3 has
 _KEYS = (
     "version",
     "encrypted",
@@ -46,6 +48,8 @@ _KEYS = (
     "backup-id",
     "chunk-size",
     "manifest",
+    "key",
+    "signed",
 )
 _WORD = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
 _DATED = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})-([0-9a-f]+)")
@@ -62,7 +66,7 @@ class BackupHeader:
     version: 4 or 3. encrypted: always true in version 4. compressed: whether compression counts. compression: gzip,
     bzip2, xz, zstd or lzma. hmac_algorithm: scrypt in version 4, else sha1, sha256, sha384 or sha512.
     crypto_algorithm: aes-256-cbc or None. backup_id: empty in version 3. chunk_size: bytes, or None where Qubes wrote
-    it. manifest: one ends the archive.
+    it. manifest: one ends the archive. key: the archive carries its passphrase, wrapped. signed: and a signature.
     """
 
     version: int
@@ -74,6 +78,8 @@ class BackupHeader:
     backup_id: str
     chunk_size: int | None
     manifest: bool
+    key: bool = False
+    signed: bool = False
 
     @property
     def program(self) -> str | None:
@@ -86,7 +92,9 @@ class BackupHeader:
         return self.program or "none"
 
 
-def new_header(backup_id: str, compression: str, chunk_size: int, manifest: bool = True) -> BackupHeader:
+def new_header(
+    backup_id: str, compression: str, chunk_size: int, manifest: bool = True, key: bool = False, signed: bool = False
+) -> BackupHeader:
     """The header that qbtools writes. compression: one of COMPRESSIONS. Refused for an ID that no header can hold."""
     problem = backup_id_problem(backup_id)
     if problem:
@@ -101,6 +109,8 @@ def new_header(backup_id: str, compression: str, chunk_size: int, manifest: bool
         backup_id=backup_id,
         chunk_size=chunk_size,
         manifest=manifest,
+        key=key,
+        signed=signed,
     )
 
 
@@ -145,6 +155,10 @@ def serialise(header: BackupHeader) -> bytes:
         lines["chunk-size"] = str(header.chunk_size)
     if header.manifest:
         lines["manifest"] = "True"
+    if header.key:
+        lines["key"] = "True"
+    if header.signed:
+        lines["signed"] = _SIGNED
     data = "".join(f"{key}={value}\n" for key, value in lines.items()).encode("ascii")
     if len(data) > MAX_SIZE:
         raise Refused("the backup ID is too long")
@@ -204,6 +218,9 @@ class _Fields:
         self._values = values
 
     def header(self, version: int) -> BackupHeader:
+        for key in _NEWER:
+            if version == 3 and key in self._values:
+                raise Damaged(f"backup-header: {key} in an archive of version 3")
         encrypted = self._flag("encrypted")
         if version == 4 and not encrypted:
             raise Damaged("backup-header: says that an archive of version 4 is not encrypted")
@@ -224,6 +241,8 @@ class _Fields:
             # Version 3 knows neither key.
             chunk_size=chunk_size if version == 4 else None,
             manifest=manifest and version == 4,
+            key=self._flag("key", default=False),
+            signed=self._signed(),
         )
 
     def _required(self, key: str) -> str:
@@ -257,6 +276,11 @@ class _Fields:
         if self._required("crypto-algorithm").lower() != _CIPHER:
             raise self._unusable("crypto-algorithm")
         return _CIPHER
+
+    def _signed(self) -> bool:
+        if self._values.get("signed", _SIGNED) != _SIGNED:
+            raise self._unusable("signed")
+        return "signed" in self._values
 
     def _backup_id(self, version: int) -> str:
         if version == 3:

@@ -106,7 +106,7 @@ class LegacyArchive(Archive):
         jobs: Callable[[int], int],
         warn: Callable[[str], None],
     ) -> None:
-        """found: the header that open_header gave, which was read from members. The rest as for open_archive."""
+        """found: the header that open_header gave, which was read from members. The rest as for Opening.archive."""
         super().__init__(members, found, 0, passphrase, limits, jobs, warn)
         self._order = chunks.Order(None, False, warn, legacy=True)
         self._decryptor: Decryptor | None = None

@@ -19,7 +19,7 @@ from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, parse
 from qbtools.formats.firstchunk import FirstChunk
 from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.outertar import Member, MemberReader
+from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import Budget, Buffers, Lane, done, then
 
 END, BREAK = -1, -2
@@ -71,7 +71,7 @@ class Archive:
     ) -> None:
         """found: the authenticated header, which was read from members. memory: what a key derivation takes.
 
-        first: what was begun of the first chunk. The rest as for open_archive.
+        first: what was begun of the first chunk. The rest as for Opening.archive.
         """
         self._passphrase = passphrase
         self._limits = limits
@@ -138,7 +138,7 @@ class Archive:
     def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
         """Runs in the lane's thread."""
         open_file = ""
-        while not self._order.manifest_seen and (member := self._next()) is not None:
+        while not self._order.manifest_seen and (member := self._members.next()) is not None:
             name, number, size = self._parse(member.untrusted_name, member.size)
             self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
             if open_file and name != open_file:
@@ -167,16 +167,10 @@ class Archive:
         """What the caller gets of an event."""
         yield event  # a worker has decrypted it
 
-    def _next(self) -> Member | None:
-        """The next member: at the beginning the one that was begun."""
-        if self._first is not None and not self._order.name:
-            return self._first.member()
-        return self._members.next()
-
     def _open(self, name: str, number: int, size: int) -> Future[Event]:
         """Reads a chunk and gives it to a worker; the body is read while its key is derived."""
         first, self._first = self._first, None
-        untrusted_header = first.untrusted_header if first else self._members.read(HEADER_SIZE)
+        untrusted_header = (first and first.untrusted_header) or self._members.read(HEADER_SIZE)
         parameters, salt = parse_fixed(untrusted_header, chunks.member_name(name, number))
         self._limits.check(parameters)
         self._budget.take(parameters.memory + size)

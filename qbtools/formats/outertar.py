@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from qbtools.errors import Damaged, Refused, Truncated
+from qbtools.errors import Damaged, QbError, Refused, Truncated
 from qbtools.formats import pax, ustar
 from qbtools.formats.chunks import path_problem
 from qbtools.formats.ustar import BLOCK, END_OF_ARCHIVE
@@ -118,11 +118,20 @@ class MemberReader:
         self._name = ""
         self._end = reader.position
         self._padding = 0
+        self._ahead: tuple[Member | None, QbError | None] | None = None
 
     @property
     def remaining(self) -> int:
         """Bytes of the current body that were not read yet."""
         return self._end - self.reader.position if self._name else 0
+
+    def look(self) -> Member | None:
+        """What next() will return; None, too, where it will raise. The body may be read before next() is called."""
+        try:
+            self._ahead = self.next(), None
+        except QbError as error:
+            self._ahead = None, error
+        return self._ahead[0]
 
     def next(self) -> Member | None:
         """The next member, or None at the end of the input. What is left of the current one is skipped.
@@ -130,6 +139,11 @@ class MemberReader:
         Zero blocks between members are passed over. Truncated where the input ends inside a member or its header,
         Damaged for everything that is no plain member.
         """
+        if self._ahead is not None:
+            (member, error), self._ahead = self._ahead, None
+            if error is not None:
+                raise error
+            return member
         self.skip_body()
         block = self._header_block()
         if block is None:

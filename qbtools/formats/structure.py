@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from qbtools.errors import Damaged
 from qbtools.formats import chunks, header
-from qbtools.formats.beginning import header_bound, read_header_members
+from qbtools.formats.beginning import header_bound, read_beginning
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.outertar import MemberReader, Source
 
@@ -24,7 +24,7 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[s
     max_chunk: bytes of the largest chunk where the header names no chunk size.
     """
     members = MemberReader(reader, header_bound)
-    untrusted_plain, untrusted_sealed = read_header_members(members)
+    untrusted_plain, untrusted_sealed, _keys = read_beginning(members, max_chunk)
     untrusted = header.parse(untrusted_plain)
     if untrusted.version != 4:
         raise header.OtherVersion(f"an archive of version {untrusted.version}: only version 4 has a structure to check")

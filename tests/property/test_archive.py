@@ -21,7 +21,7 @@ from qbtools.formats import chunks, header, kdf, structure
 from qbtools.formats.container import Parameters
 from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.opener import open_archive
+from qbtools.formats.opener import Opening
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
@@ -49,7 +49,7 @@ class Seen:
         self.error: QbError | None = None
         try:
             reader = Reader(io.BytesIO(data))
-            archive = open_archive(reader, made.PASSPHRASE, LIMITS, lambda _each: jobs, lambda _text: None)
+            archive = Opening(reader, LIMITS).archive(made.PASSPHRASE, lambda _each: jobs, lambda _text: None)
             self.records = archive.records
             for event in archive.events(wanted):
                 if event.data is not None:

@@ -18,7 +18,7 @@ from qbtools.formats import header, legacy, outertar
 from qbtools.formats.legacy import NOT_PROTECTED, LegacyArchive, parse_hmac, parse_member
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive
-from qbtools.formats.opener import open_archive, read_header
+from qbtools.formats.opener import Opening
 from qbtools.formats.opensslenc import HEADROOM, SLACK, Decryptor
 from qbtools.streams import Reader, Writer
 
@@ -215,7 +215,7 @@ def joined(pieces: Members) -> bytes:
 
 
 def opened(data: bytes, warn: Callable[[str], None] = lambda _text: None, secret: bytes = SECRET) -> Archive:
-    return open_archive(Reader(io.BytesIO(data), "the archive"), secret, LIMITS, lambda _each: 2, warn)
+    return Opening(Reader(io.BytesIO(data), "the archive"), LIMITS).archive(secret, lambda _each: 2, warn)
 
 
 def contents(
@@ -242,7 +242,7 @@ def test_events_and_records() -> None:
     warnings: list[str] = []
     archive = opened(joined(members()), warnings.append)
     assert isinstance(archive, LegacyArchive)
-    assert archive.header == read_header(Reader(io.BytesIO(joined(members()))), SECRET, LIMITS)
+    assert archive.header == Opening(Reader(io.BytesIO(joined(members()))), LIMITS).header(SECRET)
     assert header.parse(header.serialise(archive.header)) == archive.header
     events = [(event.name, event.number, event.size) for event in archive.events(lambda name: name == "vm2/.")]
     assert events[0] == ("qubes.xml", 0, 48)

@@ -17,7 +17,7 @@ from qbtools.formats import chunks, container, firstchunk, header, manifest, ope
 from qbtools.formats.container import Key, Parameters
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive, Event
-from qbtools.formats.opener import open_archive
+from qbtools.formats.opener import Opening
 from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
@@ -68,7 +68,7 @@ def opened(
     first_wanted: bool = False,
 ) -> Archive:
     file = archive if isinstance(archive, io.BytesIO) else io.BytesIO(archive)
-    return open_archive(Reader(file, "the archive"), secret, limits, lambda _each: jobs, warn, first_wanted)
+    return Opening(Reader(file, "the archive"), limits).archive(secret, lambda _each: jobs, warn, first_wanted)
 
 
 def contents(events: Iterator[Event]) -> dict[str, bytes]:
@@ -287,7 +287,7 @@ def test_the_number_of_jobs_is_asked_with_what_one_takes() -> None:
         asked.append(each)
         return 1
 
-    open_archive(Reader(io.BytesIO(sealed())), SECRET, LIMITS, jobs, pytest.fail)
+    Opening(Reader(io.BytesIO(sealed())), LIMITS).archive(SECRET, jobs, pytest.fail)
     assert asked == [FAST.memory + 1000]
 
 
@@ -351,7 +351,7 @@ from qbtools.streams import Reader
 ours, theirs = os.pipe()
 os.write(theirs, open("archive", "rb").read()[:{sealed().index(b"vm1/root.img.001") + 800}])
 reader = Reader(open(ours, "rb", buffering=0), "the archive")
-opened = opener.open_archive(reader, b"opener", limits.Limits(256 << 20), lambda _: 2, print, True)
+opened = opener.Opening(reader, limits.Limits(256 << 20)).archive(b"opener", lambda _: 2, print, True)
 next(opened.events(lambda _: True))
 while fcntl.ioctl(ours, termios.FIONREAD, bytes(4)) != bytes(4):
     time.sleep(0.01)
@@ -420,7 +420,7 @@ def test_memory_for_one_key_at_a_time_is_enough(monkeypatch: pytest.MonkeyPatch)
 def test_the_header_is_read_and_no_more() -> None:
     archive = sealed()
     head = archive[: archive.index(b"qubes.xml.000.enc")]
-    found = opener.read_header(Reader(io.BytesIO(head)), SECRET, LIMITS)
+    found = Opening(Reader(io.BytesIO(head)), LIMITS).header(SECRET)
     assert found == header.new_header(ID, "gzip", 1000, True)
 
 

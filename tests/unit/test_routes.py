@@ -56,8 +56,8 @@ class Derivations:
 
 def feed(archive: bytes, place: Path, wanted: Wanted, first: str | None = None, jobs: int = 2) -> list[str]:
     """The files that came to a CMD, each with its target."""
-    opened = opener.open_archive(
-        Reader(io.BytesIO(archive)), SECRET, limits.Limits(256 << 20), lambda _memory: jobs, lambda _text: None
+    opened = opener.Opening(Reader(io.BytesIO(archive)), limits.Limits(256 << 20)).archive(
+        SECRET, lambda _memory: jobs, lambda _text: None
     )
     cmd = f'echo "$QB_NAME $(wc -c) ${{QB_TARGET-none}}" >>{place}/log'
     log = place / "log"

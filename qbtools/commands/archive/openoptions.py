@@ -38,17 +38,18 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
     first_wanted: its first file will be opened.
     """
     from qbtools import passphrase
-    from qbtools.formats.opener import open_archive as opened
+    from qbtools.formats.opener import Opening
 
     bounds = limits(call)
     reader = call.stdin()
     reader.name = "the archive"
+    opening = Opening(reader, bounds)
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
 
     def jobs(each: int) -> int:
         return sealoptions.jobs(call, each, bounds.memory)
 
-    archive = opened(reader, secret, bounds, jobs, call.warn, first_wanted)
+    archive = opening.archive(secret, jobs, call.warn, first_wanted)
     check_expectations(call, archive.header)
     return archive
 

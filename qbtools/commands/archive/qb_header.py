@@ -86,8 +86,9 @@ def _read(call: Invocation) -> None:
     reader = call.stdin() if path == "-" else Reader(io.FileIO(path))
     reader.name = "the archive"
     out = call.stdout(binary=False)
+    opening = opener.Opening(reader, bounds)
     secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
-    found = opener.read_header(reader, secret, bounds)
+    found = opening.header(secret)
     openoptions.check_expectations(call, found)
     out.write(_as_json(found) if call.options["--json"] else header.serialise(found))
 

@@ -54,6 +54,8 @@ MEANING = {
     "backup_id": "20261124T060000-0123456789abcdef",
     "chunk_size": "104857600",
     "manifest": "True",
+    "key": "False",
+    "signed": "False",
 }
 QUBES_MEANING = MEANING | {"backup_id": "20240229T135059-1234", "chunk_size": "None", "manifest": "False"}
 OLD_MEANING = QUBES_MEANING | {
@@ -119,6 +121,10 @@ def accepted() -> dict[str, Vector]:
             "a cipher that does not count", OURS + b"crypto-algorithm=aes-256-cbc\n", crypto_algorithm="aes-256-cbc"
         ),
         "hmac-upper-case": good("the HMAC in upper case", with_value("hmac-algorithm", "SCRYPT")),
+        "key": good("the archive carries its passphrase", OURS + b"key=True\n", key="True"),
+        "key-and-signed": good("and a signature", OURS + b"signed=ssh\nkey=1\n", key="True", signed="True"),
+        "signed": good("a signature alone", OURS + b"signed=ssh\n", signed="True"),
+        "key-false": good("no wrapped passphrase, said so", OURS + b"key=no\n"),
         "manifest-false": good("no manifest, said so", with_value("manifest", "no"), manifest="False"),
         "small-chunks": good("chunks of one byte", with_value("chunk-size", "1"), chunk_size="1"),
     }
@@ -182,6 +188,8 @@ def refused() -> dict[str, Vector]:
         "encrypted": "maybe 2 T on",
         "compressed": "maybe gzip",
         "manifest": "maybe",
+        "key": "maybe",
+        "signed": "pgp",
         "compression-filter": "sh GZIP bz2 none lz4 rm",
         "hmac-algorithm": "sha512 md5 none scrypt2",
         "crypto-algorithm": "aes-128-cbc rc4",
@@ -190,7 +198,8 @@ def refused() -> dict[str, Vector]:
     }
     for key, words in values.items():
         for word in words.split():
-            data = with_value(key, word) if key != "crypto-algorithm" else OURS + f"{key}={word}\n".encode()
+            added = key in ("crypto-algorithm", "key", "signed")
+            data = OURS + f"{key}={word}\n".encode() if added else with_value(key, word)
             vectors[f"{key}-{word}"] = bad("an unknown value", data, f"{key} has an unknown value: {word}")
     odd = {
         "slash": ("compression-filter", "/bin/gzip"),
@@ -209,6 +218,9 @@ def refused() -> dict[str, Vector]:
         data = with_value("hmac-algorithm", word, VERSION_3)
         about = "not an HMAC of version 3"
         vectors[f"version-3-hmac-{word}"] = bad(about, data, f"hmac-algorithm has an unknown value: {word}")
+    for line in ("key=True", "signed=ssh", "key=no"):
+        data, key = VERSION_3 + f"{line}\n".encode(), line.split("=")[0]
+        vectors[f"version-3-{line}"] = bad("only version 4 has it", data, f"{key} in an archive of version 3")
     data = with_value("encrypted", "False")
     vectors["not-encrypted"] = bad("version 4 is always encrypted", data, "says that an archive of version 4 is not")
     return vectors
