@@ -33,8 +33,8 @@ def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], se
     twice. UsageError where no source is left or two options are given, Failed where one cannot be read, Refused for
     a passphrase that is empty, too long or cannot be used, and where the two that are typed differ TRIES times.
     """
-    _forbid_core_dumps()
-    passphrase = _strip_newline(_from_source(options, environment, sealing, warn))
+    forbid_core_dumps()
+    passphrase = without_newline(_from_source(options, environment, sealing, warn))
     if not passphrase:
         raise Refused("the passphrase is empty")
     if passphrase.startswith(_BYTE_ORDER_MARK):
@@ -48,10 +48,11 @@ def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], se
     return passphrase
 
 
-def _forbid_core_dumps() -> None:
-    """A core dump would have the passphrase. Nor may a debugger of the same user look into this process.
+def forbid_core_dumps() -> None:
+    """For every process that holds a passphrase: a core dump would have it.
 
-    A program that we start is not concerned, except that its soft limit is 0 too.
+    Nor may a debugger of the same user look into this process. A program that we start is not concerned, except that
+    its soft limit is 0 too.
     """
     import ctypes
     import resource
@@ -62,7 +63,8 @@ def _forbid_core_dumps() -> None:
         raise Failed("cannot forbid core dumps, which would hold the passphrase")
 
 
-def _strip_newline(data: bytes) -> bytes:
+def without_newline(data: bytes) -> bytes:
+    """data without the one newline (LF or CR LF) that may end it."""
     if data.endswith(b"\r\n"):
         return data[:-2]
     return data.removesuffix(b"\n")

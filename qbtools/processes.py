@@ -15,9 +15,10 @@ import signal
 import subprocess
 import sys
 import termios
+import threading
 from collections.abc import Callable, Mapping, Sequence
 
-from qbtools.descriptors import widen_pipe
+from qbtools.descriptors import widen_pipe, write_fd
 from qbtools.endings import Ending
 from qbtools.environments import cmd_environment
 from qbtools.errors import Failed, UsageError
@@ -241,21 +242,40 @@ def _start(
     return Command(process, reports, life, ours)
 
 
-def capture(
-    text: str, limit: int, check: Callable[[Ending], None], environment: Mapping[str, str] | None = None
-) -> bytes:
-    """What a CMD prints, at most limit bytes of it; check is called with its end and may raise."""
-    command = start_source(text, environment or {})
-    data = b""
+def fed(content: bytes) -> int:
+    """A pipe that gives content, from a thread; a reader that does not want all of it is its own matter."""
+    theirs, ours = os.pipe()
+
+    def feed() -> None:
+        with contextlib.suppress(BrokenPipeError):
+            write_fd(ours, content)
+        os.close(ours)
+
+    threading.Thread(target=feed, daemon=True).start()
+    return theirs
+
+
+def capture(text: str, limit: int, check: Callable[[Ending], None], data: bytes | None = None) -> bytes:
+    """What a CMD prints, at most limit bytes of it; check is called with its end and may raise.
+
+    data: for its standard input, None: /dev/null.
+    """
+    stdin = None if data is None else fed(data)
     try:
-        while len(data) < limit and (more := os.read(command.pipe, limit - len(data))):
-            data += more
+        command = start_source(text, {}, stdin)
+    finally:
+        if stdin is not None:
+            os.close(stdin)
+    found = b""
+    try:
+        while len(found) < limit and (more := os.read(command.pipe, limit - len(found))):
+            found += more
         ending = command.finish()
     except BaseException:
         command.abort()
         raise
     check(ending)
-    return data
+    return found
 
 
 def check_cmd(text: str, option: str) -> str:

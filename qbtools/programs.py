@@ -15,7 +15,7 @@ from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.streams import SPOILT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from types import TracebackType
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -102,8 +102,12 @@ class running:
     and what it writes would look complete.
     """
 
-    def __init__(self, argv: Sequence[str], stdin: int = 0, stdout: int = 1) -> None:
+    def __init__(
+        self, argv: Sequence[str], stdin: int = 0, stdout: int = 1, extra: Mapping[str, str] | None = None
+    ) -> None:
+        """extra: variables that it gets besides."""
         self._argv = argv
+        self._extra = extra or {}
         self._fds = stdin, stdout
         self._words = self._life = -1
         self._child: Child | None = None
@@ -137,7 +141,7 @@ class running:
             pid = os.posix_spawn(
                 self._argv[0],
                 [name, *self._argv[1:]],
-                chosen_environment(os.environ),
+                {**chosen_environment(os.environ), **self._extra},
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((*self._fds, words, watched))],
                 setsigmask=mask,
                 setsigdef=_IGNORED_BY_PYTHON,

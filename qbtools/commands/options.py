@@ -20,8 +20,24 @@ JOBS = """\
   -j N --jobs N         Work on N chunks at a time (default: the CPUs, at most 4)."""
 
 LOGN = """\
-  --logn N              Key derivation takes 2^N blocks of 1 KiB, 10 to 22
-                        [default: 17]."""
+  --logn N              Key derivation takes 2^N blocks of 1 KiB, 10 to 22 (default:
+                        17; 10 where the passphrase is made)."""
+
+WRAPPING = """\
+  -r R --recipient R    Make a passphrase, and wrap it for the age recipient R: a
+                        public key of age or SSH; repeatable.
+  -R FILE --recipients-file FILE
+                        The same for all recipients that FILE lists; repeatable.
+  --key-command CMD     Make a passphrase, and keep in the archive what the bash
+                        command CMD prints when it reads it.
+  --wrap-passphrase     Make a passphrase, and wrap it with yours, which is then all
+                        that it takes to open the archive."""
+
+IDENTITY = """\
+  -i FILE --identity FILE
+                        Open the archive with the age identity or SSH key in FILE;
+                        repeatable."""
+
 
 CHUNK_SIZE = """\
   --chunk-size S        Cut files in chunks of S bytes, at least 64K

@@ -1,4 +1,4 @@
-"""What stands in an archive before its first chunk: backup-header, its sealed copy, and the members of keymembers.py."""
+"""What an archive begins with: backup-header, its sealed copy, and the members that keymembers.py names."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ def header_bound(untrusted_member: str) -> int:
     return chunks.DEFAULT_CHUNK_SIZE if untrusted_member == _OLD_FIRST else header.MAX_MEMBER
 
 
-def read_beginning(members: MemberReader, max_chunk: int) -> Beginning:
+def read_beginning(members: MemberReader, max_chunk: int, alone: bool = False) -> Beginning:
     """Reads these members, and only looks at the next one. members was made with header_bound.
 
-    max_chunk: bytes of the largest chunk where the header names no chunk size. Damaged where a member is missing,
+    max_chunk: bytes of the largest chunk where the header names no chunk size. alone: nothing that the header does
+    not promise is waited for. Damaged where a member is missing,
     too large or out of place, or is not what the header promises.
     """
     head = members.reader.peek(magic.HEAD)
@@ -55,7 +56,8 @@ def read_beginning(members: MemberReader, max_chunk: int) -> Beginning:
             untrusted = header.parse(found.untrusted_plain)
         except QbError:
             return found  # whoever opens the sealed copy says what is wrong
-        _read_keys(members, untrusted, max_chunk, found.untrusted_keys)
+        if untrusted.key or untrusted.signed or not alone:
+            _read_keys(members, untrusted, max_chunk, found.untrusted_keys)
     return found
 
 

@@ -20,12 +20,15 @@ from qbtools.streams import Reader
 class Opening:
     """An archive of which the beginning has been read, and which waits for its passphrase."""
 
-    def __init__(self, reader: Reader, limits: Limits) -> None:
+    def __init__(self, reader: Reader, limits: Limits, alone: bool = False) -> None:
         """Reads up to the first chunk. Damaged where the beginning is not as it must be, Refused where its key
-        derivation would cost too much."""
+        derivation would cost too much.
+
+        alone: as for read_beginning; the chunks will not be read.
+        """
         self._members = MemberReader(reader, header_bound)
         self._limits = limits
-        self.beginning = read_beginning(self._members, limits.chunk)
+        self.beginning = read_beginning(self._members, limits.chunk, alone)
         self.parameters: Parameters | None = None
         """Of the header's container; None in version 3."""
         self._known: tuple[bytes, header.BackupHeader] | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from mmap import mmap
@@ -98,14 +98,16 @@ class Sealer:
         self.done = 0
         self.read = 0
 
-    def write_archive(self, sources: Sequence[Source], backup: header.BackupHeader) -> Iterator[FileRecord]:
-        """A complete archive: header, all files, manifest, end. Gives records and raises as write_files().
+    def write_archive(
+        self, sources: Sequence[Source], backup: header.BackupHeader, keys: Sequence[tuple[str, bytes]] = ()
+    ) -> Iterator[FileRecord]:
+        """A complete archive: header, keys, all files, manifest, end. Gives records and raises as write_files().
 
-        Failed, and there is no manifest, where nothing but the metadata is left of the files.
+        keys: as for beginning(). Failed, and there is no manifest, where nothing but the metadata is left of the files.
         """
-        beginning = self._pool.submit(header_members, self._passphrase, backup, self._settings)
+        begun = self._pool.submit(beginning, self._passphrase, backup, self._settings, keys)
         records = []
-        for record in self.write_files(sources, beginning):
+        for record in self.write_files(sources, begun):
             records.append(record)
             yield record
         if any(record.failed for record in records) and not any(
@@ -114,18 +116,18 @@ class Sealer:
             raise Failed("all files have failed: the archive is not completed")
         self._write_manifest(records)
 
-    def write_files(self, sources: Sequence[Source], beginning: Future[bytes] | None = None) -> Iterator[FileRecord]:
+    def write_files(self, sources: Sequence[Source], begun: Future[bytes] | None = None) -> Iterator[FileRecord]:
         """Seals all sources in order; gives the record of each file once its last chunk has been written, or once its
         source has failed.
 
-        beginning: the header members of a complete archive. Raises what a source raises (but Lost), Failed on an I/O
+        begun: what a complete archive begins with. Raises what a source raises (but Lost), Failed on an I/O
         error, BrokenPipeError where the reader has left, Refused for metadata of more than a chunk, Damaged for a file
         that is not what Settings.compression says, or not whole: its last chunk is then never written.
         """
-        names = [source.name for source in sources] + [chunks.MANIFEST] * (beginning is not None)
+        names = [source.name for source in sources] + [chunks.MANIFEST] * (begun is not None)
         lane = Lane(self._read(sources, names))
-        if beginning:
-            self._out.write(beginning.result())
+        if begun:
+            self._out.write(begun.result())
         digest = hashlib.sha256()
         size = 0
         for chunk in lane:
@@ -231,11 +233,19 @@ class Sealer:
         self._out.write(chunk.mac + outertar.padding(total))
 
 
-def header_members(passphrase: bytes, backup: header.BackupHeader, settings: Settings) -> bytes:
-    """The members `backup-header` and `backup-header.hmac`, ready to be written."""
+def beginning(
+    passphrase: bytes,
+    backup: header.BackupHeader,
+    settings: Settings,
+    keys: Iterable[tuple[str, bytes]] = (),
+) -> bytes:
+    """The members `backup-header` and `backup-header.hmac`, and keys behind them, ready to be written.
+
+    keys: names and contents of key members, in order; backup says whether there are any.
+    """
     data = header.serialise(backup)
     sealed = seal_bytes(chunks.header_passphrase(passphrase), settings.parameters, data, second_opinion=True)
     return b"".join(
         outertar.header(name, len(content), settings.mtime) + content + outertar.padding(len(content))
-        for name, content in ((chunks.HEADER, data), (chunks.HEADER_MAC, sealed))
+        for name, content in ((chunks.HEADER, data), (chunks.HEADER_MAC, sealed), *keys)
     )

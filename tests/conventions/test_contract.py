@@ -13,7 +13,10 @@ from product import PROGRAMS, doc, options
 from support import environment, run
 
 from qbtools import __version__
+from qbtools.formats import header
+from qbtools.formats.containerhead import Parameters
 from qbtools.formats.manifest import FileRecord, to_line
+from qbtools.formats.sealer import Settings, beginning
 
 BACKUP_ID = "20260101T000000-0123456789abcdef"
 
@@ -159,9 +162,11 @@ def test_data_is_not_read_from_a_terminal(program: str, place: dict[str, str]) -
 
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if "--passphrase-file" in options(p)])
-def test_without_a_passphrase_and_a_terminal(program: str, place: dict[str, str]) -> None:
-    words = ["list", "/dev/null"] if program == "qb-backup" else arguments(program, place)[1:]
-    done = run(program, *words)
+def test_without_a_passphrase_and_a_terminal(program: str, place: dict[str, str], tmp_path: Path) -> None:
+    data = beginning(b"secret", header.new_header("q", "gzip", 1 << 16), Settings("q", parameters=Parameters(10)))
+    (tmp_path / "archive").write_bytes(data)
+    words = ["list", tmp_path / "archive"] if program == "qb-backup" else arguments(program, place)[1:]
+    done = run(program, *words, data=data)
     assert (done.returncode, done.stdout) == (2, b"")
     lines = done.stderr.decode().splitlines()
     assert lines[0].endswith(": error: no passphrase, and no terminal to ask for one")

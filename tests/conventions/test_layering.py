@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "treewalk": {"errors"},
     "trees": {"errors", "descriptors", "directories", "streams", "programs", "treewalk", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},
+    "keys": {"errors", "endings", "programs", "processes", "passphrase", "formats", "keys"},
     "storing": {"errors", "descriptors", "directories", "streams"},
     "volumes": {
         *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "volumes"),

@@ -67,7 +67,7 @@ def test_every_program_takes_the_options_that_all_have(program: str) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_option_takes_the_passphrase_itself(program: str) -> None:
     named = {name for name in options(program) if "pass" in name}
-    assert named <= {"--passphrase-file", "--passphrase-fd", "--passphrase-command"}
+    assert named <= {"--passphrase-file", "--passphrase-fd", "--passphrase-command", "--wrap-passphrase"}
 
 
 def test_an_option_has_one_form() -> None:

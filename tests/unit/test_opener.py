@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qbtools.errors import Damaged, Refused, Truncated, WrongPassphrase
-from qbtools.formats import chunks, container, firstchunk, header, manifest, openarchive, opener, outertar
+from qbtools.formats import chunks, container, firstchunk, header, manifest, openarchive, outertar
 from qbtools.formats.container import Key, Parameters
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive, Event

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
@@ -13,11 +12,10 @@ from typing import NamedTuple
 
 from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
-from qbtools.descriptors import write_fd
 from qbtools.errors import Damaged, Failed, QbError, Refused, Told, Truncated, UsageError
 from qbtools.formats import chunks
 from qbtools.formats.sealer import Lost, Source
-from qbtools.processes import Command, start_source
+from qbtools.processes import Command, fed, start_source
 from qbtools.progress import Board
 from qbtools.streams import BLOCK, Reader
 
@@ -159,7 +157,7 @@ class CommandFiles:
             if self._stopped:
                 raise Failed("stopped")
             environment = {**self._environment, "QB_NAME": entry.name, "QB_SOURCE": source}
-            stdin = None if entry.content is None else _fed(entry.content)
+            stdin = None if entry.content is None else fed(entry.content)
             try:
                 self._running = start_source(self._text, environment, stdin)
             finally:
@@ -195,19 +193,6 @@ class CommandFiles:
             command, self._running = self._running, None
         if command:
             command.abort()
-
-
-def _fed(content: bytes) -> int:
-    """A pipe that gives content, from a thread; a reader that does not want all of it is its own matter."""
-    theirs, ours = os.pipe()
-
-    def feed() -> None:
-        with contextlib.suppress(BrokenPipeError):
-            write_fd(ours, content)
-        os.close(ours)
-
-    threading.Thread(target=feed, daemon=True).start()
-    return theirs
 
 
 def standard_input(call: Invocation) -> Source:

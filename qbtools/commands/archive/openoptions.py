@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from qbtools.commands.archive import sealoptions
+from qbtools.commands.archive import keyoptions, sealoptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qbtools.formats.header import BackupHeader
     from qbtools.formats.limits import Limits
     from qbtools.formats.openarchive import Archive
+    from qbtools.formats.opener import Opening
 
 
 def limits(call: Invocation) -> Limits:
@@ -43,15 +44,53 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
     bounds = limits(call)
     reader = call.stdin()
     reader.name = "the archive"
+    passphrase.forbid_core_dumps()
     opening = Opening(reader, bounds)
-    secret = passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
+    found = secret(call, opening, bounds)
 
     def jobs(each: int) -> int:
         return sealoptions.jobs(call, each, bounds.memory)
 
-    archive = opening.archive(secret, jobs, call.warn, first_wanted)
+    archive = opening.archive(found, jobs, call.warn, first_wanted)
     check_expectations(call, archive.header)
     return archive
+
+
+def secret(call: Invocation, opening: Opening, bounds: Limits) -> bytes:
+    """The passphrase of an archive: what -i or --key-command opens, else the one that the user has."""
+    from qbtools import passphrase
+
+    opts = call.options
+    identities, command = opts["--identity"], opts["--key-command"]
+
+    def typed() -> bytes:
+        return passphrase.obtain(opts, os.environ, sealing=False, warn=call.warn)
+
+    if not identities and command is None and not opening.beginning.untrusted_keys:
+        return typed()
+    _check_keys(call)
+    from qbtools.keys import unlocking
+
+    sources = unlocking.Sources(identities, command, typed)
+    return unlocking.unlock(opening, sources, bounds, call.warn).passphrase
+
+
+def _check_keys(call: Invocation) -> None:
+    """UsageError for -i and --key-command with what does not go with them."""
+    opts = call.options
+    given = "--identity" if opts["--identity"] else "--key-command"
+    if opts[given]:
+        for option in keyoptions.PASSPHRASE:
+            if opts[option] is not None:
+                raise UsageError(f"{given} and {option} exclude each other")
+    if "" in opts["--identity"]:
+        raise UsageError("--identity: the name is empty")
+    if "-" in opts["--identity"]:
+        raise UsageError("--identity: the archive is on standard input")
+    if opts["--key-command"] is not None:
+        from qbtools.processes import check_cmd
+
+        check_cmd(opts["--key-command"], "--key-command")
 
 
 def take_file(call: Invocation) -> None:

@@ -8,8 +8,8 @@ from qbtools.errors import UsageError
 
 DOC = f"""\
 Usage:
-  qb-seal [options] NAME
-  qb-seal [options] [--keep-going] --from-command CMD LIST
+  qb-seal [options] [-r R]... [-R FILE]... NAME
+  qb-seal [options] [-r R]... [-R FILE]... [--keep-going] --from-command CMD LIST
 
 Seal standard input as the file NAME: cut in chunks, each in an scrypt container,
 as members of the outer archive on standard output. Without --backup-id that is a
@@ -31,6 +31,7 @@ Options:
 {options.COMPRESSION}
 {options.CHUNK_SIZE}
 {options.LOGN}
+{options.WRAPPING}
 {options.JOBS}
 {options.PASSPHRASE}
 {options.PROGRESS}
@@ -44,8 +45,8 @@ def main(call: Invocation) -> None:
     import os
     import time
 
-    from qbtools import passphrase, processes, progress
-    from qbtools.commands.archive import fromcommand, sealoptions
+    from qbtools import processes, progress
+    from qbtools.commands.archive import fromcommand, keyoptions, sealoptions
     from qbtools.commands.archive.events import Events
     from qbtools.formats import chunks, header
     from qbtools.formats.sealer import Sealer, Settings
@@ -54,12 +55,17 @@ def main(call: Invocation) -> None:
     given_id = sealoptions.backup_id(call)
     if opts["--complete"] and not given_id:
         raise UsageError("--complete goes with --backup-id", "without it the archive is complete anyway")
+    complete = opts["--complete"] or not given_id
+    made = keyoptions.makes_passphrase(call)
+    if made and not complete:
+        raise UsageError("a passphrase is made for a complete archive only", "qb-header write makes one by hand")
     out = call.stdout()
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))
-    beginning = sealoptions.backup_header(call, backup_id)
+    backup = sealoptions.backup_header(call, backup_id, key=made)
     compression = None if opts["--opaque"] else opts["--compression"]
-    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call), int(now), compression)
+    parameters = sealoptions.parameters(call, made)
+    settings = Settings(backup_id, sealoptions.chunk_size(call), parameters, int(now), compression)
     total = call.size("--total") if opts["--total"] is not None else None
     jobs = sealoptions.sealing_jobs(call, settings)
     with contextlib.ExitStack() as cleanup:
@@ -76,11 +82,10 @@ def main(call: Invocation) -> None:
             files = None
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
-        secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
+        secret, keys = keyoptions.secret(call)
         sealer = Sealer(out, secret, settings, jobs, lambda name, read: (board.label or name, board.done or read))
-        complete = opts["--complete"] or not given_id
         call.note(f"backup ID {backup_id}, {jobs} jobs")
-        records = sealer.write_archive(sources, beginning) if complete else sealer.write_files(sources)
+        records = sealer.write_archive(sources, backup, keys) if complete else sealer.write_files(sources)
         display = progress.wanted(opts["--progress"], call.quiet)
         cleanup.enter_context(
             progress.shown(

@@ -8,12 +8,12 @@ from qbtools.errors import UsageError
 
 DOC = f"""\
 Usage:
-  qb-unseal [options] [--stop] NAME
-  qb-unseal [options] --list [--json]
-  qb-unseal [options] --verify
-  qb-unseal [options] [--verify] [--keep-going] [--report FILE]
+  qb-unseal [options] [-i FILE]... [--stop] NAME
+  qb-unseal [options] [-i FILE]... --list [--json]
+  qb-unseal [options] [-i FILE]... --verify
+  qb-unseal [options] [-i FILE]... [--verify] [--keep-going] [--report FILE]
             (--to-command CMD) [NAME...]
-  qb-unseal [options] [--verify] [--keep-going] [--report FILE]
+  qb-unseal [options] [-i FILE]... [--verify] [--keep-going] [--report FILE]
             (--to-command CMD) [--first CMD] --routes FILE
   qb-unseal [options] --structure
 
@@ -41,6 +41,9 @@ Options:
   --structure           Check names, order, sizes and plain checksums, without a
                         passphrase. It authenticates nothing.
 {options.OPENING}
+{options.IDENTITY}
+  --key-command CMD     Open the archive with what the bash command CMD prints when it
+                        reads what another CMD made of the passphrase.
 {options.MAX_CHUNK}
 {options.JOBS}
 {options.PASSPHRASE}

@@ -24,10 +24,17 @@ MIN_CHUNK_SIZE = 1 << 16
 """Bytes of the smallest chunk that is written; any size is read."""
 
 
-def parameters(call: Invocation) -> Parameters:
-    """--logn, as the parameters of every container."""
+LOG_N = 17
+MADE_LOG_N = 10
+"""The --logn by default: for a passphrase that somebody types, and for one that is made: stretching adds nothing."""
+
+
+def parameters(call: Invocation, made: bool = False) -> Parameters:
+    """--logn, as the parameters of every container. made: the passphrase is made."""
     from qbtools.formats.containerhead import Parameters
 
+    if call.options["--logn"] is None:
+        return Parameters(MADE_LOG_N if made else LOG_N)
     return Parameters(call.number("--logn", 10, 22))
 
 
@@ -51,14 +58,14 @@ def backup_id(call: Invocation) -> str | None:
     return None if text is None else str(text)
 
 
-def backup_header(call: Invocation, backup_id: str, manifest: bool = True) -> BackupHeader:
-    """The backup header that --compression and --chunk-size ask for."""
+def backup_header(call: Invocation, backup_id: str, manifest: bool = True, key: bool = False) -> BackupHeader:
+    """The backup header that --compression and --chunk-size ask for. key: the archive carries its passphrase."""
     from qbtools.formats import header
 
     compression = call.options["--compression"]
     if compression not in header.COMPRESSIONS:
         raise UsageError(f"--compression: must be one of {', '.join(header.COMPRESSIONS)}")
-    return header.new_header(backup_id, compression, chunk_size(call), manifest)
+    return header.new_header(backup_id, compression, chunk_size(call), manifest, key)
 
 
 def memory_budget() -> int:

@@ -1,0 +1,63 @@
+"""What qb-header writes, and what it reads."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+
+from qbtools import descriptors, passphrase
+from qbtools.commands.archive import keyoptions, openoptions, sealoptions
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError, naming
+from qbtools.formats import header, opener
+from qbtools.formats.header import BackupHeader
+from qbtools.formats.sealer import Settings, beginning
+from qbtools.streams import Reader
+
+
+def write(call: Invocation) -> None:
+    """qb-header write. Without a --secret-fd nobody could seal the chunks with a passphrase that is made here."""
+    opts = call.options
+    made = keyoptions.makes_passphrase(call)
+    if made != (opts["--secret-fd"] is not None):
+        raise UsageError("--secret-fd goes with an option that makes a passphrase, and such an option with --secret-fd")
+    backup_id = sealoptions.backup_id(call) or ""
+    backup = sealoptions.backup_header(call, backup_id, manifest=not opts["--no-manifest"], key=made)
+    settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call, made), int(time.time()))
+    out = call.stdout()
+    taker = call.number("--secret-fd", 3, 999999999) if made else -1
+    secret, keys = keyoptions.secret(call)
+    call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
+    data = beginning(secret, backup, settings, keys)
+    if made:
+        with naming(f"write the passphrase to descriptor {taker}"):
+            descriptors.write_fd(taker, secret + b"\n")
+    out.write(data)
+
+
+def read(call: Invocation) -> None:
+    """qb-header read."""
+    bounds = openoptions.limits(call)
+    path = call.options["FILE"]
+    reader = call.stdin() if path == "-" else Reader(io.FileIO(path))
+    reader.name = "the archive"
+    out = call.stdout(binary=False)
+    passphrase.forbid_core_dumps()
+    opening = opener.Opening(reader, bounds, alone=True)
+    found = opening.header(openoptions.secret(call, opening, bounds))
+    openoptions.check_expectations(call, found)
+    out.write(_as_json(found) if call.options["--json"] else header.serialise(found))
+
+
+def _as_json(found: BackupHeader) -> bytes:
+    document = {
+        "version": found.version,
+        "backup_id": found.backup_id or None,
+        "compression": found.method,
+        "chunk_size": found.chunk_size,
+        "manifest": found.manifest,
+        "key": found.key,
+        "signed": found.signed,
+    }
+    return json.dumps(document, indent=2).encode("ascii") + b"\n"

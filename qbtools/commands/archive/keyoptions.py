@@ -1,0 +1,59 @@
+"""What the options mean that make a passphrase for one archive, and wrap it: of qb-seal and qb-header."""
+
+from __future__ import annotations
+
+import os
+
+from qbtools import passphrase
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
+from qbtools.lean import NamedTuple
+
+PASSPHRASE = ("--passphrase-file", "--passphrase-fd", "--passphrase-command")
+_WRAPPING = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
+
+
+class Secret(NamedTuple):
+    """What an archive is sealed with. members: the key members that carry it, by name, in order; none where somebody
+    typed it."""
+
+    passphrase: bytes
+    members: list[tuple[str, bytes]]
+
+
+def makes_passphrase(call: Invocation) -> bool:
+    """Whether the passphrase is made. UsageError for options that do not go together."""
+    given = [option for option in _WRAPPING if call.options[option]]
+    for option in PASSPHRASE:
+        if given and not call.options["--wrap-passphrase"] and call.options[option] is not None:
+            raise UsageError(
+                f"{option} is of no use with {given[0]}: a passphrase is made",
+                "--wrap-passphrase makes it open the archive too",
+            )
+    if call.options["--key-command"] is not None:
+        from qbtools.processes import check_cmd
+
+        check_cmd(call.options["--key-command"], "--key-command")
+    for option, what in (("--recipient", "recipient"), ("--recipients-file", "name")):
+        if "" in call.options[option]:
+            raise UsageError(f"{option}: the {what} is empty")
+    if "-" in call.options["--recipients-file"]:
+        raise UsageError("--recipients-file: standard input is taken")
+    return bool(given)
+
+
+def secret(call: Invocation) -> Secret:
+    """The passphrase for sealing: made and wrapped, or obtained. Errors as passphrase.obtain and wrapping.members."""
+    made = makes_passphrase(call)
+    typed = None
+    if not made or call.options["--wrap-passphrase"]:
+        typed = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
+        if not made:
+            return Secret(typed, [])
+    from qbtools.keys import wrapping
+
+    passphrase.forbid_core_dumps()
+    opts = call.options
+    wraps = wrapping.Wraps(opts["--recipient"], opts["--recipients-file"], opts["--key-command"], typed)
+    new = wrapping.new_passphrase()
+    return Secret(new, wrapping.members(wraps, new, call.warn))

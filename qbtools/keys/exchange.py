@@ -1,0 +1,188 @@
+"""Runs a program that we choose: bytes on its standard input, bytes from its standard output, both bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import stat
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from qbtools import programs
+from qbtools.errors import Failed
+
+PATIENCE = 60.0
+"""Seconds that a program gets when there is no terminal on which it could ask somebody."""
+
+_BLOCK = 1 << 16
+_LOW = re.compile(r"/(?:dev|proc/self)/fd/([3-9])", re.ASCII)  # a program that we start has others of our own there
+_SOON = 1.0  # seconds after which a program that still runs waits for somebody: then its words are passed on
+_WAIT = 0.2  # seconds between two looks
+
+
+class Outcome(NamedTuple):
+    """How a program ended. status: 0 … 255. output: at most one byte more than was asked for. said: its lines."""
+
+    status: int
+    output: bytes
+    said: list[str]
+
+
+def has_terminal() -> bool:
+    """Whether a program could ask somebody."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
+def path_of(program: str, hint: str) -> str:
+    """Where the program is. Failed, with the hint, where it is not installed."""
+    path = programs.find(program)
+    if path is None:
+        raise Failed(f"the program {program} is not installed", hint)
+    return path
+
+
+def readable(path: str, what: str) -> str:
+    """A path by which a program that we start can read the file: path itself, unless it is one of its low descriptors.
+
+    what: what the file is. Failed where the file cannot be read.
+    """
+    try:
+        if not stat.S_ISFIFO(os.stat(path).st_mode):  # a FIFO must be opened once only
+            os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        match = _LOW.fullmatch(path)
+        return f"/dev/fd/{fcntl.fcntl(int(match[1]), fcntl.F_DUPFD, 10)}" if match else path
+    except OSError as error:
+        raise Failed(f"cannot read {what} {path}: {error.strerror}") from error
+
+
+def exchange(
+    argv: Sequence[str],
+    data: bytes,
+    limit: int,
+    warn: Callable[[str], None],
+    extra: Mapping[str, str] | None = None,
+    patience: float | None = None,
+) -> Outcome:
+    """Runs argv, whose first word is a path, with data on its standard input and the environment of chosen programs.
+
+    limit: bytes of output; a program that prints more is ended, and Outcome.output has limit + 1 bytes. warn: told
+    what a program says that ends well, or that waits for somebody. extra: variables for it. patience: seconds until
+    it must have ended; None: PATIENCE, or no bound where it could ask somebody on a terminal.
+
+    Failed where it cannot be started, is killed by a signal, or does not end in time.
+    """
+    if patience is None and not has_terminal():
+        patience = PATIENCE
+    theirs_in, ours_in = os.pipe()
+    ours_out, theirs_out = os.pipe()
+    fds = {theirs_in, ours_in, ours_out, theirs_out}
+
+    def close(*some: int) -> None:
+        for fd in some:
+            if fd in fds:
+                fds.remove(fd)
+                os.close(fd)
+
+    try:
+        with programs.running(argv, theirs_in, theirs_out, extra) as child:
+            close(theirs_in, theirs_out)
+            talk = _Talk(child, ours_in, ours_out, limit, warn)
+            talk.feed(data, lambda: close(ours_in))
+            talk.listen(patience)
+            if len(talk.output) > limit:
+                return Outcome(1, bytes(talk.output), talk.said)
+            code = talk.end(patience)
+            if code < 0:
+                raise Failed(child.ending())
+            if code == 0:
+                talk.pass_on()
+            return Outcome(code, bytes(talk.output), talk.said)
+    finally:
+        close(*list(fds))
+
+
+class _Talk:
+    """What goes to and fro between us and a program that runs."""
+
+    def __init__(self, child: programs.Child, stdin: int, stdout: int, limit: int, warn: Callable[[str], None]) -> None:
+        self._child = child
+        self._stdin = stdin
+        self._stdout = stdout
+        self._limit = limit
+        self._warn = warn
+        self._begun = time.monotonic()
+        self._told = 0
+        self._data = memoryview(b"")
+        self._fed: Callable[[], None] = lambda: None
+        self.output = bytearray()
+        self.said: list[str] = []
+
+    def feed(self, data: bytes, fed: Callable[[], None]) -> None:
+        """data is to be written while we listen; fed closes standard input."""
+        os.set_blocking(self._stdin, False)
+        self._data, self._fed = memoryview(data), fed
+        if not data:
+            fed()
+
+    def listen(self, patience: float | None) -> None:
+        """Until the program closes its output, or has printed too much."""
+        while len(self.output) <= self._limit:
+            poller = select.poll()
+            poller.register(self._stdout, select.POLLIN)
+            if self._data:
+                poller.register(self._stdin, select.POLLOUT)
+            ready = [fd for fd, _event in poller.poll(_WAIT * 1000)]
+            if self._stdin in ready and self._data:
+                self._write()
+            if self._stdout in ready:
+                more = os.read(self._stdout, min(_BLOCK, self._limit + 1 - len(self.output)))
+                if not more:
+                    return
+                self.output += more
+            self._look(patience)
+
+    def end(self, patience: float | None) -> int:
+        """Waits for the end of the program; its status, or the negative number of a signal."""
+        poller = select.poll()
+        poller.register(self._child.words, 0)  # POLLHUP alone: EOF there is its end
+        while not poller.poll(_WAIT * 1000):
+            self._look(patience)
+        self._hear()
+        try:
+            return self._child.wait()
+        except BrokenPipeError:
+            raise Failed(f"{self._child.name} was killed by SIGPIPE") from None
+
+    def pass_on(self) -> None:
+        """Tells what the program has said and nobody has heard yet."""
+        for line in self.said[self._told :]:
+            self._warn(f"{self._child.name}: {line}")
+        self._told = len(self.said)
+
+    def _write(self) -> None:
+        try:
+            self._data = self._data[os.write(self._stdin, self._data[:_BLOCK]) :]
+        except BrokenPipeError:  # it wants no more; how it ends tells whether that is well
+            self._data = self._data[:0]
+        if not self._data:
+            self._fed()
+
+    def _look(self, patience: float | None) -> None:
+        self._hear()
+        lived = time.monotonic() - self._begun
+        if lived > _SOON:
+            self.pass_on()
+        if patience is not None and lived > patience:
+            raise Failed(f"{self._child.name} does not end: it was killed after {patience:.0f} seconds")
+
+    def _hear(self) -> None:
+        with contextlib.suppress(OSError):
+            self.said += self._child.said()

@@ -1,0 +1,79 @@
+"""A passphrase that is made for one archive, and the members that carry it, wrapped."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from qbtools.endings import Ending
+from qbtools.errors import Failed, Refused
+from qbtools.formats import container, keymembers
+from qbtools.formats.containerhead import Parameters
+from qbtools.keys import age
+from qbtools.processes import capture
+
+LOG_N = 18
+"""Key derivation of the member that a typed passphrase opens: once for an archive, so it may cost more than a chunk."""
+
+_PREFIX = b"qb-key!"
+_SIZE = 32
+"""Random bytes of a made passphrase; 52 letters and digits in base32."""
+
+Warn = Callable[[str], None]
+
+
+class Wraps(NamedTuple):
+    """For whom a made passphrase is wrapped.
+
+    recipients, files: as age -r and -R take them. command: a CMD that reads the passphrase and prints what it makes of
+    it. typed: a passphrase that somebody knows.
+    """
+
+    recipients: Sequence[str] = ()
+    files: Sequence[str] = ()
+    command: str | None = None
+    typed: bytes | None = None
+
+
+def new_passphrase() -> bytes:
+    """52 letters and digits ([a-z2-7]) out of 256 random bits."""
+    return base64.b32encode(os.urandom(_SIZE)).rstrip(b"=").lower()
+
+
+def typed_passphrase(typed: bytes) -> bytes:
+    """What seals the member that a typed passphrase opens: no chunk is sealed with it."""
+    return _PREFIX + typed
+
+
+def members(wraps: Wraps, passphrase: bytes, warn: Warn) -> list[tuple[str, bytes]]:
+    """The key members with the passphrase, by name, in the order in which they stand.
+
+    Failed where a program that wraps is missing or fails, Refused where what it prints is larger than its member.
+    """
+    found = []
+    if wraps.recipients or wraps.files:
+        found.append((keymembers.AGE, age.wrap(wraps.recipients, wraps.files, passphrase, warn)))
+    if wraps.typed is not None:
+        sealed = container.seal_bytes(typed_passphrase(wraps.typed), Parameters(LOG_N), passphrase)
+        found.append((keymembers.STRETCHED, sealed))
+    if wraps.command is not None:
+        found.append((keymembers.COMMAND, _by_command(wraps.command, passphrase)))
+    return found
+
+
+def _by_command(text: str, passphrase: bytes) -> bytes:
+    bound = keymembers.BOUNDS[keymembers.COMMAND]
+    blob = capture(text, bound + 1, check_command, data=passphrase + b"\n")
+    if len(blob) > bound:
+        raise Refused(f"the key command printed more than {bound} bytes")
+    if not blob:
+        raise Failed("the key command printed nothing")
+    return blob
+
+
+def check_command(ending: Ending) -> None:
+    """Failed where a key command has failed. One that printed more than we read dies of SIGPIPE: its output tells."""
+    if ending.failed and ending.status != 141:
+        raise Failed(f"the key command {ending.describe()}")
