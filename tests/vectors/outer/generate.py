@@ -27,6 +27,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
 
 import outercontainers  # noqa: E402
 import outerheaders  # noqa: E402
+import outerkeys  # noqa: E402
 import outermembers  # noqa: E402
 import outerorder  # noqa: E402
 from outerbase import ROOT_DATA  # noqa: E402, F401
@@ -47,13 +48,17 @@ FAMILIES = (
     "cost-manifest-",
     "pax-name-",
     "ended-before-",
+    "keys-",
 )
 """What the names of the vectors begin with that are like others, in another place."""
 
 
 def vectors() -> dict[str, Vector]:
     """All of them, by name."""
-    return outercontainers.vectors() | outerorder.vectors() | outerheaders.vectors() | outermembers.vectors()
+    made: dict[str, Vector] = {}
+    for module in (outercontainers, outerorder, outerheaders, outermembers, outerkeys):
+        made |= module.vectors()
+    return made
 
 
 def kept(made: dict[str, Vector]) -> dict[str, Vector]:
