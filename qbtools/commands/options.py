@@ -23,15 +23,21 @@ LOGN = """\
   --logn N              Key derivation takes 2^N blocks of 1 KiB, 10 to 22 (default:
                         17; 10 where the passphrase is made)."""
 
-WRAPPING = """\
+RECIPIENTS = """\
   -r R --recipient R    Make a passphrase, and wrap it for the age recipient R: a
                         public key of age or SSH; repeatable.
   -R FILE --recipients-file FILE
-                        The same for all recipients that FILE lists; repeatable.
-  --key-command CMD     Make a passphrase, and keep in the archive what the bash
-                        command CMD prints when it reads it.
+                        The same for all recipients that FILE lists; repeatable."""
+
+WRAP_PASSPHRASE = """\
   --wrap-passphrase     Make a passphrase, and wrap it with yours, which is then all
                         that it takes to open the archive."""
+
+WRAPPING = f"""\
+{RECIPIENTS}
+  --key-command CMD     Make a passphrase, and keep in the archive what the bash
+                        command CMD prints when it reads it.
+{WRAP_PASSPHRASE}"""
 
 IDENTITY = """\
   -i FILE --identity FILE

@@ -14,7 +14,7 @@ SHARED = {name: text for name, text in vars(shared).items() if name.isupper() an
 SHARED_LINES = {line for text in SHARED.values() for line in text.splitlines()}
 
 # bash cannot take its texts from options.py, so that they are the same is checked here; these say more, or less.
-OF_ITS_OWN = {"--quiet", "--json", "--expect-id", "--overwrite", "--shrink"}
+OF_ITS_OWN = {"--quiet", "--key-command", "--json", "--expect-id", "--overwrite", "--shrink"}
 
 
 def shared_text(option: str) -> str | None:

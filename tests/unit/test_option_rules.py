@@ -14,9 +14,13 @@ OPTIONS = sorted({option.key for option in options_of(DOC).values()} - {"--help"
 VALUES = {"--map": "a:root=x", "--rename": "a=b"}
 EVERYWHERE = {
     *("--passphrase-file", "--passphrase-fd", "--passphrase-command", "--jobs", "--progress", "--quiet", "--verbose"),
+    "--key-command",
 }
-OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"}
-SAVING = {"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"}
+OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk", "--identity"}
+SAVING = {
+    *("--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"),
+    *("--recipient", "--recipients-file", "--wrap-passphrase"),
+}
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
 ONLY_SAVING_HOSTS = {"--strict", "--each"}
@@ -80,6 +84,9 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
         (("create", "a", "--output="), "--output: the name is empty"),
         (("create", "a", "--id-file="), "--id-file: the name is empty"),
         (("create", "--host="), "--host: the name is empty"),
+        (("create", "a", "--passphrase-file="), "--passphrase-file: the name is empty"),
+        (("create", "a", "-R", "x", "-R", ""), "--recipients-file: the name is empty"),
+        (("list", "-i", "x", "-i", ""), "--identity: the name is empty"),
     ],
 )
 def test_options_among_each_other(words: tuple[str, ...], message: str) -> None:

@@ -68,14 +68,14 @@ def secret(call: Invocation, opening: Opening, bounds: Limits) -> bytes:
 
     if not identities and command is None and not opening.beginning.untrusted_keys:
         return typed()
-    _check_keys(call)
+    check_keys(call)
     from qbtools.keys import unlocking
 
     sources = unlocking.Sources(identities, command, typed)
     return unlocking.unlock(opening, sources, bounds, call.warn).passphrase
 
 
-def _check_keys(call: Invocation) -> None:
+def check_keys(call: Invocation) -> None:
     """UsageError for -i and --key-command with what does not go with them."""
     opts = call.options
     given = "--identity" if opts["--identity"] else "--key-command"

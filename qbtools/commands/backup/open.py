@@ -96,6 +96,6 @@ def _files(call: Invocation) -> tuple[dict[str, str], int | None]:
     """The files that must stay, by what they are, and the size of the archive, None where it is no file."""
     file = call.options["FILE"]
     archive = "/dev/stdin" if file in (None, "-") else str(file)
-    kept = {"the archive": archive, "the passphrase": call.options["--passphrase-file"]}
-    kept = {words: path for words, path in kept.items() if path is not None and os.path.isfile(path)}
+    kept = {"the archive": archive, **stagewords.files(call)}
+    kept = {words: path for words, path in kept.items() if os.path.isfile(path)}
     return kept, os.path.getsize(archive) if "the archive" in kept else None

@@ -7,8 +7,21 @@ from qbtools.errors import UsageError
 
 COMMANDS = ("create", "list", "verify", "restore")
 
-_CREATING = frozenset({"--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"})
-_OPENING = frozenset({"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"})
+_KEYS = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
+
+SEALING = ("--chunk-size", "--logn", *_KEYS)
+"""What create hands on to qb-seal."""
+
+OPENING = (
+    *("--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"),
+    *("--identity", "--key-command"),
+)
+"""What the others hand on to qb-unseal."""
+
+FILES = {"--passphrase-file": "the passphrase", "--recipients-file": "the recipients", "--identity": "the identity"}
+"""Options that name files which a stage reads, and what these are."""
+
+_CREATING = frozenset({"--output", "--compress", "--id-file", "--state", "--cow", "--opaque", *SEALING})
 _FILLING = frozenset({"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"})
 _RESTORING = _FILLING | {"--only"}
 _PLANNING = frozenset(
@@ -20,12 +33,12 @@ _PLANNING = frozenset(
 _HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
 _SAVING_HOSTS = frozenset({"--strict", "--each"})
 _FOREIGN = {
-    "create": _OPENING | _RESTORING | _PLANNING,
-    "list": _CREATING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,
-    "verify": _CREATING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
-    "restore": _CREATING | _SAVING_HOSTS,
+    "create": frozenset(OPENING).difference(SEALING) | _RESTORING | _PLANNING,
+    "list": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,
+    "verify": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
+    "restore": _CREATING.difference(OPENING) | _SAVING_HOSTS,
 }
-_NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool")
+_NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool", *FILES)
 
 
 def foreign(command: str) -> frozenset[str]:
@@ -36,6 +49,12 @@ def foreign(command: str) -> frozenset[str]:
 def needs_host(option: str) -> bool:
     """Whether an option goes with a host only."""
     return option in _HOSTED | _SAVING_HOSTS | _PLANNING
+
+
+def values(call: Invocation, option: str) -> list[str]:
+    """The values that were given for an option, which may be repeatable; none for one that takes no value."""
+    found = call.options[option] if option in call.given else []
+    return found if isinstance(found, list) else [] if found is True else [found]
 
 
 def command_of(call: Invocation) -> str:
@@ -53,7 +72,7 @@ def check(call: Invocation) -> None:
             raise UsageError(f"{option} does not go with {command}", hint)
         if option == "--expect-id" and not opts[option]:
             raise UsageError("--expect-id: the ID is empty", hint)
-        if option in _NAMES and not opts[option]:
+        if option in _NAMES and "" in values(call, option):
             raise UsageError(f"{option}: the name is empty", hint)
     hosted = opts["--host"] is not None
     for option in call.given:

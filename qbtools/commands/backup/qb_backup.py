@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 DOC = f"""\
 Usage:
-  qb-backup create [options] [--include PATTERN]... [--exclude PATTERN]...
-                   [VOLUME...]
-  qb-backup list [options] [FILE]
-  qb-backup verify [options] [FILE]
-  qb-backup restore [options] [--map DOMAIN:VOLUME=TARGET]... [--only WHAT]...
-                    [--include PATTERN]... [--exclude PATTERN]...
+  qb-backup create [options] [-r R]... [-R FILE]... [--include PATTERN]...
+                   [--exclude PATTERN]... [VOLUME...]
+  qb-backup list [options] [-i FILE]... [FILE]
+  qb-backup verify [options] [-i FILE]... [FILE]
+  qb-backup restore [options] [-i FILE]... [--map DOMAIN:VOLUME=TARGET]...
+                    [--only WHAT]... [--include PATTERN]... [--exclude PATTERN]...
                     [--rename A=B]... [FILE]
   qb-backup help [COMMAND]
   qb-backup (-h | --help | --version)
@@ -42,6 +42,8 @@ Options for create:
   --compress C              gzip, zstd, xz, bzip2 or none [default: gzip].
 {options.CHUNK_SIZE}
 {options.LOGN}
+{options.RECIPIENTS}
+{options.WRAP_PASSPHRASE}
   --id-file FILE            Write the backup ID to FILE too.
 {options.STATE}
 {options.COW}
@@ -61,6 +63,7 @@ Options for list, verify and restore:
   --skip-existing           restore: leave out volumes that already exist and are
                             complete, for example after a run that broke.
   --shrink                  restore: let them become smaller.
+{options.IDENTITY}
 {options.OPENING}
 {options.MAX_CHUNK}
 
@@ -87,6 +90,9 @@ Options for restore to a host:
 Options for all:
 {options.JOBS}
 {options.PASSPHRASE}
+  --key-command CMD         create: make a passphrase, and keep in the archive what
+                            the bash command CMD prints when it reads it. Otherwise:
+                            open the archive with what CMD prints when it reads that.
 {options.PROGRESS}
 {options.COMMON}
 """

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from qbtools import storing
+from qbtools.commands.archive import keyoptions
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
@@ -32,9 +33,11 @@ def run(call: Invocation) -> None:
 
 
 def check_options(call: Invocation) -> None:
-    """UsageError for a compression that is not known, and for a terminal where the archive would go."""
+    """UsageError for a compression that is not known, for options of the passphrase that do not go together, and for
+    a terminal where the archive would go."""
     if call.options["--compress"] not in header.COMPRESSIONS:
         raise UsageError(f"--compress: must be one of {', '.join(header.COMPRESSIONS)}")
+    keyoptions.makes_passphrase(call)
     if call.options["--output"] is None and not call.options["--dry-run"]:
         call.stdout()  # refuses a terminal
 
@@ -66,7 +69,7 @@ def side_file(call: Invocation) -> SideFile:
     written, or it is a file that the run needs."""
     opts = call.options
     others = {f"the VOLUME {word}": creating.file_of(word) for word in opts["VOLUME"] if opts["--host"] is None}
-    others["the passphrase"] = opts["--passphrase-file"]
+    others |= stagewords.files(call)
     if opts["--output"] is not None:
         if os.path.lexists(opts["--output"]):
             raise Refused(f"{opts['--output']} already exists")
@@ -82,16 +85,12 @@ def side_file(call: Invocation) -> SideFile:
 def seal(call: Invocation, job: Job) -> None:
     """Runs the stages until the archive is complete. Errors as creating.save and SideFile have them."""
     opts = call.options
-    inputs = stagewords.inputs(call, None, job.secret)
     backup_id, taking = job.backup_id, job.taking
     with ExitStack() as cleanup:
-        if job.secret is not None:
-            for fd in inputs.keep:
-                cleanup.callback(os.close, fd)
+        inputs = cleanup.enter_context(stagewords.Inputs(call, secret=job.secret))
         call.say(f"backup ID {backup_id}")
         seal = [
             *inputs.words,
-            *stagewords.chosen(call, stagewords.SEALING),
             f"--compression={opts['--compress']}",
             f"--backup-id={backup_id}",
             f"--total={job.contents.total}",

@@ -8,6 +8,7 @@ from contextlib import ExitStack, suppress
 
 from qbtools import passphrase
 from qbtools.commands import cli
+from qbtools.commands.archive import keyoptions
 from qbtools.commands.backup import save, stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
@@ -98,7 +99,10 @@ class _Run:
     def _each(self, survey: Survey, how: SourceOptions) -> None:
         """An archive for each machine. One that fails leaves none, and the others go on."""
         call, opts = self._call, self._call.options
-        secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
+        secret = None
+        if not keyoptions.makes_passphrase(call) or opts["--wrap-passphrase"]:
+            secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
+        stagewords.keep_recipients(call)
         for at, machine in enumerate(survey.machines):
             problem: str | None = results.EARLY
             passages = Passages()
