@@ -22,3 +22,8 @@ pytest.register_assert_rewrite("hosts.protocol")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Starts the guest first: it takes longest, and at the end the others would wait for it."""
     items.sort(key=lambda item: item.name != "test_in_the_guest")
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Long data is not spelled out: pytest looks at each byte of megabytes, each time that it collects the tests."""
+    return f"{len(val)}-long" if isinstance(val, bytes | str) and len(val) > 500 else None

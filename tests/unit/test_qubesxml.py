@@ -272,7 +272,7 @@ def test_billion_laughs() -> None:
         (b"<a>" * 100 + b"</a>" * 100, "nested more than"),
         (b"<a>" * 1000000, "nested more than"),
         (b"<qubes>" + b"<a/>" * (1 << 20) + b"</qubes>", "elements"),
-        (b"<qubes " + b" ".join(b"a%x=''" % at for at in range(6_000_000)) + b"/>", "elements and attributes"),
+        (b"<qubes " + b"a='' " * (1 << 23) + b"/>", "elements and attributes"),
         (b"<qubes>" + b"<a b='' c='' d=''/>" * (1 << 17) + b"</qubes>", "elements and attributes"),
         (b"<qubes>" + b" " * (64 << 20) + b"</qubes>", "more than 67108864 bytes"),
     ],
