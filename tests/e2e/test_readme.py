@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from manual import examples
-from support import ROOT, bash, need
+from support import ROOT, bash, copy_of, environment, need, with_cheap_keys
 
 README = (ROOT / "README.md").read_text()
 BACKUP_ID = re.compile(r"\b[0-9]{8}T[0-9]{6}-[0-9a-f]{16}\b")
@@ -46,7 +46,9 @@ def test_every_session_prints_what_the_readme_says(tmp_path: Path) -> None:
         + "".join(f"eval {quoted(command)} 2>&1 </dev/null; printf '{MARK}\\n'\n" for command, _ in expected)
     )
     (tmp_path / "work").mkdir()
-    done = bash(f"cd {tmp_path}/work && exec bash {script}", timeout=300)
+    programs = with_cheap_keys(copy_of(tmp_path / "copy", "bin", "qbtools")) / "bin"
+    path = f"{programs}:{environment()['PATH']}"
+    done = bash(f"cd {tmp_path}/work && exec bash {script}", timeout=300, PATH=path)
     assert (done.returncode, done.stderr) == (0, b"")
     printed = done.stdout.decode().split(f"{MARK}\n")
     assert printed.pop() == ""
