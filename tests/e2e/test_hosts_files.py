@@ -161,15 +161,27 @@ def test_what_is_there_stays(there: str, going: bool, folder: Path, tmp_path: Pa
     assert not [name for name in os.listdir(tmp_path / "F") if name.startswith(".")]
 
 
-def hostile(folder: Path, place: Path, tar: str) -> Path:
+@pytest.fixture(scope="module")
+def sealed_again(folder: Path) -> Path:
+    """The beginning of an archive with the metadata, and its other files, sealed to be put together in another way."""
+    made = bash(
+        f"mkdir {folder}/again && cd {folder}/again && id=$(qb-header id) && printf %s $id >id &&"
+        " { qb-header write --no-manifest --logn 10 --backup-id $id && qb-unseal qubes.xml <../a.qb |"
+        " qb-seal --logn 10 --backup-id $id qubes.xml; } >head &&"
+        " for name in vm1/root.img vm1/private.img vm2/notes.txt vm3/empty; do qb-unseal $name <../a.qb |"
+        " qb-seal --logn 10 --backup-id $id $name >${name//\\//_} || exit; done",
+        **SECRET,
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return folder / "again"
+
+
+def hostile(pieces: Path, place: Path, tar: str) -> Path:
     """The archive with another content of dom0-home/user: what the shell text prints."""
     made = bash(
-        f"cd {place} && mkdir -p t/dom0-home/user && qb-unseal qubes.xml <{folder}/a.qb >q && id=$(qb-header id) &&"
-        " { qb-header write --no-manifest --logn 10 --backup-id $id &&"
-        " qb-seal --logn 10 --backup-id $id qubes.xml <q &&"
-        f" (cd t && {tar}) | gzip -c | qb-seal --opaque --logn 10 --backup-id $id dom0-home/user &&"
-        f" for name in vm1/root.img vm1/private.img vm2/notes.txt vm3/empty; do qb-unseal $name <{folder}/a.qb |"
-        " qb-seal --logn 10 --backup-id $id $name || exit; done && head -c 10240 /dev/zero; } >h.qb",
+        f"cd {place} && mkdir -p t/dom0-home/user && (cd t && {tar}) | gzip -c |"
+        f" qb-seal --opaque --logn 10 --backup-id $(<{pieces}/id) dom0-home/user >home && cd {pieces} &&"
+        f" cat head {place}/home vm1_* vm2_* vm3_* >{place}/h.qb && head -c 10240 /dev/zero >>{place}/h.qb",
         **SECRET,
     )
     assert (made.returncode, made.stderr) == (0, b"")
@@ -202,33 +214,33 @@ def hostile(folder: Path, place: Path, tar: str) -> Path:
         ("echo no tar", "qb-unseal: error: dom0-home/user: qb-tree: standard input ends too early"),
     ],
 )
-def test_a_home_that_is_refused(tar: str, message: str, folder: Path, tmp_path: Path) -> None:
+def test_a_home_that_is_refused(tar: str, message: str, sealed_again: Path, tmp_path: Path) -> None:
     need_root()
-    done = restore(hostile(folder, tmp_path, tar), tmp_path)
+    done = restore(hostile(sealed_again, tmp_path, tar), tmp_path)
     assert (done.returncode, done.stderr.decode()) == (4, f"{message}\n")
     assert tree(tmp_path / "F") == {}
     assert inventory(tmp_path / "B") == {}
     assert not Path("/tmp/qb-hostile").exists() and not (tmp_path / "x").exists()
 
 
-def test_rights_of_other_users_are_not_given(folder: Path, tmp_path: Path) -> None:
+def test_rights_of_other_users_are_not_given(sealed_again: Path, tmp_path: Path) -> None:
     need_root()
     file = "dom0-home/user/su"
     tar = f"touch {file} && chown 1234:1234 {file} && chmod 6755 {file} && tar -c dom0-home"
-    done = restore(hostile(folder, tmp_path, tar), tmp_path)
+    done = restore(hostile(sealed_again, tmp_path, tar), tmp_path)
     assert done.returncode in (0, 1)
     found = [path.stat() for path in (tmp_path / "F").rglob("su")]
     assert all(one.st_uid == os.geteuid() and not one.st_mode & 0o6000 for one in found)
 
 
-def test_a_link_that_leads_out_is_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_a_link_that_leads_out_is_not_followed(sealed_again: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     tar = (
         f"ln -s {tmp_path}/out dom0-home/user/l && tar -c dom0-home >../one.tar && rm dom0-home/user/l &&"
         " mkdir dom0-home/user/l && touch dom0-home/user/l/x && tar -c dom0-home/user/l/x >../two.tar &&"
         " cat <(head -c -10240 ../one.tar) <(tar -cf - dom0-home/user/l) | cat - ../two.tar"
     )
-    restore(hostile(folder, tmp_path, tar), tmp_path)
+    restore(hostile(sealed_again, tmp_path, tar), tmp_path)
     assert os.listdir(tmp_path / "out") == []
 
 
@@ -252,9 +264,9 @@ def test_files_in_further_directories_are_refused(folder: Path, tmp_path: Path) 
     assert tree(tmp_path / "F") == {"bare/notes.txt": b"bare"}
 
 
-def test_a_home_that_is_a_link(folder: Path, tmp_path: Path) -> None:
+def test_a_home_that_is_a_link(sealed_again: Path, tmp_path: Path) -> None:
     tar = "rmdir dom0-home/user && ln -s /tmp dom0-home/user && tar -c dom0-home/user"
-    done = restore(hostile(folder, tmp_path, tar), tmp_path)
+    done = restore(hostile(sealed_again, tmp_path, tar), tmp_path)
     message = b"qb-tree: error: dom0-home/user is a symbolic link, neither a file nor a directory\n"
     assert (done.returncode, done.stderr) == (4, message)
     assert tree(tmp_path / "F") == {}
@@ -368,9 +380,9 @@ def test_an_archive_without_a_home(folder: Path, tmp_path: Path) -> None:
         ("tar -c --transform 's,user,other,' dom0-home", "the archive holds no member dom0-home/user"),
     ],
 )
-def test_what_a_restore_refuses_is_found_before(tar: str, message: str, folder: Path, tmp_path: Path) -> None:
+def test_what_a_restore_refuses_is_found_before(tar: str, message: str, sealed_again: Path, tmp_path: Path) -> None:
     need_root()
-    archive = hostile(folder, tmp_path, tar)
+    archive = hostile(sealed_again, tmp_path, tar)
     for done in (
         run("qb-backup", "verify", "-q", archive, **SECRET),
         restore(archive, tmp_path, "--verify-only"),
@@ -385,18 +397,15 @@ def test_what_a_restore_refuses_is_found_before(tar: str, message: str, folder: 
     ("name", "node", "text"),
     [("vm1/keys", "c 1 3", "is a character device"), ("vm1/x/y", "p", "is no file of a domain")],
 )
-def test_a_further_file_that_a_restore_refuses(name: str, node: str, text: str, folder: Path, tmp_path: Path) -> None:
+def test_a_further_file_that_a_restore_refuses(
+    name: str, node: str, text: str, sealed_again: Path, tmp_path: Path
+) -> None:
     """A device in a directory of a domain, and a file in a directory of the archive."""
     need_root()
     made = bash(
-        f"cd {tmp_path} && mkdir -p t/{name} && mknod t/{name}/null {node} && id=$(qb-header id) && "
-        f"qb-unseal qubes.xml <{folder}/a.qb >q && {{ qb-header write --no-manifest --logn 10 --backup-id $id &&"
-        " qb-seal --logn 10 --backup-id $id qubes.xml <q &&"
-        f" for name in vm1/root.img vm1/private.img; do qb-unseal $name <{folder}/a.qb |"
-        " qb-seal --logn 10 --backup-id $id $name || exit; done &&"
-        f" tar -c -C t {name} | gzip -c | qb-seal --logn 10 --backup-id $id {name} &&"
-        f" for name in vm2/notes.txt vm3/empty; do qb-unseal $name <{folder}/a.qb |"
-        " qb-seal --logn 10 --backup-id $id $name || exit; done && head -c 10240 /dev/zero; } >h.qb",
+        f"cd {tmp_path} && mkdir -p t/{name} && mknod t/{name}/null {node} && tar -c -C t {name} | gzip -c |"
+        f" qb-seal --logn 10 --backup-id $(<{sealed_again}/id) {name} >more && cd {sealed_again} &&"
+        f" cat head vm1_* {tmp_path}/more vm2_* vm3_* >{tmp_path}/h.qb && head -c 10240 /dev/zero >>{tmp_path}/h.qb",
         **SECRET,
     )
     assert (made.returncode, made.stderr) == (0, b"")
