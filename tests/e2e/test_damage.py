@@ -322,6 +322,10 @@ INNER: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+# One for each stage that finds it: what becomes of the domains of a host does not depend on more.
+TO_HOST = {"compressed stream cut", "crc wrong", "not compressed", "archive cut", "wrong member"}
+
+
 @pytest.mark.parametrize("name", INNER)
 def test_an_authentic_file_with_something_else_in_it(name: str, backup: Backup, tmp_path: Path) -> None:
     """Logged there, status 0, and its verify says nothing."""
@@ -332,9 +336,10 @@ def test_an_authentic_file_with_something_else_in_it(name: str, backup: Backup, 
     status, stderr, found = restore(backup, data, tmp_path / "to")
     assert status == 4 and one_line(stderr), stderr
     assert "vm1" not in found
-    status, stderr, domains = restore_to_host(backup, data, tmp_path / "host")
-    assert status == 4 and one_line(stderr), stderr
-    assert domains == []
+    if name in TO_HOST:
+        status, stderr, domains = restore_to_host(backup, data, tmp_path / "host")
+        assert status == 4 and one_line(stderr), stderr
+        assert domains == []
 
 
 MEASURED = """
