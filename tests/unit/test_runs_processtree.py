@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,21 +92,23 @@ def test_what_ends_by_the_first_word(text: str, ready: int, trees: list[Tree]) -
     assert seconds < processtree.GRACE, "nobody had to be killed"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "trap '' TERM; echo; while :; do sleep 0.1; done",
-        "trap '' TERM HUP INT; (trap '' TERM; echo; while :; do sleep 0.1; done); sleep 1000",
-        "bash -c 'trap \"\" TERM; echo; kill -STOP $$; while :; do sleep 0.1; done' & wait",
-        "setsid bash -c 'trap \"\" TERM; echo; while :; do sleep 0.1; done' & exit",
-        "trap 'bash -c \"trap '' TERM; while :; do sleep 0.1; done\" & ' TERM; echo; while :; do sleep 0.1; done",
-    ],
-)
-def test_what_must_be_killed(text: str, trees: list[Tree]) -> None:
-    trees.append(tree := Tree(text))
-    left, seconds = tree.end()
-    assert left == NOTHING
-    assert processtree.GRACE <= seconds < processtree.GRACE + 5
+STUBBORN = [
+    "trap '' TERM; echo; while :; do sleep 0.1; done",
+    "trap '' TERM HUP INT; (trap '' TERM; echo; while :; do sleep 0.1; done); sleep 1000",
+    "bash -c 'trap \"\" TERM; echo; kill -STOP $$; while :; do sleep 0.1; done' & wait",
+    "setsid bash -c 'trap \"\" TERM; echo; while :; do sleep 0.1; done' & exit",
+    "trap 'bash -c \"trap '' TERM; while :; do sleep 0.1; done\" & ' TERM; echo; while :; do sleep 0.1; done",
+]
+
+
+def test_what_must_be_killed(trees: list[Tree]) -> None:
+    """All at the same time, because each takes the seconds of the grace."""
+    trees += [Tree(text) for text in STUBBORN]
+    with ThreadPoolExecutor(len(trees)) as pool:
+        ended = dict(zip(STUBBORN, pool.map(Tree.end, trees), strict=True))
+    for text, (left, seconds) in ended.items():
+        assert left == NOTHING, text
+        assert processtree.GRACE <= seconds < processtree.GRACE + 5, text
 
 
 def test_one_that_cleans_up_is_given_the_time(trees: list[Tree], tmp_path: Path) -> None:
