@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ from lvm import guest
 from lvm.filling import good, holds, used, volwrite
 from lvm.guest import MiB
 from manual import examples
-from support import bash, environment
 
 from qbtools.runs import creating, filling
 from qbtools.volumes.kind import SourceOptions
@@ -28,16 +28,14 @@ def vm1(vg: str) -> Iterator[str]:
     guest.remove(f"{vg}/vm1")
 
 
-def test_a_clone_on_another_host(vg: str, vm1: str, tmp_path: Path) -> None:
-    """The pipe of the manual with real programs; the other host is this one. The clone is sparse."""
-    ssh = tmp_path / "ssh"
-    ssh.write_text('#!/bin/bash\n[ "$1" = host ] || exit\nexec bash -c "${*:2}"\n')
-    ssh.chmod(0o755)
+def test_a_clone_on_another_host(vg: str, vm1: str) -> None:
+    """The two programs of the manual, one after the other, with their arguments. The clone is sparse."""
     text = examples("qbtools.7")["clone"].replace(" vg/", f" {vg}/").replace("lvm:vg/pool/vm1", f"lvm:{vg}/pool/clone")
+    reading, writing = (shlex.split(words) for words in text.splitlines()[-1].split(" | ssh host "))
     before = used(f"{vg}/pool")
-    path = f"{tmp_path}:{environment()['PATH']}"
-    done = bash(text, PATH=path, LVM_SYSTEM_DIR=os.environ["LVM_SYSTEM_DIR"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    ended = guest.program(*reading)
+    good(ended._replace(stdout=b""))
+    good(guest.program(*writing, data=ended.stdout))
     assert used(f"{vg}/pool") <= before + 2
     assert holds(Path(f"/dev/{vg}/clone"), SIZE, {4 * MiB: PATTERN})
     guest.remove(f"{vg}/clone")
