@@ -12,7 +12,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from manual import examples
 from support import bash, environment, run
 
 from qbtools.formats import chunks, container, header, manifest, outertar
@@ -526,19 +525,3 @@ def test_without_manifest(tmp_path: Path, secret: Path) -> None:
     assert done.returncode == 0
     assert b"warning: the archive has no manifest" in done.stderr
     fails(4, "vm2/c is incomplete", "qb-unseal", "--verify", "-q", data=archive + p.c[:2048], secret=secret)
-
-
-@pytest.mark.parametrize("page", ["qb-header.1", "qb-manifest.1"])
-def test_the_examples_of_the_pages(tmp_path: Path, secret: Path, page: str) -> None:
-    (tmp_path / "notes").write_text("some notes\n")
-    (tmp_path / "plans").write_bytes(b"")
-    (tmp_path / "docs").mkdir()
-    text = "".join(f"{example}test $? = 0 || exit\n" for example in examples(page).values())
-    text = text.replace("/root/passphrase", str(secret)).replace("ssh store", "")
-    (tmp_path / "script").write_text(text)
-    done = bash(f"cd {tmp_path} && exec bash script", QB_PASSPHRASE_FILE=str(secret))
-    assert (done.returncode, done.stderr) == (0, b"")
-    (archive,) = tmp_path.glob("*.qb")
-    verify(archive.read_bytes(), secret)
-    if page == "qb-header.1":
-        assert re.fullmatch(rb"backup-id=20\S+\n", done.stdout)

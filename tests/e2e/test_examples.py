@@ -1,0 +1,123 @@
+"""The EXAMPLES of the manual pages, each run twice in a row as its page has it.
+
+What a machine has in other places (/srv, volume groups, another host) is played by files of a test's own directory.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hostdirs import Machine, make_host, noise
+from manual import cheap, section, steps
+from support import ROOT, bash, need
+from version3 import PASSPHRASE, Maker, joined
+
+PAGES = sorted(path.name for path in (ROOT / "man").glob("*.1") if ".Sh EXAMPLES" in path.read_text())
+EXAMPLES = {page: section(page, "EXAMPLES") for page in PAGES}
+
+ELSEWHERE = {
+    ("qb-snapshot.1", 0): "tests/e2e/test_backup_targets.py runs it on a file system that has snapshots",
+    ("qb-store.1", 3): "a line of a file; tests/e2e/test_store.py has it in its place",
+}
+ONCE = {
+    ("qb-tree.1", 0): "restored/user already exists",
+    ("qb-volread.1", 1): "clone.img exists",
+    ("qb-volwrite.1", 2): "clone.img exists",
+}
+"""What a second run is refused for: these examples make something new, and their pages say so."""
+
+SSH = '#!/bin/bash\nshift && cd PLACE && exec sh -c "$*"\n'
+GIB_20 = 600_000
+"""The size of what the page takes for 20 GiB."""
+
+
+@pytest.fixture(scope="module")
+def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with everything that the examples take for granted."""
+    place = tmp_path_factory.mktemp("pantry")
+    for name in ("far", "docs", "home/user", "srv/pool", "dev/vg", "programs"):
+        (place / name).mkdir(parents=True)
+    (place / "passphrase").write_text(PASSPHRASE + "\n")
+    (place / "passphrase").chmod(0o600)
+    image = random.Random(1).randbytes(200_000) + bytes(GIB_20 - 200_000)
+    volumes = ("dev/vg/root", "dev/vg/private", "dev/vg/vm1", "dev/sdb", "dev/sdb1", "dev/sdc1", "srv/private.img")
+    for name in ("disk.img", "vm1.img", "work.img", "home.img", *volumes):
+        (place / name).write_bytes(image)
+    for name in ("notes", "plans", "docs/text", "home/user/letter"):
+        (place / name).write_text(f"{name}\n")
+    make_host(place / "srv/vms", [Machine(name, data={"root": noise(name)}) for name in ("work", "work-mail")])
+    shutil.copytree(place / "srv/vms", place / "srv/pool", dirs_exist_ok=True)
+    maker, template = Maker(place / "template"), place / "template"
+    template.mkdir()
+    for name in ("root.img", "private.img"):
+        (template / name).write_bytes(image)
+    for name, folder in ("old.qb", "vm-templates/f23"), ("qubes-2016", "vm7"):
+        (place / "qubes.xml").write_text("<qubes/>")
+        files = {"qubes.xml": place / "qubes.xml", f"{folder}/.": template}
+        (place / name).write_bytes(joined(place, maker.members(files)))
+    made = bash(
+        f"cd {place} && qb-backup create -q --logn 10 -o backup.qb work:root=disk.img work-mail:root=home.img &&"
+        " qb-backup create -q --logn 10 --id-file vm1.id -o vm1.qb"
+        " vm1:root=disk.img vm1:private=home.img work:root=vm1.img &&"
+        " mkdir srv/backups && cp vm1.qb srv/backups && gzip -k disk.img &&"
+        " qb-volread disk.img | qb-tarwrite vm1/root.img > root.tar",
+        QB_PASSPHRASE_FILE=str(place / "passphrase"),
+    )
+    assert (made.returncode, made.stderr) == (0, b"")
+    return place
+
+
+@pytest.fixture
+def place(tmp_path: Path, pantry: Path) -> Path:
+    """A copy of it, with the programs that stand in for those of another host, an editor and object storage."""
+    subprocess.run(["cp", "-a", f"{pantry}/.", tmp_path], check=True)
+    for name, text in ("ssh", SSH.replace("PLACE", str(tmp_path))), ("vi", "#!/bin/sh\n"):
+        (tmp_path / "programs" / name).write_text(text)
+        (tmp_path / "programs" / name).chmod(0o755)
+    return tmp_path
+
+
+def adapted(text: str, place: Path) -> str:
+    """An example for the files of a test: with cheap keys, and no questions."""
+    text = re.sub(r"(?<![\w.])/(srv|dev/vg|dev/sd|home)", rf"{place}/\1", text)
+    text = text.replace("/root/passphrase", f"{place}/passphrase").replace("20G", str(GIB_20))
+    text = text.replace("lvm:vg/pool/vm1", "clone.img").replace("lvm:vg0/pool", "lvm:vg/pool")
+    text = re.sub(r"(?<=[ =])vg/(?=\w)", f"{place}/dev/vg/", text)
+    text = text.replace("--pool lvm:vg/pool", "--to pool").replace("lvm:vg/pool", f"dir:{place}/srv/pool")
+    text = re.sub(r"qb-backup restore --host (?!.*--dry-run)", "qb-backup restore --yes --host ", text)
+    return cheap(text)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_examples_of_a_page(page: str, place: Path) -> None:
+    need("gzip", "jq", "openssl", "rclone", "tar", "zstd")
+    settings = {
+        "QB_PASSPHRASE_FILE": f"{place}/passphrase",
+        "RCLONE_CONFIG": f"{place}/rclone.conf",
+        "RCLONE_CONFIG_REMOTE_TYPE": "alias",
+        "RCLONE_CONFIG_REMOTE_REMOTE": f"{place}/far",
+    }
+    (place / "rclone.conf").touch()
+    for number, example in enumerate(EXAMPLES[page]):
+        if (page, number) in ELSEWHERE:
+            continue
+        if example.startswith("$ "):
+            example = "set -e\n" + "".join(command for command, _output in steps(example))
+        (place / "example").write_text(adapted(example, place))
+        for turn in range(2):
+            done = bash(f"cd {place} && PATH={place}/programs:$PATH exec bash example", **settings)
+            refused = ONCE.get((page, number)) if turn else None
+            if refused:
+                assert done.returncode == 5 and refused.encode() in done.stderr, (example, done)
+            else:
+                assert done.returncode == 0 and b"error: " not in done.stderr, (example, done)
+
+
+def test_every_exception_is_one() -> None:
+    for page, number in [*ELSEWHERE, *ONCE]:
+        assert number < len(EXAMPLES[page])
