@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -110,6 +111,21 @@ def completed(there: Path, cwd: Path, *words: str) -> set[str]:
     done = call("bash", "-c", text, "-", there, *words, env=environment(), cwd=cwd)
     assert (done.returncode, done.stderr) == (0, b"")
     return {*done.stdout.decode().split()}
+
+
+def test_the_links_that_the_readme_makes(from_source: Venv, tmp_path: Path) -> None:
+    """Twice in a row, as after an update."""
+    (lines,) = re.findall(r"^(?:ln|cp) .*\n(?:ln|cp) .*\n", (ROOT / "README.md").read_text(), re.MULTILINE)
+    lines = lines.replace("/opt/qbtools", str(from_source.path)).replace("/usr/local", str(tmp_path))
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "share").mkdir()
+    for _turn in range(2):
+        done = call("bash", "-e", "-c", lines, env=environment(), cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, b"")
+    done = call(tmp_path / "bin/qb-backup", "--version", env={"PATH": "/usr/bin:/bin"}, cwd=tmp_path)
+    assert (done.returncode, done.stdout.decode()) == (0, f"qb-backup {__version__}\n")
+    assert {path.name for path in (tmp_path / "share/man").rglob("*") if path.is_file()} == {*PAGES}
+    assert (tmp_path / "share/bash-completion/completions/qb-backup").is_file()
 
 
 def test_man_finds_the_pages_beside_the_programs(installed: Venv, tmp_path: Path) -> None:
