@@ -101,7 +101,9 @@ def _from_source(
     if environment.get("CREDENTIALS_DIRECTORY"):
         credential = os.path.join(environment["CREDENTIALS_DIRECTORY"], "qb-passphrase")
         if os.path.exists(credential):
-            return _from_file(credential, warn)
+            # An entry in its access control list, for the user of the service, shows as a bit of the group; nobody
+            # else can open the directory.
+            return _from_file(credential, None)
     return _from_terminal(sealing)
 
 
@@ -115,14 +117,14 @@ def _read(fd: int, what: str) -> bytes:
     return data
 
 
-def _from_file(path: str, warn: Voice) -> bytes:
+def _from_file(path: str, warn: Voice | None) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Failed(f"cannot read the passphrase from {path}: {error.strerror}") from error
     try:
         status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        if warn is not None and stat.S_ISREG(status.st_mode) and status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
             warn(f"the passphrase file {path} can be read by others")
         return _read(fd, path)
     finally:

@@ -173,6 +173,8 @@ def test_a_command_that_prints_too_much() -> None:
 def test_a_credential_of_systemd(tmp_path: Path) -> None:
     secret_file(tmp_path / "qb-passphrase", b"secret\n", 0o400)
     assert given({}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == b"secret"
+    (tmp_path / "qb-passphrase").chmod(0o440)  # so it looks to a service with a user of its own
+    assert given({}, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) == b"secret"
 
 
 # --- the newline, and the bounds ---
