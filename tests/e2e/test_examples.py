@@ -118,6 +118,25 @@ def test_the_examples_of_a_page(page: str, place: Path) -> None:
                 assert done.returncode == 0 and b"error: " not in done.stderr, (example, done)
 
 
+def test_a_host_that_can_only_be_saved_from(place: Path) -> None:
+    """The program of qb-host(7), with files for its logical volumes."""
+    (program,) = section("qb-host.7", "EXAMPLES")
+    programs = {
+        "qb-host-mine": program.replace("lvm:%s/%s", f"{place}/dev/%s/%s").replace('"/dev/', f'"{place}/dev/'),
+        "lvs": "#!/bin/sh\nprintf '  %s\\n' 'private 600000' 'root 600000'\n",
+        "blockdev": '#!/bin/sh\nexec stat --format=%s "$2"\n',
+    }
+    for name, text in programs.items():
+        (place / "programs" / name).write_text(text)
+        (place / "programs" / name).chmod(0o755)
+    commands = "qb-backup create -q --logn 10 --state=current --host mine:vg > mine.qb && qb-backup list mine.qb"
+    for _turn in range(2):
+        done = bash(f"cd {place} && PATH={place}/programs:$PATH; {commands}", QB_PASSPHRASE_FILE="passphrase")
+        assert (done.returncode, done.stderr) == (0, b"")
+    lines = done.stdout.decode().splitlines()
+    assert [line.split("\t")[:3] for line in lines] == [[name, "StandaloneVM", "root"] for name in ("private", "root")]
+
+
 def test_every_exception_is_one() -> None:
     for page, number in [*ELSEWHERE, *ONCE]:
         assert number < len(EXAMPLES[page])

@@ -57,7 +57,7 @@ def program(place: Path, name: str, text: str) -> None:
 def adapted(text: str, place: Path) -> str:
     """A recipe for the files of a test: with cheap keys, and with place for the root directory."""
     text = text.replace("/root/qb-passphrase", f"{place}/passphrase")
-    return cheap(re.sub(r"(?<![\w.])/(?=(root|srv|opt|usr/local|dev/vg)\b)", f"{place}/", text))
+    return cheap(re.sub(r"(?<![\w.])/(?=(etc|root|srv|opt|usr/local|dev/vg)\b)", f"{place}/", text))
 
 
 def cook(place: Path, *recipes: str) -> subprocess.CompletedProcess[bytes]:
@@ -301,16 +301,24 @@ def test_unattended(place: Path) -> None:
     done = bash(f"env -i PATH=/usr/bin:/bin {setting} /bin/sh -c {command}")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
-    for kind in ("service", "timer"):
-        (place / f"backup-vm1.{kind}").write_text(adapted(PAGE[f"unattended-{kind}"], place))
+    for kind in ("unattended-service", "unattended-timer"):
+        (place / f"backup-vm1.{kind.partition('-')[2]}").write_text(adapted(PAGE[kind], place))
     if shutil.which("systemd-analyze"):
         done = bash(f"systemd-analyze verify --man=no {place}/backup-vm1.service {place}/backup-vm1.timer")
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     unit = configparser.ConfigParser()
     unit.read(place / "backup-vm1.service")
     service = unit["Service"]
+    (place / "passphrase").unlink()
+    (place / "etc").mkdir()
+    program(place, "systemd-ask-password", "#!/bin/bash\nprintf recipes\n")
+    program(place, "systemd-creds", '#!/bin/bash\n[ "$1" = encrypt ] && cat > "${@: -1}"\n')
+    (place / "recipe").write_text(adapted(PAGE["unattended-credential"], place))
+    done = bash(f"cd {place} && export PATH={place}/stand-in:$PATH; bash recipe && bash recipe")
+    assert (done.returncode, done.stderr) == (0, b"")
     (place / "credentials").mkdir()
-    (place / "passphrase").rename(place / "credentials" / service["LoadCredentialEncrypted"])
+    credential = place / "etc/credstore.encrypted" / service["LoadCredentialEncrypted"]
+    shutil.copy(credential, place / "credentials")
     time.sleep(1 - time.time() % 1)  # the name of an archive is a second
     directory = f"CREDENTIALS_DIRECTORY={place}/credentials"
     done = bash(f"env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin {directory} {service['ExecStart']}")
@@ -319,7 +327,5 @@ def test_unattended(place: Path) -> None:
     assert len(archives) == len(ids) == 2
     for archive, one in zip(archives, ids, strict=True):
         assert archive.name == f"{one.name}.qb" and archive.stat().st_mode & 0o777 == 0o600
-        done = bash(
-            f"qb-backup verify --expect-id $(cat {one}) --passphrase-file {place}/credentials/qb-passphrase {archive}"
-        )
+        done = bash(f"{directory} qb-backup verify --expect-id $(cat {one}) {archive}")
         assert (done.returncode, done.stderr) == (0, b"")

@@ -25,3 +25,11 @@ def test_what_man_may_turn_into_typography_is_escaped() -> None:
     """groff shows a bare - ' ^ ~ ` of a man page as another character on some systems."""
     for block in re.findall(r"^\.Bd -literal[^\n]*\n(.*?)^\.Ed$", SOURCE, re.MULTILINE | re.DOTALL):
         assert not re.search(r"['^~`-]", re.sub(r"\\(\(..|.)", "", block)), block
+
+
+def test_every_recipe_is_run() -> None:
+    """Only the picture of all stages, and a pipe that shows a mistake, have no mark."""
+    marked = examples("qbtools.7")
+    assert len(re.findall(r"^\.Bd -literal", SOURCE, re.MULTILINE)) == len(marked) + 2
+    texts = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in marked if f'"{name}"' not in texts] == []
