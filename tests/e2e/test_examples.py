@@ -21,6 +21,7 @@ PAGES = sorted(path.name for path in (ROOT / "man").glob("*.1") if ".Sh EXAMPLES
 EXAMPLES = {page: section(page, "EXAMPLES") for page in PAGES}
 
 ELSEWHERE = {
+    ("qb-backup.1", 4): "tests/e2e/test_recipients.py has the keys for it",
     ("qb-snapshot.1", 0): "tests/e2e/test_backup_targets.py runs it on a file system that has snapshots",
     ("qb-store.1", 3): "a line of a file; tests/e2e/test_store.py has it in its place",
 }

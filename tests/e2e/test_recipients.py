@@ -272,6 +272,7 @@ def test_the_examples_of_the_manual(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "recipients.txt").write_bytes((folder / "rsa.pub").read_bytes())
     (tmp_path / "key.txt").write_bytes((folder / "rsa").read_bytes())
     (tmp_path / "key.txt").chmod(0o600)
-    done = bash(f"cd {tmp_path}; {text.replace('/dev/vg/root', str(folder / 'data'))}")
-    assert (done.returncode, b"error" in done.stderr) == (0, False), done.stderr
+    for _turn in range(2):
+        done = bash(f"cd {tmp_path}; {text.replace('/dev/vg/root', str(folder / 'data'))}")
+        assert (done.returncode, b"error" in done.stderr) == (0, False), done.stderr
     assert (tmp_path / "restored/vm1/root.img").read_bytes() == (folder / "data").read_bytes()
