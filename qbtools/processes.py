@@ -2,7 +2,8 @@
 
 A CMD is bash text. It runs under `bash -o pipefail -c` in a session of its own, so that all of it can be killed at
 once. An EXIT trap in front of the text reports PIPESTATUS of the last pipeline: `pipefail` alone names the
-rightmost stage that failed, while the leftmost is the cause (its neighbours only met SIGPIPE or EOF).
+rightmost stage that failed, while the leftmost is the cause (its neighbours only met SIGPIPE or EOF). Our own bash
+text comes in the environment, so that `ps` shows only the user's.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ _SETTLE = 0.1
 
 _LOOK = 200  # milliseconds between two looks at a bash that may have ended without a word
 
-_REPORT = """trap 'printf "stages %s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT\n"""
+_REPORT = """unset QB_TRAP; trap 'printf "stages %s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT"""
 
 # Stands between us and a CMD that reads. It holds the write end of CMD's stdin too, so that our own death (SIGKILL
 # included) never shows as an EOF there: the life pipe ends without the word "end", and all of CMD is killed first.
 # `gone` is a pipe whose other end all of CMD holds: its bash may be gone before the stages that clean up.
-_GUARD = """
+_GUARD = """unset QB_GUARD
 life=$2 hold=$3 settle=$4 grace=$5
 exec {out}>&1
 exec {gone}< <(exec {held}>&1 >&"$out" {out}>&- {life}<&- {hold}>&-; exec bash -o pipefail -c "$1")
@@ -196,7 +197,8 @@ def start_sink(text: str, environment: Mapping[str, str], stdout: int | None = N
     CMD has ended or closed its stdin. Failed where bash cannot be started.
     """
     theirs, ours = os.pipe()
-    return _start(["bash", "-c", _GUARD, "qb-command"], text, environment, ours, theirs, theirs, stdout, True)
+    shell = ["bash", "-c", 'eval "$QB_GUARD"', "qb-command"]
+    return _start(shell, text, environment, ours, theirs, theirs, stdout, True)
 
 
 def _start(
@@ -213,20 +215,23 @@ def _start(
     reports = Reports()
     closing = [theirs]
     inherited = [reports.fd]
-    arguments = [*shell, _REPORT.replace("FD", str(reports.fd)) + text]
+    # Not all of the text in an eval: that is one command, and would replace PIPESTATUS by its own status.
+    arguments = [*shell, f'eval "$QB_TRAP"; {text}']
+    scripts = {"QB_TRAP": _REPORT.replace("FD", str(reports.fd))}
     life = -1
     if guarded:
         life_end, life = os.pipe()
         closing.append(life_end)
         inherited += [life_end, ours]
         arguments += [str(life_end), str(ours), str(_SETTLE), str(GRACE)]
+        scripts["QB_GUARD"] = _GUARD
     try:
         process = subprocess.Popen(
             arguments,
             stdin=stdin,
             stdout=stdout,
             pass_fds=inherited,
-            env={**cmd_environment(os.environ), **environment, **reports.environment},
+            env={**cmd_environment(os.environ), **environment, **reports.environment, **scripts},
             start_new_session=True,
         )
     except OSError as error:

@@ -161,6 +161,22 @@ def test_the_passphrase_that_is_typed_is_not_shown(command: str, running: Runnin
     assert secret not in tty.said
 
 
+# --- what ps shows ---
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_ps_shows_no_scripts(command: str, running: Running) -> None:
+    running.start(COMMANDS[command].format(secret="--passphrase-file secret"))
+    running.hold()
+    ours = {pid: read(f"/proc/{pid}/cmdline") for pid in running.processes()}
+    shells = [line.split(b"\0") for line in ours.values() if line.startswith(b"bash\0")]
+    assert [words for words in shells if b"pipefail" in words]  # one that runs the stages of a file is among them
+    for words in shells:
+        assert all(len(word) < 80 and b"\n" not in word for word in words if b"valve" not in word), words
+    running.release()
+    assert running.end() == (0, "")
+
+
 # --- core dumps ---
 
 HOLDING = {
