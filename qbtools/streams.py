@@ -270,6 +270,12 @@ def stdin_reader() -> Reader:
     return Reader(io.FileIO(0, "r", closefd=False))
 
 
+def file_reader(path: str, name: str | None = None) -> Reader:
+    """A Reader on the file at path, called name in messages (path by default). Failed where it cannot be opened."""
+    with naming(f"open {path}"):
+        return Reader(io.FileIO(path), path if name is None else name)
+
+
 def stdout_writer() -> Writer:
     """A Writer on descriptor 1, with the pipe widened where it is one."""
     widen_pipe(1)

@@ -187,7 +187,7 @@ def test_what_create_refuses(words: tuple[str, ...], status: int, message: str, 
             "--include, --exclude and --only do not go with --plan",
         ),
         (("--host", "dir:.", "--plan", "none", "--yes"), 1, "none: No such file"),
-        (("--host", "dir:.", "--files-to", "none", "--yes"), 1, "none is no directory"),
+        (("--host", "dir:.", "--files-to", "none", "--yes"), 1, "cannot write to none: No such file or directory"),
         (("--to", "x", "--yes"), 2, "--yes needs --host"),
         (("--to", "x", "--json"), 2, "--json needs --host"),
         (("--host", "dir:.", "--state", "current"), 2, "--state does not go with restore"),
@@ -490,9 +490,15 @@ def test_a_machine_that_runs_where_no_snapshot_can_be_taken(tmp_path: Path) -> N
             done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "a.qb", "--strict")
             assert (done.returncode, done.stdout) == (5, "")
             assert done.stderr.startswith("qb-backup: error: work cannot be saved: the machine runs; ")
+            assert f"process {os.getpid()} (" in done.stderr
             assert "has it open for writing" in done.stderr and "no snapshot can be taken" in done.stderr
             assert "--state=current" in done.stderr
             assert not list(tmp_path.glob("a.qb*"))
+            done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "rest.qb")
+            assert done.returncode == 1
+            (line,) = [line for line in done.stderr.splitlines() if "warning: work cannot be saved: " in line]
+            for words in ("the machine runs", f"process {os.getpid()} (", "shut it down, or --state=current"):
+                assert words in line
             done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "--state=current", "-o", tmp_path / "a.qb")
             assert outcome(done) == (0, "", "")
 
@@ -584,7 +590,7 @@ def test_an_archive_for_each_domain(folder: Path, running: Running, tmp_path: Pa
     done = backup("create", "--each", "--host", folder / "A", "-o", tmp_path / "none")
     assert (done.returncode, done.stderr.splitlines()[0]) == (
         1,
-        f"qb-backup: error: {tmp_path}/none is not a directory",
+        f"qb-backup: error: cannot write to {tmp_path}/none: No such file or directory",
     )
 
 

@@ -214,6 +214,6 @@ def test_some_volumes_to_a_host(archive: Path, place: Path) -> None:
     assert sorted(path.name for path in (place / "H").iterdir() if path.is_dir()) == ["vm"]
     refused(backup("restore", "--yes", "--host=dir:H", "--only=vm:x", "vm.qb"), "the archive has no volume vm:x", 2)
     (place / "file").touch()
-    for files_to, message in (("file", "file is no directory"), ("/proc", "cannot write to /proc")):
+    for files_to, message in (("file", "cannot write to file: Not a directory"), ("/proc", "cannot write to /proc")):
         done = backup("restore", "--yes", "--host=dir:H", f"--files-to={files_to}", "vm.qb")
         refused(done, message, 1)

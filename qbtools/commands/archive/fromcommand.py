@@ -17,7 +17,7 @@ from qbtools.formats import chunks
 from qbtools.formats.sealer import Lost, Source
 from qbtools.processes import Command, fed, start_source
 from qbtools.progress import Board
-from qbtools.streams import BLOCK, Reader
+from qbtools.streams import BLOCK, Reader, file_reader
 
 MAX_LIST = 1 << 26
 """Bytes of the longest list, and of all contents that follow it."""
@@ -110,7 +110,7 @@ def _entry(where: str, line: bytes) -> Entry:
 def read_list(call: Invocation) -> FileList:
     """The list in the file LIST, `-` being standard input. Errors as FileList."""
     path = call.options["LIST"]
-    return FileList(call.stdin() if path == "-" else Reader(io.FileIO(path), path))
+    return FileList(call.stdin() if path == "-" else file_reader(path))
 
 
 class CommandFiles:

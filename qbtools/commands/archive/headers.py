@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 
@@ -13,7 +12,7 @@ from qbtools.errors import UsageError, naming
 from qbtools.formats import header, opener
 from qbtools.formats.header import BackupHeader
 from qbtools.formats.sealer import Settings, beginning
-from qbtools.streams import Reader
+from qbtools.streams import file_reader
 
 
 def write(call: Invocation) -> None:
@@ -40,7 +39,7 @@ def read(call: Invocation) -> None:
     """qb-header read."""
     bounds = openoptions.limits(call)
     path = call.options["FILE"]
-    reader = call.stdin() if path == "-" else Reader(io.FileIO(path))
+    reader = call.stdin() if path == "-" else file_reader(path)
     reader.name = "the archive"
     out = call.stdout(binary=False)
     passphrase.forbid_core_dumps()

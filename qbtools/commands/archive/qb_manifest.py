@@ -50,13 +50,11 @@ def main(call: Invocation) -> None:
 
 def _records(call: Invocation, backup_id: str) -> list[FileRecord]:
     """The lines of RECORDS. Damaged where one is malformed or of another backup, or there is none."""
-    import io
-
     from qbtools.formats import chunks, manifest
-    from qbtools.streams import Reader
+    from qbtools.streams import file_reader
 
     path = call.options["RECORDS"]
-    reader = call.stdin() if path == "-" else Reader(io.FileIO(path), path)
+    reader = call.stdin() if path == "-" else file_reader(path)
     records: list[FileRecord] = []
     while line := reader.read_line(manifest.MAX_LINE):
         where = f"line {len(records) + 1} of {reader.name}"

@@ -6,7 +6,7 @@ import os
 
 from qbtools.commands.archive import capacity
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError
+from qbtools.errors import UsageError, naming
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def keep(records: Iterator[FileRecord], backup_id: str, path: str | None, events
 
     file = None
     if path is not None:
-        file = Writer(io.FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)), path)
+        with naming(f"write to {path}"):
+            file = Writer(io.FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)), path)
     for record in records:
         if file:
             file.write(manifest.to_line(backup_id, record).encode("ascii"))

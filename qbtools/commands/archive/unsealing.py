@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 
 from qbtools import progressline
@@ -10,7 +9,7 @@ from qbtools.commands.archive import routes, tocommand
 from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
 from qbtools.lean import TYPE_CHECKING
-from qbtools.streams import Reader, Writer
+from qbtools.streams import Writer, file_reader
 
 if TYPE_CHECKING:
     from qbtools.formats.openarchive import Archive
@@ -49,7 +48,7 @@ def feed(call: Invocation, archive: Archive, board: Board, events: Events) -> No
 
     def read() -> dict[str, str]:
         with progressline.held():  # who writes them may ask somebody
-            return routes.read_routes(Reader(io.FileIO(opts["--routes"]), "the list of routes"))
+            return routes.read_routes(file_reader(opts["--routes"], "the list of routes"))
 
     def no_metadata(name: str) -> None:
         events.tell("first", name, version=version)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from qbtools import directories
 from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
@@ -16,11 +15,11 @@ from qbtools.commands.machines import qb_plan
 from qbtools.domains import plantext
 from qbtools.domains.planlines import Plan, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, QbError, Refused, Told, escape, naming
+from qbtools.errors import Damaged, QbError, Refused, Told, escape
 from qbtools.hosts import results
 from qbtools.hosts.client import Host
 from qbtools.runs import filling, making, opening
-from qbtools.streams import Reader
+from qbtools.streams import Reader, file_reader
 
 _MAX_PLAN = 64 << 20
 
@@ -141,11 +140,8 @@ def _wishes(call: Invocation) -> making.Wishes:
     opts = call.options
     files_to = opts["--files-to"]
     if files_to is not None:
-        if not os.path.isdir(files_to):
-            raise Failed(f"{files_to} is no directory")
+        stagewords.check_directory(files_to, write=not opts["--verify-only"] and not opts["--dry-run"])
         files_to = os.path.abspath(files_to)
-        if not opts["--verify-only"] and not opts["--dry-run"]:
-            _check_writable(files_to)
     flags = [bool(opts[f"--{name}"]) for name in ("verify-only", "dry-run", "keep-going", "keep-failed")]
     written = _written(opts["--plan"]) if opts["--plan"] is not None else None
     only = filling.read_only(opts["--only"])
@@ -154,18 +150,9 @@ def _wishes(call: Invocation) -> making.Wishes:
     return making.Wishes(options, written, files_to, only, *flags)
 
 
-def _check_writable(path: str) -> None:
-    with naming(f"write to {path}"):
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            directories.check_rename(directory)
-        finally:
-            os.close(directory)
-
-
 def _written(path: str) -> Callable[[Metadata], Sequence[Written]]:
     """Reads the plan now; what it means is known once the metadata is."""
-    data = Reader(io.FileIO(path), path).read_up_to(_MAX_PLAN + 1)
+    data = file_reader(path).read_up_to(_MAX_PLAN + 1)
     if len(data) > _MAX_PLAN:
         raise Refused(f"{path} has more than {_MAX_PLAN >> 20} MiB")
     if not data:

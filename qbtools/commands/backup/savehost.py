@@ -13,7 +13,7 @@ from qbtools.commands.backup import save, stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.domains import names
-from qbtools.errors import Failed, QbError, Refused, escape
+from qbtools.errors import QbError, Refused, escape
 from qbtools.hosts import results, savingtext
 from qbtools.hosts.client import Host
 from qbtools.hosts.results import Result
@@ -64,8 +64,8 @@ class _Run:
         side = None
         if not opts["--each"]:
             side = self._cleanup.enter_context(save.side_file(call))
-        elif opts["--output"] is not None and not os.path.isdir(opts["--output"]):
-            raise Failed(f"{opts['--output']} is not a directory", "--each needs one")
+        elif opts["--output"] is not None:
+            stagewords.check_directory(opts["--output"], write=not opts["--dry-run"])
         if list(opts["VOLUME"]) != [names.ADMIN]:  # the home of dom0 needs no metadata
             _refuse_bare(opts["--host"])
         choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])

@@ -13,6 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
+from qbtools import directories
 from qbtools.commands import cli
 from qbtools.commands.archive import openoptions
 from qbtools.commands.backup import optionrules
@@ -139,6 +140,17 @@ def _opened(path: str) -> int:
         return fd
     except OSError as error:
         raise Failed(f"cannot read {path}: {error.strerror}") from error
+
+
+def check_directory(path: str, write: bool) -> None:
+    """Failed where path is no directory. write: or if no files can be made and renamed in it."""
+    with naming(f"write to {path}"):
+        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if write:
+                directories.check_rename(directory)
+        finally:
+            os.close(directory)
 
 
 def _descriptor(text: str, option: str, what: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.lean import TYPE_CHECKING
-from qbtools.streams import Reader
+from qbtools.streams import file_reader
 
 if TYPE_CHECKING:
     from qbtools.hosts.restoring import Restore
@@ -45,7 +45,7 @@ def main(call: Invocation) -> None:
         from qbtools.hosts import restoring
 
         path = call.options["RESULTS"]
-        results = restoring.read_results(call.stdin() if path in (None, "-") else _open(path))
+        results = restoring.read_results(call.stdin() if path in (None, "-") else file_reader(path))
         _restore(call).settle(_owner(call), results, call.options["--keep-failed"])
 
 
@@ -69,8 +69,8 @@ def _restore(call: Invocation) -> Restore:
     from qbtools.hosts.client import Host
     from qbtools.hosts.restoring import Restore
 
-    archive = qubesxml.Metadata(safexml.load(_open(call.options["--metadata"])), call.warn)
-    written = plantext.read(_open(call.options["PLAN"]), archive)
+    archive = qubesxml.Metadata(safexml.load(file_reader(call.options["--metadata"])), call.warn)
+    written = plantext.read(file_reader(call.options["PLAN"]), archive)
     return Restore(Host(call.options["--host"], call.warn), archive, written, call.note, call.warn)
 
 
@@ -85,9 +85,3 @@ def _owner(call: Invocation) -> Mark:
     if not (parent := os.getppid()):
         raise UsageError("the parent is in another PID namespace", "name a process with --owner")
     return Mark.of(parent)
-
-
-def _open(path: str) -> Reader:
-    import io
-
-    return Reader(io.FileIO(path), path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
-from qbtools.streams import Reader
+from qbtools.streams import Reader, file_reader
 
 DOC = f"""\
 Usage:
@@ -69,7 +69,7 @@ def _check(call: Invocation) -> None:
 
     known = None
     if call.options["--metadata"] is not None:
-        metadata = qubesxml.Metadata(safexml.load(_open(call.options["--metadata"])), call.warn)
+        metadata = qubesxml.Metadata(safexml.load(file_reader(call.options["--metadata"])), call.warn)
         known = inventory.entries(metadata)
     count = arrivals.check(_input(call, "LINES"), call.warn, known)
     call.note(f"{count} files came, none is missing")
@@ -77,10 +77,4 @@ def _check(call: Invocation) -> None:
 
 def _input(call: Invocation, argument: str) -> Reader:
     path = call.options[argument]
-    return call.stdin() if path is None or path == "-" else _open(path)
-
-
-def _open(path: str) -> Reader:
-    import io
-
-    return Reader(io.FileIO(path), path)
+    return call.stdin() if path is None or path == "-" else file_reader(path)

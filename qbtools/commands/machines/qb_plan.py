@@ -5,7 +5,7 @@ from __future__ import annotations
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
 from qbtools.lean import TYPE_CHECKING
-from qbtools.streams import Reader
+from qbtools.streams import file_reader
 
 if TYPE_CHECKING:
     from qbtools.domains.plan import Options
@@ -42,10 +42,10 @@ def main(call: Invocation) -> None:
 
     asked = wishes(call)
     source = call.options["--metadata"]
-    archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else _open(source)), call.warn)
+    archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else file_reader(source)), call.warn)
     written = None
     if call.options["--check"] is not None:
-        written = plantext.read(_open(call.options["--check"]), archive)
+        written = plantext.read(file_reader(call.options["--check"]), archive)
     host = Host(call.options["--host"], call.warn)
     inventory, defaults = host.inventory(), host.defaults()
     leftovers = host.leftovers(inventory)
@@ -92,9 +92,3 @@ def wishes(call: Invocation) -> Options:
         skip_broken=given["--skip-broken"],
         ignore_missing=given["--ignore-missing"],
     )
-
-
-def _open(path: str) -> Reader:
-    import io
-
-    return Reader(io.FileIO(path), path)
