@@ -8,6 +8,7 @@ import pytest
 from product import IN_PYTHON, PROGRAMS, doc, module_of, option_texts, options
 from support import ROOT
 
+from qbtools.commands import cli
 from qbtools.commands import options as shared
 
 SHARED = {name: text for name, text in vars(shared).items() if name.isupper() and isinstance(text, str)}
@@ -79,6 +80,25 @@ def test_an_option_has_one_form() -> None:
         for name, values in options(program).items():
             if name not in exempt:
                 assert seen.setdefault(name, values) == values, f"{program} {name}"
+
+
+SHORT = {"-n": "--dry-run", "-y": "--yes"}
+WORDS = {
+    "qb-backup": {"--dry-run": ["create", "--host=x"], "--yes": ["restore", "--host=x"]},
+    "qb-host": {"--dry-run": ["apply", "--host=x", "--metadata=x", "plan"]},
+}
+"""A call of each program that has one of these, without it."""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_short_name_is_the_same_as_the_long_one(program: str) -> None:
+    for short, long in SHORT.items():
+        assert (short in options(program)) == (long in options(program))
+        if long in options(program):
+            first, *others = WORDS[program][long]
+            found, expected = (cli._parse(program, doc(program), [first, name, *others]) for name in (short, long))
+            assert (found.options, found.given) == (expected.options, expected.given)
+            assert found.options[long] is True
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -83,6 +83,29 @@ def empty(target: Path) -> None:
     assert {path.name for path in target.iterdir()} <= {"qubes.xml", "qubes.xml.lock"}
 
 
+# --- short options ---
+
+
+def test_n_is_dry_run_and_y_is_yes(folder: Path, target: Path, tmp_path: Path) -> None:
+    create = ("create", *QUICK, "--host", folder / "A", "-o", tmp_path / "new.qb")
+    assert outcome(backup(*create, "-n")) == outcome(backup(*create, "--dry-run"))
+    assert not list(tmp_path.glob("new.qb*"))
+    planned = restore(folder, target, "-n")
+    assert outcome(planned) == outcome(restore(folder, target, "--dry-run"))
+    assert (planned.returncode, planned.stdout.count("create\t")) == (0, 4)
+    empty(target)
+    (tmp_path / "plan").write_text(planned.stdout)
+    saved = bash(f"qb-unseal qubes.xml <{folder}/a.qb | gzip -dc | qb-tarextract --raw", **SECRET)
+    (tmp_path / "qubes.xml").write_bytes(saved.stdout)
+    apply = f"qb-host apply --host {target} --metadata {tmp_path}/qubes.xml {tmp_path}/plan"
+    short, long = (bash(f"{apply} {option}") for option in ("-n", "--dry-run"))
+    assert (short.returncode, short.stdout, short.stderr) == (0, long.stdout, long.stderr)
+    assert short.stdout.count(b"\n") > 4
+    empty(target)
+    assert outcome(restore(folder, target, "-qy")) == (0, "", "")
+    whole(folder, target)
+
+
 # --- from one to the other ---
 
 
