@@ -12,8 +12,8 @@ from qbtools.domains import inventory, names, plan, selection
 from qbtools.domains.inventory import Entry
 from qbtools.domains.planlines import Plan, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError
-from qbtools.hosts import results
+from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError, naming
+from qbtools.hosts import further, results
 from qbtools.hosts.client import Host
 from qbtools.hosts.restoring import Made, Restore
 from qbtools.hosts.results import Result
@@ -89,7 +89,6 @@ class Making:
         entries = inventory.entries(metadata)
         check_names(entries, self._wishes.only)
         home = self._home(metadata)
-        self._check_home(home)
         alone = self._alone(metadata, home)
         found = Plan([], self._host.inventory()) if alone else self._plan(metadata)
         self._show(found)
@@ -98,6 +97,7 @@ class Making:
                 f"{len(found.problems)} of the domains cannot be restored",
                 "change the plan, or see --skip-broken and --ignore-missing",
             )
+        self._check_places(found)
         if self._wishes.dry_run:
             raise Enough
         if not self._agreed():
@@ -151,12 +151,23 @@ class Making:
             self.home = f"{self._wishes.files_to}/{homes[0]}"
         return homes[0] if homes else None
 
-    def _check_home(self, home: str | None) -> None:
-        """Refused where the home of dom0 cannot get its place, before any domain is made."""
-        if home is not None and not self._wishes.verify_only and not self._wishes.keep_going:
-            path = f"{self._wishes.files_to}/{home}"
-            if os.path.lexists(path):
-                raise Refused(f"{path} already exists")
+    def _check_places(self, found: Plan) -> None:
+        """Refused where the home of dom0 or a further file may find its place taken, before any domain is made.
+
+        Which further files there are is known only when they come. So the directory of a domain must be empty.
+        """
+        files_to = self._wishes.files_to
+        if files_to is None or (self._wishes.keep_going and not self._wishes.verify_only):
+            return
+        if self.home is not None and os.path.lexists(self.home):
+            raise Refused(f"{self.home} already exists")
+        for line in found.creates:
+            place = f"{files_to}/{line.name}"
+            if os.path.lexists(place) and not line.leftover:  # the host removes what is left over
+                with naming(f"look into {place}"):
+                    there = os.listdir(place)
+                if there and not any(further.is_mark(name) for name in there):
+                    raise Refused(f"{place} is not empty", "the further files of the domain go there")
 
     @property
     def _only_admin(self) -> bool:
@@ -219,20 +230,8 @@ class Making:
         if name.endswith("/.") and self._wishes.verify_only:
             volumes = [made.volume for made in self._made if made.volume and made.archive_name == name]
             check_directory(name, volumes, printed)
-        if self._wishes.verify_only:
-            self._refuse_taken(name)
         size = printed.strip().partition("\t")[0]
         self._passages.done(name, int(size) if size.isdecimal() and not name.endswith("/.") else None)
-
-    def _refuse_taken(self, name: str) -> None:
-        """Refused where a file that would be extracted exists."""
-        files_to, base = self._wishes.files_to, name.rpartition("/")[2]
-        if files_to is None or any(made.archive_name == name for made in self._made):
-            return
-        domain = self._paths.get(names.directory_of(name))
-        target = self.home if domain is None else f"{files_to}/{domain}/{base}"
-        if target is not None and os.path.lexists(target):
-            raise Refused(f"{target} already exists")
 
     def passed(self, name: str) -> None:
         if self._wishes.files_to is None or names.directory_of(name) not in self._paths:

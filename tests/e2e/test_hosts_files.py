@@ -148,17 +148,47 @@ def test_what_is_there_stays(there: str, going: bool, folder: Path, tmp_path: Pa
     path.write_bytes(b"mine")
     done = restore(folder / "a.qb", tmp_path, *(["--keep-going"] if going else []))
     place = tmp_path / "F" / ("dom0-home/user" if "home" in there else there)
-    program = "qb-backup" if "home" in there and not going else "qb-tree"
+    error = f"qb-tree: error: {place} already exists"
+    if not going:
+        error = f"qb-backup: error: {place if 'home' in there else f'{place.parent} is not empty'}"
+        error += " already exists" if "home" in there else ""
     left = "dom0-home/user was not restored" if "home" in there else "vm1/notes.txt was not restored"
     first, *rest = done.stderr.decode().splitlines()
-    assert (done.returncode, first) == (5, f"{program}: error: {place} already exists")
-    assert rest == ([f"qb-backup: warning: {left}"] if going else [])
+    assert (done.returncode, first) == (5, error)
+    hint = [] if "home" in there else ["hint: the further files of the domain go there"]
+    assert rest == ([f"qb-backup: warning: {left}"] if going else hint)
+    if not going:
+        assert not (tmp_path / "B/qubes.xml").exists(), "it is found before any domain is made"
+        assert restore(folder / "a.qb", tmp_path, "--verify-only").stderr == done.stderr
     assert path.read_bytes() == b"mine"
     if going:
         expected = {name: data for name, data in {**HOME, **FURTHER}.items() if not name.startswith(there[:14])}
         assert tree(tmp_path / "F") == {**expected, there: b"mine"}
         assert set(inventory(tmp_path / "B")) == {"work", "bare", "empty"}
     assert not [name for name in os.listdir(tmp_path / "F") if name.startswith(".")]
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_what_a_dead_run_has_left_is_no_obstacle(listed: bool, folder: Path, tmp_path: Path) -> None:
+    """The directory of the host is the one for the files, too."""
+    (tmp_path / "B").mkdir()
+    host = f"--host={tmp_path}/B"
+    made = bash(
+        f"cd {tmp_path} && qb-unseal qubes.xml <{folder}/a.qb | gzip -dc | qb-tarextract --raw >xml &&"
+        f" qb-plan {host} --metadata xml --ignore-missing >plan && qb-host apply {host} --metadata xml --owner $$ plan",
+        **SECRET,
+    )
+    assert made.returncode == 0, made.stderr
+    (tmp_path / "B/work/notes.txt").write_bytes(b"half")
+    mark = inventory(tmp_path / "B")["work"].findtext("features/feature[@name='qbtools-unfinished']")
+    if not listed:
+        (tmp_path / "B/qubes.xml").unlink()
+        for name in ("work", "bare", "empty"):
+            (tmp_path / f"B/{name}/.qbtools-unfinished.{mark}").touch()
+    words = ("--yes", "-q", host, f"--files-to={tmp_path}/B", "--exclude=dom0", "--ignore-missing")
+    done = run("qb-backup", "restore", *words, folder / "a.qb", **SECRET)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (tmp_path / "B/work/notes.txt").read_bytes() == b"notes\n"
 
 
 @pytest.fixture(scope="module")

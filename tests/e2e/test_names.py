@@ -103,8 +103,10 @@ def test_to_a_host_that_takes_no_dots(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "plan").write_bytes(planned.stdout.replace(b"\tx-img\t", b"\tx.img\t"))
     (tmp_path / "C").mkdir()
     words = ["--host", f"shell:{tmp_path}/C", "--plan", tmp_path / "plan"]
-    done = backup("restore", "-q", "--yes", *words, folder / "a.qb", PATH=path)
-    assert done.returncode == 5
+    for option in ("--verify-only", "--yes"):
+        done = backup("restore", "-q", option, *words, folder / "a.qb", PATH=path)
+        assert done.returncode == 5
+        assert b"1 of the domains cannot be restored" in done.stderr
     assert list((tmp_path / "C").glob("*/domain.xml")) == []
 
 
