@@ -16,8 +16,8 @@ from io import FileIO
 from qbtools import directories, programs, treewalk
 from qbtools.descriptors import wait, widen_pipe, write_fd
 from qbtools.errors import Damaged, Failed, Refused, UsageError, naming
-from qbtools.formats import ustar
 from qbtools.formats.tarreader import TarReader
+from qbtools.formats.treemembers import TreeMembers
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Reader, Writer
 from qbtools.volumes import kernel
@@ -33,9 +33,6 @@ _LINE = 1 << 12  # bytes of the longest line of tar's that is shown whole
 
 _LITTLE = 1 << 16  # bytes: a file system with less counts as full
 
-_DEVICES = (ustar.KINDS[b"3"], ustar.KINDS[b"4"])
-_DIRECTORY = ustar.KINDS[b"5"]
-_NAMES = 1 << 20  # names that are remembered, to find one that occurs twice
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
 # How files come to be: nobody's rights but ours, no attributes, and never over what exists.
@@ -226,28 +223,12 @@ def check(name: str, reader: Reader) -> None:
 
 
 def _read(archive: TarReader, name: str) -> None:
-    """Reads an archive to its end. Damaged where it does not hold name, or holds in it what must not be."""
-    found = False
-    seen: set[int] = set()
+    """Reads an archive to its end. Damaged where it does not hold name, or holds in it what must not be,
+    or what cannot be extracted."""
+    members = TreeMembers(name)
     while (member := archive.next()) is not None:
-        untrusted = member.untrusted_name
-        if untrusted.rstrip("/") != name and not untrusted.startswith(f"{name}/"):
-            continue
-        found = True
-        if ".." in untrusted.split("/"):
-            raise Damaged(f"{untrusted} leads out of {name}")
-        if member.kind in _DEVICES:
-            raise Damaged(f"{untrusted} is {member.kind}")
-        if member.kind == _DIRECTORY:
-            continue
-        if untrusted == name and member.kind:
-            raise Damaged(f"{name} is {member.kind}, neither a file nor a directory")
-        if len(seen) < _NAMES:
-            before = len(seen)
-            seen.add(hash(untrusted))
-            if len(seen) == before:
-                raise Damaged(f"{untrusted} occurs twice")
-    if not found:
+        members.add(member)
+    if not members.found:
         raise Damaged(f"the archive holds no member {name}")
 
 

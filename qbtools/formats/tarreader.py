@@ -16,14 +16,15 @@ from qbtools.streams import Reader
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-_PATH, _SIZE = b"path", b"size"
+_PATH, _LINK, _SIZE = b"path", b"linkpath", b"size"
 _MAJOR, _MINOR, _NAME, _REAL_SIZE = (b"GNU.sparse." + word for word in (b"major", b"minor", b"name", b"realsize"))
 # Sparse formats 0.0 and 0.1, which no version of Qubes wrote, have their map in these.
 _OLDER = tuple(b"GNU.sparse." + word for word in (b"size", b"numblocks", b"offset", b"numbytes", b"map"))
-_KEYS = (_PATH, _SIZE, _MAJOR, _MINOR, _NAME, _REAL_SIZE, *_OLDER)
+_KEYS = (_PATH, _LINK, _SIZE, _MAJOR, _MINOR, _NAME, _REAL_SIZE, *_OLDER)
 
 _EXTENDED = {b"x": "pax", b"g": "global pax", b"L": "long name", b"K": "long link"}
 _REGULAR = (b"0", b"\0", b"S")
+_LINKS = (b"1", b"2")
 
 # The sparse map of GNU tar's own format: entries of two numbers in the header, then in blocks of nothing else.
 _ENTRY = 24
@@ -50,6 +51,9 @@ class Member(NamedTuple):
 
     kind: str
     """Empty for a regular file, else what it is: `a directory`."""
+
+    untrusted_target: str = ""
+    """What a link leads to, as untrusted_name."""
 
 
 class TarReader:
@@ -98,17 +102,18 @@ class TarReader:
         self._read_padding(self._stored, "the data")
         local: dict[bytes, bytes] = {}
         long_name: bytes | None = None
+        long_link: bytes | None = None
         extended = 0
         while True:
             block = self._reader.read_exact(ustar.BLOCK)
             if not any(block):
-                if local or long_name is not None:
+                if local or long_name is not None or long_link is not None:
                     raise Damaged("the archive ends after a header that needs a member")
                 self._read_tail()
                 return None
             header = self._parse(block)
             if header.typeflag not in _EXTENDED:
-                return self._begin(header, long_name, {**self._global, **local})
+                return self._begin(header, long_name, long_link, {**self._global, **local})
             extended += header.typeflag != b"g"
             if extended > _MOST_HEADERS:
                 raise Damaged(f"more than {_MOST_HEADERS} extended headers stand in front of one member")
@@ -119,6 +124,8 @@ class TarReader:
                 self._global.update(pax.parse(body, _KEYS))
             elif header.typeflag == b"L":
                 long_name = body.removesuffix(b"\0")
+            else:
+                long_link = body.removesuffix(b"\0")
 
     def _check_kind(self) -> None:
         """Damaged where the input is something else than a tar archive, as far as its first bytes tell."""
@@ -157,7 +164,9 @@ class TarReader:
         self._end = self._reader.position + data
         return extents
 
-    def _begin(self, header: ustar.Header, long_name: bytes | None, records: dict[bytes, bytes]) -> Member:
+    def _begin(
+        self, header: ustar.Header, long_name: bytes | None, long_link: bytes | None, records: dict[bytes, bytes]
+    ) -> Member:
         """Takes a header that is a member's own."""
         name = records.get(_NAME) or records.get(_PATH) or long_name or header.untrusted_name
         if not name or b"\0" in name:
@@ -173,7 +182,10 @@ class TarReader:
         if not kind and header.typeflag not in _REGULAR:
             raise Damaged(f"{self._name} is of a type that is not read: {header.typeflag.decode('latin-1')}")
         self._begin_sparse(header, records)
-        return Member(self._name, self._size, kind)
+        target = b""
+        if header.typeflag in _LINKS:
+            target = records.get(_LINK) or long_link or header.untrusted_target
+        return Member(self._name, self._size, kind, target.decode("utf-8", "surrogateescape"))
 
     def _begin_sparse(self, header: ustar.Header, records: dict[bytes, bytes]) -> None:
         if any(records.get(key) for key in _OLDER):

@@ -54,6 +54,11 @@ class Header(NamedTuple):
     typeflag: bytes
     block: bytes
 
+    @property
+    def untrusted_target(self) -> bytes:
+        """What a link leads to."""
+        return _text(self.block[157:257])
+
 
 def padding(size: int) -> int:
     """Bytes between the end of size bytes and the next block."""

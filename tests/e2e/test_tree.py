@@ -446,6 +446,50 @@ BAD = {
     "itself a link": (link(INNER, b"/etc") + END, f"{NAME} is a symbolic link, neither a file nor a directory"),
     "itself a pipe": (head(INNER, kind=b"6") + END, f"{NAME} is a fifo, neither a file nor a directory"),
     "a file twice": (TOP + FILE + FILE + END, f"{NAME}/file occurs twice"),
+    "a file twice, in other words": (
+        TOP + FILE + regular(b"x", INNER + b"/.//file") + END,
+        f"{NAME}/file occurs twice",
+    ),
+    "a file where a directory is": (
+        TOP + regular(b"x", INNER + b"/a/b") + regular(b"x", INNER + b"/a") + END,
+        f"{NAME}/a occurs twice",
+    ),
+    "a hard link to nothing": (
+        TOP + hard(INNER + b"/hard", INNER + b"/none") + FILE + END,
+        f"{NAME}/hard is a hard link to {NAME}/none, which is not in front of it",
+    ),
+    "a hard link in front of its file": (
+        TOP + hard(INNER + b"/hard", INNER + b"/file") + FILE + END,
+        f"{NAME}/hard is a hard link to {NAME}/file, which is not in front of it",
+    ),
+    "a hard link to a file beside": (
+        regular(b"x", b"dom0-home/other") + TOP + hard(INNER + b"/hard", b"dom0-home/other") + END,
+        f"{NAME}/hard is a hard link to dom0-home/other, which is not in front of it",
+    ),
+    "a hard link to a directory": (
+        TOP + hard(INNER + b"/hard", INNER) + END,
+        f"{NAME}/hard is a hard link to {NAME}, which is not in front of it",
+    ),
+    "a hard link with a long target": (
+        TOP + pax(("linkpath", f"{NAME}/{'p' * 150}")) + hard(INNER + b"/hard", INNER + b"/file") + END,
+        f"{NAME}/hard is a hard link to {NAME}/{'p' * 150}, which is not in front of it",
+    ),
+    "a member below a symbolic link": (
+        TOP + link(INNER + b"/way", b"/tmp") + regular(b"x", INNER + b"/way/file") + END,
+        f"{NAME}/way/file is below {NAME}/way, which is no directory",
+    ),
+    "a member far below a file": (
+        TOP + FILE + regular(b"x", INNER + b"/file/a/b/c") + END,
+        f"{NAME}/file/a/b/c is below {NAME}/file, which is no directory",
+    ),
+    "a member below the file itself": (
+        regular(b"x", INNER) + FILE + END,
+        f"{NAME}/file is below {NAME}, which is no directory",
+    ),
+    "a name that Linux does not take": (
+        TOP + pax(("path", f"{NAME}/{'p/' * 2048}x")) + regular(b"x") + END,
+        f"a name below {NAME} has more than 4095 bytes",
+    ),
 }
 
 
@@ -512,13 +556,13 @@ def test_an_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
     for target in (outside, up):
         data = TOP + link(INNER + b"/way", target) + regular(b"evil", INNER + b"/way/file") + END
         done = extract(data, tmp_path / "x")
-        assert done.returncode == 1 and done.stderr.count(b"\n") == 1
+        assert done.returncode == 4 and done.stderr.count(b"\n") == 1
         assert sorted(os.listdir(tmp_path)) == ["outside"]
         data = TOP + link(INNER, target) + FILE + END
         assert extract(data, tmp_path / "x").returncode in (1, 4)
     (tmp_path / "outside/file").write_text("theirs")
     data = TOP + hard(INNER + b"/hard", outside + b"/file") + END
-    assert extract(data, tmp_path / "x").returncode == 1
+    assert extract(data, tmp_path / "x").returncode == 4
     data = TOP + regular(b"evil", INNER + b"/../../../outside/other") + END
     refused(extract(data, tmp_path / "x"), 4, f"{NAME}/../../../outside/other leads out of {NAME}")
     assert os.listdir(tmp_path) == ["outside"]
@@ -527,7 +571,10 @@ def test_an_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
 
 
 def test_a_good_archive_is_checked(home: Path, tmp_path: Path) -> None:
-    for data in (saved(home), TOP + TOP + FILE + END, regular(b"a file", INNER) + END):
+    twice = TOP + FILE + hard(INNER + b"/one", INNER + b"/file") + hard(INNER + b"/two", b"/" + INNER + b"/one") + END
+    assert extract(twice, tmp_path / "twice").returncode == 0
+    shutil.rmtree(tmp_path / "twice")
+    for data in (saved(home), TOP + TOP + FILE + END, regular(b"a file", INNER) + END, twice):
         done = run("qb-tree", "--verify", NAME, data=data)
         assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert os.listdir(tmp_path) == ["source"]
