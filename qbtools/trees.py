@@ -21,6 +21,7 @@ from qbtools.formats.treemembers import TreeMembers
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Reader, Writer
 from qbtools.volumes import kernel
+from qbtools.volumes.marks import Mark
 
 if TYPE_CHECKING:
     from qbtools.streams import RawInput
@@ -32,6 +33,8 @@ _CHANGED = 1  # tar's status where a file changed as it was read
 _LINE = 1 << 12  # bytes of the longest line of tar's that is shown whole
 
 _LITTLE = 1 << 16  # bytes: a file system with less counts as full
+
+_WORKPLACE = ".qb-tree-"  # how the directory is called into which tar extracts; a mark follows
 
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
@@ -133,8 +136,9 @@ def _parents(parent: str) -> Iterator[None]:
 
 @contextmanager
 def _workplace(parent: str, warn: Warn) -> Iterator[str]:
-    """A new directory, ours alone, in parent."""
-    place = os.path.join(parent, f".qb-tree-{os.urandom(8).hex()}")
+    """A new directory, ours alone, in parent. Those of dead runs are removed."""
+    place = os.path.join(parent, _WORKPLACE + _mark())
+    _remove_dead(parent)
     try:
         with naming(f"make a directory in {parent}"):
             os.mkdir(place, 0o700)
@@ -145,6 +149,23 @@ def _workplace(parent: str, warn: Warn) -> Iterator[str]:
         _remove(place)
         if os.path.lexists(place):
             warn(f"{place}, which is incomplete, cannot be removed")
+
+
+def _mark() -> str:
+    try:
+        return str(Mark.own())
+    except Failed:  # without /proc nobody can tell whose it is
+        return os.urandom(8).hex()
+
+
+def _remove_dead(parent: str) -> None:
+    """Removes what runs of this user that were killed have left, as far as that is possible."""
+    with suppress(OSError):
+        for name in os.listdir(parent):
+            mark = Mark.parse(name.removeprefix(_WORKPLACE)) if name.startswith(_WORKPLACE) else None
+            place = os.path.join(parent, name)
+            if mark is not None and mark.dead() and os.lstat(place).st_uid == os.geteuid():
+                _remove(place)
 
 
 def _try_renaming(parent: str) -> None:

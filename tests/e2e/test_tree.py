@@ -19,6 +19,8 @@ from running import Running, wait_until
 from support import BIN, bash, environment, missing, need, need_root, run
 from vectors.tarbytes import END, GNU, extended, head, old, pax, regular
 
+from qbtools.volumes.marks import Mark
+
 NAME = "dom0-home/user"
 INNER = NAME.encode()
 
@@ -665,6 +667,26 @@ def test_a_signal_leaves_nothing(number: int, tmp_path: Path) -> None:
         assert os.listdir(place) == []
         running.release()
         assert running.end()[0] == 128 + number
+
+
+def test_what_sigkill_leaves_is_removed_by_the_next_run(tmp_path: Path) -> None:
+    place = tmp_path / "work"
+    for kept in (".qb-tree-mine", f".qb-tree-{Mark.own()}", ".qb-tree-0123456789abcdef"):
+        (place / kept).mkdir(parents=True)
+    (tmp_path / "data").write_bytes(TOP + FILE + regular(os.urandom(1 << 20), INNER + b"/large") + END)
+    before = set(os.listdir(place))
+    with Running(tmp_path) as running:
+        running.start(f"valve 500000 <{tmp_path}/data | qb-tree --extract {place}/x {NAME}")
+        running.hold()
+        wait_until(lambda: bool(list(place.glob(".qb-tree-*/dom0-home/user/large"))), "tar to be at work")
+        os.kill(running.one("qb-tree"), signal.SIGKILL)
+        wait_until(lambda: not running.processes("qb-tree") and not running.processes("tar"), "the end of both")
+        running.release()
+        running.end()
+    (left,) = set(os.listdir(place)) - before
+    assert left.startswith(".qb-tree-qbtools-")
+    assert extract(TOP + FILE + END, place / "x").returncode == 0
+    assert set(os.listdir(place)) == before | {"x"}
 
 
 def test_a_signal_while_saving_ends_tar(home: Path, tmp_path: Path) -> None:
