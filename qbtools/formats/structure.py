@@ -18,8 +18,8 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[s
     """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged where its members, their names,
     order or sizes, a container's plain checksum or the manifest's presence are wrong.
 
-    Returns the names of files without their last chunk. Only the sealed manifest tells whether they failed when they
-    were saved, or chunks are missing.
+    Returns for each file without its last chunk what is to be said of it. Only the sealed manifest tells whether it
+    failed when it was saved, or chunks are missing.
 
     max_chunk: bytes of the largest chunk where the header names no chunk size.
     """
@@ -42,4 +42,4 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[s
         members.read_end()
     else:
         warn(chunks.NO_MANIFEST)
-    return list(order.broken)
+    return [f"{name} is incomplete: it failed when it was saved, or chunks are missing" for name in order.broken]

@@ -46,10 +46,10 @@ class Result(NamedTuple):
     """
 
     domain: str
-    volumes: int
-    size: int
-    seconds: float
-    problem: str | None
+    volumes: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    problem: str | None = None
     state: str | None = None
     broken: bool = False
     stored: Stored | None = None
@@ -131,7 +131,7 @@ def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) ->
     """The domains that were saved, in their order. ended: the archive is complete."""
     results: dict[str, Result] = {}
     for file in files:
-        before = results.get(file.domain) or Result(file.domain, 0, 0, 0.0, None, file.state)
+        before = results.get(file.domain) or Result(file.domain, state=file.state)
         passage = log.get(file.archive_name)
         problem = None
         if passage is None or passage.ended is None:
@@ -151,7 +151,7 @@ def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) ->
 
 def of_failing(failing: Iterable[Failing]) -> list[Result]:
     """The domains that cannot be saved."""
-    return [Result(one.name, 0, 0, 0.0, one.reason) for one in failing]
+    return [Result(one.name, problem=one.reason) for one in failing]
 
 
 def complaint(found: Iterable[Result], of: int) -> Failed | None:

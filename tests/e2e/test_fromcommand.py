@@ -301,6 +301,8 @@ def test_going_on_without_a_file(place: Path) -> None:
         0,
         b"qb-unseal: warning: vm1/b is incomplete: it failed when it was saved, or chunks are missing\n",
     )
+    stored = run("qb-store", "-v", place / "stored.qb", data=done.stdout)
+    assert stored.stderr.splitlines(True)[0] == read.stderr.replace(b"qb-unseal: warning", b"qb-store")
 
 
 def test_the_command_of_a_file_that_failed_sees_no_end(place: Path) -> None:

@@ -66,8 +66,8 @@ def _receive(call: Invocation, source: Passing) -> None:
     from qbtools.formats import chunks, header, structure
 
     try:
-        for name in structure.check(source, chunks.DEFAULT_CHUNK_SIZE, call.warn):
-            call.note(f"{name} is incomplete: whoever saved it knows of it, or chunks are missing")
+        for text in structure.check(source, chunks.DEFAULT_CHUNK_SIZE, call.warn):
+            call.note(text)  # whoever sent it may know of it
     except header.OtherVersion as error:
         raise Refused(error.message, "qb-store takes archives of version 4 only") from None
 

@@ -102,5 +102,5 @@ def _structure(call: Invocation) -> None:
             raise UsageError(f"{option} does not go with --structure, which authenticates nothing")
     reader = call.stdin()
     reader.name = "the archive"
-    for name in structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn):
-        call.warn(f"{name} is incomplete: it failed when it was saved, or chunks are missing")
+    for text in structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn):
+        call.warn(text)

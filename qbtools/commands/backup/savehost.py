@@ -107,7 +107,7 @@ class _Run:
             problem: str | None = results.EARLY
             passages = Passages()
             backup_id, path = save.new_id(), _path(opts["--output"], machine.name)
-            result = Result(machine.name, 0, 0, 0.0, problem, machine.state)
+            result = Result(machine.name, problem=problem, state=machine.state)
             try:
                 archive = survey._replace(machines=[machine]).archive()
                 taking = savinghost.Taking(archive, how)
@@ -126,7 +126,7 @@ class _Run:
                 else:
                     rest = survey.machines[at + 1 :] if problem == results.EARLY or opts["--strict"] else ()
                     self._found.append(result._replace(problem=problem))
-                    self._found += [Result(one.name, 0, 0, 0.0, results.EARLY) for one in rest]
+                    self._found += [Result(one.name, problem=results.EARLY) for one in rest]
 
     def _check(self, survey: Survey) -> None:
         """Says what is not saved. Raises where that, or --strict, leaves nothing to be done."""
@@ -137,7 +137,7 @@ class _Run:
             call.note(f"left out: {left_out.domain.name} ({left_out.reason})")
         if survey.failing and call.options["--strict"]:
             one = survey.failing[0]
-            self._found += [Result(machine.name, 0, 0, 0.0, results.INCOMPLETE) for machine in survey.machines]
+            self._found += [Result(machine.name, problem=results.INCOMPLETE) for machine in survey.machines]
             raise type(one.error)(f"{one.name} cannot be saved: {one.reason}")
         for one in survey.failing:
             call.warn(f"{one.name} cannot be saved: {one.reason}")
