@@ -95,6 +95,15 @@ def of_restore(
     return results
 
 
+def of_home(domain: str, archive_name: str, log: Mapping[str, Passage], ended: bool) -> Result:
+    """The same for the home of a domain, which has no volumes."""
+    passage = log.get(archive_name)
+    if passage is None:
+        return Result(domain, problem=f"{archive_name} is missing in the archive" if ended else EARLY)
+    problem = _failed(archive_name, passage) if passage.ended is None else None
+    return Result(domain, seconds=_seconds([passage]), problem=problem)
+
+
 def failed_files(files: Iterable[Made], log: Mapping[str, Passage]) -> list[str]:
     """The archive names of those that belong to no volume, and with which it did not go well."""
     volumes = {file.archive_name for file in files if file.volume is not None}

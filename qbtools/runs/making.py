@@ -80,6 +80,7 @@ class Making:
         self._stray: Damaged | None = None
         self._unwanted: set[str] = set()
         self._lost = False
+        self._home_name = ""
         self.home: str | None = None
         """Where the home of dom0 goes, if it is restored."""
         self.unfinished = False
@@ -147,9 +148,11 @@ class Making:
             if homes and (self._only_admin or not selection.restorable(metadata)):
                 raise UsageError("nothing says where the home of dom0 goes", "give --files-to")
             return None
-        if homes:
-            self.home = f"{self._wishes.files_to}/{homes[0]}"
-        return homes[0] if homes else None
+        if not homes:
+            return None
+        self._home_name = homes[0]
+        self.home = f"{self._wishes.files_to}/{homes[0]}"
+        return homes[0]
 
     def _check_places(self, found: Plan) -> None:
         """Refused where the home of dom0 or a further file may find its place taken, before any domain is made.
@@ -257,6 +260,12 @@ class Making:
         # A file that failed when it was saved is known at the end of a valid archive: the other domains are complete.
         going = self._wishes.keep_going or self._lost
         return results.of_restore(self._made, self._passages.log, self._sizes, ended, going)
+
+    def home_results(self, ended: bool) -> list[Result]:
+        """How it went with the home of dom0, if that is restored."""
+        if self.home is None:
+            return []
+        return [results.of_home(names.ADMIN, self._home_name, self._passages.log, ended)]
 
     def failed_files(self) -> list[str]:
         """Files that failed and are no volumes."""

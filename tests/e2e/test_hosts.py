@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -615,6 +616,28 @@ def test_an_archive_for_each_domain(folder: Path, running: Running, tmp_path: Pa
         1,
         f"qb-backup: error: cannot write to {tmp_path}/none: No such file or directory",
     )
+
+
+def test_a_signal_between_two_archives(folder: Path, running: Running, tmp_path: Path) -> None:
+    """Those that are complete stay, and nothing else."""
+    place = tmp_path / "each"
+    place.mkdir()
+    running.hold_in("vm3/private.img", 100_000)
+    with running:
+        process = running.start(f"qb-backup create -q --each --json --logn 10 --host dir:A -o {place}")
+        running.hold()
+        os.kill(running.one("qb-run"), signal.SIGTERM)
+        stdout, stderr = process.communicate()
+        running.gone()
+    assert process.returncode in (143, -signal.SIGTERM)  # bash may have become the program
+    assert sorted(path.name for path in place.iterdir()) == ["deb.qbk", "net.qbk"]
+    for path in place.iterdir():
+        assert outcome(backup("verify", path)) == (0, "", "")
+    found = json.loads(stdout)
+    assert [(one["name"], one["problem"]) for one in found["domains"]] == [
+        *(("deb", None), ("net", None), ("work", "the run ended early"), ("alone", "the run ended early")),
+    ]
+    assert found["status"] == 143
 
 
 def test_a_directory_without_metadata(tmp_path: Path) -> None:

@@ -353,8 +353,10 @@ def tmpfs_on(place: Path) -> Iterator[None]:
 def test_the_home_alone(words: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
     done = restore(folder / "a.qb", tmp_path, *words, "--verify-only")
     assert (done.returncode, done.stderr, os.listdir(tmp_path / "F")) == (0, b"", [])
-    done = restore(folder / "a.qb", tmp_path, *words)
+    done = restore(folder / "a.qb", tmp_path, *words, "--json")
     assert (done.returncode, done.stderr) == (0, b"")
+    (found,) = json.loads(done.stdout)["domains"]
+    assert (found["name"], found["volumes"], found["problem"]) == ("dom0", 0, None)
     assert tree(tmp_path / "F") == HOME
     assert os.listdir(tmp_path / "B") == []
 

@@ -81,6 +81,7 @@ def _ended(call: Invocation, made: making.Making | None, error: BaseException | 
     """Settles what was made, and tells how it went; the error that the run ends with."""
     found = made.results(error is None) if made else []
     others = made.failed_files() if made else []
+    home = made.home_results(error is None) if made else []
     words = making.complaint(found, others)
     if error is None:
         error = words
@@ -89,7 +90,7 @@ def _ended(call: Invocation, made: making.Making | None, error: BaseException | 
     if made is not None and made.unfinished:
         error = _settled(call, made, found, error)
     if call.options["--json"]:
-        stagewords.print_json(call, results.as_document(found, cli.status_of(error) if error else 0, others))
+        stagewords.print_json(call, results.as_document([*found, *home], cli.status_of(error) if error else 0, others))
     return error
 
 
