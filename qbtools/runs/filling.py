@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from qbtools.domains import inventory, names
 from qbtools.domains.arrivals import Arrivals
 from qbtools.domains.inventory import Entry
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Refused, UsageError
-from qbtools.formats.chunks import METADATA
+from qbtools.errors import Damaged, QbError, Refused, UsageError
+from qbtools.formats.chunks import MANIFEST, METADATA, parse_member
+from qbtools.formats.outertar import MemberReader
+from qbtools.formats.ustar import MAX_NUMBER
 from qbtools.runs import targets
 from qbtools.runs.opening import Routes, size_of
 from qbtools.runs.targets import Wanted
+from qbtools.streams import file_reader
 from qbtools.volumes import locate
 from qbtools.volumes.kind import TargetOptions
 
@@ -24,7 +29,7 @@ class Where(NamedTuple):
     to: a directory, with a / in front or `./`. pool: the text in front of DOMAIN-VOLUME. mapped: TARGET by
     `DOMAIN:VOLUME`. only: DOMAIN or DOMAIN:VOLUME, none: all. overwrite, shrink: as the options of qb-volwrite.
     skip: a volume that exists and is complete is left alone. kept: path by what it is, of files that must stay.
-    archive: bytes of the archive, None where not known.
+    archive: path of the archive, None where it is no regular file.
     """
 
     to: str | None
@@ -32,7 +37,7 @@ class Where(NamedTuple):
     mapped: Mapping[str, str]
     only: Sequence[str]
     kept: Mapping[str, str] = {}
-    archive: int | None = None
+    archive: str | None = None
     overwrite: bool = False
     shrink: bool = False
     skip: bool = False
@@ -133,7 +138,8 @@ class Filling:
         options = TargetOptions(create=True, overwrite=where.overwrite, shrink=where.shrink)
         how = targets.How(options, where.to is not None, where.skip, where.kept)
         left, rooms = targets.check(wanted, how, self._warn)
-        targets.check_room(metadata, left, rooms, where.archive, self._warn)
+        size = None if where.archive is None else os.path.getsize(where.archive)
+        targets.check_room(metadata, left, rooms, size, self._warn)
         remaining = {one.key for one in left}
         for one in wanted:
             if one.key not in remaining:
@@ -147,8 +153,21 @@ class Filling:
         where = self._where
         if where.to is None or where.mapped or where.only or where.skip:
             raise UsageError("the archive has no metadata", "only --to can be used: the files keep their names")
-        locate.look(f"file:{where.to}/{first}", None, TargetOptions(overwrite=where.overwrite), True)
+        for name in dict.fromkeys((first, *self._names())):
+            locate.look(f"file:{where.to}/{name}", None, TargetOptions(overwrite=where.overwrite), True)
         return [("*", f"below:{' '.join(where.words(True))}:file:{where.to}")]
+
+    def _names(self) -> Iterator[str]:
+        """The files of an archive, as far as it is a file and not damaged. Those of a stream are not known yet."""
+        if self._where.archive is None:
+            return
+        with suppress(QbError):
+            members = MemberReader(file_reader(self._where.archive), lambda _name: MAX_NUMBER)
+            while (member := members.next()) is not None:
+                with suppress(Damaged):  # for what belongs to the header
+                    name, _number = parse_member(member.untrusted_name)
+                    if name != MANIFEST:
+                        yield name
 
     def begun(self, name: str) -> None:
         """It counts when it is done."""

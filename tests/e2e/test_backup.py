@@ -504,6 +504,23 @@ def test_an_archive_without_metadata(command: str, folder: Path, tmp_path: Path)
         assert same(folder / "root.img", tmp_path / "vm7/x.img")
 
 
+def test_all_targets_of_an_archive_without_metadata_are_looked_at_first(folder: Path, tmp_path: Path) -> None:
+    """A stream tells only the first name."""
+    data = by_hand(folder, GOOD, "vm7/root.img", "vm7/x.img")
+    (tmp_path / "a.qb").write_bytes(data)
+    (tmp_path / "to/vm7").mkdir(parents=True)
+    for taken, among in (("x.img", set()), ("x.img", {"vm7/root.img"}), ("root.img", set())):
+        (tmp_path / "to/vm7" / taken).write_bytes(b"mine")
+        words = ("restore", "--to", tmp_path / "to")
+        done = backup(folder, *words, data=data) if among else backup(folder, *words, tmp_path / "a.qb")
+        assert done.returncode == 5 and f"to/vm7/{taken} exists\n" in done.stderr
+        assert files(tmp_path / "to") == {f"vm7/{taken}", *among}
+        (tmp_path / "to/vm7" / taken).unlink()
+        (tmp_path / "to/vm7/root.img").unlink(missing_ok=True)
+    (tmp_path / "a.qb").write_bytes(data[:-1536])
+    assert backup(folder, "restore", "--to", tmp_path / "to", tmp_path / "a.qb").returncode == 4
+
+
 @pytest.mark.parametrize("command", ["verify", "restore"])
 def test_sigusr1_shows_how_far_it_is(command: str, folder: Path, tmp_path: Path) -> None:
     with Running(tmp_path, folder, QB_PASSPHRASE_FILE="passphrase") as running:

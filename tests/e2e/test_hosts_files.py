@@ -241,12 +241,19 @@ def hostile(pieces: Path, place: Path, tar: str) -> Path:
             "tar -c dom0-home | head -c 600",
             "qb-unseal: error: dom0-home/user: qb-tree: standard input ends too early",
         ),
+        (
+            "ln -s /tmp dom0-home/user/way && touch f && tar -c --transform=s,^f$,dom0-home/user/way/f, dom0-home f",
+            "qb-tree: error: dom0-home/user/way/f is below dom0-home/user/way, which is no directory",
+        ),
         ("echo no tar", "qb-unseal: error: dom0-home/user: qb-tree: standard input ends too early"),
     ],
 )
 def test_a_home_that_is_refused(tar: str, message: str, sealed_again: Path, tmp_path: Path) -> None:
     need_root()
-    done = restore(hostile(sealed_again, tmp_path, tar), tmp_path)
+    archive = hostile(sealed_again, tmp_path, tar)
+    done = run("qb-backup", "verify", archive, **SECRET)
+    assert (done.returncode, done.stderr.decode().splitlines()[-1]) == (4, message)
+    done = restore(archive, tmp_path)
     assert (done.returncode, done.stderr.decode()) == (4, f"{message}\n")
     assert tree(tmp_path / "F") == {}
     assert inventory(tmp_path / "B") == {}

@@ -87,15 +87,15 @@ def _where(call: Invocation) -> filling.Where:
     if to is not None and not to.startswith("/"):
         to = f"./{to}"  # so that it is taken for nothing but a path
     mapped = filling.read_map(opts["--map"])
-    kept, size = _files(call)
+    kept, file = _files(call)
     flags = [bool(opts[option]) for option in ("--overwrite", "--shrink", "--skip-existing")]
-    return filling.Where(to, opts["--pool"], mapped, only, kept, size, *flags)
+    return filling.Where(to, opts["--pool"], mapped, only, kept, file, *flags)
 
 
-def _files(call: Invocation) -> tuple[dict[str, str], int | None]:
-    """The files that must stay, by what they are, and the size of the archive, None where it is no file."""
+def _files(call: Invocation) -> tuple[dict[str, str], str | None]:
+    """The files that must stay, by what they are, and the archive, None where it is no file."""
     file = call.options["FILE"]
     archive = "/dev/stdin" if file in (None, "-") else str(file)
     kept = {"the archive": archive, **stagewords.files(call)}
     kept = {words: path for words, path in kept.items() if os.path.isfile(path)}
-    return kept, os.path.getsize(archive) if "the archive" in kept else None
+    return kept, kept.get("the archive")
