@@ -4,7 +4,7 @@ from __future__ import annotations
 
 COMMON = """\
   -q --quiet            No progress, no notes. Warnings are always shown.
-  -v --verbose          Say on stderr what is done.
+  -v --verbose          Report each step on stderr.
   -h --help             Show this help.
   --version             Show the version."""
 
@@ -14,7 +14,7 @@ PROGRESS = """\
 PASSPHRASE = """\
   --passphrase-file FILE    Read the passphrase from FILE.
   --passphrase-fd N         Read the passphrase from descriptor N.
-  --passphrase-command CMD  Take what CMD prints as the passphrase."""
+  --passphrase-command CMD  Use the output of CMD as the passphrase."""
 
 JOBS = """\
   -j N --jobs N         Work on N chunks at a time (default: the CPUs, at most 4)."""
