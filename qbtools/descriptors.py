@@ -1,4 +1,4 @@
-"""What is done to bare descriptors. Errors are OSErrors, as the kernel gives them."""
+"""Operations on plain descriptors. Errors are the OSErrors of the kernel."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PIPE_SIZE = 1 << 20
-"""Bytes of the pipe capacity that is asked for."""
+"""The pipe capacity to ask for, in bytes."""
 
-# What splice and sendfile answer where they cannot work at all (fs/splice.c, fs/read_write.c): no pipe and nothing
-# with pages, O_APPEND, no support.
+# The errors of splice and sendfile when they cannot work at all (fs/splice.c, fs/read_write.c): neither a pipe nor
+# something with pages, O_APPEND, no support.
 _NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
 
 
 def descriptor(file: object) -> int:
-    """The descriptor of a file object, or -1 where it has none."""
+    """The descriptor of a file object, or -1 if it has none."""
     try:
         number = file.fileno()  # type: ignore[attr-defined]
     except (AttributeError, io.UnsupportedOperation):
@@ -32,14 +32,14 @@ def descriptor(file: object) -> int:
 
 
 def wait(fd: int, event: int, seconds: float | None = None) -> bool:
-    """Waits until a descriptor is ready, or has failed; False where it is not after so many seconds."""
+    """Waits until a descriptor is ready, or has failed. Returns False if it is not ready after so many seconds."""
     poller = select.poll()
     poller.register(fd, event)
     return bool(poller.poll(None if seconds is None else seconds * 1000))
 
 
 def widen_pipe(fd: int, size: int = PIPE_SIZE) -> None:
-    """Asks for a pipe capacity of size bytes; does nothing where fd is no pipe or the limit is lower."""
+    """Asks for a pipe capacity of size bytes. Does nothing if fd is not a pipe or the limit is lower."""
     with suppress(OSError):
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)
 
@@ -52,24 +52,24 @@ def write_fd(fd: int, data: bytes | bytearray | memoryview) -> None:
 
 
 def left_to_read(fd: int) -> int | None:
-    """Bytes of a regular file from where its descriptor stands to its end; None for anything else."""
+    """The bytes of a regular file from the current offset to its end; None for anything else."""
     found = os.fstat(fd)
     return max(found.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(found.st_mode) else None
 
 
 def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
-    """Takes clean pages of a range (length 0: up to the end) out of the page cache; starts to write dirty ones.
+    """Drops clean pages of a range (length 0: up to the end) from the page cache, and starts to write dirty ones.
 
-    An advice: does nothing where the file system has no use for it (tmpfs).
+    This is only an advice: it does nothing if the file system does not support it (tmpfs).
     """
     with suppress(OSError):
         os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
 
 
 def splice(source: int, target: int, size: int) -> int:
-    """Moves between 1 and size bytes, 0 at EOF; -1 where the kernel cannot do it for these two at all.
+    """Moves between 1 and size bytes. Returns 0 at EOF, and -1 if the kernel cannot do this for these two at all.
 
-    With a pipe on neither side, sendfile does it.
+    If neither side is a pipe, sendfile is used.
     """
     for move in (lambda: os.splice(source, target, size), lambda: os.sendfile(target, source, None, size)):
         try:

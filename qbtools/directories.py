@@ -1,6 +1,6 @@
-"""Names of files in a directory that is open: given without taking another's away, and flushed.
+"""Gives files a name in an open directory without replacing other files, and flushes the directory.
 
-Errors are OSErrors, as the kernel gives them.
+Errors are the OSErrors of the kernel.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from qbtools.lean import suppress
 
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
-# What calls answer that this kernel or file system does not have.
+# The errors of calls that this kernel or file system does not have.
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
 
 
 def rename_new(directory: int, old: str, new: str) -> None:
-    """Renames within a directory, never over what exists: FileExistsError then.
+    """Renames a file in a directory without replacing an existing file. FileExistsError if new exists.
 
-    Where the file system can do this in no single step, the new name is taken first, by an empty file that nobody
-    else can have made. Where that fails, or the program ends just then, the empty file may stay.
+    If the file system cannot do this in a single step, an empty file that only this process can have created reserves
+    the new name first. If the rename then fails, or the program ends at that moment, the empty file may remain.
     """
     import ctypes
 
@@ -44,7 +44,7 @@ def rename_new(directory: int, old: str, new: str) -> None:
 
 
 def _rename_reserved(directory: int, old: str, new: str) -> None:
-    """The same for a file system with neither: new is made, and then replaced."""
+    """The same for a file system with neither call: new is created, and then replaced."""
     is_directory = stat.S_ISDIR(os.stat(old, dir_fd=directory, follow_symlinks=False).st_mode)
     if is_directory:
         os.mkdir(new, 0o700, dir_fd=directory)
@@ -67,7 +67,7 @@ def _create(directory: int, name: str) -> int:
 
 
 def check_rename(directory: int) -> None:
-    """Tries rename_new() and a rename over a file, with empty files of its own. OSError where one does not work."""
+    """Tries rename_new() and a rename over a file, with its own empty files. OSError if one of them does not work."""
     names = [f".qb-try-{os.urandom(8).hex()}" for _ in range(3)]
     try:
         for name in names[:2]:
@@ -81,7 +81,7 @@ def check_rename(directory: int) -> None:
 
 
 def make(path: str) -> list[str]:
-    """Makes a directory and the missing ones above it; returns those that it made. After an OSError none stays."""
+    """Creates a directory and the missing ones above it. Returns the created ones. After an OSError none remains."""
     missing: list[str] = []
     while path and not os.path.lexists(path):
         missing.append(path)
@@ -94,7 +94,7 @@ def make(path: str) -> list[str]:
             try:
                 os.mkdir(each)
             except FileExistsError:
-                if not os.path.isdir(each):  # else another program was faster
+                if not os.path.isdir(each):  # otherwise another program created it first
                     raise
             else:
                 made.append(each)
@@ -105,14 +105,14 @@ def make(path: str) -> list[str]:
 
 
 def remove(made: list[str]) -> None:
-    """Removes the directories that make() has made, as far as they are empty."""
+    """Removes the directories that make() created, if they are empty."""
     for each in reversed(made):
         with suppress(OSError):
             os.rmdir(each)
 
 
 def flush(directory: int) -> None:
-    """Brings the names in a directory to stable storage, where its file system has a call for that."""
+    """Writes the names in a directory to stable storage, if its file system supports that."""
     try:
         os.fsync(directory)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How the stages of a pipe ended, which of them is to blame, and what a CMD that failed means for who ran it."""
+"""Finds out how the stages of a pipe ended, which one caused a failure, and which error the caller reports."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SIGPIPE = 128 + signal.SIGPIPE
 
 
 def failing(stages: Sequence[int]) -> list[int]:
-    """Indexes of the stages that failed by themselves: the status is neither 0 nor that of a reader that left."""
+    """Indexes of the stages that failed themselves: their status is neither 0 nor that of SIGPIPE."""
     return [at for at, status in enumerate(stages) if status not in (0, _SIGPIPE)]
 
 
 def cause(stages: Sequence[int], told: Sequence[Failure]) -> Failure | None:
-    """The failure that decides how a pipe ended. None where nothing that was told explains it.
+    """The failure that decides the status of a pipe. None if no report explains the status.
 
-    stages: their statuses, in order. told: what they have said of themselves. A stage that has told the user decides.
-    One that met only the early end of its input (deferred) does so where no other stage failed.
+    stages: their statuses, in order. told: the failures that they reported. A stage that has printed its message
+    decides. A stage that only met an early end of its input (deferred) decides if no other stage failed.
     """
     spoken = next((failure for failure in told if not failure.deferred), None)
     if spoken is None and told and len(failing(stages)) <= len(told):
@@ -30,15 +30,15 @@ def cause(stages: Sequence[int], told: Sequence[Failure]) -> Failure | None:
 
 
 def how(status: int) -> str:
-    """How a program with this status, as a shell shows it, ended: `was killed by SIGTERM`, `ended with status 1`."""
+    """Text for a status as a shell shows it: `was killed by SIGTERM`, `ended with status 1`."""
     if status > 128 and status - 128 in set(signal.Signals):
         return f"was killed by {signal.Signals(status - 128).name}"
     return f"ended with status {status}"
 
 
 class Ending(NamedTuple):
-    """How a CMD ended: the status of bash (128 + n for signal n), that of each stage of its last pipeline, and what
-    stages of ours have said of themselves, in order."""
+    """How a CMD ended: the status of bash (128 + n for signal n), the status of each stage of its last pipeline, and
+    the failures that stages of qbtools reported, in order."""
 
     status: int
     stages: tuple[int, ...] = ()
@@ -55,10 +55,10 @@ class Ending(NamedTuple):
         return which + how(status)
 
     def error(self, what: str) -> QbError:
-        """The error that a CMD that failed is for us. what: names it in a message.
+        """The error to raise for a CMD that failed. what: its name in a message.
 
-        A stage that has told the user gives its status and no second line (Told). cause() says which stage decides.
-        The number of any other program means nothing here: Failed.
+        If the stage that decides (see cause()) has printed its message, the error is Told with its status, and no
+        second line is printed. The status of any other program has no meaning here, so the error is Failed.
         """
         first = cause(self.stages, self.told)
         if first is not None and not first.deferred:
@@ -70,7 +70,7 @@ class Ending(NamedTuple):
         return Failed(f"{what}: the command {self.describe()}")
 
     def blame(self) -> tuple[int, int]:
-        """Index and status of the leftmost stage whose status is neither 0 nor SIGPIPE's; -1 where it is bash's own."""
+        """Index and status of the leftmost stage whose status is neither 0 nor that of SIGPIPE; -1 for bash itself."""
         if self.stages and self.status == next((s for s in reversed(self.stages) if s), 0):
             for at in failing(self.stages):
                 return at, self.stages[at]

@@ -1,4 +1,4 @@
-"""The environments that programs get which we start."""
+"""The environments of the programs that qbtools starts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-# What changes how bash, tar or a compressor works, and so what a CMD means.
+# Variables that change how bash, tar or a compressor works, and so the meaning of a CMD.
 _UNWANTED = frozenset(
     (
         *("BASH_ENV", "ENV", "SHELLOPTS", "BASHOPTS", "CDPATH", "GLOBIGNORE", "POSIXLY_CORRECT", "BASH_COMPAT"),
@@ -30,15 +30,15 @@ def cmd_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 _KEPT = (
     *("PATH", "HOME", "USER", "LOGNAME", "TERM", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH"),
-    *("XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"),  # what agents need
+    *("XDG_RUNTIME_DIR", "SSH_AUTH_SOCK"),  # agents need these
 )
 _KEPT_PREFIXES = ("LC_", "GPG_")
 
 
 def chosen_environment(environ: Mapping[str, str], *prefixes: str) -> dict[str, str]:
-    """What a program that we choose gets of environ: nothing that changes how it works.
+    """The environment for a program that qbtools chooses: nothing in it changes how the program works.
 
-    prefixes: it gets the variables that begin so, too.
+    prefixes: variables with these prefixes are kept too.
     """
     kept = (*_KEPT_PREFIXES, *prefixes)
     return {name: text for name, text in environ.items() if name in _KEPT or name.startswith(kept)}

@@ -1,6 +1,6 @@
-"""The ways a program can fail, and the exit status of each. Nothing else in qbtools knows a status.
+"""The ways in which a program can fail, and the exit status of each. No other module has a status.
 
-The numbers are part of the command line's contract and stand in every man page.
+The numbers are part of the contract of the command line and are listed in every man page.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class QbError(Exception):
-    """What ends a program with one line on stderr.
+    """An error that ends a program with one line on stderr.
 
-    message: lower case, no full stop, without the program's name. It never holds a secret. Text that came from
-    outside may stand in it as it is: whoever prints it escapes control characters.
-    hint: a second line that tells the user what can be done, or None.
+    message: lower case, no full stop, without the program's name. It never contains a secret. It may contain
+    untrusted text unchanged, because control characters are escaped when it is printed.
+    hint: a second line that tells the user what to do, or None.
     """
 
     status = 1
 
     program: str | None = None
-    """Whose words these are, where they are not those of the program that prints them."""
+    """The program that reported this error, if it is not the program that prints it."""
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
@@ -39,13 +39,13 @@ class Failed(QbError):
 
 
 class UsageError(QbError):
-    """The command line makes no sense, or asks for binary data on a terminal (status 2)."""
+    """The command line is wrong, or would print binary data to a terminal (status 2)."""
 
     status = 2
 
 
 class WrongPassphrase(QbError):
-    """The header's keyed check fails while its plain checksum holds (status 3)."""
+    """The keyed check of the header fails, but its plain checksum is right (status 3)."""
 
     status = 3
 
@@ -55,7 +55,7 @@ PASSPHRASE_HINT = "check for blanks around it, the keyboard layout, and the enco
 
 
 class Damaged(QbError):
-    """The input is malformed, truncated, out of order or does not authenticate (status 4)."""
+    """The input is malformed, truncated, out of order or not authentic (status 4)."""
 
     status = 4
 
@@ -65,15 +65,15 @@ class Truncated(Damaged):
 
 
 class Refused(QbError):
-    """What was asked for is possible but not safe: a target that exists or is in use, a limit exceeded (status 5)."""
+    """The request is possible but not safe: a target exists or is in use, or a limit is exceeded (status 5)."""
 
     status = 5
 
 
 class Told(QbError):
-    """Something failed that the user has been told of already: the status, one of OUR_STATUSES, is passed on.
+    """A failure whose message was already printed. Only its status, one of OUR_STATUSES, is passed on.
 
-    message: what the user was told, if that is known.
+    message: the printed message, if it is known.
     """
 
     def __init__(self, status: int, message: str = "") -> None:
@@ -82,16 +82,16 @@ class Told(QbError):
 
     @classmethod
     def of(cls, error: QbError) -> Told:
-        """The same for an error that the user has just been told of."""
+        """The same for an error that was just printed."""
         return cls(error.status, error.message)
 
 
 OUR_STATUSES = (Failed.status, WrongPassphrase.status, Damaged.status, Refused.status)
-"""What a stage inside a CMD may hand on. A 2 that comes from there is a fault of the wiring, so a failure (1)."""
+"""The statuses that a stage inside a CMD may pass on. Status 2 from there is a bug in the wiring, so it becomes 1."""
 
 
 def escape(text: str) -> str:
-    """text with control characters, and whatever else no terminal should be sent, as escapes."""
+    """text with escapes for control characters and everything else that must not reach a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 

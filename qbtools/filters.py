@@ -1,8 +1,8 @@
-"""Compression by other people's programs: which program does it, and what its end means.
+"""Compression by other programs: which program is used, and what its exit status means.
 
-A program works on our descriptors; no byte passes through here. What stands behind a compressed stream is passed over,
-whether the program does that itself, warns of it (gzip) or leaves it unread (pigz, igzip). Some of the others take it
-for an error, and so do we.
+A program works on our descriptors; no byte passes through this module. Data after a compressed stream is skipped:
+some programs skip it themselves, gzip warns of it, pigz and igzip leave it unread. If a program reports it as an
+error, this module does too.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     Note = Callable[[str], None]
     _Calls = Mapping[str, Sequence[Sequence[str]]]
 
-# For each filter the programs that do it, the fastest first. gzip is not given -q: with that it ends with status 2
-# instead of by SIGPIPE when its reader leaves.
+# The programs for each filter, the fastest first. gzip gets no -q: with -q it ends with status 2 instead of SIGPIPE
+# when its reader has ended.
 _COMPRESS: _Calls = {
     "gzip": (("igzip", "-1", "-c"), ("pigz", "-cq"), ("gzip", "-c")),
     "bzip2": (("bzip2", "-cq"),),
@@ -30,7 +30,7 @@ _COMPRESS: _Calls = {
     "zstd": (("zstd", "-cq"),),
     "none": (),
 }
-# A stream chooses how much memory its decompressor takes: xz -9 and zstd --ultra -22 are within the limit.
+# The stream decides how much memory its decompressor needs: xz -9 and zstd --ultra -22 are within the limit.
 _DECOMPRESS: _Calls = {
     "gzip": (("igzip", "-dc"), ("pigz", "-dc"), ("gzip", "-dc")),
     "bzip2": (("bzip2", "-dc"),),
@@ -39,16 +39,16 @@ _DECOMPRESS: _Calls = {
     "zstd": (("zstd", "-dcq", "--memory=128MB"),),
     "none": (),
 }
-_PACKAGES = {"igzip": "isal", "xz": "xz-utils"}  # Debian's, where it is not called as the program
+_PACKAGES = {"igzip": "isal", "xz": "xz-utils"}  # the Debian package, if its name is not that of the program
 
 _GZIP_WARNED = 2  # the only warning of a decompressing gzip is that of trailing garbage
 
 
 def compress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
-    """Compresses what reader gives, from its descriptor, with the filter called name.
+    """Compresses the rest of reader, which must have a descriptor, with the filter called name.
 
-    UsageError for an unknown filter, Failed where its program is missing or fails, BrokenPipeError where nobody reads.
-    After an error something stands at the end of the output that no compressor writes.
+    UsageError for an unknown filter, Failed if its program is missing or fails, BrokenPipeError if nobody reads the
+    output. After an error the output ends with a text that no compressor writes.
     """
     calls = _calls(_COMPRESS, name)
     try:
@@ -67,10 +67,10 @@ def compress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
 
 
 def decompress(name: str, reader: Reader, writer: Writer, note: Note) -> None:
-    """Decompresses what reader gives, from its descriptor, with the filter called name, and reads all of it.
+    """Decompresses the rest of reader, which must have a descriptor, with the filter called name, up to its end.
 
-    Errors as compress(); Damaged where the program fails. After an error something stands at the end of the output
-    that is neither zero nor a tar header, so that nobody takes what came before for all.
+    Errors as compress(); Damaged if the program fails. After an error the output ends with a text that is neither
+    zeros nor a tar header, so that no reader takes the output for complete.
     """
     calls = _calls(_DECOMPRESS, name)
     try:
@@ -95,13 +95,13 @@ def _decompress(name: str, argv: Sequence[str], reader: Reader, writer: Writer) 
         if code < 0:
             raise Failed(child.ending())
         if code and (child.name, code) != ("gzip", _GZIP_WARNED):
-            raise Damaged(f"{reader.name} does not decompress: {child.ending()}", _hint(name, reader))
+            raise Damaged(f"{reader.name} cannot be decompressed: {child.ending()}", _hint(name, reader))
     with io.FileIO(os.devnull, "w") as nowhere:
         reader.copy_rest(Writer(nowhere, os.devnull))
 
 
 def _hint(name: str, reader: Reader) -> str | None:
-    """Which filter is the right one, where it is another than name, and that can still be seen: in a file."""
+    """A hint that names the right filter, if it is not name and reader is a file, in which it can be recognized."""
     from qbtools.formats import magic
 
     with suppress(OSError):
@@ -119,7 +119,7 @@ def _calls(table: _Calls, name: str) -> Sequence[Sequence[str]]:
 
 
 def _argv(calls: Sequence[Sequence[str]], note: Note) -> list[str]:
-    """The command line of the first program that is there. Failed where none is."""
+    """The command line of the first program that exists. Failed if none does."""
     for call in calls:
         path = programs.find(call[0])
         if path is not None:

@@ -1,8 +1,9 @@
-"""What the stages use of Python's library, without the time that loading it takes.
+"""Replacements for parts of Python's library that are slow to load.
 
-A stage runs once for each file of a backup, so its start counts: `typing`, `re`, `enum`, `contextlib` and `signal`
-with what they load cost as much as the interpreter. Modules that every stage loads take from here what they need at
-run time, and import names for annotations only under `if TYPE_CHECKING`, which type checkers take for true.
+A stage runs once for each file of a backup, so its start time matters: `typing`, `re`, `enum`, `contextlib` and
+`signal`, with the modules that they load, take as long as the interpreter itself. Modules that every stage loads use
+this module at run time, and import names for annotations only under `if TYPE_CHECKING`, which is true only for type
+checkers.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ else:
     signal = _signal  # its constants are plain numbers, and it loads nothing
 
     class suppress:
-        """As contextlib.suppress."""
+        """The same as contextlib.suppress."""
 
         def __init__(self, *kinds: type[BaseException]) -> None:
             self._kinds = kinds
@@ -35,7 +36,7 @@ else:
         return property(lambda self: self[at], doc=f"The field {name}.")
 
     class NamedTuple(tuple):
-        """As typing.NamedTuple, as far as it is used here."""
+        """The same as typing.NamedTuple, as far as qbtools uses it."""
 
         __slots__ = ()
         _fields = ()
@@ -73,14 +74,14 @@ else:
 
 
 class Pattern:
-    """A regular expression that is compiled, and `re` loaded, when it is used first."""
+    """A regular expression that is compiled at its first use. `re` is loaded then too."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._compiled: re.Pattern[str] | None = None
 
     def fullmatch(self, text: str) -> re.Match[str] | None:
-        """As the method of re.Pattern; DOTALL."""
+        """The same as the method of re.Pattern, with DOTALL."""
         if self._compiled is None:
             import re
 
@@ -89,7 +90,7 @@ class Pattern:
 
 
 def number(digits: bytes, most: int = 19) -> int | None:
-    """The number of ASCII decimal digits without leading zero ("0" is one), at most so many; None for all else."""
+    """The value of at most so many ASCII decimal digits without a leading zero ("0" is allowed). Otherwise None."""
     if not digits.isdigit() or len(digits) > most or (digits[0] == 0x30 and len(digits) > 1):
         return None
     return int(digits)

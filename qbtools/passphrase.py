@@ -14,9 +14,9 @@ MAX_SIZE = 1024
 """Bytes of the longest passphrase."""
 
 TRIES = 3
-"""How often somebody who types two passphrases that differ is asked."""
+"""How often the terminal is asked if the two typed passphrases differ."""
 
-# Two bytes more than MAX_SIZE for the newline, one more to notice that there is too much.
+# MAX_SIZE, two more bytes for the end of the line, and one more to detect a longer passphrase.
 _READ = MAX_SIZE + 3
 
 _PR_SET_DUMPABLE = 4  # linux/prctl.h
@@ -28,31 +28,30 @@ Voice = Callable[[str], None]
 def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice) -> bytes:
     """The passphrase from the first source that is given. This process leaves no core dump from now on.
 
-    options: values of --passphrase-file, --passphrase-fd and --passphrase-command (None where not given).
-    sealing: something will be sealed with it, so what other readers cannot be given is refused, and a prompt asks
-    twice. UsageError where no source is left or two options are given, Failed where one cannot be read, Refused for
-    a passphrase that is empty, too long or cannot be used, and where the two that are typed differ TRIES times.
+    options: values of --passphrase-file, --passphrase-fd and --passphrase-command (None: not given).
+    sealing: the passphrase will seal something. So it is refused if other programs may not accept it, and the
+    terminal is asked twice. UsageError if there is no source or two options are given. Failed if the source cannot
+    be read. Refused if the passphrase is empty, too long or cannot be used, or the typed ones differ TRIES times.
     """
     forbid_core_dumps()
     passphrase = without_newline(_from_source(options, environment, sealing, warn))
     if not passphrase:
         raise Refused("the passphrase is empty")
     if passphrase.startswith(_BYTE_ORDER_MARK):
-        warn("the passphrase begins with a UTF-8 byte order mark, which counts as a part of it")
+        warn("the passphrase begins with a UTF-8 byte order mark, which is a part of it")
     if len(passphrase) > MAX_SIZE:
         raise Refused(f"the passphrase has more than {MAX_SIZE} bytes")
     if sealing:
         _check_for_sealing(passphrase, warn)
     elif b"\0" in passphrase or b"\n" in passphrase:
-        raise Refused("the passphrase holds a NUL byte or a newline")
+        raise Refused("the passphrase contains a NUL byte or a newline")
     return passphrase
 
 
 def forbid_core_dumps() -> None:
-    """For every process that holds a passphrase: a core dump would have it.
+    """Forbids core dumps, for every process that has a passphrase. A debugger of the same user cannot attach either.
 
-    Nor may a debugger of the same user look into this process. A program that we start is not concerned, except that
-    its soft limit is 0 too.
+    Child programs are not affected, except that their soft limit is 0 too.
     """
     import ctypes
     import resource
@@ -60,24 +59,24 @@ def forbid_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     # The limit alone does not keep the kernel from handing a core to a program such as systemd-coredump.
     if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0):
-        raise Failed("cannot forbid core dumps, which would hold the passphrase")
+        raise Failed("cannot forbid core dumps, which would contain the passphrase")
 
 
 def without_newline(data: bytes) -> bytes:
-    """data without the one newline (LF or CR LF) that may end it."""
+    """data without the newline (LF or CR LF) at its end, if there is one."""
     if data.endswith(b"\r\n"):
         return data[:-2]
     return data.removesuffix(b"\n")
 
 
 def _check_for_sealing(passphrase: bytes, warn: Voice) -> None:
-    # scrypt cuts at CR, Qubes types the passphrase through a terminal.
+    # scrypt cuts the passphrase at CR, and Qubes sends it through a terminal.
     if any(byte < 0x20 or byte == 0x7F for byte in passphrase):
-        raise Refused("the passphrase holds a control character: other programs cannot be given it")
+        raise Refused("the passphrase contains a control character, which other programs may not accept")
     try:
         text = passphrase.decode("utf-8")
     except UnicodeDecodeError:
-        raise Refused("the passphrase is not UTF-8: other programs cannot be given it") from None
+        raise Refused("the passphrase is not UTF-8, so other programs may not accept it") from None
     if text != text.rstrip():
         warn("the passphrase ends with white space, which Qubes removes")
 
@@ -136,13 +135,13 @@ def _from_descriptor(number: str) -> bytes:
         raise UsageError(f"--passphrase-fd: not a descriptor: {number}")
     data = _read(int(number), f"descriptor {number}")
     if int(number) > 2:
-        os.close(int(number))  # no child of ours is to have it
+        os.close(int(number))  # no child process may inherit it
     return data
 
 
 def _from_command(text: str) -> bytes:
     def check(ending: Ending) -> None:
-        # More than we read makes it die of SIGPIPE; the size is reported then.
+        # If it prints more than we read, it dies of SIGPIPE; then the size is reported instead.
         if ending.failed and ending.status != 141:
             raise Failed(f"the passphrase command {ending.describe()}")
 
@@ -170,14 +169,14 @@ def _from_terminal(sealing: bool) -> bytes:
 
 
 def _ask(tty: int, prompt: str) -> bytes:
-    """One line from the terminal, without echo; the settings are put back whatever happens."""
+    """One line from the terminal, without echo. The settings of the terminal are always restored."""
     import termios
 
     before = termios.tcgetattr(tty)
     silent = list(before)
     silent[3] = before[3] & ~termios.ECHO
     try:
-        # Before the prompt: who answers it at once, a script perhaps, must find the echo off, and lose nothing.
+        # Before the prompt: a script may answer at once, so the echo must already be off, and no input may be lost.
         termios.tcsetattr(tty, termios.TCSAFLUSH, silent)
         os.write(tty, prompt.encode("ascii"))
         line = b""

@@ -1,4 +1,4 @@
-"""Runs a CMD for somebody, watches every stage of its pipe, and names the one that failed.
+"""Runs a CMD, watches every stage of its pipe, and finds the one that failed.
 
 A CMD is bash text. It runs under `bash -o pipefail -c` in a session of its own, so that all of it can be killed at
 once. An EXIT trap in front of the text reports PIPESTATUS of the last pipeline: `pipefail` alone names the
@@ -29,9 +29,9 @@ GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL: time for a CMD to remove its snapshots and half-written targets."""
 
 _SETTLE = 0.1
-"""Seconds before SIGTERM: a process that bash has just forked, but that is not yet the program, would lose it."""
+"""Seconds before SIGTERM: a process that bash has just forked, and that runs no program yet, would lose the signal."""
 
-_LOOK = 200  # milliseconds between two looks at a bash that may have ended without a word
+_LOOK = 200  # milliseconds between two checks whether bash has ended without a report
 
 _REPORT = """unset QB_TRAP; trap 'printf "stages %s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT"""
 
@@ -60,7 +60,7 @@ kill -KILL 0
 
 
 class Command:
-    """One running CMD. finish() or abort() must end it: abort() too where finish() was left by a signal."""
+    """A running CMD. The caller must end it with finish() or abort(); with abort() also if a signal left finish()."""
 
     def __init__(self, process: subprocess.Popen[bytes], reports: Reports, life: int, pipe: int) -> None:
         self._process = process
@@ -71,9 +71,9 @@ class Command:
         """The descriptor to read CMD's stdout from, or to write its stdin to. Closed by finish() and abort()."""
 
     def finish(self) -> Ending:
-        """Closes our side (for a CMD that reads: its EOF) and waits for the end."""
+        """Closes our side, which is EOF for a CMD that reads, and waits for the end."""
         if self._life >= 0:
-            with contextlib.suppress(BrokenPipeError):  # the guard is gone: wait() tells how
+            with contextlib.suppress(BrokenPipeError):  # the guard has ended: wait() says how
                 os.write(self._life, b"end\n")
         self._close("pipe", "_life")
         self._await_report()
@@ -81,7 +81,7 @@ class Command:
         return self._ending(code)
 
     def _await_report(self) -> None:
-        """Takes what is reported until bash has said its last word, or has ended without."""
+        """Collects reports until bash has reported its statuses, or has ended without."""
         reports = self._reports
         poller = select.poll()
         if reports is not None:
@@ -90,16 +90,19 @@ class Command:
             poller.poll(_LOOK)
 
     def progress(self) -> tuple[int, str]:
-        """How many bytes its stages say that they have done, and of what. May be called from any thread."""
+        """The bytes that its stages report as done, and their label. May be called from any thread."""
         reports = self._reports
         if reports is None:
             return self._last
-        with contextlib.suppress(OSError):  # it ends just now
+        with contextlib.suppress(OSError):  # the CMD is ending
             reports.collect()
         return reports.done, reports.label
 
     def ended(self, seconds: float) -> bool:
-        """Waits at most so many seconds for the end of its bash; whether that has ended. finish() or abort() is due."""
+        """Waits at most so many seconds for the end of its bash. Returns whether it ended.
+
+        The caller must then call finish() or abort().
+        """
         try:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -107,7 +110,7 @@ class Command:
         return True
 
     def drained(self) -> bool:
-        """For a CMD that reads: waits until all that was written has been read; False where nobody reads any more."""
+        """For a CMD that reads: waits until everything written has been read. False if nobody reads any more."""
         poller = select.poll()
         poller.register(self.pipe, 0)  # POLLERR alone: the read end is closed
         while int.from_bytes(fcntl.ioctl(self.pipe, termios.FIONREAD, bytes(4)), sys.byteorder):
@@ -116,16 +119,16 @@ class Command:
         return True
 
     def abort(self) -> None:
-        """Kills all of CMD: SIGTERM, after GRACE seconds SIGKILL; only then its stdin is closed.
+        """Kills all of CMD with SIGTERM, after GRACE seconds with SIGKILL; only then its stdin is closed.
 
-        May be called while another thread reads from `.pipe`: that stays open, and meets EOF. Nothing is done for one
-        that has ended.
+        May be called while another thread reads from `.pipe`: the pipe stays open, and the thread gets EOF. Does
+        nothing if CMD has ended.
         """
         if self._reports is None:
             return
         guarded = self._life >= 0
         if guarded:
-            self._close("_life")  # the guard does with CMD as it would if we died
+            self._close("_life")  # the guard ends CMD, as if we had died
         elif not self._gone(_SETTLE):
             self._signal(signal.SIGTERM)
         self._gone(GRACE + guarded)
@@ -136,7 +139,7 @@ class Command:
             self._close("pipe")
 
     def _gone(self, seconds: float) -> bool:
-        """Waits for the end of all of CMD, which shows as the end of the report that each of its processes holds."""
+        """Waits until all of CMD has ended: until no process holds the report pipe any more."""
         if self._reports is None:
             return True
         poller = select.poll()
@@ -174,7 +177,7 @@ class Command:
 def start_source(text: str, environment: Mapping[str, str], stdin: int | None = None) -> Command:
     """Starts a CMD whose stdout is read from `.pipe`; its stdin is a descriptor, or /dev/null.
 
-    environment is added to our own. Failed where bash cannot be started.
+    environment is added to our own. Failed if bash cannot be started.
     """
     ours, theirs = os.pipe()
     given = subprocess.DEVNULL if stdin is None else stdin
@@ -182,9 +185,9 @@ def start_source(text: str, environment: Mapping[str, str], stdin: int | None = 
 
 
 def start_plain(text: str) -> Command:
-    """Starts a CMD that is run for what it does: its stdin is /dev/null, its stdout our stderr.
+    """Starts a CMD without input or output: its stdin is /dev/null, its stdout is our stderr.
 
-    Failed where bash cannot be started.
+    Failed if bash cannot be started.
     """
     nothing, theirs = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), os.dup(2)
     return _start(["bash", "-o", "pipefail", "-c"], text, {}, nothing, theirs, subprocess.DEVNULL, theirs)
@@ -193,8 +196,8 @@ def start_plain(text: str) -> Command:
 def start_sink(text: str, environment: Mapping[str, str], stdout: int | None = None) -> Command:
     """Starts a CMD whose stdin is written to `.pipe`; its stdout is a descriptor, or ours. environment as above.
 
-    However this process ends, CMD meets EOF on its stdin only after finish(). Writing to `.pipe` gives EPIPE once
-    CMD has ended or closed its stdin. Failed where bash cannot be started.
+    However this process ends, CMD gets EOF on its stdin only after finish(). Writing to `.pipe` fails with EPIPE when
+    CMD has ended or closed its stdin. Failed if bash cannot be started.
     """
     theirs, ours = os.pipe()
     shell = ["bash", "-c", 'eval "$QB_GUARD"', "qb-command"]
@@ -248,7 +251,7 @@ def _start(
 
 
 def fed(content: bytes) -> int:
-    """A pipe that gives content, from a thread; a reader that does not want all of it is its own matter."""
+    """A pipe to which a thread writes content. It is not an error if the reader does not read all of it."""
     theirs, ours = os.pipe()
 
     def feed() -> None:
@@ -261,7 +264,7 @@ def fed(content: bytes) -> int:
 
 
 def capture(text: str, limit: int, check: Callable[[Ending], None], data: bytes | None = None) -> bytes:
-    """What a CMD prints, at most limit bytes of it; check is called with its end and may raise.
+    """The output of a CMD, at most limit bytes. check is called with its ending and may raise an error.
 
     data: for its standard input, None: /dev/null.
     """
@@ -284,7 +287,7 @@ def capture(text: str, limit: int, check: Callable[[Ending], None], data: bytes 
 
 
 def check_cmd(text: str, option: str) -> str:
-    """text itself. UsageError where it is empty: bash would do nothing, and end well."""
+    """Returns text. UsageError if it is empty, because bash would do nothing and succeed."""
     if not text.strip():
         raise UsageError(f"{option}: the command is empty")
     return text

@@ -1,6 +1,6 @@
-"""Programs that we choose (compressors, tar): where they are, which environment they get, how they ended.
+"""Programs that qbtools chooses (compressors, tar): finds them, runs them, and says how they ended.
 
-A filter is started once for each file of a backup, so this imports nothing that is slow.
+A filter is started once for each file of a backup, so this module imports nothing that is slow to load.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
-_WORDS = 1 << 16  # bytes that are read of what a program said
+_WORDS = 1 << 16  # bytes of a program's messages that are read
 
 _SPOIL_LIMIT = 1000  # milliseconds
 
 
 def find(name: str) -> str | None:
-    """The path of the program in the first directory of PATH that holds it; None where none does."""
+    """The path of the program in the first directory of PATH that has it; None if none has."""
     for place in os.environ.get("PATH", "").split(":"):
         path = f"{place or '.'}/{name}"
         if os.access(path, os.X_OK) and not os.path.isdir(path):
@@ -36,19 +36,19 @@ def find(name: str) -> str | None:
 
 
 class Child:
-    """A program that runs. It says its words to us, not to our stderr; what it says too fast is lost."""
+    """A running program. We read its messages instead of our stderr. If it prints too fast, some are lost."""
 
     def __init__(self, name: str, pid: int, words: int) -> None:
         self.name = name
         self.words = words
-        """The descriptor to read what it says from; EOF is its end."""
+        """The descriptor to read its messages from; EOF means that it has ended."""
         self._pid = pid
         self._code: int | None = None
 
     def wait(self) -> int:
         """Waits for its end; its exit status, or the number of the signal that killed it, negative.
 
-        BrokenPipeError where that is SIGPIPE: nobody reads what it writes.
+        BrokenPipeError if that is SIGPIPE: nobody reads its output.
         """
         if self._code is None:
             self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
@@ -57,14 +57,14 @@ class Child:
         return self._code
 
     def end(self) -> None:
-        """Kills it where it still runs."""
+        """Kills it if it still runs."""
         if self._code is None:
             with suppress(ProcessLookupError, ChildProcessError, BrokenPipeError):
                 os.kill(self._pid, signal.SIGKILL)
                 self.wait()
 
     def said(self) -> list[str]:
-        """The lines that it has said, without its name in front of each."""
+        """The lines of its messages, without its name in front."""
         os.set_blocking(self.words, False)
         try:
             text = os.read(self.words, _WORDS).decode("utf-8", "surrogateescape")
@@ -73,11 +73,11 @@ class Child:
         return [self.plain(line) for line in text.splitlines() if line.strip()]
 
     def plain(self, line: str) -> str:
-        """A line that it said, without its name in front."""
+        """A line of its messages, without its name in front."""
         return line.strip().removeprefix(f"{self.name}:").lstrip()
 
     def ending(self) -> str:
-        """How it ended, in one line, for who was told by wait() that it failed."""
+        """How it ended, in one line. To be called after wait() has reported a failure."""
         code = self.wait()
         if code < 0:
             return f"{self.name} was killed by {_signal_name(-code)}"
@@ -95,11 +95,11 @@ def _signal_name(number: int) -> str:
 
 
 class running:
-    """A context manager: starts argv, whose first word is a path; when it is left, in whatever way, so has the program.
+    """A context manager: starts argv, whose first word is a path. When the body is left, the program has ended.
 
-    It has these descriptors, the chosen environment, and the signals as they are without Python. Failed where it
-    cannot be started. If this process is killed, the kernel kills the program: it would go on to the end of its data,
-    and what it writes would look complete.
+    The program gets these descriptors, the chosen environment, and the default signal actions. Failed if it cannot
+    be started. If this process is killed, the kernel kills the program too. Otherwise it would continue to the end of
+    its data, and its output would look complete.
     """
 
     def __init__(
@@ -115,8 +115,8 @@ class running:
     def __enter__(self) -> Child:
         self._words, theirs = os.pipe()
         watched, self._life = os.pipe()
-        os.set_blocking(theirs, False)  # nobody may read: so it never waits for us
-        # A signal of now must not come before somebody ends the program.
+        os.set_blocking(theirs, False)  # we may not read its messages: so it never waits for us
+        # A signal must not arrive before the program is registered to be ended.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
         try:
             self._child = self._start(theirs, watched, mask)
@@ -129,7 +129,7 @@ class running:
             if self._child is None:
                 signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # one that has come is heard here
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a signal that has arrived is handled here
         except BaseException:
             self._end()
             raise
@@ -148,8 +148,8 @@ class running:
             )
         except OSError as error:
             raise Failed(f"cannot start {name}: {os.strerror(error.errno or 0)}") from error
-        # The kernel sends SIGKILL when the last writer of that pipe, this process, has gone. The end that is watched
-        # lives on in the program. Unlike PR_SET_PDEATHSIG this needs no code between fork and exec.
+        # The kernel sends SIGKILL when the last writer of that pipe, this process, has ended. The watched end stays
+        # open in the program. Unlike PR_SET_PDEATHSIG this needs no code between fork and exec.
         with suppress(OSError):
             fcntl.fcntl(watched, fcntl.F_SETOWN, pid)
             fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
@@ -170,12 +170,12 @@ class running:
 
 
 def spoil(fd: int, written: int | None = None) -> None:
-    """Writes what no stage takes for the end of good data: it would see EOF, and take what came for all.
+    """Writes a text after a failure, so that the next stage does not take the output for complete.
 
-    written: bytes that went before, where they are known. Then the output never has the size of a tar archive, which
-    is all that can be seen of it behind a compressor. A single byte follows nothing: so few bytes that qb-seal refuses
-    them whatever the compressor is. Nothing is written where nobody reads within a second. OSError as the kernel gives
-    it, for want of space.
+    written: the bytes that were written before, if known. Then the output never has the size of a tar archive; after
+    a compressor only the size can be checked. If nothing was written before, a single byte is written: qb-seal refuses
+    so few bytes with every compression. Nothing is written if nobody reads within a second. OSError of the kernel if
+    there is no space.
     """
     odd = b"\n" if written is not None and (written + len(SPOILT)) % 512 == 0 else b""
     text = b"\n" if written == 0 else odd + SPOILT

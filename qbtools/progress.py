@@ -1,8 +1,8 @@
-"""What stderr shows while data flows: a line that renews itself on a terminal, one line on SIGUSR1.
+"""Progress on stderr: a line that is renewed on a terminal, and one line on SIGUSR1.
 
-The line is made by tqdm where it is installed (it is no requirement), else by the few words here. A stage in a CMD
-tells the program that runs the CMD, which shows one line for all of a backup. QB_LABEL, set in a CMD, is what its
-stages call their data.
+tqdm renders the line if it is installed (it is optional), otherwise this module does. A stage in a CMD reports its
+progress to the program that runs the CMD, which shows one line for the whole backup. QB_LABEL, set in a CMD, is the
+name that its stages give to their data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from qbtools.progressline import Renewed
 
 INTERVAL = 0.5
-"""Seconds between two words to the program that started us."""
+"""Seconds between two reports to the program that started us."""
 
 
 class shown:
@@ -35,10 +35,10 @@ class shown:
         end: bool = False,
         ahead: Callable[[], int] = lambda: 0,
     ) -> None:
-        """position and total are bytes (total None: unknown), label says what is worked on; they are asked each time,
-        perhaps from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: we are the
-        end of a pipe that knows how far the volume is, and tell the program that started us, where it listens. ahead:
-        bytes that were read, where position says what was written.
+        """position and total are bytes (total None: unknown), label names the data. They are called for each line,
+        possibly from another thread. display: renew a line on stderr; SIGUSR1 prints one in any case. end: this
+        program is the end of the pipe that knows the progress of the volume, and reports it to the program that
+        started it. ahead: the bytes that were read, if position counts the bytes that were written.
         """
         self._position = position
         self._total = total
@@ -70,7 +70,7 @@ class shown:
         signal.signal(signal.SIGUSR1, self._print)
         if self._renewed is not None:
             self._renewed.__enter__()
-        elif self._report >= 0:  # a timer, for a thread would cost a short run more than all else
+        elif self._report >= 0:  # a timer, because a thread would be the largest cost of a short run
             signal.signal(signal.SIGALRM, self._tell)
             signal.siginterrupt(signal.SIGALRM, False)
             signal.setitimer(signal.ITIMER_REAL, INTERVAL, INTERVAL)
@@ -84,14 +84,14 @@ class shown:
 
 
 class Board:
-    """What the CMDs that run one after the other say of their progress, added up."""
+    """The sum of the progress of CMDs that run one after the other."""
 
     def __init__(self) -> None:
         self._before = 0
         self._look: Callable[[], tuple[int, str]] | None = None
 
     def follow(self, look: Callable[[], tuple[int, str]] | None) -> None:
-        """A new CMD begins: look tells how many bytes it has done, and of what. None: the last one has ended."""
+        """A new CMD begins: look returns the bytes that it has done, and its label. None: the last CMD has ended."""
         self._before = self.done
         self._look = look
 
@@ -102,15 +102,15 @@ class Board:
 
     @property
     def label(self) -> str:
-        """What the CMD works on; empty where none of its stages says."""
+        """The data that the CMD works on; empty if none of its stages reports it."""
         return self._look()[1] if self._look else ""
 
 
 def wanted(options_progress: bool, quiet: bool) -> bool:
-    """Whether the line is to be shown: forced, or stderr is a terminal that we are in the foreground of.
+    """Whether to show the line: it is forced, or stderr is a terminal and we are in its foreground.
 
-    Never when quiet. A CMD has a session of its own, so its stages stay silent: who runs it shows the line. Where it
-    is forced, a hint says once that tqdm is missing.
+    It is never shown when quiet. A CMD runs in a new session, so its stages show nothing, and the program that runs
+    the CMD shows the line. If the line is forced and tqdm is missing, a hint says so once.
     """
     if options_progress and not quiet:
         from qbtools.progressline import hint

@@ -1,4 +1,4 @@
-"""The line on stderr that shows how far a program is, renewed by a thread."""
+"""The line of progress on stderr, which a thread renews."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _line_is_there = threading.Event()
 
 @contextmanager
 def held() -> Iterator[None]:
-    """While its body runs no line is renewed, and none stands on the terminal: something else is shown there."""
+    """While its body runs, the line is removed and not renewed, so that something else can be shown."""
     with _line:
         if _line_is_there.is_set():
             write(_CLEAR)
@@ -30,7 +30,7 @@ def held() -> Iterator[None]:
 
 
 class Renewed:
-    """A context manager: while its body runs the line that show gives is renewed, and once more at its end."""
+    """A context manager: renews the line while its body runs, and once more at the end."""
 
     def __init__(self, line: Callable[[], str]) -> None:
         self._line = line
@@ -57,7 +57,7 @@ class Renewed:
 
 
 def hint() -> None:
-    """Says that tqdm would show more, where it is not installed."""
+    """Prints a hint if tqdm is not installed."""
     from importlib.util import find_spec
 
     try:
@@ -69,9 +69,9 @@ def hint() -> None:
 
 
 def render(done: int, total: int | None, seconds: float, label: str, ahead: int = 0) -> str:
-    """One line: what, how far, how fast, how long still. ahead: bytes that were read, where they are more than done.
+    """One line: label, progress, speed and remaining time. ahead: the bytes that were read, if they are more than done.
 
-    label: the name of a file, or what a CMD says.
+    label: the name of a file, or the label that a CMD reports.
     """
     label = escape(label)
     read = f"{amount(ahead)} read" if ahead > done else ""
@@ -97,6 +97,6 @@ def _plain(done: int, total: int | None, seconds: float, label: str) -> str:
 
 
 def write(text: str) -> None:
-    """Writes to stderr; one that is gone is nobody's error."""
+    """Writes to stderr. It is not an error if stderr is closed."""
     with suppress(OSError):
         os.write(2, text.encode("utf-8", "backslashreplace"))

@@ -1,9 +1,9 @@
-"""What a stage says to the program that started it: how far it is, and how it failed.
+"""Reports of a stage to the program that started it: its progress, and its failure.
 
-Whoever runs a CMD gives it the writing end of a pipe. QB_REPORT_FD is its number, QB_REPORT_TOKEN says what it is, so
-that whatever gets that number later is not taken for it. A stage writes lines (`progress BYTES LABEL`, or JSON of a
-failure) that are short enough for the kernel not to mix them with those of other stages. The pipe is read without
-blocking, and never has to be read in time: a stage says nothing of its progress while others wait to be read.
+The program that runs a CMD gives it the write end of a pipe. QB_REPORT_FD is its number. QB_REPORT_TOKEN identifies
+the pipe, in case another file gets the same number later. A stage writes lines (`progress BYTES LABEL`, or a failure
+in JSON) that are short enough to be written in one piece. The pipe is read without blocking, and never has to be
+read in time: a stage reports no progress while other lines wait to be read.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MAX_LINE = 4096
 """Bytes of a line with its newline: PIPE_BUF of Linux."""
 
 _MAX_TEXT = 1000
-_UNREAD = 2048  # bytes that may wait in the pipe for a line of progress to be added
+_UNREAD = 2048  # a line of progress is only added if at most so many bytes wait in the pipe
 _MAX_LABEL = 200
 
 
 class Failure(NamedTuple):
-    """A stage that failed. status: its exit status. message, hint: what it said to the user.
+    """A stage that failed. status: its exit status. message, hint: the lines that it printed.
 
-    deferred: it met only the early end of its input, and has said nothing: message and hint are what it would have
-    said."""
+    deferred: it only met an early end of its input and has printed nothing: message and hint are the lines that it
+    would have printed."""
 
     program: str
     status: int
@@ -45,7 +45,7 @@ class Failure(NamedTuple):
 
 
 def token(fd: int) -> str:
-    """What QB_REPORT_TOKEN says of a pipe. ValueError for a descriptor that is none, OSError for one that is closed."""
+    """The value of QB_REPORT_TOKEN for a pipe. ValueError if fd is not a pipe, OSError if it is closed."""
     found = os.fstat(fd)
     if not stat.S_ISFIFO(found.st_mode):
         raise ValueError("not a pipe")
@@ -53,12 +53,12 @@ def token(fd: int) -> str:
 
 
 def environment(fd: int) -> dict[str, str]:
-    """The variables for a program that inherits fd, the writing end of a pipe, under the same number."""
+    """The variables for a program that inherits fd, the write end of a pipe, under the same number."""
     return {FD: str(fd), TOKEN: token(fd)}
 
 
 def inherited(environ: Mapping[str, str]) -> int:
-    """The descriptor that the variables name, if it is what they say; else -1."""
+    """The descriptor that the variables name, if the token fits; otherwise -1."""
     number = environ.get(FD, "")
     if not (number.isascii() and number.isdecimal() and len(number) < 8):
         return -1
@@ -69,7 +69,7 @@ def inherited(environ: Mapping[str, str]) -> int:
 
 
 def tell(fd: int, **fields: object) -> None:
-    """Writes a line; fd as inherited() gave it. A reader that is gone is nobody's error. Long texts are cut."""
+    """Writes a line to fd, a result of inherited(). It is no error if the reader has ended. Long texts are cut."""
     import json
 
     line, size = b"", _MAX_TEXT
@@ -82,7 +82,7 @@ def tell(fd: int, **fields: object) -> None:
 
 
 def tell_progress(fd: int, done: int, label: str) -> None:
-    """Writes how many bytes are done, and of what, unless earlier words still wait to be read."""
+    """Writes the bytes that are done, and the label, unless earlier lines still wait to be read."""
     with suppress(OSError):
         unread = int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
         if unread <= _UNREAD:
@@ -91,7 +91,7 @@ def tell_progress(fd: int, done: int, label: str) -> None:
 
 
 class Reports:
-    """The reading side: a pipe, and what has come through it."""
+    """The reading side: a pipe and the reports from it."""
 
     def __init__(self) -> None:
         self._ours, self.fd = os.pipe()
@@ -99,9 +99,9 @@ class Reports:
         self.environment = environment(self.fd)
         self._rest = b""
         self.failures: list[Failure] = []
-        """Stages that failed, in the order in which they said so."""
+        """The stages that failed, in the order of their reports."""
         self.stages: tuple[int, ...] = ()
-        """What bash said of its last pipeline: its own status, then that of each stage. Empty until it has."""
+        """The report of bash on its last pipeline: its own status, then that of each stage. Empty before it."""
         self.done = 0
         self.label = ""
 
@@ -110,7 +110,7 @@ class Reports:
         return self._ours
 
     def collect(self) -> bool:
-        """Takes what has come so far; False once all writers are gone."""
+        """Reads what is available now. False when all writers have ended."""
         while True:
             try:
                 data = os.read(self._ours, 1 << 16)
@@ -125,7 +125,7 @@ class Reports:
                     self._take(line)
 
     def _take(self, line: bytes) -> None:
-        """One line. What no stage of ours would write is passed over: a CMD may hold the pipe, and write anything."""
+        """Handles one line. Unknown lines are ignored, because other programs of a CMD have the pipe too."""
         if line.startswith(b"stages "):
             words = line[7:].split()
             if len(words) > 1 and all(word.isdigit() for word in words):
@@ -146,12 +146,12 @@ class Reports:
             self.failures.append(failure)
 
     def close_writer(self) -> None:
-        """Closes the end that is inherited, once the CMD is started."""
+        """Closes the inherited end, after the CMD was started."""
         os.close(self.fd)
         self.fd = -1
 
     def close(self) -> None:
-        """Closes the reading end, the other one too if it is still open."""
+        """Closes the read end, and also the other end if it is still open."""
         for fd in (self._ours, self.fd):
             if fd >= 0:
                 os.close(fd)
@@ -159,7 +159,7 @@ class Reports:
 
 
 def failure_of(fields: Mapping[str, Any]) -> Failure | None:
-    """The failure that a line speaks of; None where it speaks of none."""
+    """The failure that a line reports; None if it reports none."""
     program, status, hint = fields.get("program"), fields.get("status"), fields.get("hint")
     if not isinstance(program, str) or type(status) is not int or not 0 < status < 256:
         return None

@@ -1,4 +1,4 @@
-"""How a program starts, quickly: without site-packages, until something that is only there is asked for."""
+"""Starts a program quickly: without site-packages, until a module is only found there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class _SitePackages:
-    """Makes site-packages known when a module is found nowhere else: python -S starts without them."""
+    """Adds site-packages when a module is found nowhere else: python -S starts without them."""
 
     @classmethod
     def find_spec(
@@ -35,7 +35,7 @@ _LATEST = float((1 << 63) // 10**9)  # the year 2262
 
 
 def _bound_clock() -> None:
-    """Replaces a time that Python cannot tell by the latest that it can: else its own library does not load."""
+    """Replaces a time that Python cannot represent by the latest possible one. Otherwise its library does not load."""
     try:
         time.time()
     except OverflowError:
@@ -43,9 +43,9 @@ def _bound_clock() -> None:
 
 
 def run(program: str, module: str) -> NoReturn:
-    """Runs the program that module is: its DOC, its main."""
+    """Runs a program: module has its DOC and main."""
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the rest is loaded
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the other modules are loaded
     _bound_clock()
     sys.meta_path.append(_SitePackages)
     from qbtools.commands import cli

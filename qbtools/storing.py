@@ -1,7 +1,7 @@
-"""A file that gets its name when it is whole.
+"""A file that gets its name when it is complete.
 
-Until then it is FILE.partial, which is locked as long as its run lives: a partial file without a lock was left by a
-run that died, and the next one replaces it.
+Until then it is FILE.partial, which is locked as long as its run lives. A partial file without a lock was left by a
+dead run, and the next run replaces it.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from qbtools.streams import Writer
 
 SUFFIX = ".partial"
 MAX_NAME = 240
-"""Bytes of a name that somebody else chooses: with SUFFIX every file system can hold it."""
+"""The most bytes of a name that a client chooses: every file system can store it together with SUFFIX."""
 
 _MODE = 0o600
-_WRITEBACK = 32 << 20  # bytes after which the disk is told to begin: else fsync would wait for all at the end
+_WRITEBACK = 32 << 20  # bytes after which writing to disk begins; otherwise fsync would wait for everything at the end
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def name_problem(name: str) -> str | None:
-    """What is wrong with a name that somebody else chooses for a file in a directory of ours, or None."""
+    """What is wrong with a file name that a client chooses, or None."""
     if not re.fullmatch(r"[A-Za-z0-9_.@+-]+", name, re.ASCII):
         return "not made of letters, digits and _ . @ + -"
     if len(name) > MAX_NAME:
@@ -40,21 +40,21 @@ def name_problem(name: str) -> str | None:
 
 
 class PartialFile:
-    """FILE.partial: written in a `with`, and FILE after commit(). Without that nothing of it stays.
+    """FILE.partial, written in a `with`. commit() renames it to FILE; without commit() it is removed.
 
-    No symbolic link is followed at FILE or FILE.partial, and only what a dead run has left is taken away.
+    No symbolic link is followed at FILE or FILE.partial. Only files that a dead run has left are removed.
     """
 
     def __init__(self, path: str, overwrite: bool, keep: bool) -> None:
-        """overwrite: FILE may exist, and is replaced at once. keep: FILE.partial stays where commit() is not reached.
+        """overwrite: FILE may exist, and is replaced in one step. keep: FILE.partial stays without commit().
 
-        Refused where FILE exists, or another run writes FILE.partial.
+        Refused if FILE exists, or another run writes FILE.partial.
         """
         self._path = path
         self._overwrite = overwrite
         self._keep = keep
         self._whole = False
-        self._begun = 0  # up to here the disk was told to write
+        self._begun = 0  # writing to disk has begun up to here
         parent, self._base = os.path.split(path)
         self._partial = self._base + SUFFIX
         self.name = path + SUFFIX
@@ -72,7 +72,7 @@ class PartialFile:
                 raise
 
     def _check_free(self) -> None:
-        """Refused where FILE exists, or is nothing that can be replaced."""
+        """Refused if FILE exists and may not or cannot be replaced."""
         found = self._look(self._base)
         if found is None:
             return
@@ -96,7 +96,7 @@ class PartialFile:
                 self._remove_dead()
                 continue
             try:
-                # Before the lock another run may have taken it for a dead one's.
+                # Before the lock, another run may have taken it for the file of a dead run.
                 if self._lock(fd) and self._is_named(fd):
                     return fd
                 raise self._busy()
@@ -105,7 +105,7 @@ class PartialFile:
                 raise
 
     def _remove_dead(self) -> None:
-        """Takes away the FILE.partial of a dead run; does nothing where it has gone meanwhile."""
+        """Removes the FILE.partial of a dead run. Does nothing if it no longer exists."""
         found = self._look(self._partial)
         if found is None:
             return
@@ -119,7 +119,7 @@ class PartialFile:
         try:
             if not self._lock(fd):
                 raise self._busy()
-            # Who held the lock until now may have given it its name: then it is an archive, and not ours.
+            # The run that held the lock may have renamed it meanwhile: then it is a complete archive, and must stay.
             if self._is_named(fd):
                 os.unlink(self._partial, dir_fd=self._directory)
         finally:
@@ -127,7 +127,7 @@ class PartialFile:
         self._check_free()
 
     def _busy(self) -> Refused:
-        return Refused(f"another run writes {self.name}")
+        return Refused(f"another run is writing {self.name}")
 
     @staticmethod
     def _lock(fd: int) -> bool:
@@ -138,19 +138,19 @@ class PartialFile:
         return True
 
     def _is_named(self, fd: int) -> bool:
-        """Whether FILE.partial is the file that is open."""
+        """Whether FILE.partial is the open file."""
         found = self._look(self._partial)
         return found is not None and os.path.samestat(found, os.fstat(fd))
 
     def begin_writing(self) -> None:
-        """Has the disk begin with what was written since the last time, where that is much."""
+        """Starts writing to disk if much was written since the last call."""
         waiting = self.writer.position - self._begun
         if waiting >= _WRITEBACK:
             drop_cache(self.writer.fd, self._begun, waiting)
             self._begun += waiting
 
     def commit(self) -> None:
-        """What was written is whole: it gets its name when it is on stable storage. Refused where FILE exists now."""
+        """Ends a complete file: it gets its name when it is on stable storage. Refused if FILE exists now."""
         with naming(f"write to {self.name}"):
             os.fsync(self.writer.fd)
         with naming(f"give {self._path} its name"):
@@ -162,7 +162,7 @@ class PartialFile:
                 else:
                     directories.rename_new(self._directory, self._partial, self._base)
             except FileExistsError:
-                raise Refused(f"{self._path} already exists: another program made it meanwhile") from None
+                raise Refused(f"{self._path} already exists: another program created it meanwhile") from None
         self._whole = True
         with naming(f"flush the directory of {self._path}"):
             directories.flush(self._directory)

@@ -1,4 +1,4 @@
-"""Exact reads, complete writes, and copies that the kernel does where it can.
+"""Exact reads, complete writes, and copies, which the kernel does if it can.
 
 Everything that moves bytes in qbtools goes through a Reader and a Writer. Both wrap an unbuffered binary file
 object; only those that have a descriptor can splice, the others (BytesIO in a test) copy.
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 
 SPOILT = b"the program that wrote this has failed\n"
-"""What a stage that failed writes behind what it has written, so that nobody takes that for all: neither zeros nor a
-tar header. A reader that finds it says so as of an early end: the stage that failed has told why."""
+"""A stage that failed writes this after its output, so that no reader takes the output for complete: it is neither
+zeros nor a tar header. A reader that finds it reports an early end, because the failed stage has printed the reason."""
 
 SPOILT_WITHIN = 8 << 20
-"""Bytes behind wrong data in which SPOILT is looked for."""
+"""The bytes after wrong data in which SPOILT is searched for."""
 
 
 class Reader:
@@ -44,15 +44,15 @@ class Reader:
         self.name = name
         self.position = 0
         self._block = block
-        self._held = b""  # read ahead by read_line and read_exact, not yet handed out
+        self._held = b""  # read ahead by read_line and read_exact, not yet returned
         self._at = 0
         self._splice = self.fd >= 0
-        self._room = memoryview(b"")  # what _buffer() has handed out
-        self.patience: float | None = None  # seconds that a descriptor may be silent before that is Failed
+        self._room = memoryview(b"")  # the buffer of _buffer()
+        self.patience: float | None = None  # after so many seconds without data: Failed
 
     def _be_patient(self) -> None:
         if self.patience is not None and not wait(self.fd, select.POLLIN, self.patience):
-            raise Failed(f"nothing came from {self.name} for {self.patience:g} seconds")
+            raise Failed(f"no data from {self.name} for {self.patience:g} seconds")
 
     def _readinto(self, buffer: bytearray | memoryview) -> int:
         """One read; 0 at EOF. Failed on an I/O error."""
@@ -65,7 +65,7 @@ class Reader:
             wait(self.fd, select.POLLIN, self.patience)
 
     def _fill(self) -> bool:
-        """Reads one more block behind what is held; False at EOF."""
+        """Reads one more block and appends it to the held bytes; False at EOF."""
         buffer = bytearray(self._block)
         count = self._readinto(buffer)
         self._held = self._held[self._at :] + buffer[:count]
@@ -73,7 +73,7 @@ class Reader:
         return count > 0
 
     def _take(self, limit: int) -> bytes:
-        """Hands out at most limit of the bytes that are held."""
+        """Returns at most limit of the held bytes."""
         data = self._held[self._at : self._at + limit]
         self._at += len(data)
         self.position += len(data)
@@ -82,26 +82,26 @@ class Reader:
         return data
 
     def read_some(self, limit: int) -> bytes:
-        """Between 1 and limit bytes, or b"" at EOF: one read at the most."""
+        """Between 1 and limit bytes, or b"" at EOF, with at most one read."""
         if not self._held and not self._fill():
             return b""
         return self._take(limit)
 
     def read_exact(self, size: int) -> bytes:
-        """Exactly size bytes. Truncated where the input ends before. For small sizes: the bytes are copied."""
+        """Exactly size bytes. Truncated if the input ends earlier. For small sizes only: the bytes are copied."""
         while len(self._held) - self._at < size:
             if not self._fill():
                 raise Truncated(f"{self.name} ends too early")
         return self._take(size)
 
     def peek(self, size: int) -> bytes:
-        """The next size bytes, fewer only at EOF; they are still to be read. size: at most the block size."""
+        """The next size bytes, fewer only at EOF, without reading past them. size: at most the block size."""
         while len(self._held) - self._at < size and self._fill():
             pass
         return self._held[self._at : self._at + size]
 
     def read_up_to(self, size: int) -> bytes:
-        """size bytes, or all up to EOF where that comes first. For sizes that fit memory."""
+        """size bytes, or all bytes up to EOF if there are fewer. Only for sizes that fit in memory."""
         parts: list[bytes] = []
         left = size
         while left and (part := self.read_some(left)):
@@ -110,7 +110,7 @@ class Reader:
         return b"".join(parts)
 
     def read_into(self, view: memoryview) -> int:
-        """Fills view; returns how many bytes came, fewer than its length only at EOF."""
+        """Fills view. Returns the number of bytes, fewer than its length only at EOF."""
         held = self._take(len(view)) if self._held else b""
         view[: len(held)] = held
         count = len(held)
@@ -123,9 +123,9 @@ class Reader:
         return count
 
     def read_line(self, limit: int) -> bytes:
-        """One line with its newline; at most limit bytes of it (then without), b"" at EOF.
+        """One line with its newline, or its first limit bytes if it is longer; b"" at EOF.
 
-        The caller decides what a line without newline means. 1 <= limit <= the block size.
+        The caller decides what a line without a newline means. 1 <= limit <= the block size.
         """
         while True:
             end = self._held.find(b"\n", self._at, self._at + limit)
@@ -135,9 +135,9 @@ class Reader:
                 return self._take(limit)
 
     def read_lines(self, most: int, limit: int) -> list[bytes]:
-        """Between 1 and most lines, without their newlines: those that one read gave, so many come quickly.
+        """Between 1 and most lines, without their newlines: the lines of one read, so that many are read quickly.
 
-        Truncated where the input ends before a newline, Damaged for a line of more than limit bytes with its newline.
+        Truncated if the input ends without a newline, Damaged for a line of more than limit bytes with its newline.
         1 <= most, 1 <= limit <= the block size.
         """
         while True:
@@ -155,24 +155,24 @@ class Reader:
                 raise Truncated(f"{self.name} ends too early")
 
     def at_eof(self) -> bool:
-        """True where no byte follows (may wait for one)."""
+        """True if no byte follows (may wait for one)."""
         return not self._held and not self._fill()
 
     def copy_to(self, writer: Writer, size: int) -> None:
-        """Moves exactly size bytes to writer, by splice where the kernel can.
+        """Moves exactly size bytes to writer, with splice if the kernel can.
 
-        Truncated where the input ends before, after what came has been written. Failed on an I/O error on either
-        side; BrokenPipeError is left to the caller.
+        Truncated if the input ends earlier; the bytes before that have been written. Failed on an I/O error on either
+        side; the caller handles BrokenPipeError.
         """
         if self._copy(writer, size) < size:
             raise Truncated(f"{self.name} ends too early")
 
     def copy_rest(self, writer: Writer) -> None:
-        """Moves all that is left to writer; errors as copy_to."""
+        """Moves the rest of the input to writer; errors as copy_to."""
         self._copy(writer, 1 << 63)
 
     def _copy(self, writer: Writer, size: int) -> int:
-        """Moves size bytes or all up to EOF; returns how many."""
+        """Moves size bytes, or all bytes up to EOF. Returns the number of bytes."""
         held = self._take(size) if self._held else b""
         writer.write(held)
         done = len(held)
@@ -192,14 +192,14 @@ class Reader:
         return done
 
     def _buffer(self, size: int) -> memoryview:
-        """Room for size bytes, a BLOCK at the most: the same memory each time."""
+        """A buffer for size bytes, at most BLOCK. It is the same memory each time."""
         size = min(size, BLOCK)
         if len(self._room) < size:
             self._room = memoryview(bytearray(size))
         return self._room[:size]
 
     def _splice_once(self, writer: Writer, size: int) -> int:
-        """One splice; the bytes moved, 0 at EOF, -1 where they must be copied by hand."""
+        """One splice. Returns the bytes that were moved, 0 at EOF, and -1 if they must be copied in another way."""
         self._be_patient()
         try:
             count = splice(self.fd, writer.fd, size)
@@ -212,9 +212,9 @@ class Reader:
         return count
 
     def skip(self, size: int) -> None:
-        """Passes over exactly size bytes: by seeking in a regular file, else by reading.
+        """Skips exactly size bytes: by seeking in a regular file, otherwise by reading.
 
-        Truncated where the input ends before.
+        Truncated if the input ends earlier.
         """
         left = size - len(self._take(size)) if self._held else size
         if left >= self._block and self._seek(left):
@@ -226,12 +226,12 @@ class Reader:
             left -= count
 
     def _seek(self, size: int) -> bool:
-        """Moves a regular file's offset over size bytes that are there; False where they cannot be seen to be."""
+        """Moves the offset of a regular file over size existing bytes. False if it is not known that they exist."""
         if self.fd < 0:
             return False
         with naming(f"seek in {self.name}"):
             status = os.fstat(self.fd)
-            # A seek past the end succeeds; reading tells.
+            # A seek past the end succeeds, so the end is left to be read.
             if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) + size > status.st_size:
                 return False
             os.lseek(self.fd, size, os.SEEK_CUR)
@@ -239,9 +239,9 @@ class Reader:
         return True
 
     def read_zeros_to_eof(self) -> int:
-        """Reads to EOF; returns how many bytes came, -1 where one of them was not zero.
+        """Reads to EOF. Returns the number of bytes, or -1 if one of them was not zero.
 
-        Truncated where it ends with SPOILT.
+        Truncated if it ends with SPOILT.
         """
         count = 0
         while not self.at_eof():
@@ -253,9 +253,9 @@ class Reader:
         return count
 
     def check_spoilt(self, data: bytes) -> None:
-        """Call this before data, which was just read, is reported as wrong. Truncated where SPOILT ends the input.
+        """To be called before data that was just read is reported as wrong. Truncated if the input ends with SPOILT.
 
-        It is looked for in the next SPOILT_WITHIN bytes. It says that the stage that wrote this has failed.
+        SPOILT is searched for in the next SPOILT_WITHIN bytes. It means that the stage that wrote the data has failed.
         """
         until = self.position + SPOILT_WITHIN
         while self.position < until and not self.at_eof():
@@ -265,7 +265,7 @@ class Reader:
 
 
 def stdin_reader() -> Reader:
-    """A Reader on descriptor 0, with the pipe widened where it is one."""
+    """A Reader on descriptor 0. If it is a pipe, its capacity is increased."""
     widen_pipe(0)
     return Reader(io.FileIO(0, "r", closefd=False))
 
@@ -277,6 +277,6 @@ def file_reader(path: str, name: str | None = None) -> Reader:
 
 
 def stdout_writer() -> Writer:
-    """A Writer on descriptor 1, with the pipe widened where it is one."""
+    """A Writer on descriptor 1. If it is a pipe, its capacity is increased."""
     widen_pipe(1)
     return Writer(io.FileIO(1, "w", closefd=False))

@@ -1,7 +1,7 @@
-"""Directories as tar archives of many members. GNU tar makes them and takes them apart.
+"""Directories as tar archives of many members. GNU tar creates and extracts them.
 
-An archive that is taken apart goes through our own reader too, because tar ends at the first zero blocks and takes an
-archive without them for whole. What it holds appears when all was read and found right, not before.
+An archive that is extracted also passes our own reader, because tar stops at the first zero blocks and accepts an
+archive without them as complete. The extracted files get their name only when the whole archive was read and checked.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 Warn = Callable[[str], None]
 
-_CHANGED = 1  # tar's status where a file changed as it was read
+_CHANGED = 1  # the status of tar if a file changed while it was read
 
-_LINE = 1 << 12  # bytes of the longest line of tar's that is shown whole
+_LINE = 1 << 12  # bytes of the longest line of tar that is not cut
 
-_LITTLE = 1 << 16  # bytes: a file system with less counts as full
+_LITTLE = 1 << 16  # bytes: a file system with less room counts as full
 
 _WORKPLACE = ".qb-tree-"  # how the directory is called into which tar extracts; a mark follows
 
 _SET_ID = stat.S_ISUID | stat.S_ISGID
 
-# How files come to be: nobody's rights but ours, no attributes, and never over what exists.
+# Extracted files belong to us, have no attributes, and replace nothing.
 _EXTRACT = (
     *("--no-same-owner", "--no-same-permissions", "--keep-old-files"),
     *("--no-acls", "--no-selinux", "--no-xattrs", "--warning=no-timestamp"),
@@ -46,11 +46,11 @@ _EXTRACT = (
 
 
 def save(path: str, name: str, writer: Writer, warn: Warn) -> None:
-    """Writes the directory path as an archive in which it is called name; chunks.name_problem() must accept that.
+    """Writes the directory path as an archive in which it is called name; chunks.name_problem() must accept that name.
 
-    What treewalk.walk() leaves out gets a warning each, and so does each line that tar says, a file that changed
-    meanwhile among them. Failed where path cannot be read as a whole; the archive is then spoilt. BrokenPipeError
-    where nobody reads.
+    There is a warning for everything that treewalk.walk() leaves out, and for each message of tar, for example about
+    a file that changed meanwhile. Failed if path cannot be read completely; the archive then ends with SPOILT.
+    BrokenPipeError if nobody reads the output.
     """
     left_out = treewalk.walk(path).left_out
     for one in left_out:
@@ -61,7 +61,7 @@ def save(path: str, name: str, writer: Writer, warn: Warn) -> None:
         *(f"--directory={path}", rf"--transform=flags=rhS;s|^\.|{name}|", "."),
     ]
     with excluded, programs.running(argv, stdin=excluded.fileno(), stdout=writer.fd) as tar:
-        held: list[str] = []  # where tar fails, the last line only says so, and the one before it why
+        held: list[str] = []  # if tar fails, its last line only says so, and the line before it says why
         for line in _lines(tar):
             held.append(line)
             if len(held) > 2:
@@ -73,13 +73,13 @@ def save(path: str, name: str, writer: Writer, warn: Warn) -> None:
             return
         with naming(f"write to {writer.name}"):
             programs.spoil(writer.fd)
-        raise Failed(f"{path} is not saved as a whole: {held[0] if code > 0 and held else tar.ending()}")
+        raise Failed(f"{path} was not saved completely: {held[0] if code > 0 and held else tar.ending()}")
 
 
 def _excluded(names: Sequence[str]) -> tuple[FileIO, list[str]]:
-    """A file with the names that tar leaves out, and words for those that cannot stand in it.
+    """A file with the names that tar leaves out, and options for the names that the file cannot have.
 
-    tar drops blanks at the end of a line.
+    tar removes blanks at the end of a line.
     """
     odd = {name for name in names if "\n" in name or name[-1].isspace()}
     file = FileIO(os.memfd_create("left out"), "r+")
@@ -90,21 +90,21 @@ def _excluded(names: Sequence[str]) -> tuple[FileIO, list[str]]:
 
 def _lines(tar: programs.Child) -> Iterator[str]:
     with open(tar.words, "rb", buffering=0, closefd=False) as file:
-        reader = Reader(file, "what tar says")
+        reader = Reader(file, "the messages of tar")
         while line := reader.read_line(_LINE):
             yield tar.plain(line.decode("utf-8", "surrogateescape"))
 
 
 def extract(path: str, name: str, reader: Reader, warn: Warn) -> None:
-    """Puts the file or directory called name, out of the archive that reader gives, to path.
+    """Extracts the file or directory called name from the archive in reader to path.
 
-    Refused where path exists, Damaged where the archive is not whole, does not hold name, or holds in it what must
-    not be: a device, a file with the rights of another user; or name is a symbolic link. After an error nothing of it
-    is left.
+    Refused if path exists. Damaged if the archive is incomplete, does not have name, or has something in it that is
+    not allowed (a device, a file with the rights of another user), or if name is a symbolic link. After an error
+    nothing is left.
     """
     parent, base = os.path.split(path.rstrip("/"))
     if base in ("", ".", ".."):
-        raise UsageError(f"{path or 'an empty PATH'} is not a name that can be made")
+        raise UsageError(f"{path or 'an empty PATH'} cannot be the name of a file")
     path = os.path.join(parent, base)
     if os.path.lexists(path):
         raise _exists(path)
@@ -124,8 +124,8 @@ def extract(path: str, name: str, reader: Reader, warn: Warn) -> None:
 
 @contextmanager
 def _parents(parent: str) -> Iterator[None]:
-    """Makes what is missing of the directories above; removes them where the body fails."""
-    with naming(f"make {parent}"):
+    """Creates the missing directories above; removes them if the body fails."""
+    with naming(f"create {parent}"):
         made = directories.make(parent)
     try:
         yield
@@ -140,7 +140,7 @@ def _workplace(parent: str, warn: Warn) -> Iterator[str]:
     place = os.path.join(parent, _WORKPLACE + _mark())
     _remove_dead(parent)
     try:
-        with naming(f"make a directory in {parent}"):
+        with naming(f"create a directory in {parent}"):
             os.mkdir(place, 0o700)
         with naming(f"rename files in {parent}"):
             _try_renaming(parent)
@@ -177,7 +177,7 @@ def _try_renaming(parent: str) -> None:
 
 
 def _remove(place: str) -> None:
-    """Removes a tree, with directories in which we may not write, as far as that is possible."""
+    """Removes a tree as far as possible, including directories without write permission."""
     import shutil
 
     for folder, names, _files in os.walk(place):
@@ -189,7 +189,7 @@ def _remove(place: str) -> None:
 
 
 class _Tee:
-    """What a file gives, written to a pipe too, until nobody reads there."""
+    """Reads a file and also writes the data to a pipe, until nobody reads the pipe."""
 
     def __init__(self, reader: Reader, sink: int) -> None:
         self._file: RawInput = reader.file
@@ -203,7 +203,7 @@ class _Tee:
         if self._wanted:
             try:
                 write_fd(self._sink, memoryview(buffer)[:count])
-            except BrokenPipeError:  # tar has seen the end, or has failed: how it ended tells
+            except BrokenPipeError:  # tar has seen the end or has failed; its status says which
                 self._wanted = False
         return count
 
@@ -221,7 +221,7 @@ def _fill(place: str, name: str, reader: Reader, warn: Warn) -> None:
             os.close(sink)
             sink = -1
             if tar.wait():
-                raise Failed(f"{name} is not extracted: {tar.ending()}", _hint(place))
+                raise Failed(f"cannot extract {name}: {tar.ending()}", _hint(place))
             for line in tar.said():
                 warn(line)
     finally:
@@ -231,7 +231,7 @@ def _fill(place: str, name: str, reader: Reader, warn: Warn) -> None:
 
 
 def _hint(place: str) -> str | None:
-    """Why tar may have failed. Its words would say that in the user's language only, and not always."""
+    """Why tar may have failed. The messages of tar depend on the language, and do not always say it."""
     found = os.statvfs(place)
     if found.f_bavail * found.f_frsize >= _LITTLE and (found.f_favail or not found.f_files):
         return None
@@ -239,7 +239,7 @@ def _hint(place: str) -> str | None:
 
 
 def check(name: str, reader: Reader) -> None:
-    """Reads the archive to its end. Damaged where extract() would find it so; nothing is written."""
+    """Reads the archive to its end and writes nothing. Damaged if extract() would report damage."""
     _read(TarReader(reader), name)
 
 
@@ -254,8 +254,8 @@ def _read(archive: TarReader, name: str) -> None:
 
 
 def _check(found: str, name: str) -> None:
-    """Damaged where what was extracted is of a kind, or has a mode, that must not be."""
-    with naming(f"look at {name}"):
+    """Damaged if the kind or the mode of an extracted file is not allowed."""
+    with naming(f"check {name}"):
         top = os.lstat(found)
         if not (stat.S_ISDIR(top.st_mode) or stat.S_ISREG(top.st_mode)):
             kind = "a symbolic link" if stat.S_ISLNK(top.st_mode) else "something else"
@@ -280,7 +280,7 @@ def _check_mode(mode: int, untrusted_name: str) -> None:
 
 
 def _appear(directory: int, old: str, new: str, path: str) -> None:
-    """Gives what was extracted its name. Refused where something has it by now."""
+    """Gives the extracted files their name. Refused if the name is taken by now."""
     with naming(f"give {path} its name"):
         try:
             directories.rename_new(directory, old, new)

@@ -1,4 +1,4 @@
-"""What of a directory is saved, and what is left out and why: for a list before a run, and for tar in it."""
+"""Finds what of a directory is saved, and what is left out and why: for a list before a run, and for tar."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOUNTS = "/proc/self/mountinfo"
-_HEADER = 1024  # bytes that a member takes in an archive beside its data, about
+_HEADER = 1024  # about the bytes that a member needs in an archive in addition to its data
 
-# Who may not read a file, or cannot since what is behind it is gone. Anything else is a failure of this machine.
+# The user may not read the file, or it is on a file system that is gone. Any other error is a failure.
 _UNREADABLE = (EACCES, EPERM, ENOKEY, ENOTCONN, ESTALE, EHOSTDOWN)
 _VANISHED = (ENOENT, ENOTDIR)
 
@@ -36,18 +36,18 @@ class LeftOut(NamedTuple):
 
 
 class Found(NamedTuple):
-    """size: about the bytes of the directory's archive. left_out: in the order in which they were met."""
+    """size: about the size of the directory's archive in bytes. left_out: in the order in which it was found."""
 
     size: int
     left_out: list[LeftOut]
 
 
 def walk(path: str) -> Found:
-    """Looks at everything below the directory path.
+    """Examines everything below the directory path.
 
-    Left out are sockets, devices, what cannot be read, and mounted file systems other than its own: nothing in those
-    is looked at, because a mount may hang or be dead. Subvolumes of its own file system are part of it.
-    Failed where path itself cannot be read, and on an I/O error.
+    Sockets, devices, files that cannot be read, and other file systems that are mounted below it are left out. The
+    other file systems are not accessed, because a mount may hang or be dead. Subvolumes of the same file system are
+    included. Failed if path itself cannot be read, and on an I/O error.
     """
     left_out: list[LeftOut] = []
     return Found(sum(_sizes(path, left_out)), left_out)
@@ -94,7 +94,7 @@ def _entries(path: str) -> list[os.DirEntry[str]]:
 
 
 def _judge(error: OSError, path: str, what: LeftOut, left_out: list[LeftOut]) -> None:
-    """Leaves out what cannot be read, and forgets what has vanished. Failed for any other error."""
+    """Leaves out what cannot be read, and ignores what no longer exists. Failed for any other error."""
     if error.errno in _UNREADABLE:
         left_out.append(LeftOut(what.path, f"cannot be read: {os.strerror(error.errno)}"))
     elif error.errno not in _VANISHED:
@@ -102,7 +102,7 @@ def _judge(error: OSError, path: str, what: LeftOut, left_out: list[LeftOut]) ->
 
 
 def _foreign_mounts(path: str) -> frozenset[str]:
-    """The places below path, relative to it, where another file system than its own is mounted."""
+    """The paths below path, relative to it, at which another file system is mounted."""
     own = _mount_of(path)
     top = os.path.realpath(path).rstrip("/") + "/"
     systems: dict[str, bytes] = {}  # by mount point; the last mount at a point hides those before it
@@ -118,7 +118,7 @@ def _foreign_mounts(path: str) -> frozenset[str]:
 
 
 def _mount_of(path: str) -> bytes:
-    """The number of the mount in which path is."""
+    """The number of the mount that path is in."""
     with naming(f"read {path}"):
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""Complete writes to an unbuffered binary file; the other half of streams.py."""
+"""Complete writes to an unbuffered binary file. streams.py has the reads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Writer:
         self.position = 0
 
     def write(self, data: Buffer) -> None:
-        """Writes all of data. Failed on an I/O error; BrokenPipeError is left to the caller."""
+        """Writes all of data. Failed on an I/O error; the caller handles BrokenPipeError."""
         view = memoryview(data)
         while len(view):
             try:
@@ -66,7 +66,7 @@ class Writer:
         self.write("".join(block).encode("ascii"))
 
     def write_zeros(self, size: int) -> None:
-        """Writes size zero bytes; makes them a hole where the file is a regular one that ends here."""
+        """Writes size zero bytes; if the file is a regular one that ends here, they become a hole."""
         with naming(f"write to {self.name}"):
             if self._extend(size):
                 return
@@ -77,7 +77,7 @@ class Writer:
             size -= count
 
     def _extend(self, size: int) -> bool:
-        """Makes a hole of size bytes at the end of a regular file; False where there is none, or not its end."""
+        """Makes a hole of size bytes at the end of a regular file. False if this is not possible."""
         if self.fd < 0 or not size:
             return False
         status = os.fstat(self.fd)

@@ -208,7 +208,7 @@ def _leaves(node: Node, repeated: bool = False) -> Iterator[tuple[Node, bool]]:
 
 
 def match(doc: str, known: dict[str, Option], given: Given) -> dict[str, Value] | None:
-    """What docopt would return for these words, or None where they fit no usage line by the rules known here."""
+    """What docopt would return for these words, or None if they fit no usage line by the rules known here."""
     usage = usage_of(doc, known)
     leaves = list(_leaves(usage))
     many = {leaf.name for leaf, repeated in leaves if repeated}

@@ -77,13 +77,13 @@ class Invocation:
         return int(text)
 
     def stdin(self) -> Reader:
-        """Standard input. UsageError where it is a terminal: data never comes from a keyboard."""
+        """Standard input. UsageError if it is a terminal: data never comes from a keyboard."""
         if os.isatty(0):
             raise UsageError("standard input is a terminal", f"see {self.program} --help")
         return stdin_reader()
 
     def stdout(self, binary: bool = True) -> Writer:
-        """Standard output. UsageError where binary data would go to a terminal."""
+        """Standard output. UsageError if binary data would go to a terminal."""
         if binary and os.isatty(1):
             raise UsageError("refusing to write binary data to a terminal", "redirect it to a file or a pipe")
         return stdout_writer()
@@ -271,7 +271,7 @@ def _parse(
 
 
 def _by_docopt(doc: str, given: arguments.Given) -> dict[str, Any] | None:
-    """What docopt says, the judge of what the usage lines mean; None where they allow no such arguments.
+    """What docopt says, the judge of what the usage lines mean; None if they allow no such arguments.
 
     A program that runs where docopt is not installed, qb-store, has lines that need no second opinion.
     """

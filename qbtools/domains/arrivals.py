@@ -28,7 +28,7 @@ class Arrivals:
     """Takes the name of each file that came, in any order; finish() says what is missing."""
 
     def __init__(self, entries: Iterable[Entry], warn: Callable[[str], None]) -> None:
-        """entries: what must come. Damaged where two of them have one name, or two domains one path.
+        """entries: what must come. Damaged if two of them have one name, or two domains one path.
 
         Volumes of a domain that was saved as a whole have one name: that of the archive in which all of them are.
         """
@@ -48,7 +48,7 @@ class Arrivals:
         self._paths: set[str] = set()  # of what came
 
     def add(self, untrusted_name: str, size: int | None) -> None:
-        """One file that came. size: bytes of the volume in it, None where that is not known.
+        """One file that came. size: bytes of the volume in it, None if that is not known.
 
         Damaged for a malformed or doubled name, one under no saved domain's path, and for a volume that is larger
         than qubes.xml says.
@@ -84,7 +84,7 @@ class Arrivals:
             self._warn(f"qubes.xml does not say what {name} is")
 
     def finish(self) -> None:
-        """All has come. Damaged where a volume, or a domain with all its files, did not."""
+        """All has come. Damaged if a volume, or a domain with all its files, did not."""
         missing = [entry for entry in self._expected.values() if not self._is_there(entry)]
         if missing:
             first = missing[0]
@@ -100,7 +100,7 @@ def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None
     """Reads what must come, then what came, and compares; returns how many files came.
 
     The lines, up to EOF: those of Entry.to_line, unless known says what must come; then for each file `came`, its
-    name and its real size (`-` where not known), separated by tabs; last `end`. Truncated where `end` is missing,
+    name and its real size (`-` where not known), separated by tabs; last `end`. Truncated if `end` is missing,
     Damaged for anything else and where the comparison fails. Where neither lines of the list nor the metadata came
     there is nothing to compare: an archive of one file, made by one pipe.
     """

@@ -83,7 +83,7 @@ def read_wanted(reader: Reader, warn: Callable[[str], None]) -> Wanted:
 def compose(wanted: Wanted) -> bytes:
     """The qubes.xml: ASCII, without XML declaration. Domain N (from 1) of wanted gets the path `vmN/`.
 
-    Refused where it would be larger than readers take.
+    Refused if it would be larger than readers take.
     """
     root = Element("qubes")
     add_labels(root)
@@ -102,7 +102,7 @@ def compose(wanted: Wanted) -> bytes:
 
 
 def bounded(data: bytes, domains: int) -> bytes:
-    """The metadata of that many domains, data itself. Refused where it is larger than readers take."""
+    """The metadata of that many domains, data itself. Refused if it is larger than readers take."""
     if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
         raise Refused(f"{domains} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
     return data

@@ -33,7 +33,7 @@ class HostSide:
         return None if domain is None or names.UNFINISHED in domain.features else domain
 
     def default_template(self, kind: str) -> str | None:
-        """The name of the host's default template for a domain of this class, None where there is none to be used."""
+        """The name of the host's default template for a domain of this class, None if there is none to be used."""
         if kind == DISPOSABLE_CLASS:
             return self.default_dispvm()
         return self._usable(self.defaults.template, lambda found: found.kind == TEMPLATE_CLASS)
@@ -66,5 +66,5 @@ class HostSide:
 
     @property
     def default_pool(self) -> str | None:
-        """The pool that stands in for one that is not there, None where the host has to know by itself."""
+        """The pool that stands in for one that is not there, None if the host has to know by itself."""
         return next(iter(self.defaults.pools), None)

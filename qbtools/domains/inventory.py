@@ -18,7 +18,7 @@ class Entry(NamedTuple):
 
     volume: None for a file that is no volume: `vmQID/empty` of a domain without volumes, `dom0-home/USER`.
     archive_name: of a template of Qubes OS 2 to 3.2 `PATH/.`, an archive of its directory with VOLUME.img of each.
-    size: bytes of the whole volume, None where it is not known.
+    size: bytes of the whole volume, None if it is not known.
     """
 
     domain: str

@@ -106,7 +106,7 @@ def is_reference(name: str) -> bool:
 
 
 def backends(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The domain that the attributes of a device name, by the attribute; nothing where any domain will do."""
+    """The domain that the attributes of a device name, by the attribute; nothing if any domain will do."""
     return {key: attributes[key] for key in BACKENDS if attributes.get(key, ANY) not in (ANY, "")}
 
 

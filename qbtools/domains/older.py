@@ -49,7 +49,7 @@ _GLOBALS = ("default_template", "default_netvm", "updatevm", "clockvm")
 def converted(root: Element) -> Element:
     """The same domains as a qubes.xml of Qubes OS 4, for qubesxml.Metadata, which checks the rest.
 
-    Damaged where there is no domain, a qid is malformed or doubled, a saved domain is of an unknown class or its
+    Damaged if there is no domain, a qid is malformed or doubled, a saved domain is of an unknown class or its
     template is not there, or a literal is none.
     """
     elements = [element for element in root if element.tag in _CLASSES or _is(element, "backup_content")]

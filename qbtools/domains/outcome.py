@@ -112,7 +112,7 @@ class Outcome:
 
 
 def size_of(domain: Domain) -> int | None:
-    """Bytes of its saved volumes, None where qubes.xml does not say it of each."""
+    """Bytes of its saved volumes, None if qubes.xml does not say it of each."""
     sizes = [volume.size for volume in selection.saved_volumes(domain)]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

@@ -55,7 +55,7 @@ def make(
     """A plan for the saved domains of archive; those that are not selected stand in it as skipped.
 
     leftovers: domains on the host that a run which was ended has left unfinished: they count as not there.
-    UsageError where options name what is not there, or select nothing. Refused where there is nothing to select.
+    UsageError if options name what is not there, or select nothing. Refused if there is nothing to select.
     """
     side = HostSide(host, defaults, leftovers)
     missing = _missing(side, options)
@@ -101,7 +101,7 @@ def check(
     be there is replaced as in make(), and the plan says in `changed` that it was; a name that is nowhere else, or of a
     domain that cannot be meant, is a problem. No name is made up; include, exclude, rename and no_rename mean nothing
     here. Domains that are not in written are not in the plan.
-    Damaged where written names a domain twice, or one that is not saved.
+    Damaged if written names a domain twice, or one that is not saved.
     """
     side = HostSide(host, defaults, leftovers)
     saved = {domain.name: domain for domain in selection.restorable(archive)}

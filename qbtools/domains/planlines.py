@@ -33,8 +33,8 @@ class Written(NamedTuple):
 class PlanLine:
     """One domain of a plan.
 
-    kind: its class. size: bytes of its saved volumes, None where the archive does not say it.
-    problem: what forbids to make it so, None where nothing does. notes: what will change.
+    kind: its class. size: bytes of its saved volumes, None if the archive does not say it.
+    problem: what forbids to make it so, None if nothing does. notes: what will change.
     label: a label of the host's. pools: by each pool of the archive that is not there what stands in for it, None for
     nothing. further: the domains that its other properties and its devices name, by their name in the archive those on
     the host; what is not in it is left out. leftover: a domain of the new name is there, and has to be removed before.

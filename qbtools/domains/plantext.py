@@ -79,7 +79,7 @@ def read(reader: Reader, archive: Metadata) -> list[Written]:
 
     Damaged for anything that is no such text: other columns, another action, a malformed name, a domain that is there
     twice or not saved in archive, and a class or a size that is not the archive's, for these cannot be chosen.
-    Truncated where the line `end` is missing. The message names the file. The column problem is not looked at.
+    Truncated if the line `end` is missing. The message names the file. The column problem is not looked at.
     """
     try:
         return _read(reader, archive)
@@ -128,7 +128,7 @@ def _between(reader: Reader) -> Iterator[tuple[int, list[str]]]:
 
 
 def _refuse_blanks(number: int, fields: list[str], columns: Sequence[str] | None = None) -> None:
-    """Damaged where the columns are right but for spaces, which an editor has put where tabs were."""
+    """Damaged if the columns are right but for spaces, which an editor has put where tabs were."""
     words = " ".join(fields).split()
     if tuple(words) == columns or (columns is None and len(fields) < len(COLUMNS) <= len(words)):
         raise Damaged(f"line {number} has spaces between its columns", "separate the columns by tabs, not by spaces")

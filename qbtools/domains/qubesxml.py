@@ -21,7 +21,7 @@ _TRUE = ("true", "yes", "on", "1")
 
 
 class Volume(NamedTuple):
-    """A volume of a domain as qubes.xml describes it. size: bytes, None where it is not said."""
+    """A volume of a domain as qubes.xml describes it. size: bytes, None if it is not said."""
 
     name: str
     size: int | None
@@ -32,7 +32,7 @@ class Domain:
     """One domain. name, kind (its class) and label are checked; element is what it was read from.
 
     properties and features: name to text, "" where there is none. For features that is false.
-    path: where its files stand in the archive (`vmQID/`; `dom0-home/USER` for dom0), None where it is not saved.
+    path: where its files stand in the archive (`vmQID/`; `dom0-home/USER` for dom0), None if it is not saved.
     whole: all of its directory is one file of the archive, called `.`; so Qubes OS 2 to 3.2 saved templates.
     """
 
@@ -73,7 +73,7 @@ class Domain:
         return text in _TRUE if text else default
 
     def volumes(self) -> list[Volume]:
-        """Its volumes, in their order. Damaged where one is doubled or malformed."""
+        """Its volumes, in their order. Damaged if one is doubled or malformed."""
         found: dict[str, Volume] = {}
         for element in self.element.findall("volume-config/volume"):
             volume = self._volume(element)
@@ -106,7 +106,7 @@ class Metadata:
     """
 
     def __init__(self, root: Element, warn: Callable[[str], None] | None = None) -> None:
-        """Damaged where a part is missing without which Qubes OS restores nothing, or is malformed.
+        """Damaged if a part is missing without which Qubes OS restores nothing, or is malformed.
 
         warn: for the metadata of an archive. A domain whose name cannot be used gets another, so that it does not
         stop the others, and warn takes a sentence about it. Without warn such a name is Damaged.

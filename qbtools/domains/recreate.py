@@ -80,7 +80,7 @@ def _set_references(domain: Element, properties: Element, line: PlanLine, refere
 
 
 def _refer(element: Element, line: PlanLine, references: bool) -> bool:
-    """Gives a property that names another domain its new name; False where it must go."""
+    """Gives a property that names another domain its new name; False if it must go."""
     name, old = element.get("name", ""), element.text
     if names.is_reference(name) and name not in roles.ROLES and old:
         element.text = _new_name(line, old, references)
@@ -89,7 +89,7 @@ def _refer(element: Element, line: PlanLine, references: bool) -> bool:
 
 
 def _attach(device: Element, line: PlanLine, references: bool) -> bool:
-    """Gives the domain that has a device its new name; False where the device must go."""
+    """Gives the domain that has a device its new name; False if the device must go."""
     for key, old in names.backends(device.attrib).items():
         backend = _new_name(line, old, references)
         if backend is None:

@@ -31,7 +31,7 @@ def is_disposable_template(domain: Domain) -> bool:
 
 
 def lacks(domain: Domain, role: str, user: Domain) -> str | None:
-    """What keeps domain from being that for user, None where it can be."""
+    """What keeps domain from being that for user, None if it can be."""
     if role == NETVM:
         return None if domain.flag("provides_network") else "does not provide network"
     if role == DISPVM or user.kind == DISPOSABLE_CLASS:

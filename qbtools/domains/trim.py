@@ -27,7 +27,7 @@ def trimmed(metadata: Metadata, saved: Mapping[str, Iterable[NewVolume]], home: 
     dom0, labels, pools and the properties of the whole stay, and so does every domain that these or a saved one name,
     directly or not; nothing else. The features backup-content, backup-path and backup-size are set, sizes of saved
     volumes are those that are given, and what is not understood stays as it is. metadata itself is not changed.
-    Refused where Qubes OS would not read that much.
+    Refused if Qubes OS would not read that much.
     """
     kept = _needed(metadata, saved)
     paths = _paths(metadata, [name for name in saved if name != names.ADMIN])

@@ -65,7 +65,7 @@ class Host:
     def __init__(self, word: str, warn: Callable[[str], None] = lambda _: None) -> None:
         """word: `NAME:ARGUMENT` for the program qb-host-NAME, or the path of a directory. warn: takes its warnings.
 
-        The program is looked for beside the one that runs, then in PATH. UsageError where there is none.
+        The program is looked for beside the one that runs, then in PATH. UsageError if there is none.
         """
         match = _WORD.fullmatch(word)
         name, argument = match.groups() if match else ("dir", word)
@@ -117,13 +117,13 @@ class Host:
         return self._verbs
 
     def unsaved(self) -> list[Unsaved]:
-        """What no run saves, of all domains; nothing where the host cannot tell."""
+        """What no run saves, of all domains; nothing if the host cannot tell."""
         return self._ask(UNSAVED, parse=unsaved.read) if UNSAVED in self.verbs() else []
 
     def freezer(self) -> str | None:
         """Shell text that freezes or thaws a machine with `freeze DOMAIN` or `thaw DOMAIN` behind it.
 
-        None where the host cannot do that.
+        None if the host cannot do that.
         """
         return shlex.join(self._argv) if {FREEZE, THAW} <= self.verbs() else None
 

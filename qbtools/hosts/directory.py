@@ -59,7 +59,7 @@ class Directory(Places):
         there = {}
         for volume in volumes:
             path = self._image(domain, volume)
-            with naming(f"look at {path}"):
+            with naming(f"check {path}"):
                 try:
                     status = os.stat(path)
                 except FileNotFoundError:
@@ -71,7 +71,7 @@ class Directory(Places):
 
     def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
         place = self.folder(domain)
-        with naming(f"make {place}"):
+        with naming(f"create {place}"):
             with suppress(FileExistsError):
                 os.mkdir(place, 0o700)
             if os.path.islink(place) or os.listdir(place):
@@ -79,7 +79,7 @@ class Directory(Places):
         self.mark(domain, (), mark)
         for volume, size in volumes:
             path = self._image(domain, volume)
-            with naming(f"make {path}"):
+            with naming(f"create {path}"):
                 fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 try:
                     os.ftruncate(fd, size)
@@ -106,7 +106,7 @@ class Directory(Places):
                 os.unlink(os.path.join(place, entry))
 
     def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
-        with naming(f"look at {self.folder(domain)}"):
+        with naming(f"check {self.folder(domain)}"):
             _refuse_used(self._image(domain, volume) for volume in volumes)
 
     def drop(self, domain: str) -> None:
@@ -126,7 +126,7 @@ class Directory(Places):
 
     def strays(self) -> list[tuple[str, Mark]]:
         found = []
-        with naming(f"look into {self._root}"):
+        with naming(f"read {self._root}"):
             for entry in sorted(os.listdir(self._root)):
                 place = os.path.join(self._root, entry)
                 if names.domain_problem(entry) is None and os.path.isdir(place) and not os.path.islink(place):

@@ -31,10 +31,10 @@ class Further(NamedTuple):
 
 
 def files(domain: str, place: str, volumes: Collection[str]) -> Further:
-    """What is in the directory place of a domain; nothing where there is none.
+    """What is in the directory place of a domain; nothing if there is none.
 
     volumes: names of files that are volumes. They are left out here, and so are files of our own.
-    Failed where the directory cannot be read.
+    Failed if the directory cannot be read.
     """
     found = Further([], [])
     for entry in others(place, volumes):
@@ -55,7 +55,7 @@ def others(place: str, known: Collection[str] = ()) -> Iterator[str]:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise Failed(f"cannot look into {place}: {error.strerror}") from error
+        raise Failed(f"cannot read {place}: {error.strerror}") from error
     for entry in entries:
         if entry not in known and not is_mark(entry) and leftovers.mark_of(entry) is None:
             yield entry
@@ -67,7 +67,7 @@ def is_mark(entry: str) -> bool:
 
 
 def _problem(domain: str, entry: str, path: str, archived: str) -> str | None:
-    """Why a file or directory is not saved, None where it is."""
+    """Why a file or directory is not saved, None if it is."""
     try:
         mode = os.stat(path).st_mode
     except OSError as error:

@@ -54,7 +54,7 @@ class Places(ABC):
     def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
         """Makes fresh volumes, of at least these sizes in bytes; they bear the mark.
 
-        Refused where one is there. What was made when something fails is left, marked.
+        Refused if one is there. What was made when something fails is left, marked.
         """
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Places(ABC):
 
     @abstractmethod
     def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
-        """Refused where one of these volumes is in use."""
+        """Refused if one of these volumes is in use."""
 
     @abstractmethod
     def drop(self, domain: str) -> None:
@@ -257,7 +257,7 @@ class LocalHost:
 
 
 def _sole(document: bytes) -> Domain:
-    """The domain of a document beside dom0. Damaged where that is not exactly one, with a name for a new domain."""
+    """The domain of a document beside dom0. Damaged if that is not exactly one, with a name for a new domain."""
     domains = [domain for domain in Metadata(safexml.parse(document)).domains if domain.name != names.ADMIN]
     if len(domains) != 1:
         raise Damaged(f"the document has {len(domains)} domains, not one")
@@ -287,7 +287,7 @@ def _flag(value: bool) -> str:
 
 
 def _line(*fields: str) -> str:
-    """Fields separated by tabs, with newline. Failed where one of them cannot stand in a line."""
+    """Fields separated by tabs, with newline. Failed if one of them cannot stand in a line."""
     for field in fields:
         if not field.isascii() or not field.isprintable():
             raise Failed(f"{field} cannot be printed in a line: only printable ASCII is allowed")

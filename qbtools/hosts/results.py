@@ -20,7 +20,7 @@ EARLY = "the run ended early"
 
 
 class Passage(NamedTuple):
-    """When a file was begun (seconds), and when it was done: None where it was not. size: bytes, where known.
+    """When a file was begun (seconds), and when it was done: None if it was not. size: bytes, where known.
 
     reason: why it failed, where that is known.
     """
@@ -40,7 +40,7 @@ class Stored(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How it went with one domain. problem: None where all is well. state: which was saved, None for a restore.
+    """How it went with one domain. problem: None if all is well. state: which was saved, None for a restore.
 
     broken: the metadata of the archive promises it, but a part of it is not there. stored: its own archive, if any.
     """
@@ -164,7 +164,7 @@ def of_failing(failing: Iterable[Failing]) -> list[Result]:
 
 
 def complaint(found: Iterable[Result], of: int) -> Failed | None:
-    """The failure of domains that cannot be saved, in one line; None where all went well. of: how many there are."""
+    """The failure of domains that cannot be saved, in one line; None if all went well. of: how many there are."""
     failed = [result for result in found if result.problem is not None]
     if not failed:
         return None

@@ -217,7 +217,7 @@ class File(NamedTuple):
 
     kind: `volume`, `file`, `directory`, `empty`. size: bytes of it; data: those that are to be read.
     at, of: it is number at (from 1) of the of volumes of which snapshots are taken at once; 0 of 0 for others.
-    freezer: shell text in front of `freeze DOMAIN` and `thaw DOMAIN`, None where the machine is not to be frozen.
+    freezer: shell text in front of `freeze DOMAIN` and `thaw DOMAIN`, None if the machine is not to be frozen.
     word: the volume as qb-volread takes it, or a path.
     """
 

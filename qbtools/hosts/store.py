@@ -38,18 +38,18 @@ class Store:
         self._directory, self._base = os.path.split(self.path)
 
     def read(self) -> Metadata:
-        """What it says now. Damaged where that is no metadata, Failed on an I/O error."""
+        """What it says now. Damaged if that is no metadata, Failed on an I/O error."""
         try:
             with io.FileIO(self.path) as file:
                 return Metadata(safexml.load(Reader(file, self.path)))
         except FileNotFoundError:
-            with naming(f"look into {self._directory}"):
+            with naming(f"read {self._directory}"):
                 os.stat(self._directory)
             return Metadata(_nothing())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside nobody else of us changes anything. Failed where another does for longer than PATIENCE."""
+        """Inside nobody else of us changes anything. Failed if another does for longer than PATIENCE."""
         with naming(f"lock {self.path}"):
             fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
         try:

@@ -49,7 +49,7 @@ class ThinPool(Places):
         if self._pool not in self._volumes or not self._volumes[self._pool].layout >= {"thin", "pool"}:
             raise Failed(f"there is not a thin pool {self._pool} in {self._group}")
         self.place = os.path.join(state, self._group, self._pool)
-        with naming(f"make {self.place}"):
+        with naming(f"create {self.place}"):
             os.makedirs(self.place, 0o700, exist_ok=True)
 
     def _name(self, domain: str, volume: str) -> str:
@@ -88,7 +88,7 @@ class ThinPool(Places):
         for _ in range(_LOOKS):  # udev looks at a device for a moment after whoever wrote it closes it
             if not volume.active:
                 return False
-            with naming(f"look at {volume.path}"):
+            with naming(f"check {volume.path}"):
                 if not dm.opened(os.stat(volume.path).st_rdev):
                     return False
             time.sleep(_PAUSE)

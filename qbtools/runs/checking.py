@@ -95,14 +95,14 @@ class Verifying:
         """qb-unseal fails, since all files have a route."""
 
     def finish(self) -> None:
-        """All has come. Damaged where something is missing."""
+        """All has come. Damaged if something is missing."""
         self._arrivals.finish()
 
 
 def check_directory(name: str, volumes: list[str], printed: str) -> None:
     """Holds the list of a directory's members against the volumes that must be in it.
 
-    Damaged where one is missing, occurs twice or is not a regular file.
+    Damaged if one is missing, occurs twice or is not a regular file.
     """
     members = [line.partition("\t")[2] for line in printed.splitlines()]
     for volume in volumes:

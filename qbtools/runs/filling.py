@@ -43,7 +43,7 @@ class Where(NamedTuple):
     skip: bool = False
 
     def target(self, domain: str, volume: str) -> str | None:
-        """Where a volume goes; None where nothing says it."""
+        """Where a volume goes; None if nothing says it."""
         found = self.mapped.get(f"{domain}:{volume}")
         if found is None and self.pool is not None:
             found = f"{self.pool}/{domain}-{volume}"
@@ -188,7 +188,7 @@ class Filling:
             self._arrivals.add(name, None)  # nothing else is to be said: qb-unseal fails if it is wanted
 
     def finish(self) -> None:
-        """All has come. Damaged where something is missing."""
+        """All has come. Damaged if something is missing."""
         self._arrivals.finish()
         if not self._restored and not self._skipped:
             raise Refused("nothing was restored")

@@ -283,7 +283,7 @@ class Making:
 
 
 def _check_apart(made: Sequence[Made]) -> None:
-    """Refused where the host gives one target for two volumes."""
+    """Refused if the host gives one target for two volumes."""
     apart = Apart()
     for one in made:
         if one.target is None:
@@ -298,7 +298,7 @@ def _ignore(_text: str) -> None:
 
 
 def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:
-    """The failure of domains or files, in one line; None where all went well."""
+    """The failure of domains or files, in one line; None if all went well."""
     failed = [result for result in found if result.problem is not None]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""

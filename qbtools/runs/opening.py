@@ -55,7 +55,7 @@ def open_all(
 ) -> None:
     """Runs the stages to the archive's end; raises as verdict.judge, and what opening raises. warn: as Metadata().
 
-    opened: told of the archive once its header is authenticated, before anything else. Damaged where neither the
+    opened: told of the archive once its header is authenticated, before anything else. Damaged if neither the
     metadata nor another file came, though all stages ended well.
     """
     talk = _Talk(wiring, opening, warn, opened)

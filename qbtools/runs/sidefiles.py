@@ -21,7 +21,7 @@ class SideFile:
     """
 
     def __init__(self, path: str | None) -> None:
-        """Failed where path cannot be written, or no file can be made beside it."""
+        """Failed if path cannot be written, or no file can be made beside it."""
         self._path = path
         self._fd = -1
         self._partial = ""
@@ -74,7 +74,7 @@ class SideFile:
 
 
 def refuse_same(path: str, others: Mapping[str, str | None]) -> None:
-    """Refused where the file is one of others: path by what it is, None: no file."""
+    """Refused if the file is one of others: path by what it is, None: no file."""
     apart = Apart()
     for words, other in others.items():
         if other is not None:

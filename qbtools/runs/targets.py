@@ -44,7 +44,7 @@ class How(NamedTuple):
 def check(wanted: Sequence[Wanted], how: How, warn: Callable[[str], None]) -> tuple[list[Wanted], dict[str, Room]]:
     """Those that are still to be filled, and where they take their room, by key. Nothing is changed.
 
-    Whatever opening a target raises. Refused where two are the same, or one is too small or is a file that is kept.
+    Whatever opening a target raises. Refused if two are the same, or one is too small or is a file that is kept.
     """
     left: list[Wanted] = []
     rooms: dict[str, Room] = {}
@@ -81,9 +81,9 @@ def check_room(
     archive: int | None,
     warn: Callable[[str], None],
 ) -> None:
-    """Refused where the data of the volumes cannot fit, as far as the sizes in the archive prove it; else a warning.
+    """Refused if the data of the volumes cannot fit, as far as the sizes in the archive prove it; else a warning.
 
-    archive: bytes of the archive, None where not known. It proves what the sizes do not: where a volume was saved
+    archive: bytes of the archive, None if not known. It proves what the sizes do not: where a volume was saved
     as data from end to end, some of it may be zeros, which take no room.
     """
     places: dict[tuple[object, ...], list[Wanted]] = {}

@@ -26,8 +26,8 @@ class Ended(Exception):
 def judge(statuses: Sequence[int] | None, failures: Sequence[Failure]) -> None:
     """Returns where all stages ended well; else raises what the program ends with.
 
-    statuses: of the stages in order, None where the run ended before they were told. failures: what stages said.
-    Told where a stage has told the user; the words of one that met only the early end of its input where no other
+    statuses: of the stages in order, None if the run ended before they were told. failures: what stages said.
+    Told if a stage has told the user; the words of one that met only the early end of its input where no other
     failed. Ended where the stages were ended by a signal that asks for that, or all that failed lost their reader.
     """
     if statuses is not None and not any(statuses):

@@ -60,7 +60,7 @@ class Wiring:
         self._before: Any = None
 
     def __enter__(self) -> Wiring:
-        """Starts the stages. Failed where they cannot be started."""
+        """Starts the stages. Failed if they cannot be started."""
         processtree.adopt_orphans()
         try:
             self._start()
@@ -110,7 +110,7 @@ class Wiring:
     def run(self, happened: Callable[[Happened], None]) -> tuple[tuple[int, ...] | None, list[Failure]]:
         """Calls happened for all that the stages do with files, until all of them have ended.
 
-        Returns their statuses (None where they were not told) and what they said of failures, as verdict.judge takes
+        Returns their statuses (None if they were not told) and what they said of failures, as verdict.judge takes
         them. Whatever happened raises.
         """
         while True:
@@ -178,7 +178,7 @@ class Wiring:
                 os.kill(pid, number)
 
     def stop(self) -> None:
-        """Ends everything below this process, within seconds. Failed where something lives on even so."""
+        """Ends everything below this process, within seconds. Failed if something lives on even so."""
         left = processtree.end_all()
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):

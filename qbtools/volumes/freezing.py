@@ -26,7 +26,7 @@ _LATE = "thawed after"
 class Frozen:
     """A context manager: inside the machine holds still.
 
-    Failed where it cannot be frozen, cannot be thawed, or was thawed before the end because the time was over. It has
+    Failed if it cannot be frozen, cannot be thawed, or was thawed before the end because the time was over. It has
     been thawed in any case, unless the command for that failed.
     """
 

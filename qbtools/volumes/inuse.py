@@ -40,7 +40,7 @@ def claim(device: int) -> str:
 
 
 def user(device: int, own: int, writing: bool = False) -> str | None:
-    """In words, who uses the device number besides our descriptor own; None where nobody is to be seen.
+    """In words, who uses the device number besides our descriptor own; None if nobody is to be seen.
 
     writing: only those who may write to it count.
     Looks for open descriptors in all processes (those of other users only for root), also on the disk that the
@@ -166,7 +166,7 @@ def _number(text: str, base: int = 10) -> int:
 
 
 def _rdev(path: str) -> int:
-    """The device number of the block device at path; -1 where there is none."""
+    """The device number of the block device at path; -1 if there is none."""
     try:
         found = os.stat(path)
     except (OSError, ValueError):
@@ -175,7 +175,7 @@ def _rdev(path: str) -> int:
 
 
 def _names(directory: str) -> list[str]:
-    """What is in a directory; nothing where it cannot be read (processes end while they are looked at)."""
+    """What is in a directory; nothing if it cannot be read (processes end while they are looked at)."""
     try:
         return sorted(os.listdir(directory))
     except OSError:
@@ -183,5 +183,5 @@ def _names(directory: str) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file, nothing where it cannot be read."""
+    """The lines of a file, nothing if it cannot be read."""
     return kernel.text(path).splitlines()

@@ -69,7 +69,7 @@ def punch(fd: int, offset: int, length: int) -> None:
 
 
 def clone(fd: int, source: int) -> None:
-    """Makes the empty file fd share all that the file source holds, as it is at one moment. OSError where it cannot.
+    """Makes the empty file fd share all that the file source holds, as it is at one moment. OSError if it cannot.
 
     What source has not yet on the disk is written there first.
     """
@@ -77,7 +77,7 @@ def clone(fd: int, source: int) -> None:
 
 
 def clone_beginning(fd: int, source: int, length: int) -> None:
-    """Makes fd share the first length bytes of source, whole blocks. OSError where clone() could not work either."""
+    """Makes fd share the first length bytes of source, whole blocks. OSError if clone() could not work either."""
     fcntl.ioctl(fd, _FICLONERANGE, struct.pack("qQQQ", source, 0, length, 0))
 
 

@@ -65,7 +65,7 @@ class Source(_Opened, ABC):
 
     @abstractmethod
     def check(self) -> None:
-        """Called when all was read: Failed where it is known that what was read is not one state of the volume."""
+        """Called when all was read: Failed if it is known that what was read is not one state of the volume."""
 
 
 class Room(NamedTuple):
@@ -86,7 +86,7 @@ class Target(_Opened, ABC):
     """A volume that is filled. Calls come in this order: expect (where there is a map), start, any number of write and
     zero, flush, commit, close.
 
-    capacity: bytes it can take, all of which are to be written or zeroed; None where it grows.
+    capacity: bytes it can take, all of which are to be written or zeroed; None if it grows.
     grain: only runs of zeros that cover whole blocks of this many bytes are worth a zero(); a power of two.
     """
 
@@ -100,12 +100,12 @@ class Target(_Opened, ABC):
         """What start() would refuse, as far as that can be told without changing anything."""
 
     def room(self) -> Room | None:
-        """Where the volume takes its room; None where that is its own, or not known."""
+        """Where the volume takes its room; None if that is its own, or not known."""
         return None
 
     @abstractmethod
     def start(self, size: int | None) -> None:
-        """Before the first byte: the volume will have size bytes (None: not known yet). Refused where it cannot."""
+        """Before the first byte: the volume will have size bytes (None: not known yet). Refused if it cannot."""
 
     def write(self, data: Buffer, offset: int) -> None:
         """Writes all of data at offset. Failed on an I/O error and where there is no room."""
@@ -129,11 +129,11 @@ class Target(_Opened, ABC):
 
     @abstractmethod
     def flush(self, size: int) -> None:
-        """All was written: the volume has size bytes, and they are on stable storage. Failed where they are not."""
+        """All was written: the volume has size bytes, and they are on stable storage. Failed if they are not."""
 
     @abstractmethod
     def commit(self) -> None:
-        """The volume is whole: it gets its place. Refused where something else has taken that meanwhile."""
+        """The volume is whole: it gets its place. Refused if something else has taken that meanwhile."""
 
 
 def _silent(_text: str) -> None:
@@ -199,25 +199,25 @@ class Kind(ABC):
     def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
         """Bytes of the volume, and about how many of them are data (rather more than fewer). Takes no snapshot.
 
-        Failed where it is not there. It may be in use.
+        Failed if it is not there. It may be in use.
         """
 
     @abstractmethod
     def open_source(self, name: str, options: SourceOptions) -> Source:
         """The volume to read, in the state that options ask for.
 
-        UsageError where name can be none, or the kind does not know the state; Failed where it is not there; Refused
+        UsageError if name can be none, or the kind does not know the state; Failed if it is not there; Refused
         where it is in use and the kind has no other way.
         """
 
     def spot(self, name: str) -> Spot:
-        """Where the volume of that name is, or will be made. UsageError where name can be none, Failed."""
+        """Where the volume of that name is, or will be made. UsageError if name can be none, Failed."""
         return spots.of_name(self.scheme, name)
 
     def complete(self, name: str) -> bool:
         """Whether a volume of that name exists and is complete, because it got its name when it was.
 
-        Refused where one exists that is written in place: it may be incomplete.
+        Refused if one exists that is written in place: it may be incomplete.
         """
         if self.exists(name):
             raise Refused(
@@ -228,7 +228,7 @@ class Kind(ABC):
 
     @abstractmethod
     def open_target(self, name: str, options: TargetOptions) -> Target:
-        """The volume to fill. UsageError where name can be none; Refused where it exists or is in use."""
+        """The volume to fill. UsageError if name can be none; Refused if it exists or is in use."""
 
     def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
         """All that is slow about take(), or can be refused; the call that is returned does the rest at once.
@@ -242,7 +242,7 @@ class Kind(ABC):
         """Snapshots that stay, marked, of all these volumes, as close together in time as it can.
 
         Returns a spec for each, in order, that open_source() reads. Where one fails, those taken before are removed.
-        Refused where the kind, or the place where the volume lies, knows no snapshots.
+        Refused if the kind, or the place where the volume lies, knows no snapshots.
         """
 
     @abstractmethod
@@ -254,4 +254,4 @@ class Kind(ABC):
 
     @abstractmethod
     def release(self, spec: str) -> None:
-        """Removes what marked() or take() told of. Failed where it is not there; Refused where it bears no mark."""
+        """Removes what marked() or take() told of. Failed if it is not there; Refused if it bears no mark."""

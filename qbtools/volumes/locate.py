@@ -40,13 +40,13 @@ def _kind(scheme: str) -> Kind:
 
 
 def open_source(word: str, options: SourceOptions) -> Source:
-    """The volume to read. UsageError where word is no volume, Failed where it is not there; more in Kind."""
+    """The volume to read. UsageError if word is no volume, Failed if it is not there; more in Kind."""
     kind, name = existing(word)
     return kind.open_source(name, options)
 
 
 def open_target(word: str, options: TargetOptions) -> Target:
-    """The volume to fill. UsageError where word can be no volume, Refused where it exists, unless overwrite."""
+    """The volume to fill. UsageError if word can be no volume, Refused if it exists, unless overwrite."""
     kind, name = _explicit(word) or _sole(_having(word), word) or _to_be_made(word)
     return kind.open_target(name, options)
 
@@ -81,7 +81,7 @@ def complete(word: str) -> bool:
 
 
 def file_path(word: str) -> str | None:
-    """The path of the file that a target's word means, whether it exists or not; None where it means no file."""
+    """The path of the file that a target's word means, whether it exists or not; None if it means no file."""
     found = _explicit(word) or _sole(_having(word), word)
     if found is not None:
         return found[1] if found[0].scheme == "file" else None
@@ -103,7 +103,7 @@ def spot(word: str) -> Spot:
 def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> Room | None:
     """Opens a target and closes it again, so that all that open_target() raises is known; nothing is changed.
 
-    size: bytes of the volume, None where not known: Refused where the target cannot have them. parents: missing
+    size: bytes of the volume, None if not known: Refused if the target cannot have them. parents: missing
     directories above a file will be made; then the first of them is what is tried. Returns where it takes its room.
     """
     path = file_path(word) if parents else None
@@ -112,7 +112,7 @@ def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> 
         if len(place.below) > 1:
             first = os.path.join(place.above, place.below[0])
             if os.path.lexists(first):
-                raise Failed(f"cannot make {path}: {first} is not a directory")
+                raise Failed(f"cannot create {path}: {first} is not a directory")
             word = f"file:{first}"
     with open_target(word, options) as target:
         target.check(size)
@@ -120,7 +120,7 @@ def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> 
 
 
 def _explicit(word: str) -> tuple[Kind, str] | None:
-    """Kind and name of `SCHEME:NAME`; None where word has no scheme."""
+    """Kind and name of `SCHEME:NAME`; None if word has no scheme."""
     if word in ("", "-"):
         raise UsageError("a volume is a file or a block device, not a stream" if word else "the volume has no name")
     scheme, colon, name = word.partition(":")
@@ -142,7 +142,7 @@ def _having(word: str) -> list[Kind]:
 
 
 def _sole(having: list[Kind], word: str) -> tuple[Kind, str] | None:
-    """The only one; None where there is none."""
+    """The only one; None if there is none."""
     if len(having) > 1:
         words = " or ".join(f"{kind.scheme}:{word}" for kind in having)
         raise UsageError(f"{word} can mean more than one volume", f"write {words}")
@@ -153,13 +153,13 @@ def _to_be_made(word: str) -> tuple[Kind, str]:
     if word.endswith("/"):
         raise UsageError(f"{word} names a directory, not a volume")
     if os.path.exists(word):
-        with naming(f"make {word}"):
+        with naming(f"create {word}"):
             raise _no_volume(word, os.stat(word).st_mode)
     found = _sole([kind for kind in known().values() if kind.could_be_made(word)], word)
     if found:
         return found
     if _is_path(word):
-        with naming(f"make {word}"):
+        with naming(f"create {word}"):
             os.stat(os.path.dirname(os.path.realpath(word)))
     raise UsageError(f"{word} does not exist, and no kind of volume can be made with this name", _hint())
 

@@ -37,7 +37,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> Mark:
-        """The mark of a living process of our PID namespace. Failed where there is none of that number."""
+        """The mark of a living process of our PID namespace. Failed if there is none of that number."""
         place = "self" if pid == os.getpid() else str(pid)
         if place != "self" and not _sees_our_processes():
             raise Failed("/proc shows another PID namespace than ours")
@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Mark | None:
-        """The mark that text is, None where it is none."""
+        """The mark that text is, None if it is none."""
         match = _MARK.fullmatch(text)
         if match is None:
             return None
@@ -93,7 +93,7 @@ def _host() -> str:
 
 
 def _boot() -> str:
-    """32 hexadecimal digits. Failed where the kernel does not say: then nothing could be told of any mark."""
+    """32 hexadecimal digits. Failed if the kernel does not say: then nothing could be told of any mark."""
     boot = kernel.text("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
     if not _BOOT.fullmatch(boot):
         raise Failed("/proc does not tell the boot ID")
@@ -110,7 +110,7 @@ def _sees_our_processes() -> bool:
 
 
 def _stat(place: str) -> int | None:
-    """When the process /proc/PLACE started; None where there is none, or one that has ended and was not waited for."""
+    """When the process /proc/PLACE started; None if there is none, or one that has ended and was not waited for."""
     text = kernel.text(f"/proc/{place}/stat")
     # The name of the program, in parentheses, may hold anything.
     fields = text[text.rfind(")") + 2 :].split()

@@ -34,7 +34,7 @@ class Comparison:
         self._buffer = bytearray(BLOCK)
 
     def run(self) -> None:
-        """Failed where the data of the extents, or the zeros everywhere else up to the capacity, are not there."""
+        """Failed if the data of the extents, or the zeros everywhere else up to the capacity, are not there."""
         drop_cache(self._target.fd)
         found = witness()
         at = 0

@@ -124,7 +124,7 @@ def _folded(name: str) -> str:
 
 
 def folds_case(directory: str) -> bool:
-    """Whether a directory takes two names that differ only in letter case for one. True where that cannot be tried."""
+    """Whether a directory takes two names that differ only in letter case for one. True if that cannot be tried."""
     name = f".qb-case-{os.urandom(8).hex()}x"
     path, other = os.path.join(directory, name), os.path.join(directory, name.upper())
     try:

@@ -32,7 +32,7 @@ class Together:
     def fill(self) -> dict[str, int]:
         """Fills all targets, reads the archive to its end, and flushes; the size of each volume by its member's name.
 
-        Damaged where a member does not come, occurs twice, or is not a regular file.
+        Damaged if a member does not come, occurs twice, or is not a regular file.
         """
         archive = TarReader(self._reader)
         while (member := archive.next()) is not None:
@@ -40,7 +40,7 @@ class Together:
                 self._take(archive, member)
         for name in self._targets:
             if name not in self._sizes:
-                raise Damaged(f"the archive holds no member {name}")
+                raise Damaged(f"the archive has no member {name}")
         return self._sizes
 
     def _take(self, archive: TarReader, member: Member) -> None:

@@ -49,7 +49,7 @@ class Filling:
         self._waiting = 0  # bytes written since
 
     def data(self, extents: ExtentMap) -> None:
-        """Takes the bytes of the extents. Truncated where the input ends before, Failed where writing fails."""
+        """Takes the bytes of the extents. Truncated if the input ends before, Failed if writing fails."""
         for offset, length in extents:
             end = offset + length
             while offset < end:
@@ -59,7 +59,7 @@ class Filling:
                 offset += count
 
     def raw(self) -> int:
-        """Takes all bytes up to EOF; returns how many. Refused where the target has no room for them."""
+        """Takes all bytes up to EOF; returns how many. Refused if the target has no room for them."""
         size = 0
         while count := self._take(size, BLOCK):
             size += count

@@ -117,10 +117,10 @@ def test_sparse_members_of_the_old_format(to: Path) -> None:
 A, B = member("a", b"1" * 512), member("b", b"2" * 512)
 EARLY = "standard input ends too early"
 BAD = {
-    "one is missing": (A + END, "the archive holds no member d/b.img"),
+    "one is missing": (A + END, "the archive has no member d/b.img"),
     "one occurs twice": (A + B + A + END, "d/a.img occurs twice"),
     "one is a link": (A + head(b"d/b.img", kind=b"2") + END, "d/b.img is a symbolic link, not a regular file"),
-    "one is a directory": (A + head(b"d/b.img/", kind=b"5", magic=GNU) + END, "the archive holds no member d/b.img"),
+    "one is a directory": (A + head(b"d/b.img/", kind=b"5", magic=GNU) + END, "the archive has no member d/b.img"),
     "something behind": (A + B + END + b"x", "something follows the end of the archive"),
     "no end": (A + B, EARLY),
     "half an end": (A + B + bytes(512), EARLY),

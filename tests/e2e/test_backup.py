@@ -124,7 +124,7 @@ def test_a_name_that_is_taken_meanwhile_is_not_taken_away(folder: Path, tmp_path
         running.release()
         assert running.end() == (
             5,
-            f"qb-store: error: {tmp_path}/a.qb already exists: another program made it meanwhile\n",
+            f"qb-store: error: {tmp_path}/a.qb already exists: another program created it meanwhile\n",
         )
     assert (tmp_path / "a.qb").read_bytes() == b"somebody else's"
     assert not (tmp_path / "a.qb.partial").exists()
@@ -145,7 +145,7 @@ def test_two_runs_that_write_the_same_file(folder: Path, tmp_path: Path) -> None
         running.start(f"qb-backup create --logn 10 -q -o {tmp_path}/a.qb root.img")
         running.hold()
         done = backup(folder, "create", *QUICK, "-q", "-o", tmp_path / "a.qb", "private.img")
-        assert outcome(done) == (5, "", f"qb-backup: error: another run writes {tmp_path}/a.qb.partial\n")
+        assert outcome(done) == (5, "", f"qb-backup: error: another run is writing {tmp_path}/a.qb.partial\n")
         assert (tmp_path / "a.qb.partial").exists()
         running.release()
         assert running.end() == (0, "")
@@ -445,7 +445,7 @@ GOOD = 'qb-volread root.img | qb-tarwrite "$QB_NAME" | gzip -c'
         ("printf no | gzip -c", "qb-unseal: error: vm1/root.img: qb-tarextract: standard input ends too early"),
         (
             "qb-volread root.img | qb-tarwrite vm1/other.img | gzip -c",
-            "qb-tarextract: error: the archive holds no member vm1/root.img",
+            "qb-tarextract: error: the archive has no member vm1/root.img",
         ),
         (
             GOOD.replace("| gzip", "| head -c -1024 | gzip"),
@@ -455,7 +455,7 @@ GOOD = 'qb-volread root.img | qb-tarwrite "$QB_NAME" | gzip -c'
             GOOD.replace("| gzip", "| (cat; echo more) | gzip"),
             "qb-tarextract: error: something follows the end of the archive",
         ),
-        ("cat root.img", "qb-decompress: error: standard input does not decompress: "),
+        ("cat root.img", "qb-decompress: error: standard input cannot be decompressed: "),
     ],
 )
 def test_what_is_authentic_but_no_volume(cmd: str, message: str, command: str, folder: Path, tmp_path: Path) -> None:

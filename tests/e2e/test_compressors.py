@@ -168,7 +168,7 @@ def test_on_standard_output_the_manifest_is_missing(folder: Path, tmp_path: Path
     )
 
 
-NO_GOOD = "qb-decompress: error: standard input does not decompress: igzip ended with status"
+NO_GOOD = "qb-decompress: error: standard input cannot be decompressed: igzip ended with status"
 
 
 @pytest.mark.parametrize(

@@ -368,7 +368,7 @@ def test_verify_only_makes_nothing(folder: Path, target: Path) -> None:
 # --- what fails ---
 
 BROKEN = '[ "$QB_NAME" != {name} ] || {{ gzip "$@" | head -c 2000; exit 1; }}\nexec gzip "$@"\n'
-NO_GOOD = "qb-decompress: error: standard input does not decompress: igzip ended with status 1\n"
+NO_GOOD = "qb-decompress: error: standard input cannot be decompressed: igzip ended with status 1\n"
 
 
 def broken(running: Running, name: str) -> None:

@@ -71,7 +71,7 @@ def test_a_home_that_changes_while_it_is_saved(folder: Path, tmp_path: Path, sta
     said = b"".join(line for line in done.stderr.splitlines(True) if b": backup ID " not in line)
     words = {
         0: b"qb-tree: warning: changed\n",
-        1: f"qb-tree: error: {folder}/A/dom0/user is not saved as a whole: changed\n".encode(),
+        1: f"qb-tree: error: {folder}/A/dom0/user was not saved completely: changed\n".encode(),
     }
     assert (done.returncode, said.splitlines(True)[0]) == (expected, words[expected])
     assert out.exists(), "the other domain is saved"
@@ -235,7 +235,7 @@ def hostile(pieces: Path, place: Path, tar: str) -> Path:
         ),
         (
             "touch x && tar -c --transform 's,^x,/tmp/qb-hostile,' -P x",
-            "qb-tree: error: the archive holds no member dom0-home/user",
+            "qb-tree: error: the archive has no member dom0-home/user",
         ),
         (
             "tar -c dom0-home | head -c 600",
@@ -416,7 +416,7 @@ def test_an_archive_without_a_home(folder: Path, tmp_path: Path) -> None:
         ),
         ("rmdir dom0-home/user && ln -s /tmp dom0-home/user && tar -c dom0-home", "dom0-home/user is a symbolic link"),
         ("touch dom0-home/user/f && tar -c dom0-home dom0-home/user/f", "dom0-home/user/f occurs twice"),
-        ("tar -c --transform 's,user,other,' dom0-home", "the archive holds no member dom0-home/user"),
+        ("tar -c --transform 's,user,other,' dom0-home", "the archive has no member dom0-home/user"),
     ],
 )
 def test_what_a_restore_refuses_is_found_before(tar: str, message: str, sealed_again: Path, tmp_path: Path) -> None:

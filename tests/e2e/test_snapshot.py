@@ -142,7 +142,7 @@ def test_one_directory_that_is_not_there_does_not_hide_the_others(place: Path) -
     (spec,) = take("--owner", str(os.getpid()), place / "root")
     done = run("qb-snapshot", "list", place, place / "gone")
     assert done.returncode == 1 and spec in done.stdout.decode()
-    assert f"cannot look into {place}/gone: No such file or directory" in done.stderr.decode()
+    assert f"cannot read {place}/gone: No such file or directory" in done.stderr.decode()
 
 
 # --- all or none ---

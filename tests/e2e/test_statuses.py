@@ -162,7 +162,7 @@ ENVIRONMENT = [
     (f"{CREATE} --id-file none/id root.img", f"qb-backup: error: cannot write none/id: {NO_FILE}"),
     (
         f"{CREATE} --host dir:none",
-        f"qb-backup: error: qb-host-dir none inventory: cannot look into {{place}}/none: {NO_FILE}",
+        f"qb-backup: error: qb-host-dir none inventory: cannot read {{place}}/none: {NO_FILE}",
     ),
     (f"{CREATE} root.img >/dev/full", f"qb-seal: error: cannot write to standard output: {NO_ROOM}"),
     (f"PATH=dies:$PATH {CREATE} root.img", "qb-compress: error: igzip was killed by SIGKILL"),
@@ -179,10 +179,10 @@ ENVIRONMENT = [
     ("PATH=bare qb-backup verify a.qb", "qb-decompress: error: no igzip or pigz or gzip in PATH"),
     ("PATH=bare qb-backup restore --to to a.qb", "qb-decompress: error: no igzip or pigz or gzip in PATH"),
     (f"PATH=bare {CREATE} root.img", "qb-compress: error: no igzip or pigz or gzip in PATH"),
-    ("qb-backup restore --to root.img a.qb", "qb-backup: error: cannot make ./root.img/vm/root.img: …"),
+    ("qb-backup restore --to root.img a.qb", "qb-backup: error: cannot create ./root.img/vm/root.img: …"),
     (
         "qb-backup restore -q --yes --host none a.qb",
-        f"qb-backup: error: qb-host-dir none inventory: cannot look into {{place}}/none: {NO_FILE}",
+        f"qb-backup: error: qb-host-dir none inventory: cannot read {{place}}/none: {NO_FILE}",
     ),
 ]
 NAME = "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
@@ -231,7 +231,7 @@ PASSPHRASE = [
     (f"qb-backup restore --host B --dry-run {WRONG} a.qb", "qb-unseal"),
 ]
 TRUNCATED_STREAM = "the volume stream on standard input ends without its end line"
-NO_GZIP = "standard input does not decompress: …"
+NO_GZIP = "standard input cannot be decompressed: …"
 NO_LINE = "does not name the columns of a plan"
 NO_END = "standard input ends without its end line"
 NOT_UTF8 = "the metadata is not UTF-8 text"
@@ -241,19 +241,19 @@ DAMAGE = [
     ("qb-tarwrite --size 1 a <stream", f"qb-tarwrite: error: the volume has {SIZE} bytes, not 1"),
     ("head -c 5000 inner | qb-tarextract", f"qb-tarextract: error: {EARLY}"),
     ("head -c -512 inner | qb-tarextract", f"qb-tarextract: error: {EARLY}"),
-    ("qb-tarextract other <inner", "qb-tarextract: error: the archive holds no member other"),
+    ("qb-tarextract other <inner", "qb-tarextract: error: the archive has no member other"),
     ("(cat inner; echo x) | qb-tarextract", "qb-tarextract: error: something follows the end of the archive"),
     ("qb-decompress gzip <root.img", f"qb-decompress: error: {NO_GZIP}"),
     ("gzip -c root.img | head -c 1000 | qb-decompress gzip", f"qb-decompress: error: {NO_GZIP}"),
     (
         "PATH=fails:$PATH qb-decompress gzip <root.img",
-        "qb-decompress: error: standard input does not decompress: igzip ended with status 3",
+        "qb-decompress: error: standard input cannot be decompressed: igzip ended with status 3",
     ),
     ("head -c -1 stream | qb-volwrite new", f"qb-volwrite: error: {TRUNCATED_STREAM}"),
     ("qb-volwrite new <root.img", "qb-volwrite: error: standard input is not a volume stream"),
     ("(cat stream; echo x) | qb-volwrite new", "qb-volwrite: error: …"),
-    ("qb-tree --extract new other <tree.tar", "qb-tree: error: the archive holds no member other"),
-    ("qb-tree --verify other <tree.tar", "qb-tree: error: the archive holds no member other"),
+    ("qb-tree --extract new other <tree.tar", "qb-tree: error: the archive has no member other"),
+    ("qb-tree --verify other <tree.tar", "qb-tree: error: the archive has no member other"),
     ("head -c 1000 tree.tar | qb-tree --extract new vm1", f"qb-tree: error: {EARLY}"),
     ("qb-meta list root.img", f"qb-meta: error: {NOT_UTF8}"),
     ("echo '<qubes>' | qb-meta list", "qb-meta: error: the metadata is not well-formed: line 2: no element found"),
@@ -417,7 +417,7 @@ def test_an_archive_that_is_damaged(how: str, archive: str, folder: Path) -> Non
 
 # --- behind the seals: what is authentic, and wrong all the same ---
 
-NO_GZIP = "qb-decompress: error: standard input does not decompress: …"
+NO_GZIP = "qb-decompress: error: standard input cannot be decompressed: …"
 EMPTY = "qb-unseal: error: {}: qb-tarextract: standard input is empty: did the program before fail?"
 NO_SEAL = "qb-unseal: error: {}: qb-tarextract: standard input ends too early"
 # What stands for the metadata, what for the volume; the line for the metadata, where that is what is wrong.
@@ -439,7 +439,7 @@ WITHIN = {
     "volume is empty": ("{xml} <meta.xml", "gzip -c </dev/null", EMPTY.format("vm1/root.img")),
     "volume is cut": ("{xml} <meta.xml", "head -c 9999 inner | gzip -c", NO_SEAL.format("vm1/root.img")),
     "compressed volume is cut": ("{xml} <meta.xml", "gzip -c inner >inner.gz && head -c 9999 inner.gz", NO_GZIP),
-    "volume is another": ("{xml} <meta.xml", "gzip -c tree.tar", "qb-tarextract: error: the archive holds no member …"),
+    "volume is another": ("{xml} <meta.xml", "gzip -c tree.tar", "qb-tarextract: error: the archive has no member …"),
     "more behind it": ("{xml} <meta.xml", "(cat inner; echo x) | gzip -c", "qb-tarextract: error: something follows …"),
 }
 

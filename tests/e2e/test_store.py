@@ -179,7 +179,7 @@ def test_a_silent_sender_is_given_up(size: int, target: str, tmp_path: Path) -> 
             stdout, stderr = started.communicate(timeout=60)
         finally:
             os.close(theirs)
-    assert (started.returncode, stderr) == (1, b"qb-store: error: nothing came from the archive for 1 seconds\n")
+    assert (started.returncode, stderr) == (1, b"qb-store: error: no data from the archive for 1 seconds\n")
     assert names(tmp_path) == []
     assert ARCHIVE.startswith(stdout) and (target == "-" or not stdout)
 
@@ -256,7 +256,7 @@ def hold(running: Running, place: Path) -> int:
 
 def test_a_run_that_lives_is_left_alone(running: Running, tmp_path: Path) -> None:
     hold(running, tmp_path)
-    expected = f"qb-store: error: another run writes {tmp_path}/place/a.qb.partial\n"
+    expected = f"qb-store: error: another run is writing {tmp_path}/place/a.qb.partial\n"
     for option in ("-q", "--overwrite"):
         assert store(option, tmp_path / "place/a.qb") == (5, expected)
     running.release()
@@ -294,7 +294,7 @@ def test_a_file_that_appears_meanwhile(running: Running, tmp_path: Path) -> None
     hold(running, tmp_path)
     (tmp_path / "place/a.qb").write_bytes(b"somebody else's")
     running.release()
-    assert running.end() == (5, "qb-store: error: place/a.qb already exists: another program made it meanwhile\n")
+    assert running.end() == (5, "qb-store: error: place/a.qb already exists: another program created it meanwhile\n")
     assert names(tmp_path / "place") == ["a.qb"] and (tmp_path / "place/a.qb").read_bytes() == b"somebody else's"
 
 

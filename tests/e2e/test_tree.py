@@ -155,7 +155,7 @@ def test_names_that_cannot_be_used(name: str, tmp_path: Path) -> None:
 def test_places_that_cannot_be_made(path: str) -> None:
     done = run("qb-tree", "--extract", path, NAME, data=regular(b"x", INNER) + END)
     assert done.returncode == 2
-    assert b"is not a name that can be made" in done.stderr
+    assert b"cannot be the name of a file" in done.stderr
 
 
 # --- saving that fails ---
@@ -209,7 +209,7 @@ def test_a_directory_that_is_not_saved_as_a_whole(
 ) -> None:
     done = run("qb-tree", home, NAME, PATH=fake_tar(tmp_path, f'/bin/tar "$@"; {text}'))
     lines = [f"qb-tree: warning: {line}" for line in warnings]
-    lines.append(f"qb-tree: error: {home} is not saved as a whole: {error}")
+    lines.append(f"qb-tree: error: {home} was not saved completely: {error}")
     assert (done.returncode, done.stderr.decode().splitlines()) == (1, lines)
     # tar has written the end of the archive all the same: nobody takes it for one.
     assert done.stdout.startswith(saved(home)) and any(done.stdout[-10:])
@@ -244,7 +244,7 @@ def test_a_file_that_only_tar_cannot_read(tmp_path: Path) -> None:
     path = fake_tar(tmp_path, text)
     done = run("qb-tree", tmp_path / "home", NAME, PATH=path)
     assert done.returncode == 1
-    assert b"is not saved as a whole: ./secret: Cannot open: Permission denied\n" in done.stderr
+    assert b"was not saved completely: ./secret: Cannot open: Permission denied\n" in done.stderr
 
 
 ODD = ("plain", "a b", "blank at the end ", "a\nb", "back\\slash", "[x]*", "\udcff", "-x", "Größe")
@@ -435,7 +435,7 @@ BAD = {
     "nothing": (b"", "standard input is empty: did the program before fail?"),
     "something behind": (TOP + FILE + END + bytes(9000) + b"x", "something follows the end of the archive"),
     "a second archive behind": (TOP + FILE + END + FILE + END, "something follows the end of the archive"),
-    "no such name": (regular(b"x", b"dom0-home/other") + END, f"the archive holds no member {NAME}"),
+    "no such name": (regular(b"x", b"dom0-home/other") + END, f"the archive has no member {NAME}"),
     "checksum": (TOP + head(INNER + b"/f", off=1) + END, "a tar header has a wrong checksum"),
     "a character device": (TOP + head(INNER + b"/c", kind=b"3") + END, f"{NAME}/c is a character device"),
     "a block device": (TOP + head(INNER + b"/b", kind=b"4") + END, f"{NAME}/b is a block device"),
@@ -598,18 +598,18 @@ def test_a_tar_that_fails(status: int, tmp_path: Path) -> None:
     refused(
         extract(TOP + FILE + END, tmp_path / "x", PATH=path),
         1,
-        f"{NAME} is not extracted: tar ended with status {status}",
+        f"cannot extract {NAME}: tar ended with status {status}",
     )
     path = fake_tar(tmp_path, "exit 3")
     refused(
         extract(TOP + FILE + END + bytes(1 << 21), tmp_path / "x", PATH=path),
         1,
-        f"{NAME} is not extracted: tar ended with status 3",
+        f"cannot extract {NAME}: tar ended with status 3",
     )
     refused(
         extract(TOP + FILE + END, tmp_path / "x", PATH=fake_tar(tmp_path, "kill -KILL $$")),
         1,
-        f"{NAME} is not extracted: tar was killed by SIGKILL",
+        f"cannot extract {NAME}: tar was killed by SIGKILL",
     )
     assert os.listdir(tmp_path) == ["programs"]
 
@@ -638,18 +638,20 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "small", 1 << 20):
         done = extract(data, tmp_path / "small/to/x")
         error, hint = done.stderr.decode().splitlines()
-        assert done.returncode == 1 and error.startswith(f"qb-tree: error: {NAME} is not extracted: tar ended with ")
+        assert done.returncode == 1 and error.startswith(f"qb-tree: error: cannot extract {NAME}: tar ended with ")
         assert hint == f"hint: there is no space left in {tmp_path}/small/to"
         assert os.listdir(tmp_path / "small") == []
 
 
 def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     with mounted(tmp_path / "ro", "none", "tmpfs", "-o", "ro"):
-        refused(extract(b"", tmp_path / "ro/a/x"), 1, f"cannot make {tmp_path}/ro/a: Read-only file system")
-        refused(extract(b"", tmp_path / "ro/x"), 1, f"cannot make a directory in {tmp_path}/ro: Read-only file system")
+        refused(extract(b"", tmp_path / "ro/a/x"), 1, f"cannot create {tmp_path}/ro/a: Read-only file system")
+        refused(
+            extract(b"", tmp_path / "ro/x"), 1, f"cannot create a directory in {tmp_path}/ro: Read-only file system"
+        )
     (tmp_path / "file").touch()
     done = extract(b"", tmp_path / "file/x")
-    assert done.returncode == 1 and b"cannot make" in done.stderr
+    assert done.returncode == 1 and b"cannot create" in done.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

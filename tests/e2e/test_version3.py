@@ -335,7 +335,7 @@ def test_pairs_exchanged(place: Path, hidden: Archive, plain: Archive, tmp_path:
         bad(
             place,
             4,
-            b"qb-tarextract: error: the archive holds no member appvms/work/private.img",
+            b"qb-tarextract: error: the archive has no member appvms/work/private.img",
             "qb-backup",
             *words,
             data=data,
@@ -360,7 +360,7 @@ def test_a_template_without_a_volume(place: Path, plain: Archive, tmp_path: Path
     members += maker.chunks(name, maker.inner(tmp_path / "tpl", name))
     data = plain.joined(members)
     bad(place, 4, b"qb-backup: error: there is no vm-templates/tpl/./private.img", "qb-backup", "verify", data=data)
-    message = b"holds no member vm-templates/tpl/./private.img"
+    message = b"has no member vm-templates/tpl/./private.img"
     bad(place, 4, message, "qb-backup", "restore", "--to", tmp_path / "to", data=data)
 
 

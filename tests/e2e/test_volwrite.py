@@ -129,15 +129,15 @@ def test_what_can_be_no_target(tmp_path: Path) -> None:
     failed(run("qb-volwrite", "--overwrite", "/dev/null", data=STREAM), 2, "is a character device")
     failed(run("qb-volwrite", "-", data=STREAM), 2, "not a stream")
     failed(run("qb-volwrite", "", data=STREAM), 2, "no name")
-    failed(run("qb-volwrite", tmp_path / "no" / "v", data=STREAM), 1, "cannot make", "No such file or directory")
-    failed(run("qb-volwrite", tmp_path / ("n" * 300), data=STREAM), 1, "cannot make", "File name too long")
+    failed(run("qb-volwrite", tmp_path / "no" / "v", data=STREAM), 1, "cannot create", "No such file or directory")
+    failed(run("qb-volwrite", tmp_path / ("n" * 300), data=STREAM), 1, "cannot create", "File name too long")
     failed(run("qb-volwrite", "--overwrite", "/proc/v", data=STREAM), 1, "cannot rename files beside /proc/v: ")
     assert os.listdir(tmp_path) == ["fifo"]
 
 
 def test_a_read_only_file_system(tmp_path: Path) -> None:
     with mounted(tmp_path / "ro", "none", "tmpfs", "-o", "ro") as place:
-        failed(run("qb-volwrite", place / "v", data=STREAM), 1, "cannot make", "Read-only file system")
+        failed(run("qb-volwrite", place / "v", data=STREAM), 1, "cannot create", "Read-only file system")
 
 
 # --- a stream that is not whole ---
@@ -241,7 +241,7 @@ def test_a_full_file_system(tmp_path: Path, old: bytes | None) -> None:
 
 def test_a_size_that_the_file_system_cannot_hold(tmp_path: Path) -> None:
     done = run("qb-volwrite", tmp_path / "v", data=volume_stream((1 << 63) - 1))
-    failed(done, 1, "cannot make", "File too large")
+    failed(done, 1, "cannot extend", "File too large")
     assert os.listdir(tmp_path) == []
 
 

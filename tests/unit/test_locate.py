@@ -86,7 +86,7 @@ def test_a_word_that_can_only_be_a_path_says_what_is_wrong_with_it(tmp_path: Pat
     for word in "gone", "./gone", f"{tmp_path}/gone", "../gone/gone":
         with pytest.raises(Failed, match="^cannot open .*gone: No such file or directory$"):
             found(word)
-    with pytest.raises(Failed, match="^cannot make ./gone/gone: No such file or directory$"):
+    with pytest.raises(Failed, match="^cannot create ./gone/gone: No such file or directory$"):
         made("./gone/gone")
     with pytest.raises(UsageError, match="is a directory, not a file or a block device"):
         found(str(tmp_path))

@@ -92,9 +92,9 @@ def test_a_file_that_is_kept(place: Path) -> None:
     [
         ("old", Refused, "old exists"),
         ("none/x", UsageError, "does not exist"),
-        ("./none/x", Failed, "cannot make ./none/x: No such file"),
+        ("./none/x", Failed, "cannot create ./none/x: No such file"),
         ("dir", UsageError, "is a directory"),
-        ("file:none/x", Failed, "cannot make none/x: No such file"),
+        ("file:none/x", Failed, "cannot create none/x: No such file"),
         ("fifo", UsageError, "is a pipe"),
     ],
 )
@@ -122,7 +122,7 @@ def test_missing_directories(place: Path) -> None:
     assert check("file:./n/a/root.img", "file:./n/b.img", how=how) == ["a:root", "a:private"]
     assert os.listdir(place) == []
     (place / "n").touch()
-    with pytest.raises(Failed, match="cannot make ./n/a/root.img: .*/n is not a directory"):
+    with pytest.raises(Failed, match="cannot create ./n/a/root.img: .*/n is not a directory"):
         check("file:./n/a/root.img", how=OVER._replace(parents=True))
     with pytest.raises(Refused, match="have the same target"):
         check("file:./m/x", "file:./m/x/y", how=how)

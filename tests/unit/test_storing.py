@@ -236,7 +236,7 @@ def test_only_a_file_is_overwritten(what: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("what", ["file", "dangling"])
 def test_a_file_that_appears_meanwhile_is_not_replaced(what: str, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="a already exists: another program made it"):
+    with pytest.raises(Refused, match="a already exists: another program created it"):
         with PartialFile(str(tmp_path / "a"), False, False) as file:
             occupy(tmp_path / "a", what)
             file.commit()
@@ -265,7 +265,7 @@ def test_what_a_living_run_writes_is_refused_and_stays(tmp_path: Path) -> None:
     with PartialFile(str(tmp_path / "a"), False, False) as first:
         first.writer.write(b"first")
         for overwrite in (False, True):
-            with pytest.raises(Refused, match=r"another run writes .*a\.partial"):
+            with pytest.raises(Refused, match=r"another run is writing .*a\.partial"):
                 PartialFile(str(tmp_path / "a"), overwrite, False)
         first.commit()
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"first"
@@ -337,7 +337,7 @@ def test_another_run_has_begun_a_partial_of_its_own_meanwhile(tmp_path: Path, mo
     (tmp_path / "a.partial").write_bytes(b"dead")
     others: list[PartialFile] = []
     before_the_first_lock(monkeypatch, lambda: others.append(PartialFile(str(tmp_path / "a"), False, False)))
-    with pytest.raises(Refused, match="another run writes"):
+    with pytest.raises(Refused, match="another run is writing"):
         PartialFile(str(tmp_path / "a"), False, False)
     with others[0] as other:
         other.writer.write(b"other")
@@ -349,7 +349,7 @@ def test_another_run_took_our_new_partial_for_a_dead_one(tmp_path: Path, monkeyp
     """Between its creation and its lock."""
     others: list[PartialFile] = []
     before_the_first_lock(monkeypatch, lambda: others.append(PartialFile(str(tmp_path / "a"), False, False)))
-    with pytest.raises(Refused, match="another run writes"):
+    with pytest.raises(Refused, match="another run is writing"):
         PartialFile(str(tmp_path / "a"), False, False)
     with others[0] as other:
         assert names(tmp_path) == ["a.partial"]

@@ -639,7 +639,7 @@ def test_a_silent_input_is_given_up(how: str, tmp_path: Path) -> None:
         reader.patience = 0.05
         other.write(b"x" * 512)
         assert reader.read_exact(512) == b"x" * 512
-        with pytest.raises(Failed, match=r"nothing came from the sender for 0\.05 seconds"):
+        with pytest.raises(Failed, match=r"no data from the sender for 0\.05 seconds"):
             {
                 "read_exact": lambda: reader.read_exact(1),
                 "copy_to": lambda: reader.copy_to(Writer(out), 1),

@@ -81,8 +81,8 @@ def test_no_place_is_given_where_the_archive_is_cut(size: int) -> None:
     ("data", "message"),
     [
         (ARCHIVE.replace(b"d/a.img", b"d/c.img"), "a tar header has a wrong checksum"),
-        (regular(b"", b"d/a.img") + END, "the archive holds no member d/b.img"),
-        (END, "the archive holds no member d/a.img"),
+        (regular(b"", b"d/a.img") + END, "the archive has no member d/b.img"),
+        (END, "the archive has no member d/a.img"),
         (ARCHIVE + regular(b"", b"d/a.img") + END, "d/a.img occurs twice"),
         (head(b"d/a.img", kind=b"2") + ARCHIVE + END, "d/a.img is a symbolic link, not a regular file"),
         (ARCHIVE + END + b"x", "something follows the end of the archive"),

@@ -245,13 +245,13 @@ def test_what_is_on_stable_storage_before_the_name_and_after(tmp_path: Path, mon
 
 def test_a_size_that_no_file_can_have(tmp_path: Path) -> None:
     with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=False)) as target:
-        with pytest.raises(Failed, match="bytes long: File too large"):
+        with pytest.raises(Failed, match="bytes: File too large"):
             target.start((1 << 63) - 1)
 
 
 @pytest.mark.usefixtures("way")
 def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(Failed, match="cannot make .*: No such file or directory"):
+    with pytest.raises(Failed, match="cannot create .*: No such file or directory"):
         FileTarget(str(tmp_path / "no" / "v"), TargetOptions(overwrite=False))
 
 

@@ -37,7 +37,7 @@ Options:
 
 
 def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
-    """Does what VERB says. UsageError where there is no such verb, or DOMAIN is there or missing against it."""
+    """Does what VERB says. UsageError if there is no such verb, or DOMAIN is there or missing against it."""
     verb, domain = call.options["VERB"], call.options["DOMAIN"]
     if verb not in VERBS:
         raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(VERBS)}")

@@ -86,7 +86,7 @@ def main(call: Invocation) -> None:
 def _listing(archive: TarReader, name: str | None) -> bytearray:
     """A line for each member, or for name and what is below it, once all of the archive was read.
 
-    Refused past LIST_LIMIT. Damaged where name occurs twice or no regular file (as a directory it is called name/).
+    Refused past LIST_LIMIT. Damaged if name occurs twice or no regular file (as a directory it is called name/).
     """
     lines = bytearray()
     seen = False
@@ -103,5 +103,5 @@ def _listing(archive: TarReader, name: str | None) -> bytearray:
         if len(lines) > LIST_LIMIT:
             raise Refused(f"the list of the members has more than {LIST_LIMIT} bytes")
     if not lines:
-        raise Damaged("the archive holds no member" if name is None else f"the archive holds no member {name}")
+        raise Damaged("the archive has no member" if name is None else f"the archive has no member {name}")
     return lines

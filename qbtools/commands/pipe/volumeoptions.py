@@ -60,7 +60,7 @@ class Parents:
     """The directories above files, which are made when a `with` begins. One that fails removes those still empty."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """words: targets. Entering raises UsageError where one names no file, Failed where one cannot be made."""
+        """words: targets. Entering raises UsageError if one names no file, Failed if one cannot be made."""
         self._words = words
         self._made: list[str] = []
 
@@ -77,7 +77,7 @@ class Parents:
         if path is None:
             raise UsageError(f"{word}: only a file has directories above it", "a path begins with / or ./")
         parent = os.path.dirname(path)
-        with naming(f"make {parent}"):
+        with naming(f"create {parent}"):
             self._made += directories.make(parent)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def prepare(source: int, name: str) -> int:
     """A new file beside the file name, open as source, that kernel.clone() can make a clone of it; its descriptor.
 
-    OSError where that is not possible: another file system, no right to write in the directory.
+    OSError if that is not possible: another file system, no right to write in the directory.
     """
     parent = os.path.dirname(os.path.realpath(name))
     fd = os.open(parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)

@@ -24,7 +24,7 @@ _VMDK_TEXT = 4096
 def look(fd: int, name: str, options: SourceOptions) -> str | None:
     """A warning for a file that is an image in a format of its own; None for any other.
 
-    Refused where the image needs another file, unless options say that the file alone is wanted.
+    Refused if the image needs another file, unless options say that the file alone is wanted.
     """
     with naming(f"read {name}"):
         head = os.pread(fd, magic.HEAD, 0)
@@ -41,7 +41,7 @@ def look(fd: int, name: str, options: SourceOptions) -> str | None:
 
 
 def _needs(fd: int, found: str, head: bytes) -> str | None:
-    """Why an image is not whole without another file; None where it is, or where that is not known (vhdx, vhd)."""
+    """Why an image is not whole without another file; None if it is, or where that is not known (vhdx, vhd)."""
     if found == "qcow2":
         if any(head[_QCOW2_BACKING]):
             return "it has a backing file"

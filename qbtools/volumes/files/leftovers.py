@@ -24,7 +24,7 @@ def new_name(mark: Mark) -> str:
 
 
 def mark_of(name: str) -> Mark | None:
-    """The mark in the name of a file (without its directory); None where there is none."""
+    """The mark in the name of a file (without its directory); None if there is none."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
@@ -34,7 +34,7 @@ def mark_of(name: str) -> Mark | None:
 
 
 def in_directory(directory: str | int) -> Iterator[tuple[str, Mark]]:
-    """Name and mark of each such file in a directory. OSError where it cannot be read."""
+    """Name and mark of each such file in a directory. OSError if it cannot be read."""
     for name in sorted(name for name in os.listdir(directory) if name.startswith(".qbtools-")):
         mark = mark_of(name)
         if mark is not None:

@@ -36,7 +36,7 @@ class FileTarget(Target):
     """
 
     def __init__(self, name: str, options: TargetOptions) -> None:
-        """Refused where name exists, unless overwrite, or is in use; Failed where no file can be made beside it."""
+        """Refused if name exists, unless overwrite, or is in use; Failed if no file can be made beside it."""
         super().__init__(name, -1)
         self._options = options
         self._directory: int | None = None
@@ -46,7 +46,7 @@ class FileTarget(Target):
         self._shrinks: int | None = None
         parent, self._base = os.path.split(os.path.realpath(name))
         try:
-            with naming(f"make {name}"):
+            with naming(f"create {name}"):
                 self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
                 self._old = self._look()
                 if self._old is not None:
@@ -141,7 +141,7 @@ class FileTarget(Target):
         if size < old and self._shrinks != size:
             self._options.warn(f"{self.name} shrinks from {old} to {size} bytes")
             self._shrinks = size
-        with naming(f"make {self.name} {size} bytes long"):
+        with naming(f"extend {self.name} to {size} bytes"):
             os.ftruncate(self.fd, size)
 
     def zero(self, offset: int, length: int) -> None:
@@ -183,7 +183,7 @@ class FileTarget(Target):
         self._partial = None
 
     def _appear(self) -> None:
-        """Gives the file its name; Refused where something has it by now."""
+        """Gives the file its name; Refused if something has it by now."""
         try:
             if self._partial is None:
                 self._link(self.fd, self._base)

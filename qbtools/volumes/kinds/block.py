@@ -32,7 +32,7 @@ class BlockSource(Source):
     """
 
     def __init__(self, name: str, options: SourceOptions) -> None:
-        """Refused where it is mounted, claimed or open for writing, unless options ask for the current state."""
+        """Refused if it is mounted, claimed or open for writing, unless options ask for the current state."""
         self._guarded = options.state != "current"
         with naming(f"open {name}"):
             fd = self._open(name)
@@ -89,7 +89,7 @@ class BlockTarget(Target):
     grain = len(_ZEROS)  # shorter runs of zeros cost more calls than they save
 
     def __init__(self, name: str, options: TargetOptions) -> None:
-        """Refused where it is in use by anybody, and without overwrite: a device always exists."""
+        """Refused if it is in use by anybody, and without overwrite: a device always exists."""
         if not options.overwrite:
             raise Refused(f"{name} exists", "--overwrite writes over what the device holds")
         with naming(f"open {name}"):

@@ -93,7 +93,7 @@ class FileKind(Kind):
 
     def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
         for place in places:
-            with naming(f"look into {place}"):
+            with naming(f"read {place}"):
                 found = list(leftovers.in_directory(place))
             for name, mark in found:
                 yield f"{self.scheme}:{os.path.join(place, name)}", mark
@@ -120,7 +120,7 @@ class _Clone:
     """
 
     def __init__(self, name: str) -> None:
-        """Refused where its place has no reflinks."""
+        """Refused if its place has no reflinks."""
         FileKind._check(name)
         self._name = name
         import weakref

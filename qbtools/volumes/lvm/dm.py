@@ -32,7 +32,7 @@ class Target(NamedTuple):
 
 
 def table(device: int) -> Target:
-    """The only target of the live table of a device number. OSError; Failed where there is not exactly one."""
+    """The only target of the live table of a device number. OSError; Failed if there is not exactly one."""
     return _ask(device, _STATUS_TABLE_FLAG)
 
 

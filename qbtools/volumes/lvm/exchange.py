@@ -44,7 +44,7 @@ def mark_of(volume: Volume) -> Mark | None:
 
 
 def place(group: str, temporary: str, name: str, mark: Mark) -> None:
-    """Gives a volume of ours its name. Refused where another has it by now."""
+    """Gives a volume of ours its name. Refused if another has it by now."""
     with _lock(group):
         _place(group, temporary, name)
         _untag(f"{group}/{name}", [str(mark)])
@@ -53,7 +53,7 @@ def place(group: str, temporary: str, name: str, mark: Mark) -> None:
 def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None]) -> None:
     """Gives a volume of ours, marked, the name of old; old is removed.
 
-    Permissions, activation and tags of old pass on. Refused where old is in use or another has its name by now; it is
+    Permissions, activation and tags of old pass on. Refused if old is in use or another has its name by now; it is
     untouched then.
     """
     with _lock(old.group):
@@ -85,7 +85,7 @@ def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None
 def settle(group: str, mark: Mark) -> None:
     """Brings to an end what was between two steps when whoever made the mark died.
 
-    Failed where that cannot be, because another volume has the name of one that was put away.
+    Failed if that cannot be, because another volume has the name of one that was put away.
     """
     with _lock(group):
         _settle(group, mark)
@@ -135,7 +135,7 @@ def _put_away(volumes: Mapping[str, Volume], name: str) -> set[Mark]:
 
 
 def unsettled(volume: Volume) -> Mark | None:
-    """The mark of what settle() deals with, None where it has no part in it; the rest of ours is simply removed."""
+    """The mark of what settle() deals with, None if it has no part in it; the rest of ours is simply removed."""
     return mark_of(volume) if _old(volume) or volume.mark is None else None
 
 

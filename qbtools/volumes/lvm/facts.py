@@ -59,7 +59,7 @@ class Volume(NamedTuple):
 
 
 def group(name: str) -> dict[str, Volume]:
-    """The volumes of a group, by name, hidden parts left out. Failed where it is not there."""
+    """The volumes of a group, by name, hidden parts left out. Failed if it is not there."""
     return {volume.name: volume for volume in _volumes(name)}
 
 
@@ -95,7 +95,7 @@ def _volume(row: dict[str, str]) -> Volume:
 def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
     """The volume that name (`GROUP/NAME`, or a path of its device) means, and all of its group.
 
-    UsageError where name can mean none; Failed where it is not there.
+    UsageError if name can mean none; Failed if it is not there.
     """
     parts = lvnames.split(name)
     if parts is None or len(parts) != 2:
@@ -110,7 +110,7 @@ def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
 
 @functools.cache
 def find(word: str) -> tuple[str, str] | None:
-    """Group and name of the volume that a word means, as lvm says; None where lvm knows none, or cannot say.
+    """Group and name of the volume that a word means, as lvm says; None if lvm knows none, or cannot say.
 
     word: `GROUP/NAME`, or a path: of a block device whose number tells that it is lvm's, or of one that is not there
     because the volume is not active. Whatever else lies at a path is not a logical volume.

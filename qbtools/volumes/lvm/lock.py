@@ -24,7 +24,7 @@ class Lock:
     """An open lock file, locked while the `with` lasts. The kernel unlocks it however we end."""
 
     def __init__(self, name: str, seconds: float) -> None:
-        """Failed where it is not to be had in so many seconds."""
+        """Failed if it is not to be had in so many seconds."""
         self._fd = _open(f"{name}.lock")
         try:
             deadline = time.monotonic() + seconds

@@ -36,7 +36,7 @@ RESERVED_PARTS = (
 
 
 def volume_problem(group: str, volume: str) -> str | None:
-    """What is wrong with the name of a volume that is to be made in a group of a good name; None where nothing is."""
+    """What is wrong with the name of a volume that is to be made in a group of a good name; None if nothing is."""
     problem = _word_problem(volume)
     if problem:
         return problem
@@ -58,7 +58,7 @@ def mapper_name(group: str, volume: str, layer: str = "") -> str:
 
 
 def split(name: str) -> tuple[str, ...] | None:
-    """The parts of `GROUP/VOLUME` or `GROUP/POOL/VOLUME`; None where name looks like neither."""
+    """The parts of `GROUP/VOLUME` or `GROUP/POOL/VOLUME`; None if name looks like neither."""
     parts = tuple(name.split("/"))
     return parts if len(parts) in (2, 3) and all(map(_WORD.fullmatch, parts)) else None
 

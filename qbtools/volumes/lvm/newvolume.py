@@ -25,7 +25,7 @@ class NewVolume(Target):
     """A volume that appears, or takes the place of one, when it is whole. Until then it is marked, and is removed."""
 
     def __init__(self, name: str, group: str, volume: str, old: Volume | None, options: TargetOptions) -> None:
-        """old: the volume of that name, which nobody uses; None where there is none."""
+        """old: the volume of that name, which nobody uses; None if there is none."""
         super().__init__(name, -1)
         self._group = group
         self._volume = volume
@@ -35,7 +35,7 @@ class NewVolume(Target):
         self._temporary: str | None = None  # what must not stay
 
     def start(self, size: int | None) -> None:
-        """UsageError where size is not known: nothing can be made then. Failed where there is no room."""
+        """UsageError if size is not known: nothing can be made then. Failed if there is no room."""
         wanted = self._wanted(size)
         self._temporary = marks.temporary_name()
         tools.lvm(
@@ -217,7 +217,7 @@ class ThickTarget(NewVolume):
 
 
 def whole_extents(group: str, size: int) -> int:
-    """size rounded up to whole extents of the group, at least one. Failed where the group is not there."""
+    """size rounded up to whole extents of the group, at least one. Failed if the group is not there."""
     rows = tools.report("vgs", "vg_extent_size", group)
     try:
         extent = int(rows[0]["vg_extent_size"])

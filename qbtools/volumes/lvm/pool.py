@@ -37,7 +37,7 @@ class State(NamedTuple):
 
     @classmethod
     def parse(cls, parameters: list[str]) -> State:
-        """From the status line of a `thin-pool` target. Failed where the pool takes no writes."""
+        """From the status line of a `thin-pool` target. Failed if the pool takes no writes."""
         if len(parameters) < 5:
             raise Failed(f"the pool is in a bad state: {' '.join(parameters) or 'unknown'}")
         words = set(parameters[4:])
@@ -76,8 +76,8 @@ class Pool:
 
     @classmethod
     def active(cls, group: str, name: str) -> Pool:
-        """The pool of that name, as the kernel has it. Failed where it is not active: it is while a volume in it is."""
-        with naming(f"look at the pool {group}/{name}"):
+        """The pool of that name, as the kernel has it. Failed if it is not active: it is while a volume in it is."""
+        with naming(f"check the pool {group}/{name}"):
             target = dm.table(_device(group, name))
         # metadata device, data device, sectors of a chunk, low water mark, number of features, features
         if target.type != "thin-pool" or len(target.parameters) < 3 or not target.parameters[2].isdigit():
@@ -85,8 +85,8 @@ class Pool:
         return cls(group, name, int(target.parameters[2]) * 512, "skip_block_zeroing" not in target.parameters)
 
     def state(self) -> State:
-        """How full it is. Failed where it takes no writes, or is not active."""
-        with naming(f"look at the pool {self.group}/{self.name}"):
+        """How full it is. Failed if it takes no writes, or is not active."""
+        with naming(f"check the pool {self.group}/{self.name}"):
             target = dm.status(_device(self.group, self.name))
         try:
             return State.parse(target.parameters)
@@ -109,7 +109,7 @@ class Watch:
         self._budget = 0  # chunks that may be taken before the next look
 
     def check(self, extents: ExtentMap | None) -> None:
-        """Failed where the pool is filled to its reserve, or the chunks of extents have no room above that.
+        """Failed if the pool is filled to its reserve, or the chunks of extents have no room above that.
 
         A map of one extent over the whole volume, where nothing was known, says nothing: much of it may be zeros.
         """
@@ -122,7 +122,7 @@ class Watch:
         self._budget = 0
 
     def take(self, offset: int, length: int) -> None:
-        """Before length (> 0) bytes are written at offset. Failed where the pool would come below its reserve."""
+        """Before length (> 0) bytes are written at offset. Failed if the pool would come below its reserve."""
         first = max(offset // self._pool.chunk, self._next)
         self._next = max((offset + length - 1) // self._pool.chunk + 1, self._next)
         needed = self._next - first
@@ -158,7 +158,7 @@ def chunks(extents: ExtentMap, size: int) -> int:
 
 
 def _device(group: str, name: str) -> int:
-    """Number of the device that the volumes of a pool are built on. OSError where it is not active."""
+    """Number of the device that the volumes of a pool are built on. OSError if it is not active."""
     return os.stat(f"/dev/mapper/{mapper_name(group, name, 'tpool')}").st_rdev
 
 

@@ -32,7 +32,7 @@ _PAUSE = 0.2
 def held(pool: int) -> Iterator[None]:
     """The metadata of the pool with that device number is held still for the body.
 
-    Failed where that is not to be had.
+    Failed if that is not to be had.
     """
     with Lock(f"pool-{dm.uuid(pool).removeprefix('LVM-')}", LOCK_PATIENCE) as lock:
         _recover(pool, lock)
@@ -59,7 +59,7 @@ def held(pool: int) -> Iterator[None]:
 
 
 def _root(pool: int) -> str | None:
-    """The block where the reserved snapshot has its root; None where there is none."""
+    """The block where the reserved snapshot has its root; None if there is none."""
     try:
         target = dm.status(pool)
     except OSError as error:
@@ -71,7 +71,7 @@ def _root(pool: int) -> str | None:
 
 
 def _reserve(pool: int) -> bool:
-    """False where somebody was faster."""
+    """False if somebody was faster."""
     try:
         dm.message(pool, "reserve_metadata_snap")
     except OSError as error:

@@ -16,7 +16,7 @@ _ATTEMPTS, _PAUSE = 10, 0.5  # whoever looks at a device (udev) keeps lvm from r
 
 
 def take(origin: Volume, mark: Mark, cow: str) -> str:
-    """Takes a snapshot; returns it as GROUP/NAME. Failed where lvm does not make it, and nothing is left then.
+    """Takes a snapshot; returns it as GROUP/NAME. Failed if lvm does not make it, and nothing is left then.
 
     cow: room for what is overwritten meanwhile, as SourceOptions has it; a thin volume needs none.
     """
@@ -34,7 +34,7 @@ def take(origin: Volume, mark: Mark, cow: str) -> str:
 
 
 def remove(full: str, attempts: int = _ATTEMPTS) -> None:
-    """Removes a volume of ours, GROUP/NAME. Failed where it is still there after some seconds of trying.
+    """Removes a volume of ours, GROUP/NAME. Failed if it is still there after some seconds of trying.
 
     A signal that ends us meanwhile does not end this.
     """

@@ -75,7 +75,7 @@ class GivenSnapshot(BlockSource):
 
 
 def refuse_overflow(name: str, fd: int) -> None:
-    """Failed where the classic snapshot behind fd has been given up, because its room was full; others pass."""
+    """Failed if the classic snapshot behind fd has been given up, because its room was full; others pass."""
     with naming(f"read {name}"):
         target = dm.status(os.fstat(fd).st_rdev)
     # `used/room metadata` in sectors; a word instead where it is not a snapshot any more.
@@ -182,7 +182,7 @@ def _active(volume: Volume) -> Volume:
 
 
 def refuse_started(volume: Volume, options: SourceOptions) -> None:
-    """Refused where somebody uses the volume: what it was before is not kept."""
+    """Refused if somebody uses the volume: what it was before is not kept."""
     if not volume.active:
         return
     try:

@@ -54,19 +54,19 @@ def open_target(name: str, options: TargetOptions) -> Target:
 
 
 def present(name: str) -> Volume | None:
-    """The volume that a target's name means, where it exists. UsageError where the name can be none."""
+    """The volume that a target's name means, where it exists. UsageError if the name can be none."""
     group, _pool, volume = _parts(name)
     return facts.group(group).get(volume)
 
 
 def spot(name: str) -> Spot:
-    """Where it is or will be. UsageError where the name can be none."""
+    """Where it is or will be. UsageError if the name can be none."""
     group, _pool, volume = _parts(name)
     return spots.of_mapped(lvnames.mapper_name(group, volume))
 
 
 def _parts(name: str) -> tuple[str, str | None, str]:
-    """Group, pool (None where none is said) and volume."""
+    """Group, pool (None if none is said) and volume."""
     parts = lvnames.split(name)
     if parts is None:
         found = facts.find(name)
@@ -94,7 +94,7 @@ def _new(
 
 
 def _refuse_used(volume: Volume, running: Volume | None) -> None:
-    """Refused where anybody has it open, or has a snapshot of it that will take its place (see source.py)."""
+    """Refused if anybody has it open, or has a snapshot of it that will take its place (see source.py)."""
     if running is not None and running.thin and running.active and running.origin == volume.name:
         raise Refused(f"{volume.full} is in use: its machine writes to {running.full}")
     if not volume.active:
@@ -126,7 +126,7 @@ class PresentTarget(BlockTarget):
     """A volume that is there, and not thin: written over in place, from the first byte on."""
 
     def __init__(self, name: str, volume: Volume, options: TargetOptions) -> None:
-        """Refused where it is in use, and without overwrite."""
+        """Refused if it is in use, and without overwrite."""
         self._volume = volume
         self._options = options
         self._activated = False

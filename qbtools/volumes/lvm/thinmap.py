@@ -37,7 +37,7 @@ def read(device: int, size: int) -> ExtentMap:
 
 
 def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
-    """The map that the XML of thin_dump tells for the device number, and for no other. Failed where it does not."""
+    """The map that the XML of thin_dump tells for the device number, and for no other. Failed if it does not."""
     mappings = _Mappings(number, size)
     parser = expat.ParserCreate()
     parser.StartElementHandler = mappings.element

@@ -63,7 +63,7 @@ def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
 
 @contextmanager
 def output(*argv: str) -> Iterator[IO[bytes]]:
-    """The standard output of a program, to be read while it runs. Failed where it has not ended well.
+    """The standard output of a program, to be read while it runs. Failed if it has not ended well.
 
     When the body fails, the program is stopped.
     """
@@ -117,7 +117,7 @@ class _Running:
         process.wait()
 
     def finish(self) -> None:
-        """Waits for its end. Failed where that is not a good one."""
+        """Waits for its end. Failed if that is not a good one."""
         if self._prints:
             self.stdout.close()
         status = self._process.wait()

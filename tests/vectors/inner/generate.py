@@ -195,7 +195,7 @@ def _cut() -> dict[str, tuple[str, bytes, str]]:
             good[:1023] + b"x" + good[1024:] + END,
             "a pax header is padded with something other than zeros",
         ),
-        "zeros-only": ("no member", END, "the archive holds no member"),
+        "zeros-only": ("no member", END, "the archive has no member"),
         "header-last": (
             "a pax header without its member",
             pax(("path", "x")) + END,
@@ -428,8 +428,8 @@ def _refused() -> dict[str, tuple[str, bytes, str]]:
 def _named() -> dict[str, Vector]:
     """What is wrong with a member that was asked for."""
     texts = {
-        "missing": ("vm1/root.img", THREE, "the archive holds no member vm1/root.img"),
-        "other-spelling": ("./vm2/x", THREE, "the archive holds no member ./vm2/x"),
+        "missing": ("vm1/root.img", THREE, "the archive has no member vm1/root.img"),
+        "other-spelling": ("./vm2/x", THREE, "the archive has no member ./vm2/x"),
         "twice": ("vm2/x", THREE + regular(A, b"vm2/x"), "vm2/x occurs twice"),
         "link": ("vm1/private.img", head(kind=b"2"), "vm1/private.img is a symbolic link, not a regular file"),
         "others-bad": ("vm2/x", THREE + sparse(0, OFFSETS, A), MAP + "an extent passes the end of the volume"),
