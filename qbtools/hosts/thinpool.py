@@ -47,7 +47,7 @@ class ThinPool(Places):
         self._volumes = facts.group(self._group)
         self._tidy = False
         if self._pool not in self._volumes or not self._volumes[self._pool].layout >= {"thin", "pool"}:
-            raise Failed(f"there is not a thin pool {self._pool} in {self._group}")
+            raise Failed(f"there is no thin pool {self._pool} in {self._group}")
         self.place = os.path.join(state, self._group, self._pool)
         with naming(f"create {self.place}"):
             os.makedirs(self.place, 0o700, exist_ok=True)

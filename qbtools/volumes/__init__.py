@@ -1,19 +1,19 @@
-"""Where the bytes of volumes live on this host: one module a kind, one interface (kind.py).
+"""Reads and writes the volumes of this machine: one module for each kind, with one interface (kind.py).
 
     kind.py       the interface: Kind, Source and Target
-    kinds/        one module a kind: files, block devices, logical volumes
-    locate.py     which volume a word of the command line means
-    marks.py      whose a snapshot or a half-made volume is
-    snapshots.py  snapshots of several volumes at one point in time, and what is left of them
-    freezing.py   a machine that holds still meanwhile
+    kinds/        one module for each kind: files, block devices, logical volumes
+    locate.py     the volume that a word of the command line means
+    marks.py      the owner of a snapshot or an incomplete volume
+    snapshots.py  snapshots of several volumes at one point in time, and their leftovers
+    freezing.py   freezes a machine meanwhile
 
     reading.py    a Source to standard output
     writing.py    standard input to a Target
-    readback.py   a Target read back
-    kernel.py     what the kernel offers and Python lacks
-    inuse.py      who else uses a block device, or writes to a file
-    files/        what kinds/file.py is made of
-    lvm/          what kinds/lvm.py is made of
+    readback.py   reads a Target back and compares
+    kernel.py     kernel interfaces that Python lacks
+    inuse.py      finds other users of a block device, and writers of a file
+    files/        the parts of kinds/file.py
+    lvm/          the parts of kinds/lvm.py
 
-A further kind is one more module in kinds/, and nothing else.
+A further kind needs only one more module in kinds/.
 """

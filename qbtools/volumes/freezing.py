@@ -1,8 +1,8 @@
-"""A machine that holds still while snapshots of its volumes are taken.
+"""Freezes a machine while snapshots of its volumes are taken.
 
-A command freezes it (its file systems write out all they have and stop), another thaws it. A frozen machine is a
-machine that hangs, so a process of its own sees to it that it is thawed: when we say so, when the time is over, when
-we end, SIGKILL included.
+One command freezes the machine (its file systems write all their data and stop), another thaws it. A frozen machine
+hangs, so a separate process makes sure that it is thawed: when we say so, when the time is over, and when we end, even
+of SIGKILL.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import NoReturn
 from qbtools import processes
 from qbtools.errors import Failed
 
-_TICK = 0.05  # seconds between two looks
+_TICK = 0.05  # seconds between two checks
 _LATE = "thawed after"
 
 
 class Frozen:
-    """A context manager: inside the machine holds still.
+    """A context manager: the machine is frozen while its body runs.
 
-    Failed if it cannot be frozen, cannot be thawed, or was thawed before the end because the time was over. It has
-    been thawed in any case, unless the command for that failed.
+    Failed if it cannot be frozen or thawed, or was thawed before the end because the time was over. Afterwards the
+    machine is thawed in any case, unless the command for that failed.
     """
 
     def __init__(self, freeze: str, thaw: str, limit: float, warn: Callable[[str], None]) -> None:
-        """freeze, thaw: bash text, each run in a session of its own. limit: seconds from the start of freeze on."""
+        """freeze, thaw: bash text, each run in a new session. limit: seconds from the start of freeze."""
         self._freeze = freeze
         self._thaw = thaw
         self._limit = limit
         self._warn = warn
         self._watchdog = self._life = self._report = -1
-        self._answered = False  # whether the watchdog has said how freezing went
+        self._answered = False  # whether the watchdog has reported the result of freezing
 
     def __enter__(self) -> None:
         life, self._life = os.pipe()
@@ -51,7 +51,7 @@ class Frozen:
             answer = self._hear()
             self._answered = True
             if answer != "frozen":
-                raise Failed(f"nothing was taken: {answer or 'the process that was to freeze was killed'}")
+                raise Failed(f"no snapshot was taken: {answer or 'the process that freezes the machine was killed'}")
         except BaseException as error:
             self._end(error)
             raise
@@ -62,7 +62,7 @@ class Frozen:
         self._end(error)
 
     def _end(self, error: BaseException | None) -> None:
-        """Has the machine thawed; a problem with that is an error where there is no other."""
+        """Thaws the machine. A problem with that is an error, unless there is another error."""
         problem = self._melt()
         if not problem:
             return
@@ -72,7 +72,7 @@ class Frozen:
             self._warn(problem)
 
     def _melt(self) -> str:
-        """Has the machine thawed, now if it was not; what there is to complain of."""
+        """Thaws the machine if it is still frozen. Returns the problem, or an empty text."""
         os.close(self._life)
         if not self._answered:
             self._hear()
@@ -85,7 +85,7 @@ class Frozen:
         return "" if answer == "thawed" else answer
 
     def _hear(self) -> str:
-        """The next thing that the watchdog says; nothing if it has ended."""
+        """The next report of the watchdog; empty if it has ended."""
         text = b""
         while not text.endswith(b"\n"):
             more = os.read(self._report, 1)
@@ -96,11 +96,11 @@ class Frozen:
 
 
 def _watch(freeze: str, thaw: str, limit: float, life: int, report: int) -> NoReturn:
-    """The watchdog. life: a pipe, of which we wait for the end; report: where it is said how things stand."""
+    """The watchdog. life: a pipe; its end means that the parent has ended. report: the pipe for reports."""
     try:
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda _number, _frame: None)  # who is asked to end is our parent; commands are not
+            signal.signal(number, lambda _number, _frame: None)  # the parent ends then, the commands do not
         _only(life, report)
         until = time.monotonic() + limit
         problem = _frozen(freeze, life, until)
@@ -113,7 +113,7 @@ def _watch(freeze: str, thaw: str, limit: float, life: int, report: int) -> NoRe
 
 
 def _only(*kept: int) -> None:
-    """Closes whatever our parent had open: standard output, locks."""
+    """Closes the descriptors of the parent: standard output, locks."""
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
@@ -124,7 +124,7 @@ def _only(*kept: int) -> None:
 
 
 def _frozen(text: str, life: int, until: float) -> str:
-    """Runs the command that freezes; "" or why it did not."""
+    """Runs the command that freezes. Returns "" or the problem."""
     try:
         command = processes.start_plain(text)
     except Failed as error:
@@ -139,7 +139,7 @@ def _frozen(text: str, life: int, until: float) -> str:
 
 
 def _run(text: str, name: str) -> str:
-    """Runs a command to its end; "" or how it failed."""
+    """Runs a command to its end. Returns "" or the problem."""
     try:
         ending = processes.start_plain(text).finish()
     except Failed as error:
@@ -148,7 +148,7 @@ def _run(text: str, name: str) -> str:
 
 
 def _closed(life: int, seconds: float) -> bool:
-    """Waits for the end of a pipe, at most so long."""
+    """Waits at most so long for the end of a pipe."""
     poller = select.poll()
     poller.register(life, select.POLLIN)
     return bool(poller.poll(max(seconds, 0) * 1000))

@@ -1,8 +1,9 @@
-"""Who else uses a block device, or writes to a file. What is written to a device in use is torn, and its user breaks;
-what is read while others write is torn too.
+"""Finds other users of a block device, and writers of a file.
 
-O_EXCL sees file systems, swap, RAID and device-mapper tables; it does not see programs that merely hold the device
-open (a running machine's emulator), loop devices made over it, nor Xen's block backend.
+Writing to a device in use damages the data and its user. Reading while others write gives an inconsistent copy.
+
+O_EXCL detects file systems, swap, RAID and device-mapper tables. It does not detect programs that only have the device
+open (such as the emulator of a running machine), loop devices on it, and Xen's block backend.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 
 _XEN = "/sys/bus/xen-backend/devices"
 _ACCMODE = 3  # of the flags of an open file: reads, writes, or both
-_LOOKS, _PAUSE = 6, 0.2  # udev looks at a device for a moment after whoever wrote it closes it
+_LOOKS, _PAUSE = 6, 0.2  # udev reads a device for a moment after a writer has closed it
 
 
 def claim(device: int) -> str:
-    """In words, what the kernel has claimed the device number for, after O_EXCL was refused."""
+    """A text that says why the kernel has claimed the device number, after O_EXCL was refused."""
     family = _family(device)
     for line in _lines("/proc/self/mountinfo"):
         fields = line.split()
@@ -40,11 +41,11 @@ def claim(device: int) -> str:
 
 
 def user(device: int, own: int, writing: bool = False) -> str | None:
-    """In words, who uses the device number besides our descriptor own; None if nobody is to be seen.
+    """A text that names a user of the device number, apart from our descriptor own; None if none is found.
 
-    writing: only those who may write to it count.
-    Looks for open descriptors in all processes (those of other users only for root), also on the disk that the
-    device is a partition of and on the partitions that it has. Who goes away within a second is waited for.
+    writing: only users who may write to it count.
+    Searches the open descriptors of all processes (of other users only as root), also on the disk of a partition and
+    on the partitions of a disk. A user that goes away within a second does not count.
     """
 
     def users() -> Iterator[str]:
@@ -57,7 +58,7 @@ def user(device: int, own: int, writing: bool = False) -> str | None:
 
 
 def writer(status: os.stat_result, own: int) -> str | None:
-    """In words, who has the file of that status open for writing, but for our descriptor own; as user()."""
+    """A text that names a writer of the file with that status, apart from our descriptor own; as user()."""
 
     def same(path: str) -> bool:
         try:
@@ -73,9 +74,9 @@ def writer(status: os.stat_result, own: int) -> str | None:
 
 
 def written(device: int) -> list[int] | None:
-    """Counters that grow whenever something is written to, or discarded on, the device number; None: not known.
+    """Counters that grow with each write or discard on the device number; None: not known.
 
-    Numbers of /sys/block/DEVICE/stat (Documentation/block/stat.rst of Linux).
+    They are from /sys/block/DEVICE/stat (Documentation/block/stat.rst of Linux).
     """
     if "0" in _lines(f"{_sys(device)}/queue/iostats") or "0" in _lines(f"{_sys(device)}/../queue/iostats"):
         return None
@@ -84,7 +85,7 @@ def written(device: int) -> list[int] | None:
 
 
 def file_system(fd: int) -> str:
-    """The type of the file system that an open file lies on, as mount(8) calls it; empty where that is not known."""
+    """The type of the file system of an open file, as mount(8) calls it; empty if it is not known."""
     place = next((line.split()[1] for line in _lines(f"/proc/self/fdinfo/{fd}") if line.startswith("mnt_id:")), "")
     for fields in map(str.split, _lines("/proc/self/mountinfo")):
         if fields[0] == place:
@@ -93,7 +94,7 @@ def file_system(fd: int) -> str:
 
 
 def _lasting(users: Callable[[], Iterator[str]]) -> str | None:
-    """The first of the users, once it has not gone away for a second."""
+    """The first of the users that is still there after a second."""
     for look in range(_LOOKS):
         if look:
             time.sleep(_PAUSE)
@@ -104,7 +105,7 @@ def _lasting(users: Callable[[], Iterator[str]]) -> str | None:
 
 
 def _loops(ours: Callable[[str], bool], writing: bool) -> Iterator[str]:
-    """Loop devices that are built on a device or file of ours; writing: those that are not read-only."""
+    """Loop devices on a device or file of ours; writing: only those that are not read-only."""
     for name in _names("/sys/block"):
         for path in _lines(f"/sys/block/{name}/loop/backing_file"):
             if ours(path) and not (writing and "1" in _lines(f"/sys/block/{name}/ro")):
@@ -112,7 +113,7 @@ def _loops(ours: Callable[[str], bool], writing: bool) -> Iterator[str]:
 
 
 def _machines(family: set[int], writing: bool) -> Iterator[str]:
-    """Machines that Xen's backend in the kernel serves: `major:minor`, hexadecimal (xen-blkback/xenbus.c)."""
+    """Machines that use the device through Xen's backend: `major:minor`, hexadecimal (xen-blkback/xenbus.c)."""
     for name in _names(_XEN):
         for text in _lines(f"{_XEN}/{name}/physical_device"):
             if _number(text, 16) in family and not (writing and "r" in _lines(f"{_XEN}/{name}/mode")):
@@ -120,7 +121,7 @@ def _machines(family: set[int], writing: bool) -> Iterator[str]:
 
 
 def _processes(ours: Callable[[str], bool], own: int, writing: bool) -> Iterator[str]:
-    """Open descriptors, but for our own; writing: those that may write."""
+    """Open descriptors, apart from our own; writing: only those that may write."""
     own_place = f"{os.getpid()}/fd/{own}"
     for process in filter(str.isdigit, _names("/proc")):
         for fd in _names(f"/proc/{process}/fd"):
@@ -137,7 +138,7 @@ def _only_reads(process: str, fd: str) -> bool:
         if name == "flags":
             flags = int(value, 8)
             return flags & _ACCMODE == os.O_RDONLY or bool(flags & os.O_PATH)
-    return True  # it is closed by now
+    return True  # it is closed meanwhile
 
 
 def _family(device: int) -> set[int]:
@@ -175,7 +176,7 @@ def _rdev(path: str) -> int:
 
 
 def _names(directory: str) -> list[str]:
-    """What is in a directory; nothing if it cannot be read (processes end while they are looked at)."""
+    """The names in a directory; none if it cannot be read (processes end meanwhile)."""
     try:
         return sorted(os.listdir(directory))
     except OSError:
@@ -183,5 +184,5 @@ def _names(directory: str) -> list[str]:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file, nothing if it cannot be read."""
+    """The lines of a file; none if it cannot be read."""
     return kernel.text(path).splitlines()

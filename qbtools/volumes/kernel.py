@@ -1,7 +1,7 @@
-"""What the kernel offers for files and block devices, and Python does not.
+"""Kernel interfaces for files and block devices that Python lacks.
 
-Numbers are those of linux/fs.h, linux/falloc.h and linux/fcntl.h; the ioctl numbers are the same on every
-architecture but for the bits that say which way data goes, and the sizes of size_t and long.
+The numbers are those of linux/fs.h, linux/falloc.h and linux/fcntl.h. The ioctl numbers are the same on every
+architecture, except for the bits for the direction of the data and the sizes of size_t and long.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _FS_COMPR_FL, _FS_NOCOMP_FL, _FS_NOCOW_FL = 0x4, 0x400, 0x800000
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
 
 UNSUPPORTED = frozenset((errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY, errno.ENODEV, errno.EPERM))
-"""What calls answer that this kernel, device or file system does not have; another way must be taken."""
+"""The errors of calls that this kernel, device or file system does not support. Then another way is needed."""
 
 
 def text(path: str) -> str:
-    """What a small file of /proc, /sys or /etc says; empty where it cannot be read."""
+    """The content of a small file of /proc, /sys or /etc; empty if it cannot be read."""
     try:
         with io.FileIO(path) as file:
             return file.readall().decode("utf-8", "surrogateescape")
@@ -40,24 +40,24 @@ def text(path: str) -> str:
 
 
 def device_size(fd: int) -> int:
-    """Bytes of the block device. OSError as the kernel gives it."""
+    """The size of the block device in bytes. OSError of the kernel."""
     (size,) = struct.unpack("Q", fcntl.ioctl(fd, _BLKGETSIZE64, bytes(8)))
     return int(size)
 
 
 def device_is_read_only(fd: int) -> bool:
-    """Whether the block device takes no writes, though it may have been opened for writing. OSError."""
+    """Whether the block device is read-only; it may still be open for writing. OSError."""
     (answer,) = struct.unpack("i", fcntl.ioctl(fd, _BLKROGET, bytes(4)))
     return bool(answer)
 
 
 def zero_out(fd: int, offset: int, length: int) -> None:
-    """Zeros a range of a block device, by whatever it has for that; blocks stay allocated. OSError."""
+    """Zeros a range of a block device with its own command, if it has one. The blocks stay allocated. OSError."""
     fcntl.ioctl(fd, _BLKZEROOUT, struct.pack("QQ", offset, length))
 
 
 def punch(fd: int, offset: int, length: int) -> None:
-    """Makes a range of a file or block device a hole that reads as zeros. OSError, with UNSUPPORTED where it cannot."""
+    """Makes a range of a file or block device a hole that reads as zeros. OSError, in UNSUPPORTED if it cannot."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
@@ -69,9 +69,9 @@ def punch(fd: int, offset: int, length: int) -> None:
 
 
 def clone(fd: int, source: int) -> None:
-    """Makes the empty file fd share all that the file source holds, as it is at one moment. OSError if it cannot.
+    """Makes the empty file fd a copy of the file source that shares its blocks. OSError if it cannot.
 
-    What source has not yet on the disk is written there first.
+    Data of source that is not on the disk yet is written first.
     """
     fcntl.ioctl(fd, _FICLONE, source)
 
@@ -82,10 +82,10 @@ def clone_beginning(fd: int, source: int, length: int) -> None:
 
 
 def take_over_nocow(fd: int, source: int) -> None:
-    """Gives the empty file fd the attribute +C (no copy on write; chattr(1)) where source has it, and only there.
+    """Gives the empty file fd the attribute +C (no copy on write; chattr(1)) if source has it, or else removes it.
 
-    btrfs clones only between files that agree in it; compression, which excludes it, is taken off. OSError of
-    UNSUPPORTED where the file system has no attributes.
+    btrfs clones only between files that agree in it. Compression, which excludes it, is removed. OSError of
+    UNSUPPORTED if the file system has no attributes.
     """
     theirs, ours = (struct.unpack("i", fcntl.ioctl(each, _FS_IOC_GETFLAGS, bytes(4)))[0] for each in (source, fd))
     if (theirs ^ ours) & _FS_NOCOW_FL:
@@ -95,7 +95,7 @@ def take_over_nocow(fd: int, source: int) -> None:
 
 
 def sync_file_system(fd: int) -> None:
-    """Writes all that the file system of fd holds back to its device. OSError."""
+    """Writes all cached data of fd's file system to its device. OSError."""
     import ctypes
 
     if ctypes.CDLL(None, use_errno=True).syncfs(fd):
@@ -104,7 +104,7 @@ def sync_file_system(fd: int) -> None:
 
 
 def next_data(fd: int, at: int, end: int) -> int:
-    """The first offset >= at that holds data; end where none does before it. at, where holes are not known."""
+    """The first offset >= at that has data; end if there is none before it; at if holes are not known."""
     try:
         return min(os.lseek(fd, at, os.SEEK_DATA), end)
     except OSError as error:
@@ -116,7 +116,7 @@ def next_data(fd: int, at: int, end: int) -> int:
 
 
 def next_hole(fd: int, at: int, end: int) -> int:
-    """The first offset >= at that holds no data; end where none is before it, or holes are not known."""
+    """The first offset >= at without data; end if there is none before it, or if holes are not known."""
     try:
         return min(os.lseek(fd, at, os.SEEK_HOLE), end)
     except OSError as error:

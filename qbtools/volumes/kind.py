@@ -1,10 +1,9 @@
-"""The interface of a kind of volume: a Kind knows its volumes by name, a Source is read, a Target is filled.
+"""The interface of a kind of volume: a Kind finds volumes by name, a Source is read, a Target is filled.
 
-Source and Target hold a descriptor that can be read (written) at any offset, and are context managers: whatever
-opening them has taken (a descriptor, a claim on a device, a snapshot, a half-written file) is given back when the
-`with` ends, however it ends.
+Source and Target have a descriptor that can be read or written at any offset, and are context managers. The `with`
+releases everything that opening them has taken: a descriptor, a claim on a device, a snapshot, an incomplete file.
 
-A module of qbtools/volumes/kinds has its Kind as KIND and the name of its scheme; nothing else has to know of it.
+A module of qbtools/volumes/kinds is named after its scheme and has its Kind as KIND. No other module names it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import os
 from abc import ABC, abstractmethod
 
 from qbtools.errors import Failed, Refused
-from qbtools.errors import naming as naming  # also for those who know kinds only
+from qbtools.errors import naming as naming  # for modules that only import kinds
 from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.volumes import kernel, spots
 
@@ -34,11 +33,11 @@ if TYPE_CHECKING:
 class _Opened:
     def __init__(self, name: str, fd: int) -> None:
         self.name = name
-        """As the user wrote it; for messages."""
+        """The name as the user wrote it, for messages."""
         self.fd = fd
 
     def close(self) -> None:
-        """Gives back what is held. For a Target that was not committed: undoes what can be undone."""
+        """Releases everything. For a Target that was not committed: undoes what can be undone."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
@@ -53,7 +52,7 @@ class _Opened:
 
 
 class Source(_Opened, ABC):
-    """A volume open for reading. size: bytes of it, from the kind's own interface."""
+    """A volume that is open for reading. size: its bytes, from the interface of its kind."""
 
     def __init__(self, name: str, fd: int, size: int) -> None:
         super().__init__(name, fd)
@@ -61,18 +60,18 @@ class Source(_Opened, ABC):
 
     @abstractmethod
     def extents(self) -> ExtentMap:
-        """Where its data lies; what the map leaves out reads as zeros. Failed on an I/O error."""
+        """The map of its data. Everything outside the map reads as zeros. Failed on an I/O error."""
 
     @abstractmethod
     def check(self) -> None:
-        """Called when all was read: Failed if it is known that what was read is not one state of the volume."""
+        """Called after everything was read. Failed if it is known that the volume changed meanwhile."""
 
 
 class Room(NamedTuple):
-    """Where a target takes its room. where: equal for targets that share it. free: bytes.
+    """The room that a target uses. where: equal for targets that share the room. free: bytes.
 
-    freed: bytes that are free once the volume has replaced what exists.
-    whole: the volume takes all its bytes, not only those of its data. packed: the place may compress what it holds.
+    freed: bytes that become free when the volume has replaced an existing one.
+    whole: the volume needs room for all its bytes, not only for data. packed: the place may compress its content.
     """
 
     where: tuple[object, ...]
@@ -83,32 +82,32 @@ class Room(NamedTuple):
 
 
 class Target(_Opened, ABC):
-    """A volume that is filled. Calls come in this order: expect (where there is a map), start, any number of write and
-    zero, flush, commit, close.
+    """A volume that is filled. The calls in order: expect (if there is a map), start, any number of write and zero,
+    flush, commit, close.
 
-    capacity: bytes it can take, all of which are to be written or zeroed; None if it grows.
-    grain: only runs of zeros that cover whole blocks of this many bytes are worth a zero(); a power of two.
+    capacity: its size in bytes, all of which must be written or zeroed; None if it grows.
+    grain: zero() is only useful for whole blocks of this many bytes; a power of two.
     """
 
     capacity: int | None = None
     grain: int = 1 << 12
 
     def expect(self, extents: ExtentMap) -> None:
-        """Where the data will be, for kinds that look for room before start() says that there is enough."""
+        """The map of the data to come, for kinds whose start() checks the room."""
 
     def check(self, size: int | None) -> None:
-        """What start() would refuse, as far as that can be told without changing anything."""
+        """Raises the errors of start(), as far as they are known without changing anything."""
 
     def room(self) -> Room | None:
-        """Where the volume takes its room; None if that is its own, or not known."""
+        """The room that the volume uses; None if it has its own, or it is not known."""
         return None
 
     @abstractmethod
     def start(self, size: int | None) -> None:
-        """Before the first byte: the volume will have size bytes (None: not known yet). Refused if it cannot."""
+        """Called before the first byte: the volume will have size bytes (None: not known yet). Refused if it cannot."""
 
     def write(self, data: Buffer, offset: int) -> None:
-        """Writes all of data at offset. Failed on an I/O error and where there is no room."""
+        """Writes all of data at offset. Failed on an I/O error, or if there is no room."""
         view = memoryview(data)
         while len(view):
             try:
@@ -121,51 +120,51 @@ class Target(_Opened, ABC):
 
     @abstractmethod
     def zero(self, offset: int, length: int) -> None:
-        """Makes a range read as zeros, in a way that takes no room where there is one. Failed on an I/O error."""
+        """Makes a range read as zeros, without using room if that is possible. Failed on an I/O error."""
 
     def next_data(self, at: int, end: int) -> int:
-        """The first offset >= at that may hold anything but zeros; end where none does before it."""
+        """The first offset >= at that may have anything but zeros; end if there is none before it."""
         return kernel.next_data(self.fd, at, end)
 
     @abstractmethod
     def flush(self, size: int) -> None:
-        """All was written: the volume has size bytes, and they are on stable storage. Failed if they are not."""
+        """Called when everything was written: the volume then has size bytes on stable storage. Failed if it cannot."""
 
     @abstractmethod
     def commit(self) -> None:
-        """The volume is whole: it gets its place. Refused if something else has taken that meanwhile."""
+        """Called when the volume is complete: it gets its name. Refused if the name is taken meanwhile."""
 
 
 def _silent(_text: str) -> None:
-    """Says nothing."""
+    """Prints nothing."""
 
 
 class SourceOptions(NamedTuple):
-    """How a volume is read (immutable; `_replace` makes a changed one)."""
+    """How a volume is read (immutable; `_replace` returns a changed copy)."""
 
     state: str | None = None
-    """Which state of the volume: `snapshot`: as it is now; `current`: the plain volume, unguarded; `before-start`: as
-    it was before its machine started. None: the safest that the kind has for it: before-start where that is kept,
-    else a snapshot, else the plain volume under a guard that refuses it (or fails) where others write to it."""
+    """The state of the volume. `snapshot`: as it is now; `current`: the plain volume without a guard; `before-start`:
+    as it was before its machine started. None: the safest state that is available: before-start if the pool keeps it,
+    otherwise a snapshot, otherwise the plain volume with a guard that refuses or fails if others write to it."""
     cow: str = "10%"
-    """Room for a snapshot that needs room of its own: `NN%` of the volume (1 to 100), or a number of bytes."""
+    """The room for a snapshot that needs its own: `NN%` of the volume (1 to 100), or a number of bytes."""
     note: Callable[[str], None] = _silent
     warn: Callable[[str], None] = _silent
     opaque: bool = False
-    """An image that needs another file (a qcow2 file with a backing file) is read all the same."""
+    """Read an image even if it needs another file (such as a qcow2 file with a backing file)."""
 
 
 class TargetOptions(NamedTuple):
-    """How a volume is filled (immutable; `_replace` makes a changed one)."""
+    """How a volume is filled (immutable; `_replace` returns a changed copy)."""
 
     create: bool = False
-    """The volume is made where it is not there. (A file is made without this too.)"""
+    """Create the volume if it does not exist. (A file is created without this too.)"""
     overwrite: bool = False
-    """The volume is replaced or written over where it is there; without this, a volume that is there is Refused."""
+    """Replace an existing volume or write over it. Without this an existing volume is Refused."""
     shrink: bool = False
-    """A volume that is replaced may become smaller."""
+    """A replaced volume may become smaller."""
     pool_reserve: float = 5.0
-    """Percent of a pool's room for data, and of that for metadata, that must stay free."""
+    """Percent of a pool's data space and of its metadata space that must stay free."""
     note: Callable[[str], None] = _silent
     warn: Callable[[str], None] = _silent
 
@@ -173,51 +172,51 @@ class TargetOptions(NamedTuple):
 class Kind(ABC):
     """One kind of volume.
 
-    A name is what stands behind `SCHEME:` in a word of the command line, or the whole of a word without scheme of
-    which exists() or could_be_made() is true. A spec is a whole word, `SCHEME:NAME`. Start-up must stay quick:
-    whatever is slow to import, or starts a program, waits until one of the methods needs it.
+    A name is the text after `SCHEME:` in a word of the command line, or a whole word without scheme for which exists()
+    or could_be_made() is true. A spec is a whole word, `SCHEME:NAME`. Start-up must stay fast: a method that needs a
+    module that is slow to import, or a program, loads or starts it itself.
     """
 
     scheme: str
-    """What stands before the colon, `[a-z]+`; the name of the module too."""
+    """The text before the colon, `[a-z]+`, which is also the name of the module."""
     narrows: str | None = None
-    """Scheme of the kind that this one is a special case of (a logical volume is a block device too): a word that
-    both have is this one's."""
+    """The scheme of the kind of which this one is a special case (a logical volume is also a block device). A word that
+    fits both belongs to this kind."""
 
     @abstractmethod
     def exists(self, word: str) -> bool:
-        """Whether a word without scheme names a volume of this kind that is there. Never raises for a strange word.
+        """Whether a word without scheme names an existing volume of this kind. Never raises for an odd word.
 
-        Where the word is a path that is there, only what lies at that path counts, not a name of the same look.
+        If the word is an existing path, it means only that path, not another name that looks the same.
         """
 
     @abstractmethod
     def could_be_made(self, word: str) -> bool:
-        """Whether a word without scheme names a volume that is not there but could be made as this kind."""
+        """Whether a word without scheme names a volume that does not exist but could be created as this kind."""
 
     @abstractmethod
     def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
-        """Bytes of the volume, and about how many of them are data (rather more than fewer). Takes no snapshot.
+        """The size of the volume in bytes, and an upper estimate of the bytes that are data. Takes no snapshot.
 
-        Failed if it is not there. It may be in use.
+        Failed if it does not exist. It may be in use.
         """
 
     @abstractmethod
     def open_source(self, name: str, options: SourceOptions) -> Source:
         """The volume to read, in the state that options ask for.
 
-        UsageError if name can be none, or the kind does not know the state; Failed if it is not there; Refused
-        where it is in use and the kind has no other way.
+        UsageError if name cannot be a volume, or the kind does not have the state. Failed if it does not exist.
+        Refused if it is in use and the kind has no other way.
         """
 
     def spot(self, name: str) -> Spot:
-        """Where the volume of that name is, or will be made. UsageError if name can be none, Failed."""
+        """The spot of the volume with that name, existing or not. UsageError if name cannot be a volume; Failed."""
         return spots.of_name(self.scheme, name)
 
     def complete(self, name: str) -> bool:
-        """Whether a volume of that name exists and is complete, because it got its name when it was.
+        """Whether a volume of that name exists and is complete, because it gets its name only when it is complete.
 
-        Refused if one exists that is written in place: it may be incomplete.
+        Refused if it exists and is written in place, because it may be incomplete.
         """
         if self.exists(name):
             raise Refused(
@@ -228,30 +227,30 @@ class Kind(ABC):
 
     @abstractmethod
     def open_target(self, name: str, options: TargetOptions) -> Target:
-        """The volume to fill. UsageError if name can be none; Refused if it exists or is in use."""
+        """The volume to fill. UsageError if name cannot be a volume; Refused if it exists or is in use."""
 
     def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
-        """All that is slow about take(), or can be refused; the call that is returned does the rest at once.
+        """Does everything of take() that is slow or can be refused. The returned call does the rest immediately.
 
-        It may never be called, so nothing may be left that has to be undone.
+        That call may never happen, so nothing may be left that must be undone.
         """
         return lambda: self.take(names, mark, options)
 
     @abstractmethod
     def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
-        """Snapshots that stay, marked, of all these volumes, as close together in time as it can.
+        """Takes lasting snapshots of all these volumes, with a mark, as close together in time as possible.
 
-        Returns a spec for each, in order, that open_source() reads. Where one fails, those taken before are removed.
-        Refused if the kind, or the place where the volume lies, knows no snapshots.
+        Returns a spec for each, in order, which open_source() can read. If one fails, the others are removed. Refused
+        if the kind, or the place of the volume, does not support snapshots.
         """
 
     @abstractmethod
     def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
-        """Spec and mark of whatever bears a mark of ours, snapshots and half-made volumes alike.
+        """Spec and mark of everything with a mark of qbtools: snapshots and incomplete volumes.
 
-        places: directories to look in, for kinds that cannot know all places where their volumes may lie.
+        places: directories to search, for kinds that cannot know all places of their volumes.
         """
 
     @abstractmethod
     def release(self, spec: str) -> None:
-        """Removes what marked() or take() told of. Failed if it is not there; Refused if it bears no mark."""
+        """Removes a result of marked() or take(). Failed if it does not exist; Refused if it has no mark."""

@@ -1,6 +1,6 @@
-"""Which volume a word of the command line means: `SCHEME:NAME`, or a name alone.
+"""Finds the volume that a word of the command line means: `SCHEME:NAME`, or a name alone.
 
-A name alone belongs to the kind that has it. A path that is there wins over any other name of the same look.
+A name alone belongs to the kind that has it. If it is also an existing path, it means the path.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _SCHEME = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 
 
 def known() -> dict[str, Kind]:
-    """All kinds, by scheme: whatever module lies in qbtools/volumes/kinds."""
+    """All kinds, by scheme: every module in qbtools/volumes/kinds."""
     return {scheme: _kind(scheme) for scheme in _schemes()}
 
 
 def _schemes() -> list[str]:
-    """The scheme of each kind, which is the name of its module too."""
+    """The scheme of each kind, which is also the name of its module."""
     found = {file for place in kinds.__path__ for file in os.listdir(place) if file.endswith(".py")}
     return [file[:-3] for file in sorted(found - {"__init__.py"})]
 
@@ -40,25 +40,25 @@ def _kind(scheme: str) -> Kind:
 
 
 def open_source(word: str, options: SourceOptions) -> Source:
-    """The volume to read. UsageError if word is no volume, Failed if it is not there; more in Kind."""
+    """The volume to read. UsageError if word is not a volume, Failed if it does not exist; more in Kind."""
     kind, name = existing(word)
     return kind.open_source(name, options)
 
 
 def open_target(word: str, options: TargetOptions) -> Target:
-    """The volume to fill. UsageError if word can be no volume, Refused if it exists, unless overwrite."""
+    """The volume to fill. UsageError if word cannot be a volume. Refused if it exists, unless overwrite is set."""
     kind, name = _explicit(word) or _sole(_having(word), word) or _to_be_made(word)
     return kind.open_target(name, options)
 
 
 def sizes(word: str, options: SourceOptions) -> tuple[int, int]:
-    """Bytes of a volume, and about how many of them are data."""
+    """The size of a volume in bytes, and an estimate of the bytes that are data."""
     kind, name = existing(word)
     return kind.sizes(name, options)
 
 
 def existing(word: str) -> tuple[Kind, str]:
-    """Kind and name of a volume that is there (with a scheme: that may be). Errors as open_source()."""
+    """Kind and name of an existing volume. With a scheme, it may not exist. Errors as open_source()."""
     found = _explicit(word) or _sole(_having(word), word)
     if found:
         return found
@@ -69,19 +69,19 @@ def existing(word: str) -> tuple[Kind, str]:
 
 
 def explicit(word: str) -> str:
-    """A volume that is there, with its scheme: nobody has to look again which kind it is. Errors as open_source()."""
+    """The word of an existing volume with its scheme, so that its kind is known later. Errors as open_source()."""
     kind, name = existing(word)
     return f"{kind.scheme}:{name}"
 
 
 def complete(word: str) -> bool:
-    """Whether the volume that a target's word means exists and is complete; more in Kind.complete()."""
+    """Whether the volume of a target's word exists and is complete; more in Kind.complete()."""
     found = _explicit(word) or _sole(_having(word), word)
     return found is not None and found[0].complete(found[1])
 
 
 def file_path(word: str) -> str | None:
-    """The path of the file that a target's word means, whether it exists or not; None if it means no file."""
+    """The path of the file that a target's word means, existing or not; None if it does not mean a file."""
     found = _explicit(word) or _sole(_having(word), word)
     if found is not None:
         return found[1] if found[0].scheme == "file" else None
@@ -89,7 +89,7 @@ def file_path(word: str) -> str | None:
 
 
 def spot(word: str) -> Spot:
-    """Where the volume of a target's word is, or will be. What can be no volume, as far as is known, counts as a file.
+    """The spot of the volume of a target's word. A word that is not known to be another volume counts as a file.
 
     The directories above a file may be missing.
     """
@@ -101,10 +101,10 @@ def spot(word: str) -> Spot:
 
 
 def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> Room | None:
-    """Opens a target and closes it again, so that all that open_target() raises is known; nothing is changed.
+    """Opens a target and closes it again, to raise every error of open_target() early. Changes nothing.
 
-    size: bytes of the volume, None if not known: Refused if the target cannot have them. parents: missing
-    directories above a file will be made; then the first of them is what is tried. Returns where it takes its room.
+    size: bytes of the volume, None if not known. Refused if the target cannot have this size. parents: missing
+    directories above a file will be created, so the first of them is checked instead. Returns the room of the target.
     """
     path = file_path(word) if parents else None
     if path is not None:
@@ -122,7 +122,7 @@ def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> 
 def _explicit(word: str) -> tuple[Kind, str] | None:
     """Kind and name of `SCHEME:NAME`; None if word has no scheme."""
     if word in ("", "-"):
-        raise UsageError("a volume is a file or a block device, not a stream" if word else "the volume has no name")
+        raise UsageError("a volume is a file or a block device, not a stream" if word else "a volume has no name")
     scheme, colon, name = word.partition(":")
     if not colon or not scheme.isascii() or not scheme[:1].isalpha() or not set(scheme) <= _SCHEME:
         return None
@@ -131,27 +131,27 @@ def _explicit(word: str) -> tuple[Kind, str] | None:
             return None
         raise UsageError(f"{word}: unknown kind of volume: {scheme}", f"{_hint()}; a path may begin with ./")
     if not name:
-        raise UsageError(f"{word} names no volume")
+        raise UsageError(f"{word} has no name of a volume")
     return _kind(scheme), name
 
 
 def _having(word: str) -> list[Kind]:
-    """The kinds of which a volume called word is there, less those that another of them is a special case of."""
+    """The kinds that have a volume called word, without those of which another one of them is a special case."""
     having = [kind for kind in known().values() if kind.exists(word)]
     return [kind for kind in having if kind.scheme not in {other.narrows for other in having}]
 
 
 def _sole(having: list[Kind], word: str) -> tuple[Kind, str] | None:
-    """The only one; None if there is none."""
+    """The only element; None if there is none."""
     if len(having) > 1:
         words = " or ".join(f"{kind.scheme}:{word}" for kind in having)
-        raise UsageError(f"{word} can mean more than one volume", f"write {words}")
+        raise UsageError(f"{word} could mean more than one volume", f"write {words}")
     return (having[0], word) if having else None
 
 
 def _to_be_made(word: str) -> tuple[Kind, str]:
     if word.endswith("/"):
-        raise UsageError(f"{word} names a directory, not a volume")
+        raise UsageError(f"{word} is a directory, not a volume")
     if os.path.exists(word):
         with naming(f"create {word}"):
             raise _no_volume(word, os.stat(word).st_mode)
@@ -161,11 +161,11 @@ def _to_be_made(word: str) -> tuple[Kind, str]:
     if _is_path(word):
         with naming(f"create {word}"):
             os.stat(os.path.dirname(os.path.realpath(word)))
-    raise UsageError(f"{word} does not exist, and no kind of volume can be made with this name", _hint())
+    raise UsageError(f"{word} does not exist, and no kind of volume can be created with this name", _hint())
 
 
 def _is_path(word: str) -> bool:
-    """Whether word can be nothing but a path."""
+    """Whether word can only be a path."""
     return "/" not in word or word.startswith(("/", "./", "../"))
 
 

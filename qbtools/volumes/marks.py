@@ -1,12 +1,12 @@
-"""Whose a temporary thing is: the text that a snapshot or a half-written volume carries, and whether its maker lives.
+"""The mark of a snapshot or an incomplete volume: a text that names its owner, and whether the owner still runs.
 
     qbtools-HOST-BOOT-PIDNS-PID-START
 
-HOST: 8 hexadecimal digits of the SHA-256 of /etc/machine-id (of the host's name where there is none). BOOT: the
-kernel's boot ID without hyphens. PIDNS: the inode of the maker's PID namespace. PID: its number in there. START: when
-it started, in clock ticks since boot (proc(5), stat, field 22). Fits an LVM tag and a file name.
+HOST: 8 hexadecimal digits of the SHA-256 of /etc/machine-id (of the host name if there is none). BOOT: the
+kernel's boot ID without hyphens. PIDNS: the inode of the owner's PID namespace. PID: its number in that namespace.
+START: its start time, in clock ticks since boot (proc(5), stat, field 22). A mark fits in an LVM tag and a file name.
 
-What no longer has a maker is removed by whoever comes next, so "dead" is said only where it is certain.
+The next run removes everything whose owner is dead, so an owner counts as dead only if this is certain.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qbtools.lean import NamedTuple, Pattern
 from qbtools.volumes import kernel
 
 PREFIX = "qbtools-"
-"""Every mark begins so."""
+"""Every mark begins with this text."""
 
 _NUMBER = "(0|[1-9][0-9]{0,19})"
 _MARK = Pattern(f"{PREFIX}([0-9a-f]{{8}})-([0-9a-f]{{32}})-{_NUMBER}-{_NUMBER}-{_NUMBER}")
@@ -27,7 +27,7 @@ _BOOT = Pattern("[0-9a-f]{32}")
 
 
 class Mark(NamedTuple):
-    """Names one process, on one host, for all time."""
+    """Identifies one process on one host, for all time."""
 
     host: str
     boot: str
@@ -37,10 +37,10 @@ class Mark(NamedTuple):
 
     @classmethod
     def of(cls, pid: int) -> Mark:
-        """The mark of a living process of our PID namespace. Failed if there is none of that number."""
+        """The mark of a running process in our PID namespace. Failed if there is no process with that number."""
         place = "self" if pid == os.getpid() else str(pid)
         if place != "self" and not _sees_our_processes():
-            raise Failed("/proc shows another PID namespace than ours")
+            raise Failed("/proc belongs to another PID namespace")
         found = _stat(place)
         if found is None:
             raise Failed(f"there is no process {pid}")
@@ -53,7 +53,7 @@ class Mark(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Mark | None:
-        """The mark that text is, None if it is none."""
+        """The mark in text; None if text is not a mark."""
         match = _MARK.fullmatch(text)
         if match is None:
             return None
@@ -63,10 +63,10 @@ class Mark(NamedTuple):
         return f"{PREFIX}{self.host}-{self.boot}-{self.pidns}-{self.pid}-{self.start}"
 
     def dead(self) -> bool:
-        """True only where it is certain that the process no longer runs.
+        """True only if it is certain that the process no longer runs.
 
-        That is, it ran on this host, and before the last boot, or in our PID namespace where no process has its
-        number and start time now. Of other hosts and other namespaces nothing is known.
+        This is the case if it ran on this host before the last boot, or if it ran in our PID namespace and no process
+        has its number and start time now. Nothing is known about other hosts and other namespaces.
         """
         if self.host != _host():
             return False
@@ -76,12 +76,12 @@ class Mark(NamedTuple):
 
 
 def temporary_name() -> str:
-    """A name that nothing has, for a volume of ours that carries a mark: 23 of the characters [a-z0-9_]."""
+    """A unique name for a volume of ours with a mark: 23 of the characters [a-z0-9_]."""
     return f"qbtools_{os.urandom(8).hex()[:15]}"
 
 
 def is_temporary_name(name: str) -> bool:
-    """Whether name is one of temporary_name(). What has another was given it by the user, and is never removed."""
+    """Whether temporary_name() made name. Volumes with other names belong to the user and are never removed."""
     return _TEMPORARY.fullmatch(name) is not None
 
 
@@ -93,10 +93,10 @@ def _host() -> str:
 
 
 def _boot() -> str:
-    """32 hexadecimal digits. Failed if the kernel does not say: then nothing could be told of any mark."""
+    """32 hexadecimal digits. Failed if the kernel does not give it, because marks would mean nothing without it."""
     boot = kernel.text("/proc/sys/kernel/random/boot_id").strip().replace("-", "")
     if not _BOOT.fullmatch(boot):
-        raise Failed("/proc does not tell the boot ID")
+        raise Failed("/proc does not have the boot ID")
     return boot
 
 
@@ -105,14 +105,14 @@ def _pidns() -> int:
 
 
 def _sees_our_processes() -> bool:
-    """Whether /proc is that of our own PID namespace."""
+    """Whether /proc belongs to our own PID namespace."""
     return os.readlink("/proc/self") == str(os.getpid())
 
 
 def _stat(place: str) -> int | None:
-    """When the process /proc/PLACE started; None if there is none, or one that has ended and was not waited for."""
+    """The start time of the process /proc/PLACE; None if there is none, or if it is a zombie."""
     text = kernel.text(f"/proc/{place}/stat")
-    # The name of the program, in parentheses, may hold anything.
+    # The name of the program, in parentheses, may contain anything.
     fields = text[text.rfind(")") + 2 :].split()
     if len(fields) < 20:
         return None

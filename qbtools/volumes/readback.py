@@ -1,4 +1,4 @@
-"""A Target read back, from the device where it can be, and held against what was written."""
+"""Reads a Target back, from the device if possible, and compares it with the data that was written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def witness() -> hashlib._Hash:
-    """The hash that both sides take over the data of all extents, one after the other."""
+    """The hash over the data of all extents, for both sides."""
     import hashlib
 
     return hashlib.sha256()
@@ -26,7 +26,7 @@ class Comparison:
     """Reads a target back. done: bytes of data read so far, for a progress display."""
 
     def __init__(self, target: Target, extents: ExtentMap, digest: bytes) -> None:
-        """The target was flushed; extents: what was written to it; digest: witness() over their data."""
+        """The target must be flushed. extents: the map of the written data; digest: witness() over the data."""
         self.done = 0
         self._target = target
         self._extents = extents
@@ -34,7 +34,7 @@ class Comparison:
         self._buffer = bytearray(BLOCK)
 
     def run(self) -> None:
-        """Failed if the data of the extents, or the zeros everywhere else up to the capacity, are not there."""
+        """Failed if the data of the extents differs, or if anything else up to the capacity is not zero."""
         drop_cache(self._target.fd)
         found = witness()
         at = 0
@@ -49,10 +49,10 @@ class Comparison:
         size = self._extents.size
         self._zeros(at, size if self._target.capacity is None else self._target.capacity)
         if found.digest() != self._digest:
-            raise Failed(f"{self._target.name} does not hold what was written to it")
+            raise Failed(f"{self._target.name} differs from the data that was written to it")
 
     def _zeros(self, at: int, end: int) -> None:
-        """What lies between two extents must read as zeros; a hole of a file does."""
+        """The range between two extents must read as zeros; a hole of a file always does."""
         while at < end and (at := self._target.next_data(at, end)) < end:
             data = self._read(at, end)
             if not self._buffer.startswith(bytes(len(data))):
@@ -60,11 +60,11 @@ class Comparison:
             at += len(data)
 
     def _read(self, at: int, end: int) -> memoryview:
-        """Some bytes at an offset, at least one."""
+        """At least one byte at an offset."""
         view = memoryview(self._buffer)[: end - at]
         with naming(f"read {self._target.name} back"):
             count = os.preadv(self._target.fd, [view], at)
         if count == 0:
-            raise Failed(f"{self._target.name} is shorter than what was written to it")
+            raise Failed(f"{self._target.name} is shorter than the data that was written to it")
         drop_cache(self._target.fd, at, count)
         return view[:count]

@@ -1,8 +1,8 @@
-"""A Source, read in order and sent to a Writer.
+"""Reads a Source in order and sends it to a Writer.
 
-The kernel reads ahead, hands its pages to the pipe without a copy, and forgets them when they have gone: a backup
-must not push the pages out that the host works with. Pages that still lie in a pipe cannot be dropped, so this
-happens LAG bytes behind; and the last LAG bytes of all are copied, after which none of them is held by anybody.
+The kernel reads ahead, passes its pages to the pipe without a copy, and drops them from its cache when they were sent:
+a backup must not push out the pages that the machine works with. Pages that are still in a pipe cannot be dropped, so
+they are dropped LAG bytes later. The last LAG bytes are copied, so that none of their pages is in a pipe.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from qbtools.streams import BLOCK, Reader, Writer
 from qbtools.volumes.kind import Source, naming
 
 LAG = 8 << 20
-"""Bytes of data that pages stay in the cache after they were sent."""
+"""Pages stay in the cache until so many bytes of data were sent after them."""
 
 _STEP = LAG // 2
 _ZEROS = bytes(BLOCK)
 
 
 class _Copied:
-    """The source as an input without a descriptor: what is read through it is copied, never spliced."""
+    """The source as an input without a descriptor: its data is copied, never spliced."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -33,7 +33,7 @@ class _Copied:
         try:
             return os.readv(self._source.fd, [buffer])
         except OSError as error:
-            self._source.check()  # may know better why
+            self._source.check()  # may know the reason
             at = os.lseek(self._source.fd, 0, os.SEEK_CUR)
             text = os.strerror(error.errno or 0)
             raise Failed(f"cannot read {self._source.name} at byte {at}: {text}") from error
@@ -47,10 +47,10 @@ class _Spliced(_Copied):
 
 
 class Sending:
-    """One reading of a source. done: bytes sent so far (of the data, or of all with raw), for a progress display."""
+    """Reads a source once. done: bytes sent so far (of data, or of everything with raw), for a progress display."""
 
     def __init__(self, source: Source, extents: ExtentMap, writer: Writer) -> None:
-        """extents: the source's map."""
+        """extents: the map of the source."""
         self.done = 0
         self._source = source
         self._extents = extents
@@ -62,7 +62,7 @@ class Sending:
         self._since = 0
 
     def data(self) -> None:
-        """Sends the bytes of the extents. Failed on a read error, and where the source has become shorter."""
+        """Sends the bytes of the extents. Failed on a read error, or if the source has become shorter."""
         with suppress(OSError):
             os.posix_fadvise(self._source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         for offset, length in self._extents:
@@ -70,7 +70,7 @@ class Sending:
         drop_cache(self._source.fd)
 
     def raw(self) -> None:
-        """Sends all bytes of the volume, zeros for what is in no extent. Failed as data()."""
+        """Sends all bytes of the volume, with zeros outside the extents. Failed as data()."""
         with suppress(OSError):
             os.posix_fadvise(self._source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         at = 0
@@ -93,7 +93,7 @@ class Sending:
             self._forget(count, offset)
 
     def _send(self, count: int) -> int:
-        """Sends up to count bytes from where the source stands; returns how many, at least one."""
+        """Sends up to count bytes from the current offset of the source. Returns the number, at least one."""
         reader = self._splicing if self._left > LAG else self._copying
         read, written = reader.position, self._writer.position
         try:
@@ -103,7 +103,7 @@ class Sending:
                 done = reader.position - read
                 if reader is self._copying or self._writer.position - written != done:
                     raise
-                # A splice has failed. By hand, the next byte either can be read after all, or we learn where it is.
+                # A splice has failed. A plain read gets the next byte, or tells the offset of the error.
                 self._copying.copy_to(self._writer, 1)
                 return done + 1
         except Truncated:
@@ -111,7 +111,7 @@ class Sending:
         return count
 
     def _forget(self, count: int, offset: int) -> None:
-        """Drops what lies LAG bytes of data behind; count bytes up to offset have just been sent."""
+        """Drops the pages that were sent LAG bytes of data ago. count bytes up to offset were just sent."""
         self._since += count
         if self._since < _STEP:
             return

@@ -1,4 +1,4 @@
-"""Snapshots that stay: of several volumes at one point in time; what is left of them, and of runs that have ended."""
+"""Lasting snapshots of several volumes at one point in time; finds and removes leftovers of runs that have ended."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def take(
     options: SourceOptions,
     still: AbstractContextManager[None] | None = None,
 ) -> list[str]:
-    """Takes a snapshot of each volume, marked; a spec for each, in order.
+    """Takes a snapshot of each volume, with a mark. Returns a spec for each, in order.
 
-    still: entered when all that takes time is done, left when all are taken. All or none: when anything fails,
-    leaving still included, those that were taken are removed.
+    still: a context manager around the moment of the snapshots; everything slow is done before it. If anything fails,
+    even leaving still, all snapshots are removed.
     """
     calls = _prepared(words, mark, options)
     specs: dict[int, str] = {}
@@ -37,14 +37,14 @@ def take(
 
 
 def check(words: Sequence[str], mark: Mark, options: SourceOptions) -> None:
-    """Raises what take() would raise now, before it takes anything."""
+    """Raises the errors of take() that come before the first snapshot."""
     _prepared(words, mark, options)
 
 
 def _prepared(
     words: Sequence[str], mark: Mark, options: SourceOptions
 ) -> list[tuple[list[int], Callable[[], list[str]]]]:
-    """For each kind: which of the words are its, and the call that takes their snapshots."""
+    """For each kind: the indexes of its words, and the call that takes their snapshots."""
     kinds: dict[str, Kind] = {}
     names: dict[str, dict[int, str]] = {}
     for place, word in enumerate(words):
@@ -57,7 +57,7 @@ def _prepared(
 
 
 class Problems:
-    """`with problems:` lets what is inside fail, keeps the first error for later, and goes on."""
+    """`with problems:` suppresses an error in its body and keeps the first one for later."""
 
     def __init__(self) -> None:
         self._first: QbError | None = None
@@ -80,7 +80,7 @@ class Problems:
 
 
 def release(specs: Sequence[str]) -> None:
-    """Removes all that can be; the first error is raised at the end."""
+    """Removes as many as possible. Raises the first error at the end."""
     problems = Problems()
     for spec in specs:
         with problems:
@@ -90,7 +90,7 @@ def release(specs: Sequence[str]) -> None:
 
 
 def marked(places: Sequence[str], problems: Problems) -> list[tuple[str, Mark]]:
-    """Spec and mark of all of ours that there is: of files in these directories, of other kinds everywhere."""
+    """Spec and mark of everything with a mark of ours: files in these directories, other kinds everywhere."""
     found: list[tuple[str, Mark]] = []
     for kind in locate.known().values():
         with problems:
@@ -100,7 +100,7 @@ def marked(places: Sequence[str], problems: Problems) -> list[tuple[str, Mark]]:
 
 
 def clean(places: Sequence[str], note: Callable[[str], None]) -> None:
-    """Removes what marked() finds and of which the owner is dead for certain; the first error is raised at the end."""
+    """Removes results of marked() whose owner is certainly dead. Raises the first error at the end."""
     problems = Problems()
     for spec, mark in marked(places, problems):
         if mark.dead():

@@ -1,4 +1,4 @@
-"""Where volumes are, or will be: tells whether two names lead to the same volume, before anything is written."""
+"""The places of volumes. They tell whether two names mean the same volume, before anything is written."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Spot(NamedTuple):
     """The place of one volume.
 
-    keys: two spots that share a key are the same volume. within: keys of what contains it: the directories of a file
-    that are still to be made, the disk of a partition. above: the existing directory above a file; below: the names
+    keys: two spots that share a key are the same volume. within: keys of the things that contain it: the missing
+    directories above a file, the disk of a partition. above: the existing directory above a file; below: the names
     below that directory.
     """
 
@@ -27,7 +27,7 @@ class Spot(NamedTuple):
 
 
 def of_file(path: str) -> Spot:
-    """The spot of a file that exists or will be made. Symbolic links are followed, hard links are seen."""
+    """The spot of a file, existing or not. Symbolic links are followed, and hard links are detected."""
     real = os.path.realpath(path)
     above, base = os.path.split(real)
     below: tuple[str, ...] = (base,)
@@ -60,12 +60,12 @@ def of_device(number: int) -> Spot:
 
 
 def of_name(scheme: str, name: str) -> Spot:
-    """The spot of a volume of which nothing is known but the name that its kind gives it."""
+    """The spot of a volume of which only the name is known."""
     return Spot(frozenset(((scheme, name),)))
 
 
 def of_mapped(name: str) -> Spot:
-    """The spot of a logical volume, active or not, by the name that the device mapper gives it."""
+    """The spot of a logical volume, active or not, by its name in the device mapper."""
     return Spot(frozenset((_mapped(name),)))
 
 
@@ -82,7 +82,7 @@ def _anchor(above: str) -> Key:
 
 
 class Apart:
-    """Spots that must differ from each other, each with the words that name its volume."""
+    """Spots that must all be different, each with the word for its volume."""
 
     def __init__(self) -> None:
         self._keys: dict[Key, str] = {}
@@ -90,9 +90,9 @@ class Apart:
         self._folded: dict[Key, tuple[str, tuple[str, ...]]] = {}
 
     def add(self, spot: Spot, words: str) -> str | None:
-        """Takes one more. Returns the words of another one that is the same volume, contains it or lies in it.
+        """Adds a spot. Returns the word of an earlier one that is the same volume, contains it or is inside it.
 
-        Names that differ only in letter case are the same where the file system does not tell them apart.
+        Names that differ only in letter case are the same if the file system does not tell them apart.
         """
         for key in spot.keys:
             if (other := self._keys.get(key, self._within.get(key))) is not None:
@@ -115,7 +115,7 @@ class Apart:
 
 
 def _folded(name: str) -> str:
-    """A name as file systems that fold case compare it, or more alike."""
+    """A name as case-insensitive file systems compare it. More names may count as equal than there."""
     if name.isascii():
         return name.lower()
     import unicodedata
@@ -124,7 +124,7 @@ def _folded(name: str) -> str:
 
 
 def folds_case(directory: str) -> bool:
-    """Whether a directory takes two names that differ only in letter case for one. True if that cannot be tried."""
+    """Whether a directory ignores letter case in names. True if this cannot be tested."""
     name = f".qb-case-{os.urandom(8).hex()}x"
     path, other = os.path.join(directory, name), os.path.join(directory, name.upper())
     try:

@@ -1,4 +1,4 @@
-"""Several volumes out of one archive, read once. None gets its place before the end of the archive was read."""
+"""Fills several volumes from one archive in one pass. None gets its name before the archive was read to its end."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Together:
     """One pass over an archive. done and label are for a progress display."""
 
     def __init__(self, reader: Reader, targets: Mapping[str, Target], note: Callable[[str], None]) -> None:
-        """targets: each by the name of its member; open, all different volumes, and closed by the caller."""
+        """targets: by the name of the member. They are open, all different volumes, and closed by the caller."""
         self._reader = reader
         self._targets = targets
         self._note = note
@@ -26,13 +26,13 @@ class Together:
 
     @property
     def done(self) -> int:
-        """Bytes of data that came for all targets."""
+        """Bytes of data for all targets so far."""
         return self._before + (self._filling.done if self._filling else 0)
 
     def fill(self) -> dict[str, int]:
-        """Fills all targets, reads the archive to its end, and flushes; the size of each volume by its member's name.
+        """Fills all targets, reads the archive to its end, and flushes. Returns the sizes of the volumes by member.
 
-        Damaged if a member does not come, occurs twice, or is not a regular file.
+        Damaged if a member is missing, occurs twice, or is not a regular file.
         """
         archive = TarReader(self._reader)
         while (member := archive.next()) is not None:
@@ -56,12 +56,12 @@ class Together:
         self._before = self.done
         self._filling = filling = Filling(self._reader, target)
         filling.data(extents)
-        self._note(f"{target.name}: {extents.size} bytes, {filling.done} of them came as data; flushing")
+        self._note(f"{target.name}: {extents.size} bytes, {filling.done} of them data; flushing")
         filling.finish(extents.size)
         self._sizes[name] = extents.size
 
     def commit(self, warn: Callable[[str], None]) -> None:
-        """Each target gets its place. Where one cannot, those that have theirs keep it, and a warning names them."""
+        """Gives each target its name. If one fails, the earlier ones keep their names, and a warning lists them."""
         placed: list[str] = []
         try:
             for target in self._targets.values():

@@ -1,4 +1,4 @@
-"""A stream, written to a Target: in place what is data, as holes what is zeros."""
+"""Writes a stream to a Target. Data is written, and zeros become holes."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _ZEROS = bytes(1 << 16)
-_WRITEBACK = 32 << 20  # bytes after which the disk is told to begin: else fsync would wait for all at the end
+_WRITEBACK = 32 << 20  # bytes after which writing to disk begins; otherwise fsync would wait for everything at the end
 
 
 def nonzero_runs(buffer: bytearray, count: int, head: int, grain: int) -> Iterator[tuple[int, int]]:
-    """Where buffer[:count] must be written: (begin, end), ascending, apart by whole blocks of zeros.
+    """The parts of buffer[:count] that must be written: (begin, end), ascending, separated by whole blocks of zeros.
 
-    Blocks have grain bytes (at most 65536); the first ends at head (0: it is whole), the last at count.
+    Blocks have grain bytes (at most 65536). The first block ends at head (0: it is complete), the last at count.
     """
     edges = [0, *range(head or grain, count, grain), count]
     begin = -1
     for at, end in zip(edges, edges[1:], strict=False):
-        if buffer.startswith(_ZEROS[: end - at], at):  # compares in place, and ends at the first byte that differs
+        if buffer.startswith(_ZEROS[: end - at], at):  # compares in place, and stops at the first byte that differs
             if begin >= 0:
                 yield begin, at
                 begin = -1
@@ -35,21 +35,21 @@ def nonzero_runs(buffer: bytearray, count: int, head: int, grain: int) -> Iterat
 
 
 class Filling:
-    """One filling of a target. done: bytes of data taken from the reader, for a progress display."""
+    """Fills a target once. done: bytes of data read from the reader, for a progress display."""
 
     def __init__(self, reader: Reader, target: Target, witness: Callable[[memoryview], None] | None = None) -> None:
-        """witness: called with all data in order, as it comes (a hash's update)."""
+        """witness: called with all data in order (for example a hash's update)."""
         self.done = 0
         self._reader = reader
         self._target = target
         self._witness = witness
         self._buffer = bytearray(BLOCK)
-        self._written = 0  # up to here the target is as it shall be
-        self._begun = 0  # up to here the disk was told to write
+        self._written = 0  # up to here the target is finished
+        self._begun = 0  # writing to disk has begun up to here
         self._waiting = 0  # bytes written since
 
     def data(self, extents: ExtentMap) -> None:
-        """Takes the bytes of the extents. Truncated if the input ends before, Failed if writing fails."""
+        """Writes the bytes of the extents. Truncated if the input ends earlier, Failed if writing fails."""
         for offset, length in extents:
             end = offset + length
             while offset < end:
@@ -59,21 +59,21 @@ class Filling:
                 offset += count
 
     def raw(self) -> int:
-        """Takes all bytes up to EOF; returns how many. Refused if the target has no room for them."""
+        """Writes all bytes up to EOF and returns their number. Refused if the target has no room for them."""
         size = 0
         while count := self._take(size, BLOCK):
             size += count
         return size
 
     def finish(self, size: int) -> None:
-        """The volume has size bytes: what was not written, up to the target's capacity, becomes zeros. Flushes."""
+        """The volume has size bytes: the rest of the target, up to its capacity, becomes zeros. Then flushes."""
         end = size if self._target.capacity is None else self._target.capacity
         if end > self._written:
             self._target.zero(self._written, end - self._written)
         self._target.flush(size)
 
     def _take(self, offset: int, most: int) -> int:
-        """Moves at most `most` bytes to offset, at most up to where a block of BLOCK bytes ends; 0 at EOF."""
+        """Moves at most `most` bytes to offset, and at most up to the end of a block of BLOCK bytes; 0 at EOF."""
         view = memoryview(self._buffer)
         wanted = min(most, BLOCK - offset % BLOCK)
         count = self._reader.read_into(view[:wanted])

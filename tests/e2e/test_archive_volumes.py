@@ -57,7 +57,7 @@ def test_directories_above_the_targets(archive: bytes, to: Path, tmp_path: Path)
     assert ((to / "a/b/r").read_bytes(), (to / "a/c/p").read_bytes()) == (ROOT, PRIVATE)
     make_sparse(tmp_path / "disk", len(PRIVATE))
     with loop(tmp_path / "disk") as device:
-        refused(extract(archive, "--parents", f"root={to}/d/r", f"private={device}"), 5, f"{device} exists")
+        refused(extract(archive, "--parents", f"root={to}/d/r", f"private={device}"), 5, f"{device} already exists")
         assert not (to / "d").exists()
         done = extract(archive, "--overwrite", "--parents", f"root={to}/d/r", f"private={device}")
         assert (done.returncode, done.stderr) == (0, b"")
@@ -166,7 +166,7 @@ def test_a_full_disk(to: Path) -> None:
 def test_nothing_that_exists_is_touched(to: Path) -> None:
     data = member("a", b"1") + member("b", b"2") + END
     (to / "b").write_bytes(b"old")
-    refused(extract(data, f"a={to}/a", f"b={to}/b", directory="d"), 5, f"{to}/b exists")
+    refused(extract(data, f"a={to}/a", f"b={to}/b", directory="d"), 5, f"{to}/b already exists")
     done = extract(data, "--overwrite", f"a={to}/a", f"b={to}/b", directory="d")
     refused(done, 5, f"{to}/b has 3 bytes, the volume only 1")
     assert os.listdir(to) == ["b"] and (to / "b").read_bytes() == b"old"
@@ -183,7 +183,7 @@ def test_targets_are_looked_at_before_the_first_byte(to: Path) -> None:
     )  # fmt: skip
     os.close(ours)
     os.close(theirs)
-    refused(done, 5, f"{to}/b exists")
+    refused(done, 5, f"{to}/b already exists")
 
 
 def test_two_files_that_exist_are_replaced(to: Path) -> None:
@@ -225,7 +225,7 @@ def test_devices(to: Path, tmp_path: Path) -> None:
     for name in ("x", "y"):
         (tmp_path / name).write_bytes(b"\xaa" * (1 << 20))
     with loop(tmp_path / "x") as one, loop(tmp_path / "y") as other:
-        refused(extract(data, f"a={one}", f"b={to}/b", directory="d"), 5, f"{one} exists")
+        refused(extract(data, f"a={one}", f"b={to}/b", directory="d"), 5, f"{one} already exists")
         twice = extract(data, "--overwrite", f"a={one}", f"b=block:{one}", directory="d")
         assert twice.returncode == 5
         assert (tmp_path / "x").read_bytes() == b"\xaa" * (1 << 20)

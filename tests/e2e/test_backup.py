@@ -199,7 +199,7 @@ def test_a_bare_path(folder: Path, tmp_path: Path) -> None:
     [
         (("none.img",), 1, "qb-backup: error: cannot open none.img: No such file or directory"),
         (("vm:root=none.img",), 1, "qb-backup: error: cannot open none.img: No such file or directory"),
-        (("vm:root=",), 2, "qb-backup: error: the volume has no name"),
+        (("vm:root=",), 2, "qb-backup: error: a volume has no name"),
         ((".",), 2, "qb-backup: error: . is a directory, not a file or a block device"),
         (("vm:root=/dev/null",), 2, "qb-backup: error: /dev/null is a character device"),
         (("vm:root=root.img", "vm:root=root.img"), 2, "qb-backup: error: vm:root is given twice"),
@@ -369,7 +369,7 @@ def test_what_is_there_is_not_touched_without_overwrite(folder: Path, tmp_path: 
     (tmp_path / "bank").mkdir()
     (tmp_path / "bank/root.img").write_bytes(b"before")
     done = backup(folder, "restore", "--to", tmp_path, "--only", "bank", "two.qb")
-    message = f"qb-backup: error: {tmp_path}/bank/root.img exists\nhint: --overwrite replaces it\n"
+    message = f"qb-backup: error: {tmp_path}/bank/root.img already exists\nhint: --overwrite replaces it\n"
     assert outcome(done) == (5, "", message)
     assert (tmp_path / "bank/root.img").read_bytes() == b"before"
     assert outcome(backup(folder, "restore", "--to", tmp_path, "--overwrite", "--only", "bank", "two.qb")) == (

@@ -66,7 +66,7 @@ def test_to_a_pool(archive: bytes, tmp_path: Path) -> None:
     good(backup("restore", f"--pool=file:{tmp_path}", data=archive))
     assert content(tmp_path) == {"vm-1-root": ROOT, "vm-1-private": PRIVATE, "other-root": OTHER}
     done = backup("restore", f"--pool=file:{tmp_path}", data=archive)
-    message = f"qb-backup: error: {tmp_path}/vm-1-root exists\nhint: --overwrite replaces it\n"
+    message = f"qb-backup: error: {tmp_path}/vm-1-root already exists\nhint: --overwrite replaces it\n"
     assert (done.returncode, done.stdout, done.stderr.decode()) == (5, b"", message)
     good(backup("restore", "--overwrite", f"--pool=file:{tmp_path}", data=archive))
 
@@ -78,7 +78,9 @@ def test_some_volumes_elsewhere(archive: bytes, tmp_path: Path) -> None:
     with loop(tmp_path / "disk") as device:
         words = [f"--map=vm-1:root={device}", "--map", f"other:root={strange}"]
         done = backup("restore", *words, f"--to={tmp_path}/to", data=archive)
-        message = f"qb-backup: error: {device} exists\nhint: --overwrite writes over what the device holds\n"
+        message = (
+            f"qb-backup: error: {device} already exists\nhint: --overwrite writes over the content of the device\n"
+        )
         assert (done.returncode, done.stdout, done.stderr.decode()) == (5, b"", message)
         strange.unlink(missing_ok=True)
         good(backup("restore", "--overwrite", *words, f"--to={tmp_path}/to", data=archive))

@@ -159,13 +159,13 @@ def test_a_machine_that_cannot_be_frozen_is_not_saved(host: Path, running: Runni
     with (host / "first/root.img").open("r+b"):
         running.start(f"exec qb-backup create -q --logn 10 --strict --host freezing:{host} -o a.qb")
         status, stderr = running.end()
-        assert status == 1 and "nothing was taken: --freeze ended with status" in stderr
+        assert status == 1 and "no snapshot was taken: --freeze ended with status" in stderr
         only_images(host)
         assert not list(tmp_path.glob("a.qb*"))
         process = running.start(f"exec qb-backup create -q --json --logn 10 --host freezing:{host} -o a.qb")
         stdout, said = process.communicate()
     assert process.returncode == 1 and b"would restore it broken: first" in said
     first, second = json.loads(stdout)["domains"]
-    assert "nothing was taken: --freeze ended with status" in first["problem"]
+    assert "no snapshot was taken: --freeze ended with status" in first["problem"]
     assert second["problem"] is None and not second["broken"]
     only_images(host)

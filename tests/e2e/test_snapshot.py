@@ -195,12 +195,12 @@ def test_freeze_and_thaw_stand_around_it_and_print_on_stderr(place: Path, tmp_pa
 @pytest.mark.parametrize(
     ("freeze", "thaw", "messages"),
     [
-        ("exit 3", "true", ["error: nothing was taken: --freeze ended with status 3"]),
-        ("false | true", "true", ["error: nothing was taken: --freeze stage 1 of 2 ended with status 1"]),
-        ("kill -9 $$", "true", ["error: nothing was taken: --freeze was killed by SIGKILL"]),
+        ("exit 3", "true", ["error: no snapshot was taken: --freeze ended with status 3"]),
+        ("false | true", "true", ["error: no snapshot was taken: --freeze stage 1 of 2 ended with status 1"]),
+        ("kill -9 $$", "true", ["error: no snapshot was taken: --freeze was killed by SIGKILL"]),
         ("true", "exit 4", ["error: --thaw ended with status 4"]),
-        ("exit 3", "exit 4", ["warning: --thaw ended with status 4", "error: nothing was taken: --freeze ended"]),
-        ("sleep 1000", "true", ["error: nothing was taken: --freeze took too long"]),
+        ("exit 3", "exit 4", ["warning: --thaw ended with status 4", "error: no snapshot was taken: --freeze ended"]),
+        ("sleep 1000", "true", ["error: no snapshot was taken: --freeze took too long"]),
     ],
 )
 def test_what_fails(place: Path, tmp_path: Path, freeze: str, thaw: str, messages: list[str]) -> None:

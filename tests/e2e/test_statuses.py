@@ -288,7 +288,7 @@ LARGER = f"has {SIZE + 1} bytes, the volume only {SIZE}"
 TOO_COSTLY = "a key derivation of N=2^10, r=8, p=1 is beyond the limit"
 NOT_THE_ID = f"the archive has the backup ID {{id}}, not {ID}"
 REFUSED = [
-    ("qb-volwrite root.img <stream", "qb-volwrite: error: root.img exists"),
+    ("qb-volwrite root.img <stream", "qb-volwrite: error: root.img already exists"),
     ("qb-volwrite --overwrite larger.img <stream", f"qb-volwrite: error: larger.img {LARGER}"),
     ("qb-store a.qb <a.qb", "qb-store: error: a.qb already exists"),
     ("qb-store --max-size 1K x.qb <a.qb", "qb-store: error: the archive has more than 1024 bytes"),
@@ -305,7 +305,7 @@ REFUSED = [
         "qb-manifest: error: the passphrase is empty",
     ),
     ("qb-tree --extract tree vm1 <tree.tar", "qb-tree: error: tree already exists"),
-    ("qb-tarextract --volumes --create vm1/. root=root.img <inner", "qb-tarextract: error: root.img exists"),
+    ("qb-tarextract --volumes --create vm1/. root=root.img <inner", "qb-tarextract: error: root.img already exists"),
     ("qb-plan --metadata host.xml --host B", "qb-plan: error: 1 of the domains cannot be restored"),
     ("qb-host-dir A create <host.xml", "qb-host-dir: error: the domain vm already exists"),
     (f"{CREATE} -o a.qb root.img", "qb-backup: error: a.qb already exists"),
@@ -314,8 +314,8 @@ REFUSED = [
     (f"{CREATE} --host A --exclude '*'", "qb-backup: error: no domain is selected for backup"),
     (f"qb-backup list --expect-id {ID} a.qb", f"qb-unseal: error: {NOT_THE_ID}"),
     ("qb-backup verify --max-work 10 a.qb", f"qb-unseal: error: {TOO_COSTLY}"),
-    ("qb-backup restore --to taken a.qb", "qb-backup: error: ./taken/vm/root.img exists"),
-    ("qb-backup restore --pool file:{place}/taken a.qb", "qb-backup: error: {place}/taken/vm-root exists"),
+    ("qb-backup restore --to taken a.qb", "qb-backup: error: ./taken/vm/root.img already exists"),
+    ("qb-backup restore --pool file:{place}/taken a.qb", "qb-backup: error: {place}/taken/vm-root already exists"),
     ("qb-backup restore --overwrite --to larger a.qb", f"qb-backup: error: ./larger/vm/root.img {LARGER}"),
     ("qb-backup restore --to to home.qb", "qb-backup: error: no volume to restore"),
     ("qb-backup restore --to to --only none bare.qb", "qb-backup: error: no volume to restore"),
@@ -477,8 +477,8 @@ def test_devices(folder: Path, tmp_path: Path) -> None:
         write = "qb-volwrite --overwrite"
         check(folder, f"{write} {small} <stream", 5, f"qb-volwrite: error: {small} …")
         check(folder, f"{only} --overwrite --map vm:root={small} a.qb", 5, f"qb-backup: error: {small} is too small…")
-        check(folder, f"qb-volwrite {large} <stream", 5, f"qb-volwrite: error: {large} exists")
-        check(folder, f"{only} --map vm:root={large} a.qb", 5, f"qb-backup: error: {large} exists")
+        check(folder, f"qb-volwrite {large} <stream", 5, f"qb-volwrite: error: {large} already exists")
+        check(folder, f"{only} --map vm:root={large} a.qb", 5, f"qb-backup: error: {large} already exists")
     with file_system(tmp_path, "ext4", 64 << 20) as place:
         device = bash(f"findmnt -no SOURCE {place}").stdout.decode().strip()
         mounted = f"{device} is in use: it is mounted on {place}"

@@ -86,7 +86,7 @@ def test_names_that_differ_in_letter_case_are_two_where_the_file_system_tells_th
 def test_the_last_target_is_bad(archive: Path, place: Path) -> None:
     (place / "Web").mkdir()
     (place / "Web/data-x.img").write_bytes(b"mine")
-    refused(backup("restore", "--to=.", archive), "data-x.img exists")
+    refused(backup("restore", "--to=.", archive), "data-x.img already exists")
     for target, status in (("nowhere/x", 2), ("./nowhere/x", 1), ("/proc/x", 1), ("./Web", 2)):
         words = ["--map=web:data-x=m1", "--map=web-data:x=m2", f"--map=Web:data-x={target}"]
         refused(backup("restore", *words, archive), target.removeprefix("./"), status)

@@ -207,7 +207,7 @@ def test_a_target_that_is_there(place: Path, hidden: Archive, tmp_path: Path) ->
         to = tmp_path / volume
         (to / "tpl").mkdir(parents=True)
         (to / "tpl" / f"{volume}.img").write_text("mine")
-        message = f"tpl/{volume}.img exists".encode()
+        message = f"tpl/{volume}.img already exists".encode()
         bad(place, 5, message, "qb-backup", "restore", "--to", to, "--only", "tpl", data=hidden.joined())
         assert (to / "tpl" / f"{volume}.img").read_text() == "mine"
         assert not list(to.rglob("*partial*"))

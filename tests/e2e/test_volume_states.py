@@ -211,12 +211,12 @@ def test_who_can_have_no_lease_looks_and_says_so(tmp_path: Path) -> None:
             file.write(b"y")
         status, stream, stderr = rest(reading)
     assert status == 1 and b"end" not in stream
-    assert f"{path} changed while it was read: something was written to it" in stderr
+    assert f"{path} changed while it was read: a program wrote to it" in stderr
 
 
 def test_states_that_a_file_does_not_have(tmp_path: Path) -> None:
     path = image(tmp_path / "v")
-    failed(run("qb-volread", "--state=before-start", path), 2, "its state before a machine's start is not kept")
+    failed(run("qb-volread", "--state=before-start", path), 2, "it has no state from before the start of a machine")
     failed(run("qb-volread", "--state=snapshot", path), 5, "no snapshot can be taken here: Operation not supported")
     failed(run("qb-volread", "--state=yesterday", path), 2, "--state: must be one of snapshot, current, before-start")
     for room in "0%", "101%", "x", "10 %", "-1":
@@ -275,7 +275,7 @@ def test_a_device_that_is_written_to_meanwhile(tmp_path: Path, still_open: bool)
             if still_open:
                 os.close(fd)
         assert status == 1 and b"end" not in stream
-        why = f"process {os.getpid()} (" if still_open else "something was written to it\n"
+        why = f"process {os.getpid()} (" if still_open else "a program wrote to it\n"
         assert f"qb-volread: error: {device} changed while it was read: {why}" in stderr
         assert run("qb-volread", device).returncode == 0, "what was written before does not count"
 
@@ -293,7 +293,7 @@ def test_what_was_written_before_and_is_still_in_memory_does_not_count(tmp_path:
 def test_states_that_a_device_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(MIB))
     with loop(tmp_path / "disk") as device:
-        failed(run("qb-volread", "--state=before-start", device), 2, "is not kept")
+        failed(run("qb-volread", "--state=before-start", device), 2, "it has no state from before the start of a machine")
         failed(run("qb-volread", "--state=snapshot", device), 5, "no snapshot can be taken")
 
 
@@ -325,7 +325,7 @@ def test_words_with_a_scheme(tmp_path: Path) -> None:
     failed(run("qb-volread", f"block:{tmp_path}/v"), 2, "is not a block device")
     failed(run("qb-volread", f"file:{tmp_path}"), 2, "is not a regular file")
     failed(run("qb-volread", f"file:{tmp_path}/gone"), 1, "No such file or directory")
-    failed(run("qb-volread", "file:"), 2, "names no volume")
+    failed(run("qb-volread", "file:"), 2, "has no name of a volume")
     done = run("qb-volread", "zvol:tank/v")
     failed(done, 2, "zvol:tank/v: unknown kind of volume: zvol")
     assert b"hint: the kinds are block:, file:" in done.stderr

@@ -91,7 +91,7 @@ def test_overwriting(tmp_path: Path) -> None:
     path = tmp_path / "v"
     path.write_bytes(b"old")
     path.chmod(0o644)
-    failed(run("qb-volwrite", path, data=STREAM), 5, f"{path} exists")
+    failed(run("qb-volwrite", path, data=STREAM), 5, f"{path} already exists")
     assert path.read_bytes() == b"old"
     assert run("qb-volwrite", "--overwrite", path, data=STREAM).returncode == 0
     assert path.read_bytes() == VOLUME
@@ -110,7 +110,7 @@ def test_verbose_and_progress(tmp_path: Path) -> None:
     done = run("qb-volwrite", "-v", "--verify", tmp_path / "v", data=STREAM)
     path = tmp_path / "v"
     assert done.stderr.decode().splitlines() == [
-        f"qb-volwrite: {path}: {SIZE} bytes, {len(DATA) + 4096} of them came as data; flushing",
+        f"qb-volwrite: {path}: {SIZE} bytes, {len(DATA) + 4096} of them data; flushing",
         f"qb-volwrite: {path}: reading back",
     ]
     done = run("qb-volwrite", "--progress", tmp_path / "w", data=STREAM)
@@ -125,7 +125,7 @@ def test_what_can_be_no_target(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     failed(run("qb-volwrite", "--overwrite", tmp_path / "fifo", data=STREAM), 2, "is a pipe")
     failed(run("qb-volwrite", "--overwrite", tmp_path, data=STREAM), 2, "is a directory")
-    failed(run("qb-volwrite", f"{tmp_path}/new/", data=STREAM), 2, "names a directory")
+    failed(run("qb-volwrite", f"{tmp_path}/new/", data=STREAM), 2, "is a directory")
     failed(run("qb-volwrite", "--overwrite", "/dev/null", data=STREAM), 2, "is a character device")
     failed(run("qb-volwrite", "-", data=STREAM), 2, "not a stream")
     failed(run("qb-volwrite", "", data=STREAM), 2, "no name")
@@ -204,7 +204,7 @@ def test_a_name_that_appears_meanwhile(tmp_path: Path) -> None:
         path.write_bytes(b"somebody else's")
         _out, message = writing.communicate(STREAM[-1000:])
     assert writing.returncode == 5
-    assert message.decode().startswith(f"qb-volwrite: error: {path} has been created meanwhile\n")
+    assert message.decode().startswith(f"qb-volwrite: error: {path} was created meanwhile\n")
     assert path.read_bytes() == b"somebody else's"
     assert os.listdir(tmp_path) == ["v"]
 
@@ -293,7 +293,7 @@ def test_a_device_of_exactly_the_size_and_one_too_small(tmp_path: Path) -> None:
 def test_a_device_is_not_touched_without_overwrite_nor_in_use(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(b"\xaa" * SIZE)
     with loop(tmp_path / "disk") as device:
-        failed(run("qb-volwrite", device, data=STREAM), 5, f"{device} exists")
+        failed(run("qb-volwrite", device, data=STREAM), 5, f"{device} already exists")
         with device.open("rb"):
             failed(run("qb-volwrite", "--overwrite", device, data=STREAM), 5, f"process {os.getpid()} ")
         done = bash(f"qb-volwrite --raw --overwrite {device} < {device}")
@@ -334,7 +334,7 @@ cli.run("qb-volwrite", qb_volwrite.DOC, qb_volwrite.main, sys.argv[1:])
     with loop(tmp_path / "disk") as device:
         target = device if where == "device" else tmp_path / "v"
         done = run(*python, "--verify", target, data=STREAM, PYTHONPATH=str(BIN.parent))
-        failed(done, 1, f"{target} does not hold what was written to it")
+        failed(done, 1, f"{target} differs from the data that was written to it")
         assert os.listdir(tmp_path) == ["disk"]
         assert run(*python, target, data=STREAM, PYTHONPATH=str(BIN.parent)).returncode == 0, (
             "it is verify that sees it"

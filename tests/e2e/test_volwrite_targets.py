@@ -50,7 +50,7 @@ def test_what_may_be_there(tmp_path: Path, way: str, options: list[str], there: 
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
         assert path.read_bytes() == VOLUME
     else:
-        failed(ended, 5, f"{path} exists")
+        failed(ended, 5, f"{path} already exists")
         assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == ["v"]
 
@@ -68,7 +68,7 @@ def test_a_misspelt_device_is_no_new_file(tmp_path: Path) -> None:
         failed(
             run("qb-volwrite", *options, "/dev/qbtools-sdx", data=STREAM),
             2,
-            "no kind of volume can be made with this name",
+            "no kind of volume can be created with this name",
         )
         failed(run("qb-volwrite", *options, "block:/dev/qbtools-sdx", data=STREAM), 1, "No such file or directory")
     assert not os.path.lexists("/dev/qbtools-sdx")

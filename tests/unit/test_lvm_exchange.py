@@ -154,7 +154,7 @@ def test_a_volume_gets_its_name(vg: Group) -> None:
 def test_a_name_that_has_been_taken_is_left_to_its_owner(vg: Group) -> None:
     filled(vg)
     stranger = vg.add("a", "stranger")
-    with pytest.raises(Refused, match="vg/a has been created meanwhile"):
+    with pytest.raises(Refused, match="vg/a was created meanwhile"):
         exchange.place("vg", TEMPORARY, "a", MARK)
     assert vg.volumes["a"] == stranger
 
@@ -179,7 +179,7 @@ def test_what_has_been_replaced_meanwhile_stays(vg: Group) -> None:
     filled(vg)
     old = vg.add("a", "old")
     other = vg.add("a", "other")
-    with pytest.raises(Refused, match="vg/a has been replaced meanwhile"):
+    with pytest.raises(Refused, match="vg/a was replaced meanwhile"):
         exchange.exchange(old, TEMPORARY, MARK, warn)
     assert vg.volumes["a"] == other
 
@@ -263,7 +263,7 @@ def test_one_that_is_asked_for_by_its_full_name_is_found_too(vg: Group) -> None:
     assert KIND.sizes("vg/a", SourceOptions()) == (1 << 22, 1 << 22)
     with pytest.raises(UsageError):
         KIND.sizes("vg/", SourceOptions())
-    with pytest.raises(Failed, match="there is not a logical volume b in vg"):
+    with pytest.raises(Failed, match="there is no logical volume b in vg"):
         KIND.sizes("vg/b", SourceOptions())
 
 
@@ -286,7 +286,11 @@ def test_only_what_is_ours_and_dead_is_released(vg: Group) -> None:
     vg.add("b", "stranger", "mine")
     before = dict(vg.volumes)
     assert dict(KIND.marked([])) == {"lvm:vg/qbtools_aaaaaaaaaaaaaaa": LIVING}, "both belong to one run"
-    for spec, text in ("qbtools_aaaaaaaaaaaaaaa", "may not have ended"), ("c", "may not have ended"), ("b", "no mark"):
+    for spec, text in (
+        ("qbtools_aaaaaaaaaaaaaaa", "may still be active"),
+        ("c", "may still be active"),
+        ("b", "no mark"),
+    ):
         with pytest.raises(Refused, match=text):
             KIND.release(f"lvm:vg/{spec}")
     snapshots.clean([], warn)
@@ -301,7 +305,7 @@ def test_killed_between_the_names_and_another_took_the_name(vg: Group) -> None:
     said: list[str] = []
     assert exchange.repair(vg.volumes.values(), lambda _text: None, said.append)
     assert said == [
-        "what a run that has ended began in vg cannot be completed: "
+        "the exchange of an ended run in vg cannot be completed: "
         "vg/qbtools_aaaaaaaaaaaaaaa was vg/a, but another volume has that name now"
     ]
     assert vg.volumes == {"a": stranger, away.name: away}

@@ -50,7 +50,7 @@ def test_another_place_where_the_first_cannot_be_written(directories: tuple[str,
         assert (second / "pool-x.lock").exists()
     second.parent.rename(second.parent.with_name("moved"))
     second.parent.write_text("none either")
-    with pytest.raises(Failed, match="no lock can be made in "):
+    with pytest.raises(Failed, match="cannot create a lock in "):
         Lock("pool-x", 1)
 
 
@@ -58,7 +58,7 @@ def test_a_link_is_not_followed(directories: tuple[str, str], tmp_path: Path) ->
     for directory in directories:
         Path(directory).mkdir(parents=True)
         Path(directory, "pool-x.lock").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(Failed, match="no lock can be made in "):
+    with pytest.raises(Failed, match="cannot create a lock in "):
         Lock("pool-x", 1)
     assert not (tmp_path / "elsewhere").exists()
 

@@ -82,7 +82,7 @@ def test_names(lvs: Path) -> None:
     volume, group = facts.volume("vg/w")
     assert (volume.full, volume.path, volume.size, volume.thin) == ("vg/w", "/dev/vg/w", 4 << 20, True)
     assert set(group) == {"w", "x"}
-    with pytest.raises(Failed, match="there is not a logical volume y in vg"):
+    with pytest.raises(Failed, match="there is no logical volume y in vg"):
         facts.volume("vg/y")
     with pytest.raises(UsageError, match="vg is not a logical volume"):
         facts.volume("vg")

@@ -45,20 +45,20 @@ def refused(word: str, options: TargetOptions) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("word", "status", "text"),
     [
-        ("vg/pool/snapshot1", 2, "names that begin with snapshot are lvm's own"),
-        ("vg/pool/a_tmeta", 2, "names with _tmeta in them are lvm's own"),
-        ("vg/x_rimage_0", 2, "names with _rimage in them are lvm's own"),
+        ("vg/pool/snapshot1", 2, "names that begin with snapshot are reserved for lvm"),
+        ("vg/pool/a_tmeta", 2, "names with _tmeta in them are reserved for lvm"),
+        ("vg/x_rimage_0", 2, "names with _rimage in them are reserved for lvm"),
         (f"vg/pool/{'a-' * 41}{'a' * 10}", 2, "it is too long for a volume in vg"),
         ("vg/pool/qbtools_0123456789abcde", 2, "such names are reserved for volumes that are not complete yet"),
-        ("vg/pool/..", 2, "it is a directory's"),
-        ("vg/nopool/a", 1, "there is not a thin pool nopool in vg"),
-        ("vg/thick/a", 1, "there is not a thin pool thick in vg"),
+        ("vg/pool/..", 2, "it is the name of a directory"),
+        ("vg/nopool/a", 1, "there is no thin pool nopool in vg"),
+        ("vg/thick/a", 1, "there is no thin pool thick in vg"),
         ("novg/pool/a", 1, 'Volume group "novg" not found'),
         ("novg/a", 1, 'Volume group "novg" not found'),
         ("vg/pool", 2, "is a pool"),
         ("a", 2, "a is not a logical volume"),
-        ("vg/pool/thick", 5, "vg/thick exists, but not in the pool pool"),
-        ("vg/otherpool/thin", 5, "vg/thin exists, but not in the pool otherpool"),
+        ("vg/pool/thick", 5, "vg/thick already exists, but not in the pool pool"),
+        ("vg/otherpool/thin", 5, "vg/thin already exists, but not in the pool otherpool"),
     ],
 )
 def test_targets_that_cannot_be(word: str, status: int, text: str) -> None:
@@ -67,6 +67,6 @@ def test_targets_that_cannot_be(word: str, status: int, text: str) -> None:
 
 
 def test_what_may_be_there() -> None:
-    assert refused("lvm:vg/pool/new", TargetOptions(overwrite=True)) == (1, "there is not a logical volume new in vg")
+    assert refused("lvm:vg/pool/new", TargetOptions(overwrite=True)) == (1, "there is no logical volume new in vg")
     for word in "vg/pool/thin", "vg/thin", "vg/thick":
-        assert refused(f"lvm:{word}", TargetOptions(create=True)) == (5, f"{word} exists")
+        assert refused(f"lvm:{word}", TargetOptions(create=True)) == (5, f"{word} already exists")

@@ -90,7 +90,7 @@ def test_a_file_that_is_kept(place: Path) -> None:
 @pytest.mark.parametrize(
     ("word", "kind", "message"),
     [
-        ("old", Refused, "old exists"),
+        ("old", Refused, "old already exists"),
         ("none/x", UsageError, "does not exist"),
         ("./none/x", Failed, "cannot create ./none/x: No such file"),
         ("dir", UsageError, "is a directory"),

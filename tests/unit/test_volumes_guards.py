@@ -168,7 +168,7 @@ def test_without_leases_it_is_looked_for(path: Path) -> None:
                 guard.check()
         guard.check()
         os.utime(path, ns=(0, 1))
-        with pytest.raises(Failed, match="^changed: something was written to it$"):
+        with pytest.raises(Failed, match="^changed: a program wrote to it$"):
             guard.check()
     assert warnings == ["it cannot be locked (Invalid argument): a program that writes to it may not be detected"]
     with path.open("r+b"), pytest.raises(Refused, match="has it open for writing"):
@@ -183,7 +183,7 @@ def test_a_file_that_changed_is_not_replaced_without_leases_either(path: Path) -
         target.start(8192)
         target.flush(8192)
         path.write_bytes(b"y" * 4096)
-        with pytest.raises(Refused, match="came into use meanwhile: something was written to it"):
+        with pytest.raises(Refused, match="came into use meanwhile: a program wrote to it"):
             target.commit()
     assert path.read_bytes() == b"y" * 4096
     assert len(warnings) == 1 and os.listdir(path.parent) == ["v"]

@@ -56,7 +56,7 @@ def warnings(path: Path, **options: object) -> list[str]:
 def test_an_image_that_is_whole(kind: str, tmp_path: Path) -> None:
     for data in ALONE[kind]:
         (tmp_path / "disk").write_bytes(data)
-        text = f"{tmp_path}/disk is a {kind} image: the file is saved as it is, and not the disk that it holds"
+        text = f"{tmp_path}/disk is a {kind} image: the file is saved as it is, not the disk in it"
         assert warnings(tmp_path / "disk") == [text]
 
 

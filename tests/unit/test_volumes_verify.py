@@ -49,7 +49,7 @@ def test_a_byte_of_the_data_differs(written: tuple[FileTarget, Comparison], at: 
     target, comparison = written
     before = os.pread(target.fd, 1, at)
     os.pwrite(target.fd, bytes([before[0] ^ 1]), at)
-    with pytest.raises(Failed, match="does not hold what was written to it"):
+    with pytest.raises(Failed, match="differs from the data that was written to it"):
         comparison.run()
 
 
@@ -74,7 +74,7 @@ def test_beyond_the_volume_a_device_is_zero(written: tuple[FileTarget, Compariso
 def test_it_became_shorter(written: tuple[FileTarget, Comparison]) -> None:
     target, comparison = written
     os.ftruncate(target.fd, 4 * BLOCK + 1)
-    with pytest.raises(Failed, match="is shorter than what was written"):
+    with pytest.raises(Failed, match="is shorter than the data that was written"):
         comparison.run()
 
 
@@ -92,5 +92,5 @@ def test_it_is_the_disk_that_is_read_not_what_the_kernel_remembers(tmp_path: Pat
             disk.seek(4096)
             disk.write(b"y")
         assert os.pread(target.fd, 1, 4096) == b"x", "the page is stale: else this test shows nothing"
-        with pytest.raises(Failed, match="does not hold what was written to it"):
+        with pytest.raises(Failed, match="differs from the data that was written to it"):
             Comparison(target, extents, seen.digest()).run()

@@ -62,7 +62,7 @@ def main(call: Invocation) -> None:
             target.start(extents.size)
             filling.data(extents)
             volumestream.read_end(reader, extents)
-        call.note(f"{target.name}: {extents.size} bytes, {filling.done} of them came as data; flushing")
+        call.note(f"{target.name}: {extents.size} bytes, {filling.done} of them data; flushing")
         filling.finish(extents.size)
         if seen is not None:
             call.note(f"{target.name}: reading back")

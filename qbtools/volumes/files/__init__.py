@@ -1,7 +1,7 @@
-"""What kinds/file.py is made of.
+"""The parts of kinds/file.py.
 
-source.py     a file that is read: a clone of it, the file under a guard, or plainly
-guards.py     whether it changes meanwhile: a lease, or at least a look
-clone.py      a reflink copy at one moment, with a name or without
-target.py     a file that appears when it is whole
+source.py     reads a file: a clone of it, the file with a guard, or the plain file
+guards.py     detects changes meanwhile: with a lease, or at least with checks
+clone.py      a reflink copy at one point in time, with a name or without
+target.py     writes a file that gets its name when it is complete
 """

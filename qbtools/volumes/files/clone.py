@@ -1,6 +1,6 @@
-"""What a file holds at one moment, in another file that shares its blocks (FICLONE; btrfs, xfs and others).
+"""Clones a file at one point in time: the clone shares its blocks (FICLONE; btrfs, xfs and others).
 
-The other file has no name (O_TMPFILE), so nothing is left of it however the program ends.
+The clone has no name (O_TMPFILE), so nothing is left of it however the program ends.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def prepare(source: int, name: str) -> int:
-    """A new file beside the file name, open as source, that kernel.clone() can make a clone of it; its descriptor.
+    """The descriptor of a new file in the directory of name, for kernel.clone(). source: the open file called name.
 
-    OSError if that is not possible: another file system, no right to write in the directory.
+    OSError if that is not possible: the file system does not support it, or the directory is not writable.
     """
     parent = os.path.dirname(os.path.realpath(name))
     fd = os.open(parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -33,7 +33,7 @@ def prepare(source: int, name: str) -> int:
 
 
 def _try(fd: int, source: int) -> None:
-    """Clones a block, or all of a file that has less, to see whether it works."""
+    """Clones a block, or a whole smaller file, to test whether it works."""
     block = os.fstatvfs(source).f_bsize
     if os.fstat(source).st_size >= block:
         kernel.clone_beginning(fd, source, block)
@@ -43,7 +43,7 @@ def _try(fd: int, source: int) -> None:
 
 
 def give_name(fd: int, name: str, mark: Mark) -> str:
-    """Gives a clone of the file name a name beside it that bears the mark, so that it stays; its path. OSError."""
+    """Gives a clone of the file name a name with the mark in the same directory. Returns its path. OSError."""
     parent = os.path.dirname(os.path.realpath(name))
     path = os.path.join(parent, leftovers.new_name(mark))
     directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -1,12 +1,13 @@
-"""Whether somebody writes to a file while we need it as it is.
+"""Detects other writers of a file while we need it unchanged.
 
-A lease (fcntl(2), F_SETLEASE) keeps others from opening the file for writing until we have been told, and given it
-back: so it is known for sure. It is to be had by the file's owner and with CAP_LEASE, on most local file systems, and
-only while nobody has the file open for writing. Elsewhere we can but look: who has it open, and when it was changed.
+With a lease (fcntl(2), F_SETLEASE) nobody can open the file for writing before the kernel has told us and we have
+released the lease, so every writer is detected. Only the file's owner and processes with CAP_LEASE can take a lease,
+on most local file systems, and only while nobody has the file open for writing. Otherwise we can only check who has
+it open, and when it was changed.
 
 Some network file systems have leases only while their server has delegated the file to this host (nfs4_add_lease of
-fs/nfs/nfs4proc.c, cifs_setlease of fs/smb/client/cifsfs.c of Linux). Without that they answer EAGAIN, as if somebody
-were writing.
+fs/nfs/nfs4proc.c, cifs_setlease of fs/smb/client/cifsfs.c of Linux). Otherwise they return EAGAIN, as if
+somebody were writing.
 """
 
 from __future__ import annotations
@@ -26,29 +27,29 @@ if TYPE_CHECKING:
 
     Changed = Callable[[str], QbError]
 
-"""Makes the error that is raised when the file is no longer ours alone, from a text that says why."""
+"""Makes the error for a file that somebody else uses, from a text with the reason."""
 
 
 class Guard(ABC):
-    """Watches over one open file from its making to release()."""
+    """Guards one open file until release()."""
 
     @abstractmethod
     def check(self) -> None:
-        """Raises the error where somebody wrote to the file, or could have."""
+        """Raises the error if somebody wrote to the file, or could have written."""
 
     @abstractmethod
     def release(self) -> None:
-        """Ends the watch; others may do what they like. May be called again."""
+        """Ends the guard. May be called again."""
 
 
 class Lease(Guard):
-    """A read lease. Who opens the file for writing waits for a moment; we give the lease back and fail at once.
+    """A read lease. A program that opens the file for writing waits for a moment: we release the lease and fail.
 
-    The error is raised in the main thread, wherever that is.
+    The error is raised in the main thread, wherever that is at the time.
     """
 
     def __init__(self, fd: int, changed: Changed) -> None:
-        """OSError: EAGAIN where somebody has it open for writing; anything else where there are no leases for us."""
+        """OSError: EAGAIN if somebody has it open for writing; anything else if no lease is available."""
         self._fd = fd
         self._changed = changed
         self._held = True
@@ -61,7 +62,7 @@ class Lease(Guard):
             raise
 
     def check(self) -> None:
-        # While it is being broken the lease is, for fcntl, already what it will become.
+        # While a lease is being broken, fcntl already returns its future type.
         if not self._held or fcntl.fcntl(self._fd, fcntl.F_GETLEASE) != fcntl.F_RDLCK:
             self._give_back()
             raise self._changed(_OPENED)
@@ -77,20 +78,20 @@ class Lease(Guard):
         if self._held:
             self._give_back()
             if not _leases:
-                signal.signal(signal.SIGIO, signal.SIG_IGN)  # a late one must not kill us
+                signal.signal(signal.SIGIO, signal.SIG_IGN)  # a late signal must not kill us
 
 
-_leases: list[Lease] = []  # those that are held
+_leases: list[Lease] = []  # the leases that are held
 
 
 def _broken(_number: int, _frame: FrameType | None) -> None:
-    """Somebody opens one of the files for writing: SIGIO does not tell which."""
+    """Somebody opens one of the files for writing; SIGIO does not say which."""
     for lease in tuple(_leases):
         lease.check()
 
 
 class Watch(Guard):
-    """Looks for others who have the file open for writing, and at its time of change."""
+    """Checks who has the file open for writing, and its time of change."""
 
     def __init__(self, fd: int, changed: Changed) -> None:
         self._fd = fd
@@ -104,22 +105,22 @@ class Watch(Guard):
     def check(self) -> None:
         user = inuse.writer(os.fstat(self._fd), self._fd)
         if user is None and self._state() != self._before:
-            user = "something was written to it"
+            user = "a program wrote to it"
         if user:
             raise self._changed(user)
 
     def release(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
 
 _OPENED = "it was opened for writing"
-_DELEGATED = ("nfs4", "cifs", "smb3")  # file systems of which EAGAIN does not tell that somebody writes
+_DELEGATED = ("nfs4", "cifs", "smb3")  # file systems on which EAGAIN does not mean that somebody writes
 
 
 def guard(fd: int, name: str, changed: Changed, hint: str | None, warn: Callable[[str], None]) -> Guard:
-    """The best guard for the file that is to be had. Refused, with the hint, where somebody has it open for writing."""
+    """The best available guard for the file. Refused, with the hint, if somebody has it open for writing."""
     user = None
-    for _ in range(2):  # who is about to close it is waited for by inuse
+    for _ in range(2):  # inuse waits for a program that is about to close it
         try:
             return Lease(fd, changed)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Disk images in a format of their own: such a file is not the disk that a machine sees."""
+"""Disk images in another format than raw: the bytes of such a file are not the disk that a machine sees."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _VMDK_TEXT = 4096
 
 
 def look(fd: int, name: str, options: SourceOptions) -> str | None:
-    """A warning for a file that is an image in a format of its own; None for any other.
+    """A warning for a file that is an image in another format than raw; None for any other file.
 
-    Refused if the image needs another file, unless options say that the file alone is wanted.
+    Refused if the image needs another file, unless options allow to save it alone.
     """
     with naming(f"read {name}"):
         head = os.pread(fd, magic.HEAD, 0)
@@ -35,13 +35,13 @@ def look(fd: int, name: str, options: SourceOptions) -> str | None:
     if needs and not options.opaque and options.state != "current":
         raise Refused(
             f"{name} is a {found} image that needs another file: {needs}",
-            "qemu-img convert -O raw makes a plain image; --opaque saves the file as it is",
+            "qemu-img convert -O raw creates a plain image; --opaque saves the file as it is",
         )
-    return f"{name} is a {found} image: the file is saved as it is, and not the disk that it holds"
+    return f"{name} is a {found} image: the file is saved as it is, not the disk in it"
 
 
 def _needs(fd: int, found: str, head: bytes) -> str | None:
-    """Why an image is not whole without another file; None if it is, or where that is not known (vhdx, vhd)."""
+    """Why an image needs another file; None if it does not, or if that is not known (vhdx, vhd)."""
     if found == "qcow2":
         if any(head[_QCOW2_BACKING]):
             return "it has a backing file"

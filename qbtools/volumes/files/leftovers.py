@@ -1,6 +1,6 @@
-"""Files of ours beside the volumes: snapshots that were asked to stay, and what a killed run could not remove.
+"""Files of qbtools beside the volumes: lasting snapshots, and leftovers of killed runs.
 
-Such a file is called `.MARK.XXXXXXXX`, X a hexadecimal digit; see marks.py for MARK. What has another name is never
+Such a file is called `.MARK.XXXXXXXX`, X a hexadecimal digit; see marks.py for MARK. Files with other names are never
 removed.
 """
 
@@ -19,7 +19,7 @@ _NAME = Pattern(r"\.(qbtools-[0-9a-z-]+)\.[0-9a-f]{8}")
 
 
 def new_name(mark: Mark) -> str:
-    """A name that no file has, for one that bears the mark."""
+    """A unique name for a file with the mark."""
     return f".{mark}.{os.urandom(4).hex()}"
 
 
@@ -42,7 +42,7 @@ def in_directory(directory: str | int) -> Iterator[tuple[str, Mark]]:
 
 
 def remove_dead(directory: int) -> None:
-    """Removes from a directory (its descriptor) what runs that have ended have left there, as far as we may."""
+    """Removes leftovers of ended runs from a directory (its descriptor), if we have the permission."""
     with suppress(OSError):
         for name, mark in in_directory(directory):
             if mark.dead():

@@ -1,4 +1,4 @@
-"""A regular file that is read: a clone of it where the file system can, else the file itself under a guard."""
+"""Reads a regular file: a clone of it if the file system supports that, otherwise the file itself with a guard."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from qbtools.volumes.kind import Source, SourceOptions, naming
 
 
 class FileSource(Source):
-    """A regular file; its map is what the file system says (SEEK_DATA, SEEK_HOLE)."""
+    """A regular file. The file system gives its map (SEEK_DATA, SEEK_HOLE)."""
 
     def __init__(self, name: str, fd: int, guard: guards.Guard | None = None) -> None:
-        """fd: the file, or a clone of it; closed with this. guard: what tells whether it changes, if anything does."""
+        """fd: the file or a clone of it; it is closed with this. guard: detects changes; None: nothing does."""
         self._guard = guard
         super().__init__(name, fd, os.fstat(fd).st_size)
 
@@ -44,14 +44,14 @@ class FileSource(Source):
 
 
 def open_plain(name: str) -> FileSource:
-    """The file as it is at each moment."""
+    """The file itself, without a snapshot."""
     return FileSource(name, _open(name))
 
 
 def open_source(name: str, options: SourceOptions) -> FileSource:
     """The file in the state that options ask for; as Kind.open_source()."""
     if options.state == "before-start":
-        raise UsageError(f"{name} is a file: its state before a machine's start is not kept")
+        raise UsageError(f"{name} is a file: it has no state from before the start of a machine")
     fd = _open(name)
     try:
         warning = images.look(fd, name, options)
@@ -95,7 +95,7 @@ def _snapshot(name: str, fd: int, copy: int, options: SourceOptions) -> FileSour
 
 
 def no_snapshot(name: str, reason: str) -> Refused:
-    """What is said where a file's file system, or its directory, allows no snapshot."""
+    """The error if the file system or the directory of a file allows no snapshot."""
     return Refused(f"{name}: no snapshot can be taken here: {reason}", "btrfs and xfs can, in the file's directory")
 
 

@@ -1,9 +1,8 @@
-"""A regular file that is filled.
+"""Writes a regular file.
 
-It is written without a name (O_TMPFILE) in the directory where it will stand, so that nothing is left of it by
-whatever end of the program, SIGKILL included, and gets its name when it is whole and on stable storage. Where the
-file system has no O_TMPFILE it has a marked name meanwhile, which only SIGKILL and a crash leave behind, and the next
-run removes.
+The file is written without a name (O_TMPFILE) in its directory, so nothing is left of it however the program ends,
+even by SIGKILL. It gets its name when it is complete and on stable storage. If the file system has no O_TMPFILE, the
+file has a temporary name with a mark. Only SIGKILL and a crash leave such a file behind, and the next run removes it.
 """
 
 from __future__ import annotations
@@ -20,28 +19,28 @@ from qbtools.volumes.files import guards, leftovers
 from qbtools.volumes.kind import Room, Target, TargetOptions, naming
 
 NEW_MODE = 0o600
-"""The mode of a file that was not there before: what is in it was the private disk of a machine."""
+"""The mode of a new file: its content was the private disk of a machine."""
 
-# File systems that may compress, or share what is equal.
+# File systems that may compress data, or share equal blocks.
 _PACKED = frozenset(("btrfs", "zfs", "bcachefs", "f2fs", "ubifs", "jffs2"))
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 
 
 class FileTarget(Target):
-    """A regular file that appears, or takes the place of one, when it is whole.
+    """A regular file that gets its name, or replaces an existing file, when it is complete.
 
-    Symbolic links are followed: the file that they lead to is made or replaced. One that is replaced hands on its
-    owner and mode, and the attribute +C; nobody may have it open for writing.
+    Symbolic links are followed: the file that they point to is created or replaced. The new file gets the owner, mode
+    and attribute +C of the old one, which nobody may have open for writing.
     """
 
     def __init__(self, name: str, options: TargetOptions) -> None:
-        """Refused if name exists, unless overwrite, or is in use; Failed if no file can be made beside it."""
+        """Refused if name exists (unless overwrite is set) or is in use; Failed if no file can be created beside it."""
         super().__init__(name, -1)
         self._options = options
         self._directory: int | None = None
-        self._partial: str | None = None  # a name beside its own, which must not stay
-        self._replaced = -1  # the old file, open while the guard watches over it
+        self._partial: str | None = None  # a temporary name in the same directory, which must not remain
+        self._replaced = -1  # the old file, open while the guard checks it
         self._guard: guards.Guard | None = None
         self._shrinks: int | None = None
         parent, self._base = os.path.split(os.path.realpath(name))
@@ -61,16 +60,16 @@ class FileTarget(Target):
             raise
 
     def _look(self) -> os.stat_result | None:
-        """What has the name now."""
+        """The file that has the name now."""
         try:
             return os.stat(self._base, dir_fd=self._directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def _hold_old(self) -> None:
-        """Sees to it that nobody writes to the file that will be replaced: that would be lost."""
+        """Guards the file that will be replaced: new data in it would be lost."""
         if not self._options.overwrite:
-            raise Refused(f"{self.name} exists", "--overwrite replaces it")
+            raise Refused(f"{self.name} already exists", "--overwrite replaces it")
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         self._replaced = os.open(self._base, flags, dir_fd=self._directory)
         self._guard = guards.guard(
@@ -82,8 +81,8 @@ class FileTarget(Target):
         )
 
     def _open(self) -> int:
-        """The file without a name; where that is not to be had, one with a name that nobody else uses."""
-        if os.path.exists("/proc/self/fd"):  # what is open gets its name through it
+        """The file without a name. If that is not possible, a file with a name that nobody else uses."""
+        if os.path.exists("/proc/self/fd"):  # open files get their name through it
             try:
                 fd = self._nameless()
             except OSError as error:
@@ -103,7 +102,7 @@ class FileTarget(Target):
         return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, NEW_MODE, dir_fd=self._directory)
 
     def _can_link(self) -> bool:
-        """Whether a file without a name can get one here. A file system of FUSE may have only the half of it."""
+        """Whether a file without a name can get one here. A FUSE file system may support only half of this."""
         fd, name = self._nameless(), self._new_name()
         try:
             self._link(fd, name)
@@ -145,7 +144,7 @@ class FileTarget(Target):
             os.ftruncate(self.fd, size)
 
     def zero(self, offset: int, length: int) -> None:
-        """Nothing is to be done: the file is new, and what is not written in it is a hole."""
+        """Nothing to do: the file is new, so everything that is not written is a hole."""
 
     def flush(self, size: int) -> None:
         self._set_size(size)
@@ -164,7 +163,7 @@ class FileTarget(Target):
             directories.flush(self._directory or 0)
 
     def _take_over(self, old: os.stat_result) -> None:
-        """Owner and mode of the file that is replaced; what its group and others may do only with its owner."""
+        """Sets owner and mode as in the replaced file. Without the owner, group and others get no permissions."""
         mode = stat.S_IMODE(old.st_mode) & 0o777
         try:
             os.fchown(self.fd, old.st_uid, old.st_gid)
@@ -178,12 +177,12 @@ class FileTarget(Target):
             self._link(self.fd, self._partial)
         if self._guard is not None:
             self._guard.check()
-            self._guard.release()  # from here on there is no way back
+            self._guard.release()  # from here on this cannot be undone
         os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._partial = None
 
     def _appear(self) -> None:
-        """Gives the file its name; Refused if something has it by now."""
+        """Gives the file its name. Refused if the name is taken by now."""
         try:
             if self._partial is None:
                 self._link(self.fd, self._base)
@@ -191,7 +190,7 @@ class FileTarget(Target):
                 directories.rename_new(self._directory or 0, self._partial, self._base)
                 self._partial = None
         except FileExistsError:
-            raise Refused(f"{self.name} has been created meanwhile", "nothing was written to it") from None
+            raise Refused(f"{self.name} was created meanwhile", "nothing was written to it") from None
 
     def _link(self, fd: int, name: str) -> None:
         # dst_dir_fd makes Python call linkat(AT_SYMLINK_FOLLOW); plain link() would link the symbolic link itself.

@@ -1,1 +1,1 @@
-"""The kinds of volumes that there are: each module here has one, as KIND, and its name is the scheme."""
+"""The kinds of volumes. Each module has one as KIND, and the module's name is the scheme."""

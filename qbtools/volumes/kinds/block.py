@@ -1,4 +1,4 @@
-"""Volumes that are block devices, of which nothing else is known. One that is a target is written in place."""
+"""Volumes that are plain block devices. A target is written in place."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from qbtools.volumes.spots import Spot
 
 _ZEROS = bytes(1 << 16)
-_SECTOR = 1 << 12  # punched ranges begin and end at pages: a multiple of every logical block size
-_STEP = 1 << 30  # bytes of one call, so that a signal is heard between two
+_SECTOR = 1 << 12  # discarded ranges begin and end at pages: a multiple of every logical block size
+_STEP = 1 << 30  # bytes per call, so that a signal is handled between two calls
 _PLAINLY = "--state=current reads it anyway, but the copy may be inconsistent"
 
 
 class BlockSource(Source):
-    """A block device: one extent, since what it holds is not known without reading.
+    """A block device. It is one extent, because its content is not known without reading.
 
-    Unless its current state is wanted it is claimed while it is read, so that it cannot be mounted, and nobody may
-    have it open for writing.
+    Unless its current state is wanted, it is opened exclusively while it is read, so that it cannot be mounted, and
+    nobody may have it open for writing.
     """
 
     def __init__(self, name: str, options: SourceOptions) -> None:
@@ -41,11 +41,11 @@ class BlockSource(Source):
                 self._device = os.fstat(fd).st_rdev
                 if self._guarded:
                     self._refuse_writers()
-                    os.fsync(fd)  # what an earlier writer left in the cache must not count as written later on
+                    os.fsync(fd)  # data that an earlier writer left in the cache must not count as a later write
             except BaseException:
                 os.close(fd)
                 raise
-        # Pages that somebody's earlier read left behind may be older than what a machine has written since.
+        # Pages from an earlier read may be older than the data that a machine has written since.
         drop_cache(fd)
         self._written = inuse.written(self._device)
 
@@ -70,28 +70,28 @@ class BlockSource(Source):
         return whole
 
     def check(self) -> None:
-        """A device does not shrink below its readers without a read error; what was written to it is counted."""
+        """A device cannot shrink without a read error, and the kernel counts writes."""
         if not self._guarded:
             return
         user = inuse.user(self._device, self.fd, writing=True)
         if user is None and inuse.written(self._device) != self._written:
-            user = "something was written to it"
+            user = "a program wrote to it"
         if user:
             raise Failed(f"{self.name} changed while it was read: {user}")
 
 
 class BlockTarget(Target):
-    """A block device that nobody else uses. What it held is lost from the first byte on.
+    """A block device that nobody else uses. Its old content is lost from the first byte on.
 
-    Zeros are punched, so that a device that can forgets the blocks; else the kernel writes them, else we do.
+    Zeros are discarded if the device supports it. Otherwise the kernel writes them, or else this program does.
     """
 
-    grain = len(_ZEROS)  # shorter runs of zeros cost more calls than they save
+    grain = len(_ZEROS)  # for shorter runs of zeros the calls cost more than they save
 
     def __init__(self, name: str, options: TargetOptions) -> None:
-        """Refused if it is in use by anybody, and without overwrite: a device always exists."""
+        """Refused if it is in use, or without overwrite, because a device always exists."""
         if not options.overwrite:
-            raise Refused(f"{name} exists", "--overwrite writes over what the device holds")
+            raise Refused(f"{name} already exists", "--overwrite writes over the content of the device")
         with naming(f"open {name}"):
             try:
                 fd = os.open(name, os.O_RDWR | os.O_EXCL | os.O_CLOEXEC)
@@ -133,7 +133,7 @@ class BlockTarget(Target):
         self._write_zeros(last, end)
 
     def _clear(self, offset: int, length: int) -> None:
-        """Zeros whole pages in the best way that the device has."""
+        """Zeros whole pages in the best way that the device supports."""
         while self._ways:
             with naming(f"write to {self.name}"):
                 try:
@@ -156,7 +156,7 @@ class BlockTarget(Target):
             os.fsync(self.fd)
 
     def commit(self) -> None:
-        """The device is where it was."""
+        """Nothing to do: the device already has its name."""
 
 
 class BlockKind(Kind):
@@ -186,7 +186,7 @@ class BlockKind(Kind):
     def open_source(self, name: str, options: SourceOptions) -> Source:
         self._check(name)
         if options.state == "before-start":
-            raise UsageError(f"{name} is a block device: its state before a machine's start is not kept")
+            raise UsageError(f"{name} is a block device: it has no state from before the start of a machine")
         if options.state == "snapshot":
             raise self._no_snapshots(name)
         return BlockSource(name, options)

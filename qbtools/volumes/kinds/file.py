@@ -1,4 +1,4 @@
-"""Volumes that are regular files: how they are read and written stands in qbtools/volumes/files."""
+"""Volumes that are regular files. qbtools/volumes/files reads and writes them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class FileKind(Kind):
-    """Regular files. They have snapshots where the file system has reflinks."""
+    """Regular files. They have snapshots if the file system has reflinks."""
 
     scheme = "file"
 
@@ -30,7 +30,7 @@ class FileKind(Kind):
             return False
 
     def could_be_made(self, word: str) -> bool:
-        """In every directory that is there, but not among the devices: there it would be a misspelt one."""
+        """True in every existing directory, but not among devices, where it would be a misspelt device."""
         try:
             place = os.stat(os.path.dirname(os.path.realpath(word)))
             devices = os.stat("/dev").st_dev
@@ -62,7 +62,7 @@ class FileKind(Kind):
         from qbtools.volumes.files.target import FileTarget
 
         if name.endswith("/"):
-            raise UsageError(f"{name} names a directory, not a volume")
+            raise UsageError(f"{name} is a directory, not a volume")
         if os.path.exists(name):
             self._check(name)
         return FileTarget(name, options)
@@ -114,9 +114,9 @@ class FileKind(Kind):
 
 
 class _Clone:
-    """A file that is going to be cloned: all is ready, and what is in memory only is written to the disk.
+    """A file that is ready to be cloned; its data in memory is written to the disk.
 
-    It may be dropped instead: its descriptors go with it.
+    The object may be dropped instead, which closes its descriptors.
     """
 
     def __init__(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Volumes that are logical volumes, thin or thick: how they are read and written stands in qbtools/volumes/lvm."""
+"""Volumes that are logical volumes, thin or thick. qbtools/volumes/lvm reads and writes them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class LogicalVolumeKind(Kind):
-    """Logical volumes. All of them have snapshots, but for those that are classic snapshots themselves."""
+    """Logical volumes. All can have snapshots, except classic snapshots."""
 
     scheme = "lvm"
     narrows = "block"
 
     def exists(self, word: str) -> bool:
-        """Asks lvm, but only where the word looks like one that lvm could know."""
+        """Asks lvm, but only if the word looks like a name that lvm could know."""
         if not _may_be_known(word):
             return False
         from qbtools.volumes.lvm import exchange, facts
@@ -92,7 +92,7 @@ class LogicalVolumeKind(Kind):
 
         if not tools.installed("lvs"):
             return
-        seen = set()  # release() of one brings to an end all that its run has begun in a group
+        seen = set()  # release() of one volume completes everything that its run has begun in the group
         for volume in facts.everywhere():
             mark = exchange.mark_of(volume)
             whole = volume.full if exchange.unsettled(volume) is None else (volume.group, mark)
@@ -110,13 +110,13 @@ class LogicalVolumeKind(Kind):
         elif unsettled is not None and unsettled.dead():
             exchange.settle(volume.group, unsettled)
         elif unsettled is not None:
-            raise Refused(f"{spec} belongs to a run that may not have ended")
+            raise Refused(f"{spec} belongs to a run that may still be active")
         else:
             raise Refused(f"{spec} has no mark of qbtools")
 
 
 def _may_be_known(word: str) -> bool:
-    """Whether lvm is worth asking: a device of device mapper's, or what is no path but looks like a name of lvm's."""
+    """Whether to ask lvm: the word is a device of the device mapper, or not a path but a possible name in lvm."""
     try:
         found = os.stat(word)
     except (OSError, ValueError):

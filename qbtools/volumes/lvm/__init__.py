@@ -1,18 +1,18 @@
-"""Logical volumes: what kinds/lvm.py is made of.
+"""Logical volumes: the parts of kinds/lvm.py.
 
 tools.py        runs the programs of lvm2
-facts.py        what lvm knows of a volume
-lvnames.py      which names lvm takes
-dm.py           what the kernel knows of a device-mapper device
-lock.py         one of us at a time with a pool or a group
+facts.py        facts about volumes, from lvm
+lvnames.py      the names that lvm accepts
+dm.py           facts about device-mapper devices, from the kernel
+lock.py         a lock for a pool or a group
 
-source.py       a logical volume that is read
-snapshot.py     a snapshot of ours, from its making to its end; what dead runs left
-thinmap.py      where the data of a thin volume lies, out of the pool's metadata
-reservation.py  the pool's metadata held still meanwhile
+source.py       reads a logical volume
+snapshot.py     creates and removes snapshots; removes leftovers of dead runs
+thinmap.py      the map of a thin volume, from the metadata of its pool
+reservation.py  reserves the metadata of the pool meanwhile
 
-target.py       which volume is filled, and how
-newvolume.py    one that is made, under a temporary name
-pool.py         room of its pool
-exchange.py     how it gets its name, and takes the place of another
+target.py       chooses the volume to fill, and how
+newvolume.py    creates a volume under a temporary name
+pool.py         the room of its pool
+exchange.py     gives it its name, or replaces another volume
 """

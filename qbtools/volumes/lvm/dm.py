@@ -1,7 +1,7 @@
-"""What the kernel's device mapper says of one device, and messages to it, without a program in between.
+"""Asks the kernel's device mapper about a device, and sends it messages, without another program.
 
-The structures are those of linux/dm-ioctl.h (`struct dm_ioctl`, `dm_target_spec`, `dm_target_msg`); what targets
-say of themselves stands in Documentation/admin-guide/device-mapper of Linux.
+The structures are those of linux/dm-ioctl.h (`struct dm_ioctl`, `dm_target_spec`, `dm_target_msg`).
+Documentation/admin-guide/device-mapper of Linux describes the status lines of targets.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _READ_WRITE = 0xC0000000  # both directions: the same bits on every architecture
 
 
 class Target(NamedTuple):
-    """One target of a device's table: its type, and its parameters or what it says of its state."""
+    """One target of a device's table: its type, and its parameters or its status."""
 
     type: str
     parameters: list[str]
@@ -37,27 +37,27 @@ def table(device: int) -> Target:
 
 
 def status(device: int) -> Target:
-    """What the only target of a device says of its state. Errors as table()."""
+    """The status of the only target of a device. Errors as table()."""
     return _ask(device, 0)
 
 
 def opened(device: int) -> int:
-    """How many have the device open: descriptors, file systems, other devices. OSError."""
+    """How often the device is open: descriptors, file systems, other devices. OSError."""
     return _call(_TABLE_STATUS, device, 0, b"")[0][6]
 
 
 def message(device: int, text: str) -> None:
-    """Sends a message to the target at the device's first sector. OSError as the target answers."""
+    """Sends a message to the target at the device's first sector. OSError from the target."""
     _call(_TARGET_MSG, device, 0, struct.pack("=Q", 0) + text.encode("ascii") + b"\0")
 
 
 def name(device: int) -> str:
-    """The device's name, as below /dev/mapper; empty where it is none of device mapper's."""
+    """The device's name below /dev/mapper; empty if it is not a device of the device mapper."""
     return _attribute(device, "name")
 
 
 def uuid(device: int) -> str:
-    """The device's UUID; empty where it has none. LVM's begin with `LVM-`."""
+    """The device's UUID; empty if it has none. Those of LVM begin with `LVM-`."""
     return _attribute(device, "uuid")
 
 
@@ -82,7 +82,7 @@ def _ask(device: int, flags: int) -> Target:
 
 def _call(command: int, device: int, flags: int, payload: bytes) -> tuple[tuple[int, ...], bytes]:
     """One ioctl on /dev/mapper/control; header and payload of the answer."""
-    # A number in the kernel's "huge" encoding: new_encode_dev of linux/kdev_t.h, for all minors there are.
+    # A number in the kernel's "huge" encoding: new_encode_dev of linux/kdev_t.h, for all minor numbers.
     major, minor = os.major(device), os.minor(device)
     coded = (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
     size = _HEADER.size + _ROOM

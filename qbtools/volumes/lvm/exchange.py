@@ -1,16 +1,16 @@
-"""A volume that was filled under a temporary name gets its own, and takes the place of the one that had it.
+"""Gives a volume that was filled under a temporary name its own name, and replaces the volume that had it.
 
-Lvm renames one volume at a time, so an exchange goes through steps; after each of them the names and tags tell what
-is to be done, and whoever comes next does it:
+Lvm renames one volume at a time, so an exchange has several steps. After each step the names and tags say what is
+still to do, and the next run completes it:
 
     old is tagged                 qbtools-old:STATE:NAME:MARK; STATE: active or inactive, as it is
-    old is deactivated            lvm refuses where anybody has it open
-    old gets a temporary name     killed up to now: old gets back name and state
-    new gets NAME                 killed from now on: NAME bears MARK, so old is removed
+    old is deactivated            lvm refuses if anybody has it open
+    old gets a temporary name     if killed before this: old gets its name and state back
+    new gets NAME                 if killed after this: NAME has MARK, so old is removed
     old is removed
     new loses the tag MARK
 
-Two of us at the same group take turns. Where a stranger has taken NAME in between, old stays under its temporary name.
+Runs in the same group wait for each other. If another program has taken NAME meanwhile, old keeps its temporary name.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PATIENCE = 60.0  # seconds that another exchange in the group may take
 
 
 def is_ours(tag: str) -> bool:
-    """Whether a tag is one that we give and take."""
+    """Whether a tag is one of ours."""
     return _OLD.fullmatch(tag) is not None or Mark.parse(tag) is not None
 
 
 def mark_of(volume: Volume) -> Mark | None:
-    """The mark of a volume that is not as it shall be in the end: ours, half made, put away, or tagged yet."""
+    """The mark of a volume that an exchange has not finished: a new incomplete one, a renamed or a tagged one."""
     found = _old(volume)
     if found:
         return found[2]
@@ -44,17 +44,17 @@ def mark_of(volume: Volume) -> Mark | None:
 
 
 def place(group: str, temporary: str, name: str, mark: Mark) -> None:
-    """Gives a volume of ours its name. Refused if another has it by now."""
+    """Gives a volume of ours its name. Refused if the name is taken by now."""
     with _lock(group):
         _place(group, temporary, name)
         _untag(f"{group}/{name}", [str(mark)])
 
 
 def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None]) -> None:
-    """Gives a volume of ours, marked, the name of old; old is removed.
+    """Gives a volume of ours with a mark the name of old, and removes old.
 
-    Permissions, activation and tags of old pass on. Refused if old is in use or another has its name by now; it is
-    untouched then.
+    It gets the permissions, activation and tags of old. Refused if old is in use, or if another volume has its name by
+    now; then old is not touched.
     """
     with _lock(old.group):
         now = facts.group(old.group).get(old.name)
@@ -62,7 +62,7 @@ def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None
             _place(old.group, temporary, old.name)
             return _untag(old.full, [str(mark)])
         if now.uuid != old.uuid:
-            raise Refused(f"{old.full} has been replaced meanwhile", "nothing was written to it")
+            raise Refused(f"{old.full} was replaced meanwhile", "nothing was written to it")
         _take_over(now, f"{old.group}/{temporary}")
         try:
             state = "active" if now.active else "inactive"
@@ -79,34 +79,34 @@ def exchange(old: Volume, temporary: str, mark: Mark, warn: Callable[[str], None
             snapshot.remove(f"{old.group}/{away}")
             return _untag(old.full, [str(mark)])
         except Failed as error:
-            return warn(f"{old.full} is complete, but the volume that it replaces is still there: {error.message}")
+            return warn(f"{old.full} is complete, but the volume that it replaces still exists: {error.message}")
 
 
 def settle(group: str, mark: Mark) -> None:
-    """Brings to an end what was between two steps when whoever made the mark died.
+    """Completes an exchange whose run died between two steps.
 
-    Failed if that cannot be, because another volume has the name of one that was put away.
+    Failed if this is not possible, because another volume has the name of the renamed one.
     """
     with _lock(group):
         _settle(group, mark)
 
 
 def repair(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> bool:
-    """settle() for all of these of which the maker is dead for certain; whether there was anything to do."""
+    """settle() for all volumes whose owner is certainly dead. Returns whether there was anything to do."""
     found = {(volume.group, mark) for volume in volumes if (mark := unsettled(volume)) is not None and mark.dead()}
     for group, mark in found:
-        note(f"completing what a run that has ended began in {group}")
+        note(f"completing the exchange of an ended run in {group}")
         try:
             settle(group, mark)
         except Failed as error:
-            warn(f"what a run that has ended began in {group} cannot be completed: {error.message}")
+            warn(f"the exchange of an ended run in {group} cannot be completed: {error.message}")
     return bool(found)
 
 
 def brought_back(word: str) -> bool:
-    """Whether a volume that was not there, `GROUP/NAME`, is there now: an exchange had put it away.
+    """Whether a missing volume `GROUP/NAME` exists now, because an exchange had renamed it.
 
-    One that goes on is waited for; what a run that has ended has begun is brought to an end.
+    Waits for an exchange that is in progress, and completes one of an ended run.
     """
     parts = lvnames.split(word.removeprefix("/dev/"))
     if parts is None or len(parts) != 2:
@@ -130,12 +130,12 @@ def brought_back(word: str) -> bool:
 
 
 def _put_away(volumes: Mapping[str, Volume], name: str) -> set[Mark]:
-    """The marks of the exchanges that have put a volume of that name away."""
+    """The marks of the exchanges that have renamed a volume of that name."""
     return {found[2] for volume in volumes.values() if (found := _old(volume)) and found[1] == name != volume.name}
 
 
 def unsettled(volume: Volume) -> Mark | None:
-    """The mark of what settle() deals with, None if it has no part in it; the rest of ours is simply removed."""
+    """The mark of a volume that settle() handles; None for others, which are simply removed."""
     return mark_of(volume) if _old(volume) or volume.mark is None else None
 
 
@@ -166,7 +166,7 @@ def _settle(group: str, mark: Mark) -> None:
 
 
 def _old(volume: Volume) -> tuple[str, str, Mark] | None:
-    """State, name and mark out of the tag of a volume that is put away."""
+    """State, name and mark from the tag of a renamed volume."""
     for tag in volume.tags:
         match = _OLD.fullmatch(tag)
         mark = Mark.parse(match[3]) if match else None
@@ -181,11 +181,11 @@ def _place(group: str, temporary: str, name: str) -> None:
     except Failed:
         if name not in facts.group(group):
             raise
-        raise Refused(f"{group}/{name} has been created meanwhile", "nothing was written to it") from None
+        raise Refused(f"{group}/{name} was created meanwhile", "nothing was written to it") from None
 
 
 def _take_over(old: Volume, new: str) -> None:
-    """Permission, tags, whether it is skipped at activation, and whether it is active."""
+    """Sets permission, tags, whether activation skips it, and whether it is active."""
     changes = [word for tag in old.tags if tag and not is_ours(tag) for word in ("--addtag", tag)]
     changes += ["-pr"] if old.read_only else []
     changes += ["-ky"] if old.skipped else []

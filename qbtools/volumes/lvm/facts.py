@@ -1,4 +1,4 @@
-"""What lvm knows of logical volumes: which there are, how large, of which kind, in what state."""
+"""Facts about logical volumes from lvm: which exist, their size, kind and state."""
 
 from __future__ import annotations
 
@@ -32,34 +32,34 @@ class Volume(NamedTuple):
     tags: tuple[str, ...]
     read_only: bool
     skipped: bool
-    """Left out when lvm activates what there is."""
+    """lvm skips it when it activates all volumes."""
     active: bool
 
     @property
     def full(self) -> str:
-        """GROUP/NAME, as lvm takes it."""
+        """GROUP/NAME, as lvm accepts it."""
         return f"{self.group}/{self.name}"
 
     @property
     def path(self) -> str:
-        """Where its device is while it is active."""
+        """The path of its device while it is active."""
         return f"/dev/{self.group}/{self.name}"
 
     @property
     def thin(self) -> bool:
-        """It lies in a thin pool (and is none)."""
+        """It is in a thin pool (and is not a pool)."""
         return "thin" in self.layout and "pool" not in self.layout
 
     @property
     def mark(self) -> Mark | None:
-        """Whose it is, where it is one of our own making. What the user gave a name is not, whatever its tags."""
+        """Its owner, if qbtools created it. A volume with a name that the user gave has none, whatever its tags."""
         if not is_temporary_name(self.name):
             return None
         return next(filter(None, map(Mark.parse, self.tags)), None)
 
 
 def group(name: str) -> dict[str, Volume]:
-    """The volumes of a group, by name, hidden parts left out. Failed if it is not there."""
+    """The volumes of a group, by name, without hidden parts. Failed if the group does not exist."""
     return {volume.name: volume for volume in _volumes(name)}
 
 
@@ -95,7 +95,7 @@ def _volume(row: dict[str, str]) -> Volume:
 def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
     """The volume that name (`GROUP/NAME`, or a path of its device) means, and all of its group.
 
-    UsageError if name can mean none; Failed if it is not there.
+    UsageError if name cannot mean a volume; Failed if it does not exist.
     """
     parts = lvnames.split(name)
     if parts is None or len(parts) != 2:
@@ -104,16 +104,16 @@ def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
             raise UsageError(f"{name} is not a logical volume", "write lvm:VG/LV")
     volumes = group(parts[0])
     if parts[1] not in volumes:
-        raise Failed(f"there is not a logical volume {parts[1]} in {parts[0]}")
+        raise Failed(f"there is no logical volume {parts[1]} in {parts[0]}")
     return volumes[parts[1]], volumes
 
 
 @functools.cache
 def find(word: str) -> tuple[str, str] | None:
-    """Group and name of the volume that a word means, as lvm says; None if lvm knows none, or cannot say.
+    """Group and name of the volume that a word means, from lvm; None if lvm knows none, or fails.
 
-    word: `GROUP/NAME`, or a path: of a block device whose number tells that it is lvm's, or of one that is not there
-    because the volume is not active. Whatever else lies at a path is not a logical volume.
+    word: `GROUP/NAME`, or the path of a block device of lvm (known by its number), or of one that does not exist
+    because the volume is not active. Anything else at a path is not a logical volume.
     """
     try:
         found = os.stat(word)

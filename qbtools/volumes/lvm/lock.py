@@ -1,6 +1,6 @@
-"""One of us at a time with a thin pool, and a record of what he has done there that must be undone.
+"""A lock, so that one run at a time uses a thin pool, and a record of the changes that must be undone.
 
-The file lasts: after a crash of the machine the record still tells what is ours.
+The file persists: after a crash of the machine the record still says what is ours.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 from qbtools.errors import Failed
 from qbtools.volumes.kind import naming
 
-_DIRECTORIES = ("/var/lib/qbtools", "/run/qbtools")  # the second where the first cannot be written
+_DIRECTORIES = ("/var/lib/qbtools", "/run/qbtools")  # the second if the first is not writable
 _PAUSE = 0.1
 _LONGEST = 1024
 
@@ -24,7 +24,7 @@ class Lock:
     """An open lock file, locked while the `with` lasts. The kernel unlocks it however we end."""
 
     def __init__(self, name: str, seconds: float) -> None:
-        """Failed if it is not to be had in so many seconds."""
+        """Failed if the lock is not free within so many seconds."""
         self._fd = _open(f"{name}.lock")
         try:
             deadline = time.monotonic() + seconds
@@ -46,11 +46,11 @@ class Lock:
         return True
 
     def read(self) -> str:
-        """The record; empty where there is none."""
+        """The record; empty if there is none."""
         return os.pread(self._fd, _LONGEST, 0).decode("ascii", "replace").strip()
 
     def write(self, record: str) -> None:
-        """Replaces the record, on stable storage too; an empty one clears it."""
+        """Replaces the record on stable storage; an empty one clears it."""
         with naming("write the record of a lock"):
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, f"{record}\n".encode("ascii") if record else b"", 0)
@@ -66,9 +66,9 @@ class Lock:
 
 
 def _open(file: str) -> int:
-    """The lock file, made where it is not there yet."""
+    """The lock file, created if it does not exist."""
     for directory in _DIRECTORIES:
         with suppress(OSError):
             os.makedirs(directory, 0o700, exist_ok=True)
             return os.open(f"{directory}/{file}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    raise Failed(f"no lock can be made in {' or '.join(_DIRECTORIES)}")
+    raise Failed(f"cannot create a lock in {' or '.join(_DIRECTORIES)}")

@@ -1,4 +1,4 @@
-"""Logical volumes that are made: filled under a temporary name, marked, and in their place when they are whole."""
+"""New logical volumes: filled under a temporary name with a mark, and renamed when they are complete."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from qbtools.volumes.lvm.pool import Pool, Watch
 from qbtools.volumes.marks import Mark
 
 _ZEROS = bytes(1 << 16)
-_PARTS = 1 << 20  # most parts of a volume, for each of which is known whether anything was written there
+_PARTS = 1 << 20  # the most parts of a volume for which it is recorded whether anything was written
 
 
 class NewVolume(Target):
-    """A volume that appears, or takes the place of one, when it is whole. Until then it is marked, and is removed."""
+    """A volume that gets its name, or replaces another one, when it is complete. Until then it has a mark."""
 
     def __init__(self, name: str, group: str, volume: str, old: Volume | None, options: TargetOptions) -> None:
-        """old: the volume of that name, which nobody uses; None if there is none."""
+        """old: the existing volume of that name, which nobody uses; None if there is none."""
         super().__init__(name, -1)
         self._group = group
         self._volume = volume
         self._old = old
         self._options = options
         self._mark = Mark.own()
-        self._temporary: str | None = None  # what must not stay
+        self._temporary: str | None = None  # the name of the incomplete volume, which must not remain
 
     def start(self, size: int | None) -> None:
-        """UsageError if size is not known: nothing can be made then. Failed if there is no room."""
+        """UsageError if size is not known, because the volume cannot be created then. Failed if there is no room."""
         wanted = self._wanted(size)
         self._temporary = marks.temporary_name()
         tools.lvm(
@@ -50,7 +50,7 @@ class NewVolume(Target):
         old = self._old
         if size is None and old is None:
             raise UsageError(
-                f"{self.name} cannot be made before the size of the volume is known",
+                f"{self.name} cannot be created before the size of the volume is known",
                 "use a file or a volume stream as standard input",
             )
         if old is None or (size is not None and size > old.size):
@@ -64,7 +64,7 @@ class NewVolume(Target):
 
     @abstractmethod
     def _how(self, size: int) -> list[str]:
-        """What lvcreate needs to know beyond name and mark."""
+        """The arguments of lvcreate apart from name and mark."""
 
     @abstractmethod
     def _open(self, path: str) -> None:
@@ -89,11 +89,11 @@ class NewVolume(Target):
             try:
                 snapshot.remove(f"{self._group}/{temporary}")
             except Failed as error:
-                self._options.warn(f"{self._group}/{temporary}, incomplete, cannot be removed: {error.message}")
+                self._options.warn(f"incomplete {self._group}/{temporary} cannot be removed: {error.message}")
 
 
 class ThinTarget(NewVolume):
-    """A new thin volume: what is not written has no blocks and reads as zeros."""
+    """A new thin volume: everything that is not written has no blocks and reads as zeros."""
 
     grain = len(_ZEROS)  # no pool has smaller chunks, so shorter runs of zeros save nothing
 
@@ -113,21 +113,21 @@ class ThinTarget(NewVolume):
         try:
             pool = Pool.active(self._group, self._in)
             free = pool.state().left(self._options.pool_reserve) * pool.chunk
-        except Failed:  # not active: start() will look
+        except Failed:  # not active: start() will check it
             return None
         return Room(("pool", self._group, self._in), max(free, 0), self._old.size if self._old else 0)
 
     def start(self, size: int | None) -> None:
         super().start(size)
-        self._begin(Pool.active(self._group, self._in))  # now that a volume in it is
+        self._begin(Pool.active(self._group, self._in))  # it is active now, because a volume in it is
 
     def _begin(self, pool: Pool) -> None:
-        """The volume is there, has its capacity, and lies in this pool."""
+        """Called when the volume exists in this pool and has its capacity."""
         self._pool = pool
         self._watch = Watch(pool, self._options.pool_reserve, self._flush)
         self._watch.check(self._extents)
         chunks = -(-(self.capacity or 0) // pool.chunk)
-        self._part = max(-(-chunks // _PARTS), 1) * pool.chunk  # whole chunks: one that is taken is read back whole
+        self._part = max(-(-chunks // _PARTS), 1) * pool.chunk  # whole chunks: a used chunk is read back completely
         self._written = bytearray(-(-chunks * pool.chunk // self._part))
 
     def _how(self, size: int) -> list[str]:
@@ -144,14 +144,14 @@ class ThinTarget(NewVolume):
         super().write(data, offset)
 
     def next_data(self, at: int, end: int) -> int:
-        """Where nothing was written there are no blocks, and reading them back would take long for nothing."""
+        """Parts without blocks need not be read back."""
         part = self._written.find(1, at // self._part)
         return min(max(part * self._part, at), end) if part >= 0 else end
 
     def zero(self, offset: int, length: int) -> None:
-        """Only what shares a chunk with data, and only where the pool does not zero chunks by itself.
+        """Zeros only the rest of chunks with data, and only if the pool does not zero chunks itself.
 
-        Else what a volume that was deleted had in a chunk would show through around the data.
+        Otherwise the old data of a deleted volume could be read around the new data.
         """
         if self._pool.zeroing:
             return
@@ -177,12 +177,12 @@ class ThinTarget(NewVolume):
             with naming(f"write to {self.name}"):
                 os.fsync(self.fd)
         except Failed:
-            self._pool.state()  # may know a better reason
+            self._pool.state()  # may give a better reason
             raise
 
 
 class ThickTarget(NewVolume):
-    """A new volume out of free extents of the group: whatever they held is written over, holes too."""
+    """A new volume from free extents of the group: their old content is written over, also in holes."""
 
     grain = BlockTarget.grain
 
@@ -217,7 +217,7 @@ class ThickTarget(NewVolume):
 
 
 def whole_extents(group: str, size: int) -> int:
-    """size rounded up to whole extents of the group, at least one. Failed if the group is not there."""
+    """size rounded up to whole extents of the group, at least one. Failed if the group does not exist."""
     rows = tools.report("vgs", "vg_extent_size", group)
     try:
         extent = int(rows[0]["vg_extent_size"])

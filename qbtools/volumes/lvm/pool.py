@@ -1,8 +1,8 @@
-"""Room of a thin pool, looked at while a volume in it is filled.
+"""Checks the room of a thin pool while a volume in it is filled.
 
-A full pool is no ENOSPC: writes into the page cache go on, a flush fails after a minute, and every volume of the pool
-is stuck meanwhile. So whoever fills a volume counts the chunks that he touches, asks for them before he writes, and
-looks at the pool again (what was written being flushed) before more than STEP bytes are on their way.
+A full pool does not give ENOSPC: writes to the page cache continue, a flush fails after a minute, and every volume of
+the pool hangs meanwhile. So a program that fills a volume counts the chunks that it writes, asks for them first, and
+checks the pool again (after a flush) before more than STEP bytes are in the cache.
 
 The numbers are those of Documentation/admin-guide/device-mapper/thin-provisioning.rst of Linux.
 """
@@ -21,14 +21,14 @@ from qbtools.volumes.lvm import dm
 from qbtools.volumes.lvm.lvnames import mapper_name
 
 STEP = 64 << 20
-"""Bytes that may be on their way to a pool between two looks at it."""
+"""Bytes that may be in the cache between two checks of the pool."""
 
 _METADATA_BLOCK = 4096
 _METADATA_OF_CHUNK = 32  # bytes: 16 in a leaf of the mapping, which is at least half full; measured: 20
 
 
 class State(NamedTuple):
-    """How full a pool is: chunks of data, blocks of metadata."""
+    """The usage of a pool: chunks of data, blocks of metadata."""
 
     data_used: int
     data: int
@@ -37,14 +37,14 @@ class State(NamedTuple):
 
     @classmethod
     def parse(cls, parameters: list[str]) -> State:
-        """From the status line of a `thin-pool` target. Failed if the pool takes no writes."""
+        """From the status line of a `thin-pool` target. Failed if the pool accepts no writes."""
         if len(parameters) < 5:
             raise Failed(f"the pool is in a bad state: {' '.join(parameters) or 'unknown'}")
         words = set(parameters[4:])
         if "out_of_data_space" in words:
             raise Failed("the pool is full")
         if "ro" in words or "needs_check" in words:
-            raise Failed("the pool takes no writes: its metadata must be repaired or extended")
+            raise Failed("the pool accepts no writes: its metadata must be repaired or extended")
         try:
             metadata_used, metadata = map(int, parameters[1].split("/"))
             data_used, data = map(int, parameters[2].split("/"))
@@ -53,20 +53,20 @@ class State(NamedTuple):
         return cls(data_used, data, metadata_used, metadata)
 
     def left(self, reserve: float) -> int:
-        """Chunks that can be taken so that reserve percent of data and of metadata stay free; negative below that."""
+        """Chunks that can be used while reserve percent of data and of metadata stay free; negative if fewer are."""
         data = self.data - self.data_used - _share(self.data, reserve)
         metadata = self.metadata - self.metadata_used - _share(self.metadata, reserve)
         return min(data, metadata * _METADATA_BLOCK // _METADATA_OF_CHUNK)
 
     def describe(self) -> str:
-        """In words."""
+        """A text for messages."""
         data = 100 * self.data_used / max(self.data, 1)
         metadata = 100 * self.metadata_used / max(self.metadata, 1)
         return f"{data:.1f} % of its data and {metadata:.1f} % of its metadata are used"
 
 
 class Pool:
-    """A thin pool. chunk: bytes that are taken of it at a time. zeroing: whether it zeros a chunk before first use."""
+    """A thin pool. chunk: the size of its chunks in bytes. zeroing: whether it zeros a chunk before its first use."""
 
     def __init__(self, group: str, name: str, chunk: int, zeroing: bool) -> None:
         self.group = group
@@ -76,7 +76,7 @@ class Pool:
 
     @classmethod
     def active(cls, group: str, name: str) -> Pool:
-        """The pool of that name, as the kernel has it. Failed if it is not active: it is while a volume in it is."""
+        """The pool with that name, from the kernel. Failed unless it is active, which it is while a volume in it is."""
         with naming(f"check the pool {group}/{name}"):
             target = dm.table(_device(group, name))
         # metadata device, data device, sectors of a chunk, low water mark, number of features, features
@@ -85,7 +85,7 @@ class Pool:
         return cls(group, name, int(target.parameters[2]) * 512, "skip_block_zeroing" not in target.parameters)
 
     def state(self) -> State:
-        """How full it is. Failed if it takes no writes, or is not active."""
+        """Its usage. Failed if it accepts no writes or is not active."""
         with naming(f"check the pool {self.group}/{self.name}"):
             target = dm.status(_device(self.group, self.name))
         try:
@@ -95,23 +95,23 @@ class Pool:
 
 
 class Watch:
-    """The room that one filling takes of a pool. take() is called before each write, with ascending offsets."""
+    """The room of a pool that one volume needs. take() is called before each write, with ascending offsets."""
 
     def __init__(self, pool: Pool, reserve: float, flush: Callable[[], None]) -> None:
         """reserve: percent of data, and of metadata, that stays free.
 
-        flush: brings what was written before to the pool, so that a look at it tells the truth.
+        flush: writes the cached data to the pool, so that its usage is correct.
         """
         self._pool = pool
         self._reserve = reserve
         self._flush = flush
-        self._next = 0  # chunks before this one were taken, as far as they will be
-        self._budget = 0  # chunks that may be taken before the next look
+        self._next = 0  # all needed chunks before this one were taken
+        self._budget = 0  # chunks that may be taken before the next check
 
     def check(self, extents: ExtentMap | None) -> None:
-        """Failed if the pool is filled to its reserve, or the chunks of extents have no room above that.
+        """Failed if the pool is filled to its reserve, or has no room for the chunks of extents above it.
 
-        A map of one extent over the whole volume, where nothing was known, says nothing: much of it may be zeros.
+        A single extent over the whole volume does not count, because much of it may be zeros.
         """
         known = extents is not None and extents.data < extents.size
         needed = chunks(extents, self._pool.chunk) if extents is not None and known else 0
@@ -122,7 +122,7 @@ class Watch:
         self._budget = 0
 
     def take(self, offset: int, length: int) -> None:
-        """Before length (> 0) bytes are written at offset. Failed if the pool would come below its reserve."""
+        """Called before length (> 0) bytes are written at offset. Failed if less than the reserve would stay free."""
         first = max(offset // self._pool.chunk, self._next)
         self._next = max((offset + length - 1) // self._pool.chunk + 1, self._next)
         needed = self._next - first
@@ -148,7 +148,7 @@ class Watch:
 
 
 def chunks(extents: ExtentMap, size: int) -> int:
-    """How many chunks of size bytes the extents touch."""
+    """The number of chunks of size bytes in which the extents are."""
     count, after = 0, 0
     for offset, length in extents:
         first = max(offset // size, after)
@@ -158,7 +158,7 @@ def chunks(extents: ExtentMap, size: int) -> int:
 
 
 def _device(group: str, name: str) -> int:
-    """Number of the device that the volumes of a pool are built on. OSError if it is not active."""
+    """The number of the device on which the volumes of a pool are built. OSError if it is not active."""
     return os.stat(f"/dev/mapper/{mapper_name(group, name, 'tpool')}").st_rdev
 
 

@@ -1,9 +1,9 @@
-"""A thin pool's metadata, held still so that thin_dump can read it while the pool is in use.
+"""Reserves the metadata of a thin pool, so that thin_dump can read it while the pool is in use.
 
-The kernel (thin-provisioning.rst of Linux: reserve_metadata_snap) keeps one such snapshot a pool, without an owner:
-who finds one does not know whose it is. So there is a lock per pool, and in it a record of whoever has asked for it:
-the mark of the process, then, once it is known, the block where the snapshot has its root. Only what that record
-proves to be of a run that has ended is released; another's is waited for.
+The kernel (thin-provisioning.rst of Linux: reserve_metadata_snap) keeps one such snapshot for each pool, and does not
+record its owner. So there is a lock for each pool, with a record of the owner: the mark of the process and, when it is
+known, the root block of the snapshot. A reservation is only released if the record proves that it belongs to an ended
+run. Otherwise we wait for it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from qbtools.volumes.lvm.lock import Lock
 from qbtools.volumes.marks import Mark
 
 LOCK_PATIENCE = 300.0
-"""Seconds that other runs of ours are waited for; each takes as long as thin_dump does."""
+"""Seconds to wait for other runs of qbtools; each takes as long as thin_dump."""
 
 PATIENCE = 20.0
-"""Seconds that a reservation of another program's is waited for."""
+"""Seconds to wait for the reservation of another program."""
 
 _PAUSE = 0.2
 
 
 @contextmanager
 def held(pool: int) -> Iterator[None]:
-    """The metadata of the pool with that device number is held still for the body.
+    """The metadata of the pool with that device number is reserved while the body runs.
 
-    Failed if that is not to be had.
+    Failed if it cannot be reserved.
     """
     with Lock(f"pool-{dm.uuid(pool).removeprefix('LVM-')}", LOCK_PATIENCE) as lock:
         _recover(pool, lock)
@@ -59,19 +59,19 @@ def held(pool: int) -> Iterator[None]:
 
 
 def _root(pool: int) -> str | None:
-    """The block where the reserved snapshot has its root; None if there is none."""
+    """The root block of the reserved snapshot; None if there is none."""
     try:
         target = dm.status(pool)
     except OSError as error:
-        raise Failed(f"the pool does not tell its state: {os.strerror(error.errno or 0)}") from error
-    # transaction, metadata blocks, data blocks, held root or `-`, mode; in a pool that failed just `Fail`.
+        raise Failed(f"cannot read the state of the pool: {os.strerror(error.errno or 0)}") from error
+    # transaction, metadata blocks, data blocks, held root or `-`, mode; only `Fail` for a failed pool.
     if target.type != "thin-pool" or len(target.parameters) < 4:
-        raise Failed("the pool is out of order")
+        raise Failed("the pool has failed")
     return None if target.parameters[3] == "-" else target.parameters[3]
 
 
 def _reserve(pool: int) -> bool:
-    """False if somebody was faster."""
+    """False if another program was faster."""
     try:
         dm.message(pool, "reserve_metadata_snap")
     except OSError as error:
@@ -82,7 +82,7 @@ def _reserve(pool: int) -> bool:
 
 
 def _release(pool: int, lock: Lock) -> None:
-    """Releases what is ours, and clears the record."""
+    """Releases our reservation and clears the record."""
     try:
         dm.message(pool, "release_metadata_snap")
     except OSError as error:
@@ -92,7 +92,7 @@ def _release(pool: int, lock: Lock) -> None:
 
 
 def _recover(pool: int, lock: Lock) -> None:
-    """Releases what a run that has ended has left reserved; that is known because we hold its lock."""
+    """Releases the reservation of an ended run. The run has ended, because we hold its lock."""
     words = lock.read().split()
     mark = Mark.parse(words[0]) if words else None
     if mark is None:

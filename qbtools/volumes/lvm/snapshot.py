@@ -1,4 +1,4 @@
-"""Snapshots of our own: active, read-only and marked from their first moment on, removed whatever happens."""
+"""Snapshots of ours: active, read-only and with a mark from the beginning. They are removed in every case."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from qbtools.volumes.lvm import tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
 
-_ATTEMPTS, _PAUSE = 10, 0.5  # whoever looks at a device (udev) keeps lvm from removing it for a moment
+_ATTEMPTS, _PAUSE = 10, 0.5  # while udev reads a device, lvm cannot remove it
 
 
 def take(origin: Volume, mark: Mark, cow: str) -> str:
-    """Takes a snapshot; returns it as GROUP/NAME. Failed if lvm does not make it, and nothing is left then.
+    """Takes a snapshot and returns it as GROUP/NAME. Failed if lvm cannot create it; then nothing is left.
 
-    cow: room for what is overwritten meanwhile, as SourceOptions has it; a thin volume needs none.
+    cow: room for blocks that are overwritten meanwhile, as in SourceOptions; a thin volume needs none.
     """
     full = f"{origin.group}/{marks.temporary_name()}"
     how = ["-kn"] if origin.thin else ["-l", f"{cow}ORIGIN"] if cow.endswith("%") else ["-L", f"{cow}b"]
@@ -34,9 +34,9 @@ def take(origin: Volume, mark: Mark, cow: str) -> str:
 
 
 def remove(full: str, attempts: int = _ATTEMPTS) -> None:
-    """Removes a volume of ours, GROUP/NAME. Failed if it is still there after some seconds of trying.
+    """Removes a volume of ours, GROUP/NAME. Failed if it still exists after some seconds of trying.
 
-    A signal that ends us meanwhile does not end this.
+    A signal that ends us meanwhile does not interrupt this.
     """
     try:
         _remove(full, attempts)
@@ -69,11 +69,11 @@ def _is_there(full: str) -> bool:
 
 
 def remove_dead(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> None:
-    """Removes what runs that have ended have left: snapshots and half-made volumes. Nobody else's, ever."""
+    """Removes leftovers of ended runs: snapshots and incomplete volumes of qbtools, never anything else."""
     for volume in volumes:
         if volume.mark is not None and volume.mark.dead():
             note(f"removing {volume.full}, left by a run that has ended")
             try:
-                remove(volume.full, attempts=2)  # whoever comes next tries again
+                remove(volume.full, attempts=2)  # the next run tries again
             except Failed as error:
                 warn(f"{volume.full}, left by a run that has ended, cannot be removed: {error.message}")

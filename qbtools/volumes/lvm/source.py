@@ -1,7 +1,7 @@
-"""Logical volumes that are read: through a snapshot of ours wherever lvm can make one.
+"""Reads logical volumes, through a snapshot of ours if lvm can create one.
 
-A pool may keep the state that a volume had before its machine started, as that of Qubes OS does: while the machine
-runs, it writes to NAME-snap, a snapshot of NAME, which takes the place of NAME when the machine stops.
+A pool may keep the state of a volume from before the start of its machine, as Qubes OS does. While the machine runs,
+it writes to NAME-snap, a snapshot of NAME, which replaces NAME when the machine stops.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _RUNNING = "-snap"
 
 
 class LogicalSource(Source):
-    """A logical volume that nobody writes to: a snapshot that we made and remove, or one of ours that stays."""
+    """A logical volume that nobody writes to: a temporary snapshot of ours, which is removed, or a lasting one."""
 
     def __init__(self, name: str, volume: Volume, full: str, options: SourceOptions, ours: bool) -> None:
-        """full: the snapshot to read, GROUP/NAME, of volume; ours: it is removed at the end, and now on failure."""
+        """full: the snapshot of volume to read, GROUP/NAME. ours: it is removed at the end, or now on failure."""
         self._warn = options.warn
         self._thin = volume.thin
         self._remove = full if ours else None
@@ -48,7 +48,7 @@ class LogicalSource(Source):
             try:
                 return thinmap.read(os.fstat(self.fd).st_rdev, self.size)
             except Failed as error:
-                self._warn(f"{self.name} has no map, so all of it is read: {error.message}")
+                self._warn(f"{self.name} has no map, so it is read completely: {error.message}")
         whole = ExtentMap(self.size)
         whole.add(0, self.size)
         return whole
@@ -67,7 +67,7 @@ class LogicalSource(Source):
 
 
 class GivenSnapshot(BlockSource):
-    """A classic snapshot that the user made, of which lvm can make no other: guarded like any block device."""
+    """A classic snapshot of the user, of which lvm cannot take another: it is guarded like any block device."""
 
     def check(self) -> None:
         refuse_overflow(self.name, self.fd)
@@ -75,16 +75,16 @@ class GivenSnapshot(BlockSource):
 
 
 def refuse_overflow(name: str, fd: int) -> None:
-    """Failed if the classic snapshot behind fd has been given up, because its room was full; others pass."""
+    """Failed if fd is a classic snapshot that became invalid because its room was full. Does nothing for others."""
     with naming(f"read {name}"):
         target = dm.status(os.fstat(fd).st_rdev)
-    # `used/room metadata` in sectors; a word instead where it is not a snapshot any more.
+    # `used/room metadata` in sectors; only a word if it is no longer a snapshot.
     if target.type == "snapshot" and not re.fullmatch("[0-9]+/[0-9]+", (target.parameters or [""])[0]):
         raise Failed(f"{name}: snapshot overflowed", "--cow gives it more room")
 
 
 def open_source(name: str, options: SourceOptions) -> Source:
-    """The volume to read, as Kind.open_source has it."""
+    """The volume to read; as Kind.open_source()."""
     volume, group = _tidied(name, options)
     if volume.mark is not None and volume.read_only:
         return LogicalSource(name, volume, volume.full, options, ours=False)
@@ -106,7 +106,7 @@ def open_source(name: str, options: SourceOptions) -> Source:
 
 
 def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
-    """Bytes of the volume, and of its data, as Kind.sizes has it."""
+    """The bytes of the volume, and of its data; as Kind.sizes()."""
     volume, group = _find(name)
     refuse_parts(volume)
     wanted, _kept = choose(volume, group, options)
@@ -114,7 +114,7 @@ def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
 
 
 def used(volume: Volume) -> int:
-    """About how many bytes of a volume are data; all of it where the kernel does not say."""
+    """An estimate of the bytes of a volume that are data; its size if the kernel does not say."""
     if not volume.thin or not volume.active:
         return volume.size
     with naming(f"read {volume.path}"):
@@ -123,7 +123,7 @@ def used(volume: Volume) -> int:
 
 
 def to_be_taken(name: str, options: SourceOptions) -> Volume:
-    """The volume of which a snapshot, named or not, has the state that options ask for; errors as open_source()."""
+    """The volume whose snapshot has the state that options ask for; errors as open_source()."""
     volume, group = _tidied(name, options)
     wanted, kept = choose(volume, group, options)
     if "thicksnapshot" in wanted.role:
@@ -134,7 +134,7 @@ def to_be_taken(name: str, options: SourceOptions) -> Volume:
 
 
 def _find(name: str) -> tuple[Volume, dict[str, Volume]]:
-    """As facts.volume(), also of one that an exchange has put away."""
+    """As facts.volume(), also for a volume that an exchange has renamed."""
     try:
         return facts.volume(name)
     except QbError:
@@ -144,7 +144,7 @@ def _find(name: str) -> tuple[Volume, dict[str, Volume]]:
 
 
 def _tidied(name: str, options: SourceOptions) -> tuple[Volume, dict[str, Volume]]:
-    """As _find(), and what runs that have ended have left in the group is gone, or brought to an end."""
+    """As _find(). Leftovers of ended runs in the group are removed or completed first."""
     volume, group = _find(name)
     refuse_parts(volume)
     snapshot.remove_dead(group.values(), options.note, options.warn)
@@ -154,7 +154,7 @@ def _tidied(name: str, options: SourceOptions) -> tuple[Volume, dict[str, Volume
 
 
 def choose(volume: Volume, group: Mapping[str, Volume], options: SourceOptions) -> tuple[Volume, bool]:
-    """Which volume of its group has the wanted state of volume; and whether that is one kept from before the start."""
+    """The volume of its group with the wanted state, and whether this is the state from before the start."""
     running = group.get(f"{volume.name}{_RUNNING}")
     if running is None or not (volume.thin and running.thin and running.origin == volume.name):
         return volume, False
@@ -165,13 +165,13 @@ def choose(volume: Volume, group: Mapping[str, Volume], options: SourceOptions) 
 
 
 def refuse_parts(volume: Volume) -> None:
-    """UsageError for what lvm uses to build volumes of."""
+    """UsageError for volumes of lvm itself, such as pools."""
     if "pool" in volume.layout:
         raise UsageError(f"{volume.full} is a pool, not a volume")
 
 
 def ready(volume: Volume) -> Volume:
-    """The volume, if a snapshot can be had of it as it is. A thin one needs not be active."""
+    """Returns the volume if a snapshot of it is possible now. A thin volume need not be active."""
     return volume if volume.thin else _active(volume)
 
 
@@ -182,7 +182,7 @@ def _active(volume: Volume) -> Volume:
 
 
 def refuse_started(volume: Volume, options: SourceOptions) -> None:
-    """Refused if somebody uses the volume: what it was before is not kept."""
+    """Refused if somebody uses the volume, because its earlier state is not kept."""
     if not volume.active:
         return
     try:

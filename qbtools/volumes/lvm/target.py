@@ -1,8 +1,8 @@
-"""Which logical volume is filled, and how.
+"""Chooses the logical volume to fill, and how.
 
-A new volume, and one that takes the place of a thin one, is filled under a temporary name (newvolume.py). A thin
-volume is never written in place: only a new one has no blocks where it has no data. Any other volume that is there is
-written over, since there may be no room for a second one.
+A new volume, and one that replaces a thin volume, is filled under a temporary name (newvolume.py). A thin volume is
+never written in place: only a new one has no blocks for its holes. Any other existing volume is written over, because
+there may be no room for a second one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qbtools.volumes.spots import Spot
 
 
 def could_be_made(word: str) -> bool:
-    """Whether word is `GROUP/VOLUME` or `GROUP/POOL/VOLUME` with a group that is there."""
+    """Whether word is `GROUP/VOLUME` or `GROUP/POOL/VOLUME` with an existing group."""
     parts = lvnames.split(word)
     if parts is None:
         return False
@@ -33,7 +33,7 @@ def could_be_made(word: str) -> bool:
 
 
 def open_target(name: str, options: TargetOptions) -> Target:
-    """The volume to fill, as Kind.open_target has it."""
+    """The volume to fill; as Kind.open_target()."""
     group, pool, volume = _parts(name)
     volumes = facts.group(group)
     snapshot.remove_dead(volumes.values(), options.note, options.warn)
@@ -43,10 +43,10 @@ def open_target(name: str, options: TargetOptions) -> Target:
     if old is None:
         return _new(name, group, pool, volume, volumes, options)
     if not options.overwrite:
-        raise Refused(f"{name} exists", "--overwrite replaces it")
+        raise Refused(f"{name} already exists", "--overwrite replaces it")
     source.refuse_parts(old)
     if pool and old.pool != pool:
-        raise Refused(f"{old.full} exists, but not in the pool {pool}")
+        raise Refused(f"{old.full} already exists, but not in the pool {pool}")
     if not old.thin:
         return PresentTarget(name, old, options)
     _refuse_used(old, volumes.get(f"{old.name}-snap"))
@@ -54,19 +54,19 @@ def open_target(name: str, options: TargetOptions) -> Target:
 
 
 def present(name: str) -> Volume | None:
-    """The volume that a target's name means, where it exists. UsageError if the name can be none."""
+    """The existing volume that a target's name means. UsageError if the name cannot be a volume."""
     group, _pool, volume = _parts(name)
     return facts.group(group).get(volume)
 
 
 def spot(name: str) -> Spot:
-    """Where it is or will be. UsageError if the name can be none."""
+    """Its spot, existing or not. UsageError if the name cannot be a volume."""
     group, _pool, volume = _parts(name)
     return spots.of_mapped(lvnames.mapper_name(group, volume))
 
 
 def _parts(name: str) -> tuple[str, str | None, str]:
-    """Group, pool (None if none is said) and volume."""
+    """Group, pool (None if not given) and volume."""
     parts = lvnames.split(name)
     if parts is None:
         found = facts.find(name)
@@ -80,7 +80,7 @@ def _new(
     name: str, group: str, pool: str | None, volume: str, volumes: dict[str, Volume], options: TargetOptions
 ) -> NewVolume:
     if not options.create:
-        raise Failed(f"there is not a logical volume {volume} in {group}", "--create makes it")
+        raise Failed(f"there is no logical volume {volume} in {group}", "--create creates it")
     problem = lvnames.volume_problem(group, volume)
     if marks.is_temporary_name(volume):
         problem = "such names are reserved for volumes that are not complete yet"
@@ -89,12 +89,12 @@ def _new(
     if pool is None:
         return ThickTarget(name, group, volume, options)
     if pool not in volumes or not volumes[pool].layout >= {"thin", "pool"}:
-        raise Failed(f"there is not a thin pool {pool} in {group}")
+        raise Failed(f"there is no thin pool {pool} in {group}")
     return ThinTarget(name, group, volume, pool, None, options)
 
 
 def _refuse_used(volume: Volume, running: Volume | None) -> None:
-    """Refused if anybody has it open, or has a snapshot of it that will take its place (see source.py)."""
+    """Refused if anybody has it open, or has a snapshot that will replace it (see source.py)."""
     if running is not None and running.thin and running.active and running.origin == volume.name:
         raise Refused(f"{volume.full} is in use: its machine writes to {running.full}")
     if not volume.active:
@@ -123,10 +123,10 @@ def _device(volume: Volume) -> str:
 
 
 class PresentTarget(BlockTarget):
-    """A volume that is there, and not thin: written over in place, from the first byte on."""
+    """An existing volume that is not thin: it is written in place, from the first byte on."""
 
     def __init__(self, name: str, volume: Volume, options: TargetOptions) -> None:
-        """Refused if it is in use, and without overwrite."""
+        """Refused if it is in use, or without overwrite."""
         self._volume = volume
         self._options = options
         self._activated = False
@@ -141,7 +141,7 @@ class PresentTarget(BlockTarget):
         self.name = name
 
     def start(self, size: int | None) -> None:
-        """Grows it where it is too small; makes it smaller where that is allowed."""
+        """Extends it if it is too small; makes it smaller if that is allowed."""
         if size is not None:
             self._resize(size)
             with naming(f"open {self.name}"):
@@ -151,7 +151,7 @@ class PresentTarget(BlockTarget):
     def _resize(self, wanted: int) -> None:
         size, full = self._volume.size, self._volume.full
         if wanted > size:
-            self._options.note(f"{self.name}: growing it from {size} to {wanted} bytes, and to a whole extent")
+            self._options.note(f"{self.name}: extending it from {size} to {wanted} bytes, rounded up to a whole extent")
             tools.lvm("lvextend", "-qq", "-L", f"{-(-wanted // 512) * 512}b", full)
         elif wanted < size and self._options.shrink:
             wanted = whole_extents(self._volume.group, wanted)

@@ -1,6 +1,6 @@
-"""Where the data of a thin volume lies, out of the metadata of its pool.
+"""The map of a thin volume, from the metadata of its pool.
 
-Only of what nobody writes to: of a volume in use the metadata does not know yet what is still in memory.
+Only for volumes that nobody writes to: the metadata of a volume in use lacks changes that are still in memory.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _SECTOR = 512
 def read(device: int, size: int) -> ExtentMap:
     """The map of the thin volume with that device number, which has size bytes.
 
-    What it leaves out reads as zeros. Failed, with the reason, where there is no such map to be had.
+    Everything outside the map reads as zeros. Failed, with the reason, if no map is available.
     """
-    with naming("learn of its pool"):
+    with naming("get the facts about its pool"):
         thin = dm.table(device)
         if thin.type != "thin" or len(thin.parameters) < 2:
             raise Failed("it is in no pool")
         if len(thin.parameters) > 2:
-            raise Failed("what was not written since it was made lies outside its pool")
+            raise Failed("it has an external origin outside its pool")
         pool = dm.number(thin.parameters[0])
         metadata = dm.number(dm.table(pool).parameters[0])
     number = int(thin.parameters[1])
@@ -37,7 +37,7 @@ def read(device: int, size: int) -> ExtentMap:
 
 
 def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
-    """The map that the XML of thin_dump tells for the device number, and for no other. Failed if it does not."""
+    """The map of the device number in the XML of thin_dump. Failed if the XML has another device or is malformed."""
     mappings = _Mappings(number, size)
     parser = expat.ParserCreate()
     parser.StartElementHandler = mappings.element
@@ -52,7 +52,7 @@ def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
 
 
 class _Mappings:
-    """Takes the elements of the XML one after the other; ValueError and KeyError for what must not be."""
+    """Handles the elements of the XML one after the other; ValueError and KeyError if it is malformed."""
 
     def __init__(self, number: int, size: int) -> None:
         self.extents = ExtentMap(size)

@@ -1,7 +1,7 @@
 """Runs the programs of lvm2 and thin-provisioning-tools.
 
-They inherit no descriptor beyond 2 and speak plain C; their stdin is empty. A signal that ends us never hits one half
-way: lvm itself hears an interrupt only where it does no harm, and we go on unwinding when it has ended.
+They inherit only descriptors 0 to 2, use the C locale, and their stdin is empty. A signal that ends us never interrupts
+lvm at a bad moment: lvm handles an interrupt only where it is safe, and we continue the cleanup when it has ended.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from qbtools.environments import chosen_environment
 from qbtools.errors import Failed
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-_LONGEST = 1 << 16  # bytes of stderr that are looked at
+_LONGEST = 1 << 16  # bytes of stderr that are read
 
 
 def installed(program: str) -> bool:
-    """Whether a program is there to be run."""
+    """Whether a program is installed."""
     return any(os.access(os.path.join(place, program), os.X_OK) for place in _path().split(":") if place)
 
 
 def lvm(program: str, *arguments: str) -> str:
-    """What a program of lvm2 prints. Failed, with its reason, where it fails or is not there.
+    """The output of a program of lvm2. Failed, with its reason, if it fails or is not installed.
 
-    Variables that begin with LVM_ or DM_, such as LVM_SYSTEM_DIR, are handed on to it.
+    It gets variables that begin with LVM_ or DM_, such as LVM_SYSTEM_DIR.
     """
     with _started([program, *arguments]) as running:
         _load()
@@ -39,16 +39,16 @@ def lvm(program: str, *arguments: str) -> str:
 
 
 def _load() -> None:
-    """Loads what is needed soon by whoever uses lvm: while that works, the time for it is there."""
+    """Loads modules that are needed soon, while a program of lvm runs."""
     import hashlib  # noqa: F401
     import json  # noqa: F401
     from xml.parsers import expat  # noqa: F401
 
 
 def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
-    """What `lvs`, `vgs` or `pvs` tells: a dict of fields a row; sizes in bytes. Failed as lvm().
+    """The report of `lvs`, `vgs` or `pvs`: a dict of fields for each row, with sizes in bytes. Failed as lvm().
 
-    fields: as -o takes them. All values are text. A field of segments makes one row a segment.
+    fields: as for -o. All values are text. With a field of segments there is one row for each segment.
     """
     how = "--reportformat", "json", "--units", "b", "--nosuffix"
     text = lvm(program, *how, "-o", fields, *arguments)
@@ -63,7 +63,7 @@ def report(program: str, fields: str, *arguments: str) -> list[dict[str, str]]:
 
 @contextmanager
 def output(*argv: str) -> Iterator[IO[bytes]]:
-    """The standard output of a program, to be read while it runs. Failed if it has not ended well.
+    """The standard output of a program, to be read while it runs. Failed if the program fails.
 
     When the body fails, the program is stopped.
     """
@@ -72,15 +72,15 @@ def output(*argv: str) -> Iterator[IO[bytes]]:
 
 
 class _Running:
-    """A program, its standard output and what it has said on standard error.
+    """A program, its standard output and its messages on standard error.
 
-    prints: it prints more than a pipe holds, and does nothing else, so that it may be cut off.
+    prints: it only prints, and more than a pipe holds, so it may be interrupted.
     """
 
     def __init__(self, argv: list[str], prints: bool) -> None:
         self._program = argv[0]
         self._prints = prints
-        self._errors = os.memfd_create("stderr")  # it can fill up without anybody reading
+        self._errors = os.memfd_create("stderr")  # it cannot block if nobody reads it
         process = None
         try:
             with _signals_later():
@@ -96,7 +96,7 @@ class _Running:
             os.close(self._errors)
             raise Failed(f"cannot run {self._program}: {error.strerror}") from error
         except BaseException:
-            if process is not None:  # a signal came while it started
+            if process is not None:  # a signal arrived while it started
                 self._stop(process)
             os.close(self._errors)
             raise
@@ -106,18 +106,18 @@ class _Running:
         self.stdout: IO[bytes] = process.stdout
 
     def stop(self) -> None:
-        """Makes it end, where it runs still, and waits until it has."""
+        """Ends it if it still runs, and waits for its end."""
         if self._process.returncode is None:
             self._stop(self._process)
 
     def _stop(self, process: subprocess.Popen[bytes]) -> None:
         if self._prints and process.stdout is not None:
-            process.stdout.close()  # stops it even where SIGINT is ignored
+            process.stdout.close()  # stops it even if SIGINT is ignored
         process.send_signal(signal.SIGINT)
         process.wait()
 
     def finish(self) -> None:
-        """Waits for its end. Failed if that is not a good one."""
+        """Waits for its end. Failed if its status is not 0."""
         if self._prints:
             self.stdout.close()
         status = self._process.wait()
@@ -126,7 +126,7 @@ class _Running:
             raise Failed(f"{self._program}: {self._reason() or how}")
 
     def _reason(self) -> str:
-        """The last lines of stderr that say something, as one."""
+        """The last lines of stderr that are not empty, as one line."""
         text = os.pread(self._errors, _LONGEST, max(os.fstat(self._errors).st_size - _LONGEST, 0))
         lines = [line.strip() for line in text.decode("utf-8", "surrogateescape").splitlines()]
         said = [line.rstrip(".") for line in lines if line and not line.startswith("WARNING:")]
@@ -138,13 +138,13 @@ class _Running:
 
 
 def _path() -> str:
-    """Where programs are looked for: PATH, and where programs for root are, which PATH may lack."""
+    """The directories to search for programs: PATH, and those for programs of root, which PATH may lack."""
     return ":".join((os.environ.get("PATH", os.defpath), *_SBIN))
 
 
 @contextmanager
 def _started(argv: list[str], prints: bool = False) -> Iterator[_Running]:
-    """Runs a program while the body reads what it prints; waits for its end in every case."""
+    """Runs a program while the body reads its output. Waits for its end in every case."""
     running = _Running(argv, prints)
     try:
         yield running
@@ -158,7 +158,7 @@ def _started(argv: list[str], prints: bool = False) -> Iterator[_Running]:
 
 @contextmanager
 def _signals_later() -> Iterator[None]:
-    """What signals do to us in Python is done when the body has ended: a process that it starts is not lost."""
+    """Delays the Python handlers of signals until the body has ended, so that a process that it starts is not lost."""
     came: list[int] = []
     kept = {}
     if threading.current_thread() is not threading.main_thread():

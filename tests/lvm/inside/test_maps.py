@@ -71,7 +71,7 @@ def test_a_reservation_of_another_program(mapped: str, pool: int, monkeypatch: p
             dm.message(pool, "release_metadata_snap")
     assert ended.status == 0
     assert ended.stderr == (
-        f"qb-volread: warning: {mapped} has no map, so all of it is read: "
+        f"qb-volread: warning: {mapped} has no map, so it is read completely: "
         "another program has reserved the metadata of its pool\n"
     )
     stream = guest.Stream.parse(ended.stdout)
@@ -138,7 +138,7 @@ def test_a_volume_with_an_origin_outside_its_pool(vg: str) -> None:
     guest.call("lvchange", "-qq", "-an", f"{vg}/outside")
     guest.call("lvchange", "-qq", "-pr", f"{vg}/outside")
     guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "--thinpool", f"{vg}/pool", "-n", "inside", f"{vg}/outside")
-    with pytest.raises(Failed, match="^what was not written since it was made lies outside its pool$"):
+    with pytest.raises(Failed, match="^it has an external origin outside its pool$"):
         map_of(Path(f"/dev/{vg}/inside"))
 
 

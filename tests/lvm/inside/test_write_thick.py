@@ -41,7 +41,7 @@ def test_a_new_volume_shows_nothing_of_what_was_there(tg: str) -> None:
     assert holds(Path(f"/dev/{tg}/new-one"), 24 * MiB, PIECES)
     assert attributes(f"{tg}/new-one", "lv_tags,lv_layout,lv_active") == ["", "linear", "active"]
     ended = volwrite("--create", f"lvm:{tg}/new-one", data=stream(MiB, {}))
-    assert (ended.status, f"{tg}/new-one exists" in ended.stderr) == (5, True)
+    assert (ended.status, f"{tg}/new-one already exists" in ended.stderr) == (5, True)
     ended = volwrite("--create", f"lvm:{tg}/second", data=stream(48 * MiB, {}))
     assert (ended.status, "insufficient free space" in ended.stderr) == (1, True)
 

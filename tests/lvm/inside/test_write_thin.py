@@ -154,7 +154,7 @@ def test_a_name_that_appears_meanwhile(vg: str) -> None:
         guest.thick(f"{vg}/new", 4 * MiB)
         running.give(whole[1024:])
         ended = running.wait()
-    assert (ended.status, f"{vg}/new has been created meanwhile" in ended.stderr) == (5, True)
+    assert (ended.status, f"{vg}/new was created meanwhile" in ended.stderr) == (5, True)
     assert attributes(f"{vg}/new", "lv_layout") == ["linear"], "it is that of another"
 
 
@@ -169,7 +169,7 @@ def test_a_device_that_breaks_in_the_middle(vg: str, old: str, fault: str) -> No
         running.give(whole[1024:])
         ended = running.wait()
     assert ended.status == 1
-    expected = f"cannot write to {old}: " if fault == "error" else f"{old} does not hold what was written to it"
+    expected = f"cannot write to {old}: " if fault == "error" else f"{old} differs from the data that was written to it"
     assert expected in ended.stderr
     assert not temporary(vg)
     assert holds(Path(f"/dev/{old}"), SIZE, OLD)
