@@ -1,6 +1,6 @@
-"""Holds the files that came out of an archive against what its qubes.xml says (see qb-format(5)).
+"""Compares the files that were found in an archive with its qubes.xml (see qb-format(5)).
 
-For archives without a manifest, those of Qubes OS, this is all that tells whether a whole file is missing.
+For archives without a manifest, such as those of Qubes OS, only this detects that a whole file is missing.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ FURTHER = (
     *("firewall.xml", "notes.txt", "whitelisted-appmenus.list", "empty"),
     *("icon.png", "apps", "apps.templates", "kernels"),  # Qubes OS 2 to 3.2
 )
-"""What else Qubes OS puts beside the volumes of a domain."""
+"""Other files that Qubes OS saves beside the volumes of a domain."""
 
 _CAME = "came"
 _END = "end"
 
 
 class Arrivals:
-    """Takes the name of each file that came, in any order; finish() says what is missing."""
+    """Collects the names of the files that were found, in any order. finish() reports what is missing."""
 
     def __init__(self, entries: Iterable[Entry], warn: Callable[[str], None]) -> None:
-        """entries: what must come. Damaged if two of them have one name, or two domains one path.
+        """entries: the required files. Damaged if two of them have the same name, or two domains the same path.
 
-        Volumes of a domain that was saved as a whole have one name: that of the archive in which all of them are.
+        The volumes of a domain that was saved as one archive all have the name of this archive.
         """
         self._warn = warn
         self._expected: dict[str, Entry] = {}
@@ -38,26 +38,26 @@ class Arrivals:
         for entry in entries:
             before = self._expected.get(entry.archive_name)
             if before and (not entry.archive_name.endswith("/.") or before.volume == entry.volume):
-                raise Damaged(f"{entry.archive_name} is named twice")
+                raise Damaged(f"{entry.archive_name} is listed twice")
             if self._owners.setdefault(entry.path, entry.domain) != entry.domain:
                 raise Damaged(f"{self._owners[entry.path]} and {entry.domain} have the same path: {entry.path}")
             self._expected[entry.archive_name] = entry
         self.anything = False
-        """Accept files of no domain as long as neither a volume that must come nor the metadata itself is known."""
+        """Files without a domain are accepted while neither a required volume nor the metadata itself is known."""
         self._came: set[str] = set()
-        self._paths: set[str] = set()  # of what came
+        self._paths: set[str] = set()  # of the files that were found
 
     def add(self, untrusted_name: str, size: int | None) -> None:
-        """One file that came. size: bytes of the volume in it, None if that is not known.
+        """Adds a file that was found. size: bytes of the volume in it, None if not known.
 
-        Damaged for a malformed or doubled name, one under no saved domain's path, and for a volume that is larger
-        than qubes.xml says.
+        Damaged if the name is malformed, occurs twice, or is not below the path of a saved domain, and if a volume is
+        larger than qubes.xml says.
         """
         if problem := name_problem(untrusted_name, final_dot=True):
             raise Damaged(f"{untrusted_name}: {problem}")
         name = untrusted_name
         if name in self._came:
-            raise Damaged(f"{name} came twice")
+            raise Damaged(f"{name} occurs twice in the archive")
         self._came.add(name)
         if name == METADATA:
             return
@@ -71,20 +71,20 @@ class Arrivals:
             raise Damaged(f"{name} is a volume of {size} bytes, but qubes.xml says {entry.size}")
 
     def has(self, name: str) -> bool:
-        """Whether a file of this name came."""
+        """Whether a file with this name was found."""
         return name in self._came
 
     def _further(self, name: str, path: str, rest: str) -> None:
-        """A file that is no saved volume. rest: its name below the domain's path."""
+        """Adds a file that is not a saved volume. rest: its name below the domain's path."""
         if self.anything and not self._owners and METADATA not in self._came:
-            return  # an archive without metadata, as one pipe makes it: there is nothing to compare
+            return  # an archive without metadata, made by one pipe: there is nothing to compare
         if path != HOME and path not in self._owners:
             raise Damaged(f"{name} belongs to no saved domain")
         if rest not in FURTHER:
-            self._warn(f"qubes.xml does not say what {name} is")
+            self._warn(f"qubes.xml does not mention {name}")
 
     def finish(self) -> None:
-        """All has come. Damaged if a volume, or a domain with all its files, did not."""
+        """Called at the end. Damaged if a volume is missing, or a domain with all its files."""
         missing = [entry for entry in self._expected.values() if not self._is_there(entry)]
         if missing:
             first = missing[0]
@@ -92,17 +92,17 @@ class Arrivals:
             raise Damaged(f"{first.archive_name} of {first.domain} is not in the archive{more}")
 
     def _is_there(self, entry: Entry) -> bool:
-        # `empty` only stands for the domain: any file of it does as well.
+        # `empty` only represents the domain: any other file of it will do.
         return entry.archive_name in self._came or (entry.volume is None and entry.path in self._paths)
 
 
 def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None = None) -> int:
-    """Reads what must come, then what came, and compares; returns how many files came.
+    """Reads the required files, then the files that were found, and compares them. Returns the number of found files.
 
-    The lines, up to EOF: those of Entry.to_line, unless known says what must come; then for each file `came`, its
-    name and its real size (`-` where not known), separated by tabs; last `end`. Truncated if `end` is missing,
-    Damaged for anything else and where the comparison fails. Where neither lines of the list nor the metadata came
-    there is nothing to compare: an archive of one file, made by one pipe.
+    The lines, up to EOF: those of Entry.to_line, unless known has the required files; then for each found file `came`,
+    its name and its real size (`-` if not known), separated by tabs; last `end`. Truncated if `end` is missing.
+    Damaged for any other line, and if the comparison fails. If there are neither lines of the list nor the metadata,
+    there is nothing to compare: the archive has one file, made by one pipe.
     """
     entries = list(known or ())
     arrivals = Arrivals(entries, warn) if known is not None else None
@@ -123,7 +123,7 @@ def check(reader: Reader, warn: Callable[[str], None], known: list[Entry] | None
             arrivals.add(fields[1], _size(at, fields[2]))
             count += 1
         else:
-            raise Damaged(f"line {at} is neither a volume of the list nor one that came, or is in the wrong place")
+            raise Damaged(f"line {at} is neither a line of the list nor of a found file, or is in the wrong place")
     if not ended or arrivals is None:
         raise Truncated(f"{reader.name} ends without its end line")
     arrivals.finish()

@@ -1,7 +1,7 @@
-"""Makes the metadata of an archive (qubes.xml; see qb-format(5)) for volumes that come from no Qubes OS.
+"""Makes the metadata of an archive (qubes.xml; see qb-format(5)) for volumes that are not from Qubes OS.
 
-Each domain becomes a StandaloneVM with the volumes that are given, which Qubes OS 4 restores as it does its own.
-The same lines give the same bytes each time.
+Each domain becomes a StandaloneVM with the given volumes. Qubes OS 4 restores it like its own domains. The same lines
+always give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qbtools.errors import Damaged, Refused
 from qbtools.formats.chunks import MAX_METADATA
 from qbtools.streams import Reader
 
-# qubes.app.Qubes.load_initial_values (August 2026): index, from 1, colour and name of the labels every Qubes OS has.
+# qubes.app.Qubes.load_initial_values (August 2026): index, colour and name of the labels that every Qubes OS has.
 _LABELS = (
     ("0xcc0000", "red"),
     ("0xf57900", "orange"),
@@ -41,7 +41,7 @@ _WRAPPING = 4096
 
 
 class NewVolume(NamedTuple):
-    """A volume to be saved. size, data: bytes of the whole and of what is in use, 0 <= data <= size < 2^63."""
+    """A volume to save. size, data: its bytes, and the bytes in use, 0 <= data <= size < 2^63."""
 
     name: str
     size: int
@@ -49,13 +49,13 @@ class NewVolume(NamedTuple):
 
 
 Wanted = dict[str, dict[str, NewVolume]]
-"""The volumes of each domain by name, all names checked; in the order in which they were first given."""
+"""The volumes of each domain by name, in the order in which they first occurred. All names are checked."""
 
 
 def read_wanted(reader: Reader, warn: Callable[[str], None]) -> Wanted:
     """The lines DOMAIN, VOLUME, SIZE and maybe DATA (tab-separated; bytes) up to EOF, grouped by domain.
 
-    Damaged for a malformed line, a bad or reserved name, a volume named twice, and where there is no line at all.
+    Damaged for a malformed line, an invalid or reserved name, a volume that occurs twice, and if there is no line.
     """
     wanted: Wanted = {}
     for number, fields in read_fields(reader):
@@ -71,19 +71,19 @@ def read_wanted(reader: Reader, warn: Callable[[str], None]) -> Wanted:
             raise Damaged(f"line {number}: not a size in bytes: {' '.join(fields[2:])}")
         volumes = wanted.setdefault(domain, {})
         if name in volumes:
-            raise Damaged(f"line {number}: the volume {name} of {domain} is named twice")
+            raise Damaged(f"line {number}: the volume {name} of {domain} occurs twice")
         if name not in RESTORED:
             warn(f"Qubes OS will not restore the volume {name} of {domain}, only {' and '.join(RESTORED)}")
         volumes[name] = NewVolume(name, size, data)
     if not wanted:
-        raise Damaged(f"{reader.name} names no volume")
+        raise Damaged(f"{reader.name} has no volume")
     return wanted
 
 
 def compose(wanted: Wanted) -> bytes:
     """The qubes.xml: ASCII, without XML declaration. Domain N (from 1) of wanted gets the path `vmN/`.
 
-    Refused if it would be larger than readers take.
+    Refused if it would be larger than readers accept.
     """
     root = Element("qubes")
     add_labels(root)
@@ -102,7 +102,7 @@ def compose(wanted: Wanted) -> bytes:
 
 
 def bounded(data: bytes, domains: int) -> bytes:
-    """The metadata of that many domains, data itself. Refused if it is larger than readers take."""
+    """Returns data, the metadata of that many domains. Refused if it is larger than readers accept."""
     if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
         raise Refused(f"{domains} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
     return data
@@ -142,13 +142,13 @@ def _volume_config(domain: Element, name: str, volumes: Iterable[NewVolume]) -> 
 
 
 def sealed_bound(volumes: Iterable[NewVolume]) -> int:
-    """More bytes than these volumes, compressed and sealed, take in an archive: Qubes OS uses it as a quota.
+    """An upper bound for the bytes of these volumes in an archive, compressed and sealed. Qubes OS uses it as a quota.
 
-    Whatever the compressor: (data + sparse map) · 1.01 + 1 MiB for each.
+    For every compressor: (data + sparse map) · 1.01 + 1 MiB for each.
     """
     total = 0
     for volume in volumes:
-        # A hole in the map has at least 64 KiB, an entry at most 40 bytes: the whole size is always enough, too.
+        # A hole in the map has at least 64 KiB, an entry at most 40 bytes, so the whole size is always enough.
         entries = min(1 << 20, volume.data // 512, (volume.size - volume.data) >> 16) + 2
         total += min(volume.data + 40 * entries, volume.size + 80) * 101 // 100 + (1 << 20)
     return total

@@ -1,4 +1,4 @@
-"""What a host takes where a domain says nothing: the lines of its verb `defaults` (see qb-host(7))."""
+"""The defaults of a host for properties that a domain does not set: the lines of its verb `defaults` (qb-host(7))."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _WITHOUT = "without"
 
 
 class Defaults(NamedTuple):
-    """A host's defaults; what it has none of is None, or empty. All names are checked.
+    """The defaults of a host; None or empty if it has none. All names are checked.
 
-    kernels, pools: the default first, then whatever else it has. A host that names none takes any.
-    without: what the name of a domain there may not have in it.
+    kernels, pools: the default first, then all others. A host that names none accepts any.
+    without: texts that the name of a domain must not contain there.
     """
 
     template: str | None = None
@@ -27,7 +27,7 @@ class Defaults(NamedTuple):
     without: tuple[str, ...] = ()
 
     def to_lines(self) -> str:
-        """KEY and VALUE, separated by a tab, a line each, as read() takes them."""
+        """Lines of KEY and VALUE, separated by a tab, for read()."""
         pairs = [("template", self.template), ("netvm", self.netvm), ("dispvm", self.dispvm)]
         pairs += [("kernel", name) for name in self.kernels] + [("pool", name) for name in self.pools]
         pairs += [(_WITHOUT, text) for text in self.without]
@@ -35,10 +35,10 @@ class Defaults(NamedTuple):
 
 
 def read(reader: Reader) -> Defaults:
-    """Reads the lines up to EOF; a key that is absent says that the host has no such default.
+    """Reads the lines up to EOF. If a key is missing, the host has no such default.
 
-    `kernel`, `pool` and `without` may be there several times. Damaged for an unknown key, for one of the others twice,
-    and for a malformed value.
+    `kernel`, `pool` and `without` may occur several times. Damaged for an unknown key, for another key that occurs
+    twice, and for a malformed value.
     """
     found: dict[str, list[str]] = {key: [] for key in ("template", "netvm", "dispvm", "kernel", "pool", _WITHOUT)}
     for number, fields in read_fields(reader):
@@ -56,6 +56,6 @@ def read(reader: Reader) -> Defaults:
 
 
 def _problem(key: str, value: str) -> str | None:
-    if key == _WITHOUT:  # what stands in no name forbids nothing
-        return None if names.domain_problem(f"a{value}") is None and value else "no name of a domain has that in it"
+    if key == _WITHOUT:  # a text that no name can have forbids nothing
+        return None if names.domain_problem(f"a{value}") is None and value else "no name of a domain contains this text"
     return names.word_problem(value) if key in ("kernel", "pool") else names.domain_problem(value)

@@ -1,4 +1,4 @@
-"""What there is on the host for the domains of a plan."""
+"""The things on the host that the domains of a plan can use."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LABEL = "red"
 
 
 class HostSide:
-    """A host's inventory and defaults, asked from the point of view of a restore."""
+    """The inventory and defaults of a host, for a restore."""
 
     def __init__(self, metadata: Metadata, defaults: Defaults, leftovers: Collection[str]) -> None:
-        """leftovers: names of domains that a run has left which was ended: as if they were not there."""
+        """leftovers: names of domains that an ended run has left; they count as missing."""
         self.metadata = metadata
         self.leftovers = frozenset(leftovers)
         self.taken = metadata.by_name.keys() - self.leftovers
@@ -24,16 +24,16 @@ class HostSide:
         self._pools = {pool.get("name", "") for pool in metadata.root.findall("pools/pool")} | set(defaults.pools)
 
     def name_problem(self, name: str) -> str | None:
-        """What forbids to make a domain of that name here, None for nothing; whether it is taken is another matter."""
+        """Why no domain with that name can be created here; None if it can. The name may be taken."""
         return names.new_domain_problem(name, self.defaults.without)
 
     def find(self, name: str) -> Domain | None:
-        """The domain of that name, where there is one that others may rely on: not one that is still being made."""
+        """The domain with that name, if others may use it: not an unfinished one."""
         domain = self.metadata.by_name.get(name) if name in self.taken and name not in names.KEYWORDS else None
         return None if domain is None or names.UNFINISHED in domain.features else domain
 
     def default_template(self, kind: str) -> str | None:
-        """The name of the host's default template for a domain of this class, None if there is none to be used."""
+        """The name of the host's default template for a domain of this class, None if there is no usable one."""
         if kind == DISPOSABLE_CLASS:
             return self.default_dispvm()
         return self._usable(self.defaults.template, lambda found: found.kind == TEMPLATE_CLASS)
@@ -51,20 +51,20 @@ class HostSide:
         return found.name if found is not None and good(found) else None
 
     def label(self, wanted: str) -> str:
-        """The label itself where the host has it, else red, else its first."""
+        """The label itself if the host has it, otherwise red, otherwise its first label."""
         labels = self.metadata.labels
         return next(name for name in (wanted, _LABEL, labels[0]) if name in labels)
 
     def has_kernel(self, name: str) -> bool:
-        """Whether there is a kernel of that name, as far as the host tells."""
+        """Whether there is a kernel of that name, as far as the host says."""
         kernels = self.defaults.kernels
         return names.word_problem(name) is None and (not kernels or name in kernels)
 
     def has_pool(self, name: str) -> bool:
-        """Whether there is a pool of that name, as far as the host tells."""
+        """Whether there is a pool of that name, as far as the host says."""
         return not self._pools or name in self._pools
 
     @property
     def default_pool(self) -> str | None:
-        """The pool that stands in for one that is not there, None if the host has to know by itself."""
+        """The pool that replaces a missing one; None if the host decides."""
         return next(iter(self.defaults.pools), None)

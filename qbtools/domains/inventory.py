@@ -1,4 +1,4 @@
-"""What qubes.xml says is in an archive, as lines that a shell script can read without fear."""
+"""The content of an archive according to qubes.xml, as lines that are safe in a shell script."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.errors import Damaged
 
 NONE = "-"
-"""Stands for a volume that is none, and a size that is not known."""
+"""Means no volume, or an unknown size."""
 
 
 class Entry(NamedTuple):
     """One file that must be in the archive. Every text in it is checked: no blank, no `..`, no leading `-`.
 
-    volume: None for a file that is no volume: `vmQID/empty` of a domain without volumes, `dom0-home/USER`.
+    volume: None for a file that is not a volume: `vmQID/empty` of a domain without volumes, `dom0-home/USER`.
     archive_name: of a template of Qubes OS 2 to 3.2 `PATH/.`, an archive of its directory with VOLUME.img of each.
     size: bytes of the whole volume, None if it is not known.
     """
@@ -29,14 +29,14 @@ class Entry(NamedTuple):
 
     @property
     def path(self) -> str:
-        """Where the files of its domain stand: `vmQID/`, or `dom0-home/USER` itself."""
+        """The directory of its domain's files: `vmQID/`, or `dom0-home/USER` itself."""
         if self.kind == names.ADMIN_CLASS:
             return self.archive_name
         return names.directory_of(self.archive_name)
 
     @property
     def label(self) -> str:
-        """DOMAIN:VOLUME, for the eyes of a person; the domain alone for a file that is no volume of its own."""
+        """DOMAIN:VOLUME for messages; only DOMAIN for a file that is not a volume."""
         alone = self.volume is None or self.archive_name.endswith("/.")
         return self.domain if alone else f"{self.domain}:{self.volume}"
 
@@ -78,7 +78,7 @@ def _base(volume: str | None) -> str:
 
 
 def entries_of(domain: Domain) -> list[Entry]:
-    """The files of one domain: a volume that is saved each, or the one that stands for none. [] if it is not saved."""
+    """The files of one domain: one for each saved volume, or the one for no volume. [] if it is not saved."""
     if domain.path is None:
         return []
     if domain.kind == names.ADMIN_CLASS:
@@ -112,7 +112,7 @@ def table(metadata: Metadata) -> list[str]:
 
 
 def as_document(metadata: Metadata) -> dict[str, object]:
-    """The same for programs that read JSON; a size that is not known is null, so is a volume that is none."""
+    """The same for JSON. An unknown size is null, and so is the volume of a file that is not a volume."""
     return {
         "domains": [
             {

@@ -1,4 +1,4 @@
-"""Lines of fields separated by tabs: how domains and volumes are told from one program to the next."""
+"""Lines of fields separated by tabs, which pass domains and volumes from one program to the next."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MAX_LINE = 4096
 
 
 def read_fields(reader: Reader, comments: bool = False) -> Iterator[tuple[int, list[str]]]:
-    """Each line's number, from 1, and its fields, up to EOF.
+    """The number of each line, from 1, and its fields, up to EOF.
 
-    comments: pass over empty lines, and over lines that begin with #, whatever else they hold.
+    comments: skip empty lines, and lines that begin with #, whatever they contain.
     Truncated for a last line without newline. Damaged for a line of more than MAX_LINE bytes with its newline, or
     with anything but printable ASCII and tabs.
     """

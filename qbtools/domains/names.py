@@ -1,4 +1,4 @@
-"""Names of domains and volumes: what Qubes OS takes, and what is safe as part of a path, a line or an XML text."""
+"""Names of domains and volumes: which ones Qubes OS accepts, and which are safe in a path, a line or an XML text."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ ADMIN = "dom0"
 ADMIN_CLASS = "AdminVM"
 
 UNFINISHED = "qbtools-unfinished"
-"""The feature that a domain bears until its restore has ended; its text tells who makes it."""
+"""The feature of a domain until its restore has ended. Its text names the run."""
 
 DEFAULT = "default"
-"""Stands for what a host has as its default. No domain may be called so."""
+"""Means the default of a host. No domain may have this name."""
 
 BACKUP_FEATURES = ("backup-content", "backup-path", "backup-size")
-"""The features that tell where a domain stands in an archive (qubes.backup.Backup)."""
+"""The features with the place of a domain in an archive (qubes.backup.Backup)."""
 
 BACKENDS = ("backend-domain", "backend_domain")
-"""The attributes of a device that name the domain which has it."""
+"""The attributes of a device that name the domain that provides it."""
 
 ANY = "*"
-"""Stands for any domain there: a device that is assigned to any port (qubes.device_protocol of Qubes OS 4.3)."""
+"""Means any domain there: a device that is assigned to any port (qubes.device_protocol of Qubes OS 4.3)."""
 
 KEYWORDS = ("none", DEFAULT)
-"""What no domain, kernel or pool can be called where a plan or Qubes OS names one."""
+"""Words that cannot be the name of a domain, kernel or pool in a plan or in Qubes OS."""
 
 HOME = "dom0-home/"
-"""Where its home stands in an archive."""
+"""The path of its home in an archive."""
 
 MAX_DOMAIN = 31
-"""Characters of a domain's name."""
+"""The most characters of a domain's name."""
 
 # Sources, all in QubesOS/qubes-core-admin: Qubes OS 4.3 qubes.vm.validate_name; 4.0 to 4.2 the same without the dot;
 # 2 to 3.2 QubesVm.verify_name in core-modules/000QubesVm.py, with the dot. All have at most 31 characters.
@@ -40,7 +40,7 @@ _DOMAIN = re.compile(rf"[A-Za-z][A-Za-z0-9_.-]{{0,{MAX_DOMAIN - 1}}}")
 # The name of a class of Python: AppVM, RemoteVM (qubes.vm.BaseVM.__xml__); 2 to 3.2 are translated.
 _CLASS = re.compile(r"[A-Za-z][A-Za-z0-9]{0,30}")
 # Qubes OS has root, private, volatile and kernel (volume_config of qubes.vm.*); hosts of qbtools may have others.
-# The file VOLUME.img is the last component of an archive name: at most 88 bytes, and no component begins with "-".
+# VOLUME.img is the last component of an archive name: at most 88 bytes, and no component begins with "-".
 _VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,83}")
 # "vm%d/" of the qid, below qubes.config.max_qid (qubes.backup.Backup); dom0, whose qid is 0, has its home only.
 _PATH = re.compile(r"vm[1-9][0-9]{0,9}/")
@@ -49,14 +49,14 @@ _OLDER_PATH = re.compile(r"(?:appvms|servicevms|vm-templates)/(?!-|\.{1,2}/)[A-Z
 _DIRECTORY = re.compile(r"(?:(?:appvms|servicevms|vm-templates)/)?[^/]+/")
 # The last component of the home of the first member of the group qubes (qubes.backup.Backup): a user of Linux.
 _HOME = re.compile(r"dom0-home/(?!-|\.{1,2}$)[A-Za-z0-9_.@+-]{1,88}", re.ASCII)
-# Kernels, pools and labels: what a host calls them is its matter, as long as it is a word. In an archive they may be
-# any text (a kernel is a directory, nothing checks a pool): a plan replaces what the host does not have.
+# Kernels, pools and labels: a host may give them any name that is a word. In an archive they may be any text (a kernel
+# is a directory, nothing checks a pool), because a plan replaces those that the host does not have.
 _WORD = re.compile(r"[A-Za-z0-9_][!-~]{0,127}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 
 # Qubes OS refuses these as names of a new domain (qubes.vm.validate_name, August 2026).
 _RESERVED = (ADMIN, "Domain-0", *KEYWORDS)
-# Hosts and --files-to have these beside the directories of domains.
+# Hosts and --files-to use these names beside the directories of domains.
 _OURS = ("qubes.xml", "qubes.xml.lock", HOME.rstrip("/"))
 
 
@@ -70,12 +70,12 @@ def domain_problem(name: str) -> str | None:
 def new_domain_problem(name: str, without: Collection[str] = ()) -> str | None:
     """What is wrong with the name of a new domain, or None: as domain_problem, and the name must not be reserved.
 
-    without: what no name may have in it, on the host that is meant.
+    without: texts that no name may contain on the host.
     """
     if name in _RESERVED or name in _OURS or name.endswith("-dm"):
         return "this name is reserved"
     found = next((text for text in without if text in name), None)
-    return domain_problem(name) if found is None else f"the host takes no name with {found} in it"
+    return domain_problem(name) if found is None else f"the host accepts no name that contains {found}"
 
 
 def class_problem(name: str) -> str | None:
@@ -106,24 +106,24 @@ def is_reference(name: str) -> bool:
 
 
 def backends(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The domain that the attributes of a device name, by the attribute; nothing if any domain will do."""
+    """The domains in the attributes of a device, by attribute; empty if any domain is allowed."""
     return {key: attributes[key] for key in BACKENDS if attributes.get(key, ANY) not in (ANY, "")}
 
 
 def is_domain_path(path: str) -> bool:
-    """Whether path is `vmQID/`, where the files of a domain stand in an archive."""
+    """Whether path is `vmQID/`, the directory of a domain in an archive."""
     return _PATH.fullmatch(path) is not None
 
 
 def is_older_path(path: str) -> bool:
-    """The same for what Qubes OS 2 to 3.2 saved: `appvms/NAME/`, `servicevms/NAME/` and `vm-templates/NAME/` too."""
+    """The same for archives of Qubes OS 2 to 3.2: also `appvms/NAME/`, `servicevms/NAME/` and `vm-templates/NAME/`."""
     return is_domain_path(path) or _OLDER_PATH.fullmatch(path) is not None
 
 
 def directory_of(archive_name: str) -> str:
     """The path of the domain to which a file would belong: `vm1/` of `vm1/x/y`, `appvms/work/` of `appvms/work/x`.
 
-    archive_name itself where it stands in no directory.
+    archive_name itself if it is in no directory.
     """
     match = _DIRECTORY.match(archive_name)
     return match[0] if match else archive_name
@@ -140,7 +140,7 @@ def quoted(text: str) -> str:
 
 
 def number(text: str) -> int | None:
-    """0 … 2^63-1 from decimal digits without sign and leading zero, else None."""
+    """0 … 2^63-1 from decimal digits without sign and leading zero, otherwise None."""
     if not _NUMBER.fullmatch(text):
         return None
     value = int(text)

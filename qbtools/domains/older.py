@@ -1,9 +1,9 @@
-"""Metadata of Qubes OS 2 to 3.2 (root `<QubesVmCollection>`), said in the words of Qubes OS 4.
+"""Translates metadata of Qubes OS 2 to 3.2 (root `<QubesVmCollection>`) to that of Qubes OS 4.
 
-There each domain is one element, its tag the class, everything else in attributes; domains are named by their number
-(qid), services and PCI devices are literals of Python; sizes of volumes are not there. Source: what Qubes OS 4 makes
-of them when it restores (qubesadmin.backup.core2, August 2026). Left out is default_dispvm, for which it invents
-domains.
+In the old format each domain is one element. Its tag is the class, and attributes have everything else. Domains refer
+to each other by number (qid), services and PCI devices are Python literals, and there are no sizes of volumes. Source:
+the translation by Qubes OS 4 when it restores (qubesadmin.backup.core2, August 2026), except for default_dispvm, for
+which Qubes OS creates extra domains.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qbtools.domains.compose import add_labels
 from qbtools.errors import Damaged
 
 MAX_LITERAL = 1 << 14
-"""Characters of a literal in an attribute."""
+"""The most characters of a literal in an attribute."""
 
 _CLASSES = {
     "QubesAdminVm": names.ADMIN_CLASS,
@@ -29,9 +29,9 @@ _CLASSES = {
     "QubesProxyVm": "AppVM",
     "QubesDisposableVm": "DispVM",
 }
-"""The class of today; an AppVM without template is a StandaloneVM."""
+"""The class in Qubes OS 4; an AppVM without a template is a StandaloneVM."""
 
-# What the attributes were where nobody had set them: today's defaults are others, and better.
+# The old defaults of the attributes, which are not restored: today's defaults are different, and better.
 _DEFAULTS = {
     "include_in_backups": "True",
     "qrexec_timeout": "60",
@@ -49,8 +49,8 @@ _GLOBALS = ("default_template", "default_netvm", "updatevm", "clockvm")
 def converted(root: Element) -> Element:
     """The same domains as a qubes.xml of Qubes OS 4, for qubesxml.Metadata, which checks the rest.
 
-    Damaged if there is no domain, a qid is malformed or doubled, a saved domain is of an unknown class or its
-    template is not there, or a literal is none.
+    Damaged if there is no domain, a qid is malformed or occurs twice, a saved domain has an unknown class or a missing
+    template, or a literal is malformed.
     """
     elements = [element for element in root if element.tag in _CLASSES or _is(element, "backup_content")]
     if not elements:
@@ -66,7 +66,7 @@ def converted(root: Element) -> Element:
     if "default_kernel" in root.attrib:
         _property(properties, "default_kernel", root.attrib["default_kernel"])
     domains = SubElement(result, "domains")
-    if not any(element.tag == "QubesAdminVm" for element in elements):  # Qubes OS 2 had it nowhere
+    if not any(element.tag == "QubesAdminVm" for element in elements):  # Qubes OS 2 did not write it
         elements.insert(0, Element("QubesAdminVm", qid="0", name=names.ADMIN, label="black"))
     for element in elements:
         _domain(domains, element, known)
@@ -87,7 +87,7 @@ def _names(elements: list[Element]) -> dict[str, str]:
 
 
 def _domain(parent: Element, old: Element, known: dict[str, str]) -> None:
-    """Adds the domain of today for an old one."""
+    """Adds the translation of an old domain."""
     name = old.get("name", "")
     kind = _CLASSES.get(old.tag)
     if kind is None:
@@ -103,7 +103,7 @@ def _domain(parent: Element, old: Element, known: dict[str, str]) -> None:
         _property(properties, "qid", old.get("qid", ""))
         if kind == "AppVM":
             if template not in known and _is(old, "backup_content"):
-                raise Damaged(f"domain {name}: its template is the domain {template}, which is not there")
+                raise Damaged(f"domain {name}: its template is the domain {template}, which does not exist")
             _property(properties, "template", known.get(template, ""))
         _properties(properties, old, known)
     features = SubElement(domain, "features")
@@ -115,7 +115,7 @@ def _domain(parent: Element, old: Element, known: dict[str, str]) -> None:
 
 
 def _property(parent: Element, name: str, text: str) -> None:
-    """Adds a property; without text it is set to nothing."""
+    """Adds a property; without text it is empty."""
     SubElement(parent, "property", name=name).text = text or None
 
 
@@ -134,7 +134,7 @@ def _properties(parent: Element, old: Element, known: dict[str, str]) -> None:
     if old.tag == "QubesNetVm":
         _property(parent, "netvm", "")
     elif old.get("uses_default_netvm", "True") != "True":
-        _property(parent, "netvm", known.get(old.get("netvm_qid", ""), ""))  # one that is not there: no network
+        _property(parent, "netvm", known.get(old.get("netvm_qid", ""), ""))  # a missing one: no network
 
 
 def _features(old: Element, kind: str) -> dict[str, str]:
@@ -143,7 +143,7 @@ def _features(old: Element, kind: str) -> dict[str, str]:
     if not isinstance(services, dict):
         raise _malformed(old, "services")
     for service, value in services.items():
-        # Nothing there checked the name of a service (core-modules/000QubesVm.py, "services").
+        # Old versions did not check the name of a service (core-modules/000QubesVm.py, "services").
         if not _is_text(service):
             raise _malformed(old, "services")
         feature = "check-updates" if service == "qubes-update-check" else f"service.{service}"
@@ -158,7 +158,7 @@ def _features(old: Element, kind: str) -> dict[str, str]:
 
 
 def _devices(parent: Element, old: Element) -> None:
-    # A list, its items without brackets, or "none"; nothing checked an item (core-modules/000QubesVm.py, "pcidevs").
+    # A list, its items without brackets, or "none"; items were not checked (core-modules/000QubesVm.py, "pcidevs").
     devices = None if old.get("pcidevs", "").lower() == "none" else _literal(old, "pcidevs", [])
     devices = [devices] if isinstance(devices, str) else devices
     if not isinstance(devices, (list, tuple, type(None))):
@@ -173,7 +173,7 @@ def _devices(parent: Element, old: Element) -> None:
 
 
 def _volumes(parent: Element, kind: str) -> None:
-    """What such a domain had, and what of it was saved. The sizes stand in the archive only."""
+    """The volumes of such a domain, and which were saved. Only the archive has the sizes."""
     if kind == names.ADMIN_CLASS:
         return
     saved = {"AppVM": ("private",), "DispVM": ()}.get(kind, ("root", "private"))
@@ -182,7 +182,7 @@ def _volumes(parent: Element, kind: str) -> None:
 
 
 def _is_text(item: object) -> TypeGuard[str]:
-    """Whether that can stand in an XML text."""
+    """Whether an XML text can contain it."""
     return isinstance(item, str) and item != "" and item.isprintable()
 
 
@@ -191,7 +191,7 @@ def _is(old: Element, attribute: str) -> bool:
 
 
 def _literal(old: Element, attribute: str, default: object) -> object:
-    """What a literal of Python says; default where there is none."""
+    """The value of a Python literal; default if there is none."""
     text = old.get(attribute, "").strip()
     if not text:
         return default

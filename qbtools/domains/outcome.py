@@ -1,4 +1,4 @@
-"""Turns what was found for the domains of a plan into its lines, and says what will change."""
+"""Makes the lines of a plan from its rows, and says what will change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from qbtools.domains.qubesxml import Domain
 from qbtools.domains.rows import Row, reference, shown, wants_of
 
 KERNEL_VOLUME = "kernel"
-"""A volume that Qubes OS makes from the kernel's files; which one tells the property."""
+"""A volume that Qubes OS creates from the files of a kernel, which a property names."""
 
 
 class Outcome:
@@ -50,7 +50,7 @@ class Outcome:
             notes += [f"pool: {shown(old)} → {shown(new or names.DEFAULT)}" for old, new in pools.items()]
             notes += lost
             if leftover:
-                notes.append("left by an interrupted run: made again")
+                notes.append("left by an interrupted run: created again")
         return PlanLine(
             written,
             domain.kind,
@@ -64,7 +64,7 @@ class Outcome:
         )
 
     def _differences(self, row: Row, kernel: str | None) -> Iterator[str]:
-        """Which of the columns differ from what the archive says, without those that are a problem."""
+        """The columns that differ from the archive, except those with a problem."""
         if row.name != row.domain.name:
             yield f"name: {row.domain.name} → {row.name}"
         side = self._side
@@ -82,7 +82,7 @@ class Outcome:
             yield f"{column}: {shown(old)} → {shown(new)}" + (f" ({shown(default)})" if default else "")
 
     def _pools(self, domain: Domain) -> dict[str, str | None]:
-        """By each pool that the host lacks what stands in for it."""
+        """The replacement of each pool that the host does not have."""
         found = {}
         for volume in domain.element.findall("volume-config/volume"):
             pool = volume.get("pool")
@@ -91,7 +91,7 @@ class Outcome:
         return found
 
     def _further(self, domain: Domain) -> tuple[dict[str, str], list[str]]:
-        """The domains that its further properties and its devices name, by their old name the new; what is lost."""
+        """The new names of the domains in its other properties and its devices, by old name; and what is lost."""
         uses = [
             (f"{shown(name)}:", text)
             for name, text in domain.properties.items()
@@ -105,14 +105,14 @@ class Outcome:
             there = self._side.find(old)
             new = self._made.get(old) or (there.name if there else None)
             if new is None:
-                lost[f"{what} {shown(old)}, which is not there, is left out"] = None
+                lost[f"{what} {shown(old)}, which does not exist, is left out"] = None
             else:
                 found[old] = new
         return found, list(lost)
 
 
 def size_of(domain: Domain) -> int | None:
-    """Bytes of its saved volumes, None if qubes.xml does not say it of each."""
+    """Bytes of its saved volumes, None if qubes.xml does not have all sizes."""
     sizes = [volume.size for volume in selection.saved_volumes(domain)]
     known = [size for size in sizes if size is not None]
     return sum(known) if len(known) == len(sizes) else None

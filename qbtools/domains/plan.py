@@ -1,4 +1,4 @@
-"""Makes a restore plan from what an archive has and what a host has, and checks one that a person has changed."""
+"""Makes a restore plan from an archive and a host, and checks a plan that a person has changed."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ NETVM_CHOICES = (names.DEFAULT, NONE, KEEP)
 
 @dataclass(frozen=True)
 class Options:
-    """What the user wishes.
+    """The options of the user.
 
-    include, exclude: patterns of names in the archive. rename: by a name in the archive the new one.
-    default_template: what stands in for a template that is not there: names.DEFAULT (the host's), `none`, or the name
-    of one on the host. netvm: the same for a network: one of NETVM_CHOICES; `keep` lets none stand in.
-    no_rename: make up no name where one is taken; for those of
-    rename none is made up in any case. skip_broken: leave out what cannot be made. ignore_missing: make it
-    without what is missing.
+    include, exclude: patterns of names in the archive. rename: new names by the names in the archive.
+    default_template: the replacement for a missing template: names.DEFAULT (the host's), `none`, or the name of one on
+    the host. netvm: the same for a network: one of NETVM_CHOICES; `keep` allows no replacement.
+    no_rename: generate no name if one is taken; for domains in rename this always holds.
+    skip_broken: leave out domains that cannot be created. ignore_missing: create domains without what is missing.
     """
 
     include: Sequence[str] = ()
@@ -41,7 +40,7 @@ class Options:
 
 
 AS_WRITTEN = Options(default_template=NONE, netvm=KEEP)
-"""For a plan that is carried out: no other template or network than the one that it names."""
+"""For a plan that is carried out: only the templates and networks that it names."""
 
 
 def make(
@@ -52,21 +51,21 @@ def make(
     leftovers: Collection[str] = (),
     warn: Callable[[str], None] = lambda _: None,
 ) -> Plan:
-    """A plan for the saved domains of archive; those that are not selected stand in it as skipped.
+    """A plan for the saved domains of archive. Domains that are not selected are in it as skipped.
 
-    leftovers: domains on the host that a run which was ended has left unfinished: they count as not there.
-    UsageError if options name what is not there, or select nothing. Refused if there is nothing to select.
+    leftovers: domains on the host that an ended run has left unfinished; they count as missing.
+    UsageError if options name something that does not exist, or select nothing. Refused if there is nothing to select.
     """
     side = HostSide(host, defaults, leftovers)
     missing = _missing(side, options)
     selected = selection.for_restoring(archive, options.include, options.exclude, warn)
     if not selected and not selection.restorable(archive):
-        raise Refused("the archive has no domain that could be made", "qb-backup list shows what it has")
+        raise Refused("the archive has no domain that can be restored", "qb-backup list shows what it has")
     if not selected:
         raise UsageError("no saved domain is selected")
     _check_renames(options.rename, selected, side)
     domains = sorted(selection.restorable(archive), key=roles.rank)
-    # A new name that the user chose goes first, those that are only shown last.
+    # New names that the user chose come first, names that are only shown come last.
     order = sorted(domains, key=lambda one: 0 if one.name in options.rename else 1 if one.name in selected else 2)
     asked = {domain.name: options.rename.get(domain.name, domain.name) for domain in order}
     # A name that the user chose is never changed to another.
@@ -95,12 +94,12 @@ def check(
     written: Sequence[Written],
     leftovers: Collection[str] = (),
 ) -> Plan:
-    """The same for a plan that was read: what stands in it is held, the rest is found again.
+    """The same for a plan that was read: its content is kept, the rest is found again.
 
-    Names in it are those on the host, or else those in the archive. A domain of the plan or the archive that will not
-    be there is replaced as in make(), and the plan says in `changed` that it was; a name that is nowhere else, or of a
-    domain that cannot be meant, is a problem. No name is made up; include, exclude, rename and no_rename mean nothing
-    here. Domains that are not in written are not in the plan.
+    Names in it are those on the host, or otherwise those in the archive. A domain of the plan or the archive that will
+    not exist is replaced as in make(), and `changed` of the plan says so. A name that does not exist anywhere else, or
+    of a domain that cannot be used, is a problem. No name is generated; include, exclude, rename and no_rename have no
+    effect. Domains that are not in written are not in the plan.
     Damaged if written names a domain twice, or one that is not saved.
     """
     side = HostSide(host, defaults, leftovers)
@@ -120,7 +119,7 @@ def check(
     planned.update(_check_names([row for row in ordered if row.chosen], side, planned))
 
     def find(name: str) -> Row | None:
-        # Whoever changes the name of a domain alone wants those that name it to follow.
+        # If only the name of a domain was changed, references to the old name follow.
         return planned.get(name) or (None if name in side.taken else rows.get(name))
 
     known = Names(find, side.find, True, lambda name: name in planned or name in archive.by_name)
@@ -132,7 +131,7 @@ def _row(domain: Domain, name: str, chosen: bool, wants: dict[str, str | None]) 
 
 
 def _check_names(rows: Sequence[Row], side: HostSide, planned: Collection[str]) -> dict[str, Row]:
-    """The rows by the names that they were given; refuses names that are taken."""
+    """The rows by their names on the host; refuses names that are taken."""
     found: dict[str, Row] = {}
     used = side.taken | set(planned)
     for row in rows:

@@ -1,4 +1,4 @@
-"""What a restore plan is: for each saved domain whether it is made again, under which name, and with what."""
+"""The data of a restore plan: for each saved domain whether it is created, under which name, and with which parts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ SKIP = "skip"
 
 
 class Written(NamedTuple):
-    """What a plan tells about one domain: all that a person may change.
+    """The part of a plan about one domain that a person may change.
 
-    action: CREATE or SKIP. domain: its name in the archive; name: the one it gets on the host.
-    template, netvm, default_dispvm: names on the host, None for none, names.DEFAULT for the host's default, which then
-    is not set at the domain itself (a template always is). kernel: likewise, the name of a kernel.
+    action: CREATE or SKIP. domain: its name in the archive; name: its name on the host.
+    template, netvm, default_dispvm: names on the host, None for none, names.DEFAULT for the host's default, which is
+    then not set in the domain (a template always is). kernel: the same, for the name of a kernel.
     """
 
     action: str
@@ -34,10 +34,10 @@ class PlanLine:
     """One domain of a plan.
 
     kind: its class. size: bytes of its saved volumes, None if the archive does not say it.
-    problem: what forbids to make it so, None if nothing does. notes: what will change.
-    label: a label of the host's. pools: by each pool of the archive that is not there what stands in for it, None for
-    nothing. further: the domains that its other properties and its devices name, by their name in the archive those on
-    the host; what is not in it is left out. leftover: a domain of the new name is there, and has to be removed before.
+    problem: why it cannot be created like this, None if it can. notes: what will change.
+    label: a label of the host. pools: the replacements of missing pools, None for nothing. further: the names on the
+    host of domains that its other properties and its devices name, by name in the archive; others are left out.
+    leftover: an unfinished domain with the new name exists and must be removed first.
     """
 
     written: Written
@@ -62,15 +62,15 @@ class PlanLine:
 
     @property
     def created(self) -> bool:
-        """Whether it is to be made."""
+        """Whether it will be created."""
         return self.written.action == CREATE
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All lines, in the order in which the domains are to be made: templates, templates for DispVMs, the rest.
+    """All lines, in the order in which the domains are created: templates, templates for DispVMs, the rest.
 
-    host: what it was made for. changed: what a check had to change in a plan that was read, a sentence each.
+    host: the host for which it was made. changed: the changes by a check of a plan that was read, a sentence each.
     """
 
     lines: Sequence[PlanLine]
@@ -79,10 +79,10 @@ class Plan:
 
     @property
     def creates(self) -> list[PlanLine]:
-        """The lines of the domains that are to be made."""
+        """The lines of the domains that will be created."""
         return [line for line in self.lines if line.created]
 
     @property
     def problems(self) -> list[PlanLine]:
-        """The lines that forbid to carry the plan out: to be made, but with a problem."""
+        """The lines that prevent carrying out the plan: to be created, but with a problem."""
         return [line for line in self.creates if line.problem is not None]

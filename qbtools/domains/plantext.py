@@ -1,7 +1,7 @@
 """A restore plan as text that a person can change (see qb-plan(1)), and as JSON.
 
-A line of column names, a line for each domain with these columns separated by tabs, and `end`: a plan that was cut is
-none. Lines that begin with # are comments; those that are written say what will change.
+The text has a line of column names, a line for each domain with these columns separated by tabs, and the line `end`,
+without which it is incomplete. Lines that begin with # are comments; the written ones say what will change.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COLUMNS = (
     *("size", "problem"),
 )
 NONE = "-"
-"""Stands in a column for none, or not known."""
+"""Means none, or not known, in a column."""
 
 _END = "end"
 _WAYS_TO_SAY_NONE = (NONE, "none")
@@ -75,11 +75,11 @@ def as_document(plan: Plan) -> dict[str, object]:
 
 
 def read(reader: Reader, archive: Metadata) -> list[Written]:
-    """What a plan says, as plan.check takes it.
+    """The lines of a plan, for plan.check.
 
-    Damaged for anything that is no such text: other columns, another action, a malformed name, a domain that is there
-    twice or not saved in archive, and a class or a size that is not the archive's, for these cannot be chosen.
-    Truncated if the line `end` is missing. The message names the file. The column problem is not looked at.
+    Damaged for any other text: other columns, another action, a malformed name, a domain that occurs twice or is not
+    saved in archive, and a class or a size that differs from the archive, because these cannot be chosen. Truncated
+    if the line `end` is missing. The message names the file. The column problem is ignored.
     """
     try:
         return _read(reader, archive)
@@ -109,7 +109,7 @@ def _read(reader: Reader, archive: Metadata) -> list[Written]:
 
 
 def _between(reader: Reader) -> Iterator[tuple[int, list[str]]]:
-    """The lines between that with the names of the columns and the end."""
+    """The lines between the line of column names and the end."""
     header = ended = False
     for number, fields in read_fields(reader, comments=True):
         if ended:
@@ -128,7 +128,7 @@ def _between(reader: Reader) -> Iterator[tuple[int, list[str]]]:
 
 
 def _refuse_blanks(number: int, fields: list[str], columns: Sequence[str] | None = None) -> None:
-    """Damaged if the columns are right but for spaces, which an editor has put where tabs were."""
+    """Damaged if the columns are right except that an editor has replaced tabs by spaces."""
     words = " ".join(fields).split()
     if tuple(words) == columns or (columns is None and len(fields) < len(COLUMNS) <= len(words)):
         raise Damaged(f"line {number} has spaces between its columns", "separate the columns by tabs, not by spaces")

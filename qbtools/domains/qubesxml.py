@@ -1,6 +1,6 @@
-"""Reads the metadata of Qubes OS 4 (qubes.xml; see qb-format(5)): which domains there are, which are saved, and where.
+"""Reads the metadata of Qubes OS 4 (qubes.xml; see qb-format(5)): the domains, which are saved, and their paths.
 
-What is used of it is checked here; everything else stays in the tree as it came, so that it can be written again.
+Everything that qbtools uses is checked here. The rest stays unchanged in the tree, so that it can be written again.
 Metadata of Qubes OS 2 to 3.2 is translated first (older.py).
 """
 
@@ -13,15 +13,15 @@ from xml.etree.ElementTree import Element
 from qbtools.domains import names, renaming
 from qbtools.errors import Damaged
 
-# Root of the metadata of Qubes OS 3.2 and before.
+# The root element of the metadata of Qubes OS 3.2 and earlier.
 _OLDER_ROOT = "QubesVmCollection"
 
-# What Qubes OS reads as True (qubes.property.bool); it writes the first.
+# The texts that Qubes OS reads as True (qubes.property.bool); it writes the first.
 _TRUE = ("true", "yes", "on", "1")
 
 
 class Volume(NamedTuple):
-    """A volume of a domain as qubes.xml describes it. size: bytes, None if it is not said."""
+    """A volume of a domain in qubes.xml. size: bytes, None if it is not given."""
 
     name: str
     size: int | None
@@ -29,11 +29,11 @@ class Volume(NamedTuple):
 
 
 class Domain:
-    """One domain. name, kind (its class) and label are checked; element is what it was read from.
+    """One domain. name, kind (its class) and label are checked; element is its XML.
 
-    properties and features: name to text, "" where there is none. For features that is false.
-    path: where its files stand in the archive (`vmQID/`; `dom0-home/USER` for dom0), None if it is not saved.
-    whole: all of its directory is one file of the archive, called `.`; so Qubes OS 2 to 3.2 saved templates.
+    properties and features: texts by name, "" if there is none. For a feature "" means false.
+    path: the directory of its files in the archive (`vmQID/`; `dom0-home/USER` for dom0), None if it is not saved.
+    whole: its whole directory is one file of the archive, called `.`, as for templates of Qubes OS 2 to 3.2.
     """
 
     def __init__(self, element: Element, labels: dict[str, str], older: bool = False) -> None:
@@ -68,12 +68,12 @@ class Domain:
         return untrusted_path
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """A property that is True or False; default where it is not set."""
+        """A property that is True or False; default if it is not set."""
         text = self.properties.get(name, "").lower()
         return text in _TRUE if text else default
 
     def volumes(self) -> list[Volume]:
-        """Its volumes, in their order. Damaged if one is doubled or malformed."""
+        """Its volumes, in order. Damaged if one occurs twice or is malformed."""
         found: dict[str, Volume] = {}
         for element in self.element.findall("volume-config/volume"):
             volume = self._volume(element)
@@ -102,14 +102,14 @@ class Metadata:
     """A whole qubes.xml. domains: all, in its order, with different names and paths; root: the tree.
 
     by_name: the same domains. labels: the names of the labels, in their order.
-    older: it came from Qubes OS 2 to 3.2; root is what it says in the words of Qubes OS 4.
+    older: it is from Qubes OS 2 to 3.2; root is the translation to Qubes OS 4.
     """
 
     def __init__(self, root: Element, warn: Callable[[str], None] | None = None) -> None:
-        """Damaged if a part is missing without which Qubes OS restores nothing, or is malformed.
+        """Damaged if a part that Qubes OS needs for a restore is missing or malformed.
 
-        warn: for the metadata of an archive. A domain whose name cannot be used gets another, so that it does not
-        stop the others, and warn takes a sentence about it. Without warn such a name is Damaged.
+        warn: for the metadata of an archive. A domain whose name cannot be used gets another one, so that it does not
+        stop the others, and warn gets a sentence about it. Without warn such a name is Damaged.
         """
         self.older = root.tag == _OLDER_ROOT
         if self.older:
@@ -160,7 +160,7 @@ def _only(root: Element, tag: str) -> Element:
 
 
 def _labels(element: Element) -> dict[str, str]:
-    """A label's name by its id (`label-1`) and by itself: properties use either."""
+    """The name of a label by its id (`label-1`) and by its name: properties use both."""
     labels: dict[str, str] = {}
     for label in element.findall("label"):
         name = label.text or ""
@@ -171,7 +171,7 @@ def _labels(element: Element) -> dict[str, str]:
 
 
 def _table(element: Element, path: str, whose: str) -> dict[str, str]:
-    """Text by the attribute `name` of the elements at path. Damaged for a name that is missing or doubled."""
+    """Texts by the attribute `name` of the elements at path. Damaged if a name is missing or occurs twice."""
     table: dict[str, str] = {}
     for item in element.findall(path):
         name = item.get("name")

@@ -1,4 +1,4 @@
-"""The metadata from which a host makes one domain of a plan again: the documents of its verbs `create` and `set`."""
+"""The metadata from which a host creates one domain of a plan: the documents of its verbs `create` and `set`."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from qbtools.domains.outcome import KERNEL_VOLUME
 from qbtools.domains.planlines import Plan, PlanLine
 from qbtools.domains.qubesxml import Metadata
 
-# Who the domain was on the host that it comes from, as long as that was there: the new host gives it its own.
+# The identity of the domain on its old host: the new host assigns another one.
 _IDENTITY = ("qid", "uuid", "installed_by_rpm", "backup_timestamp")
 _PLACES = ("vid", "source")
 
 
 def document(archive: Metadata, plan: Plan, line: PlanLine, references: bool, unfinished: str | None) -> bytes:
-    """A qubes.xml with the labels of the host, no property of the whole, dom0, and the domain of line as planned.
+    """A qubes.xml with the labels of the host, no global properties, dom0, and the domain of line as planned.
 
-    It has the domain's new name, no qid, and the id `domain-1`: the host gives it its own. references: name other
-    domains, which then have to be there; else only the template, on which depends what volumes it has, and dom0.
-    unfinished: text for the feature names.UNFINISHED; with None it is not there. names.BACKUP_FEATURES never are.
-    The volumes lack vid and source, which told where they were, and `kernel` is left out. All else is as in archive.
+    The domain has its new name, no qid, and the id `domain-1`, because the host assigns its own. references: name other
+    domains, which must then exist; otherwise only dom0 and the template, which decides the volumes, are named.
+    unfinished: the text of the feature names.UNFINISHED; None: without it. names.BACKUP_FEATURES are removed. The
+    volumes have no vid and source (their old place), and `kernel` is left out. Everything else is as in the archive.
     """
     root = Element("qubes")
     root.extend(copy.deepcopy(part) for part in plan.host.root.findall("labels"))
@@ -46,7 +46,7 @@ def document(archive: Metadata, plan: Plan, line: PlanLine, references: bool, un
 
 
 def _part(domain: Element, tag: str) -> Element:
-    """The child of that name, made where it is missing; what further ones hold is moved to the first."""
+    """The child with that name, created if missing. The content of further ones is moved to the first."""
     first, *more = domain.findall(tag) or [SubElement(domain, tag)]
     for part in more:
         first.extend(part)
@@ -55,7 +55,7 @@ def _part(domain: Element, tag: str) -> Element:
 
 
 def _set_property(properties: Element, name: str, value: str | None) -> None:
-    """Sets a property: None to nothing; names.DEFAULT takes it away."""
+    """Sets a property. None sets it to nothing, names.DEFAULT removes it."""
     found = next((one for one in properties.findall("property") if one.get("name") == name), None)
     if value == names.DEFAULT:
         if found is not None:
@@ -73,14 +73,14 @@ def _set_references(domain: Element, properties: Element, line: PlanLine, refere
         # A class without template has no such property, not one that is set to nothing.
         absent = not shown or (role == roles.TEMPLATE and line.written.template is None)
         _set_property(properties, role, names.DEFAULT if absent else written[role])
-    # Children are filtered in one pass: who sealed the archive chooses how many there are.
+    # Children are filtered in one pass, because the archive may have very many of them.
     properties[:] = [part for part in properties if part.tag != "property" or _refer(part, line, references)]
     for devices in domain.findall("devices"):
         devices[:] = [part for part in devices if part.tag != "device" or _attach(part, line, references)]
 
 
 def _refer(element: Element, line: PlanLine, references: bool) -> bool:
-    """Gives a property that names another domain its new name; False if it must go."""
+    """Changes a property that names another domain to its new name. False if it must be removed."""
     name, old = element.get("name", ""), element.text
     if names.is_reference(name) and name not in roles.ROLES and old:
         element.text = _new_name(line, old, references)
@@ -89,7 +89,7 @@ def _refer(element: Element, line: PlanLine, references: bool) -> bool:
 
 
 def _attach(device: Element, line: PlanLine, references: bool) -> bool:
-    """Gives the domain that has a device its new name; False if the device must go."""
+    """Changes the domain that provides a device to its new name. False if the device must be removed."""
     for key, old in names.backends(device.attrib).items():
         backend = _new_name(line, old, references)
         if backend is None:
@@ -99,7 +99,7 @@ def _attach(device: Element, line: PlanLine, references: bool) -> bool:
 
 
 def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
-    """What a domain of the archive is called on the host; None for one that must not be named."""
+    """The name of a domain of the archive on the host; None if it must not be named."""
     return line.further.get(old) if references or old == names.ADMIN else None
 
 

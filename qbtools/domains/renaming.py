@@ -1,4 +1,4 @@
-"""Names for domains whose own name is taken, or cannot be used."""
+"""New names for domains whose own name is taken or cannot be used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from qbtools.domains import names
 
 MAX_NUMBER = 99
 STEM = names.MAX_DOMAIN - 3
-"""Characters of the old name that stay: with a hyphen and two digits there are as many as a name may have."""
+"""Characters of the old name that are kept: a hyphen and two digits more are the limit of a name."""
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.-]")
 
@@ -18,9 +18,10 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9_.-]")
 def free_name(
     name: str, taken: Collection[str], problem: Callable[[str], str | None] = names.new_domain_problem
 ) -> str | None:
-    """The first of NAME-1 … NAME-99, the name cut to STEM characters, that is not taken and has no problem; else None.
+    """The first of NAME-1 … NAME-99, the name cut to STEM characters, that is not taken and has no problem; otherwise
+    None.
 
-    problem: what is wrong with a name, None for nothing.
+    problem: returns what is wrong with a name, or None.
     """
     for number in range(1, MAX_NUMBER + 1):
         candidate = f"{name[:STEM]}-{number}"
@@ -35,11 +36,11 @@ def assign(
     fixed: Collection[str] = (),
     without: Collection[str] = (),
 ) -> dict[str, str | None]:
-    """New names by the old ones, in the order of wanted; None for a domain that can get none.
+    """New names by the old ones, in the order of wanted; None for a domain that cannot get one.
 
-    wanted: by each domain its own name, or the one that the user asks for; the first to ask gets it. taken: by others.
-    A name that somebody in wanted asks for is never made up for another. fixed: domains for which none is made up.
-    without: texts that no name may have in it; a hyphen replaces them.
+    wanted: for each domain its own name, or the one that the user asks for. The first domain that wants a name gets it.
+    taken: names of others. A generated name is never one of those in wanted. fixed: domains that get no generated name.
+    without: texts that no name may contain; a hyphen replaces them.
     """
 
     def problem(name: str) -> str | None:
@@ -60,17 +61,17 @@ def assign(
 
 
 def _without(name: str, without: Collection[str]) -> str:
-    """The name without these texts: a hyphen replaces the signs at the beginning of each."""
+    """The name without these texts: a hyphen replaces the punctuation at the beginning of each."""
     for text in without:
         name = name.replace(text, "-" + text.lstrip("_.-"))
     return name
 
 
 def make_readable(root: Element, warn: Callable[[str], None]) -> None:
-    """Gives another name to each domain of a qubes.xml whose own cannot be used, and changes all references to it.
+    """Renames each domain of a qubes.xml whose name cannot be used, and changes all references to it.
 
-    Qubes OS 2 to 3.2 read such names with only a warning. warn: takes a sentence for each. A domain without any name
-    stays as it is, and so do domains with the same name.
+    Qubes OS 2 to 3.2 accepted such names with only a warning. warn: gets a sentence for each. A domain without a name
+    is not changed, and neither are domains with the same name.
     """
     found: dict[str, list[Element]] = {}
     for domain in root.iterfind("domains/domain"):
@@ -85,15 +86,15 @@ def make_readable(root: Element, warn: Callable[[str], None]) -> None:
             continue
         name = _readable(old, found, numbers)
         elements[0].text = name
-        warn(f"a domain is called {names.quoted(old)}, which cannot be used ({problem}): it is called {name} here")
-        if old != names.ADMIN:  # who names that means the real one
+        warn(f"the domain name {names.quoted(old)} cannot be used ({problem}): the domain is renamed {name}")
+        if old != names.ADMIN:  # a reference to that name means the real dom0
             new[old] = name
     if new:
         _follow(root, new)
 
 
 def _readable(old: str, taken: Collection[str], numbers: dict[str, int]) -> str:
-    """A name like old that can be used and that no domain has. numbers: the last one by name, is changed."""
+    """A valid name like old that no domain has. numbers: the last number for each name; is changed."""
     stem = _FOREIGN.sub("_", old)
     if not (stem[0].isascii() and stem[0].isalpha()):
         stem = f"vm{stem}"

@@ -1,4 +1,4 @@
-"""What one domain is for another: its template, its network, its template for DispVMs; and who can be that."""
+"""The roles of a domain for another one: template, network, template for DispVMs; and which domains can have them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ROLES = (TEMPLATE, NETVM, DISPVM)
 TEMPLATE_CLASS = "TemplateVM"
 DISPOSABLE_CLASS = "DispVM"
 
-# They own all their volumes. What another class is unknown for, its template property tells.
+# They own all their volumes. For an unknown class, the template property says whether it has a template.
 _WITHOUT_TEMPLATE = (TEMPLATE_CLASS, "StandaloneVM", "AdminVM")
 _WITH_TEMPLATE = ("AppVM", DISPOSABLE_CLASS)
 
@@ -31,14 +31,14 @@ def is_disposable_template(domain: Domain) -> bool:
 
 
 def lacks(domain: Domain, role: str, user: Domain) -> str | None:
-    """What keeps domain from being that for user, None if it can be."""
+    """Why domain cannot have that role for user; None if it can."""
     if role == NETVM:
         return None if domain.flag("provides_network") else "does not provide network"
     if role == DISPVM or user.kind == DISPOSABLE_CLASS:
-        return None if is_disposable_template(domain) else "is no template for DispVMs"
-    return None if domain.kind == TEMPLATE_CLASS else "is no template"
+        return None if is_disposable_template(domain) else "is not a template for DispVMs"
+    return None if domain.kind == TEMPLATE_CLASS else "is not a template"
 
 
 def rank(domain: Domain) -> int:
-    """Who is made first: templates, templates for DispVMs, the rest."""
+    """The order of creation: templates, templates for DispVMs, the rest."""
     return 0 if domain.kind == TEMPLATE_CLASS else 1 if is_disposable_template(domain) else 2

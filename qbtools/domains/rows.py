@@ -1,4 +1,4 @@
-"""The domains of a plan while it is made: what each wants, and what has become of that."""
+"""The domains of a plan while it is made: what each wants, and what it gets."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from qbtools.domains.qubesxml import Domain
 
 @dataclass(eq=False)
 class Row:
-    """One saved domain. chosen: whether it is to be made. name: the one it gets on the host.
+    """One saved domain. chosen: whether to create it. name: its name on the host.
 
-    wants: by role what it is to have: a name, None for none, names.DEFAULT where nothing is said.
-    refusals: by name of a column why it cannot be made; one that is there stays. has: by role what it gets, as wants.
-    users: those that were given it; they have to be looked at again when it turns out that it cannot be made.
+    wants: by role the wanted domain: a name, None for none, names.DEFAULT if nothing is set.
+    refusals: by column why it cannot be created; never removed. has: by role the domain that it gets, as wants.
+    users: the rows that got it; they must be checked again if it cannot be created.
     """
 
     domain: Domain
@@ -27,20 +27,20 @@ class Row:
     has: dict[str, str | None] = field(default_factory=dict)
     users: set[Row] = field(default_factory=set)
     network: Row | None = None
-    """The row from which it gets its network, where that is one of the plan."""
+    """The row from which it gets its network, if that is in the plan."""
 
     @property
     def good(self) -> bool:
-        """Whether it will be there for others."""
+        """Whether others can use it."""
         return self.chosen and not self.refusals
 
 
 @dataclass(frozen=True)
 class Names:
-    """Who is meant by a name that a domain wants.
+    """The domain that a wanted name means.
 
-    planned: the row, of whatever state. on_host: the domain there. by_hand: a person wrote the name; then another
-    stands in only for a domain that will not be there after all, and not for a name that is nowhere or cannot be meant.
+    planned: the row, in any state. on_host: the domain there. by_hand: a person wrote the name; then only a domain that
+    will not exist after all is replaced, and not a name that does not exist anywhere or cannot be used.
     heard_of: whether the plan or the archive has a domain of that name.
     """
 
@@ -51,21 +51,21 @@ class Names:
 
 
 def wants_of(domain: Domain) -> dict[str, str | None]:
-    """What the archive says of a domain, by role."""
+    """The properties of a domain in the archive, by role."""
     found = {role: reference(domain, role) for role in roles.ROLES}
-    # There is no machine of such a class without one: nothing is as good as not set.
+    # No machine of such a class can be without one, so an empty value counts as not set.
     template = found[roles.TEMPLATE] or names.DEFAULT
     found[roles.TEMPLATE] = template if roles.has_template(domain) else None
     return found
 
 
 def reference(domain: Domain, name: str) -> str | None:
-    """The text of a property that may be unset (names.DEFAULT) or set to nothing (None)."""
+    """The text of a property, which may be unset (names.DEFAULT) or empty (None)."""
     return domain.properties.get(name, names.DEFAULT) or None
 
 
 def shown(text: str | None) -> str:
-    """A name for a note: what somebody else chose may be anything."""
+    """A name for a note. It comes from the archive, so it may be any text."""
     if text is None:
         return "none"
     return text if text == names.DEFAULT or names.word_problem(text) is None else "(a malformed name)"

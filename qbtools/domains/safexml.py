@@ -1,7 +1,6 @@
-"""XML from outside to a tree, within bounds: no DTD, no entity, no size, depth or count that an attacker chooses.
+"""Parses untrusted XML to a tree, within bounds: no DTD, no entity, limited size, depth and count.
 
-Authenticated metadata is still somebody else's text. Only the standard library's expat is used.
-A tree is written again, too.
+Authenticated metadata is still untrusted text. Only the standard library's expat is used. Writes a tree, too.
 """
 
 from __future__ import annotations
@@ -13,16 +12,16 @@ from qbtools.errors import Damaged
 from qbtools.streams import BLOCK, Reader
 
 MAX_SIZE = 64 << 20
-"""Bytes of a whole document."""
+"""The most bytes of a document."""
 
 MAX_TEXT = 1 << 20
-"""Characters of one attribute, or of the text in one element up to its next tag."""
+"""The most characters of an attribute, or of the text in an element up to the next tag."""
 
 MAX_DEPTH = 32
-"""Elements within elements; a qubes.xml has six."""
+"""The most levels of nested elements; a qubes.xml has six."""
 
 MAX_PARTS = 1 << 19
-"""Elements and attributes of a whole document, some 200 MiB as a tree; a domain of Qubes OS has about a hundred."""
+"""The most elements and attributes of a document, some 200 MiB as a tree; a domain of Qubes OS has about 100."""
 
 
 def load(reader: Reader) -> Element:
@@ -36,17 +35,17 @@ def load(reader: Reader) -> Element:
 
 
 def parse(data: bytes | bytearray) -> Element:
-    """The root of the document, which is taken as UTF-8 whatever it says of itself. Comments are dropped.
+    """The root of the document, which is read as UTF-8 whatever encoding it declares. Comments are dropped.
 
-    Damaged for what is not well-formed, for a document type, an entity declaration, and beyond the bounds above.
+    Damaged if it is not well-formed, has a document type or an entity declaration, or exceeds the bounds above.
     """
     if len(data) > MAX_SIZE:
         raise Damaged(f"the metadata has more than {MAX_SIZE} bytes")
     if not data or data.isspace():
         raise Damaged("the metadata is empty")
-    if b"\0" in data:  # expat would believe the byte order mark of UTF-16
+    if b"\0" in data:  # expat would accept the byte order mark of UTF-16
         raise Damaged("the metadata is not UTF-8 text")
-    # expat reads all attributes of an element before it says so. A text full of equals signs is refused too.
+    # expat reads all attributes of an element before the first call. A text full of equals signs is refused too.
     if data.count(b"=") > MAX_PARTS:
         raise _too_many()
     parser = expat.ParserCreate("utf-8")
@@ -66,7 +65,7 @@ def parse(data: bytes | bytearray) -> Element:
 
 
 class _Bounded:
-    """Builds a tree from expat's calls and counts."""
+    """Builds a tree from the calls of expat, and counts its parts."""
 
     def __init__(self) -> None:
         self.builder = TreeBuilder()
@@ -113,5 +112,5 @@ def _refuse_entity(*_: object) -> None:
 
 def serialise(root: Element) -> bytes:
     """The document as UTF-8 with a newline at its end; parse() gives the same tree."""
-    # A carriage return in a text came as a reference, and would be read as a newline otherwise.
+    # A carriage return in a text must be a reference, because otherwise it would be read as a newline.
     return f"{tostring(root, encoding='unicode')}\n".replace("\r", "&#13;").encode()

@@ -1,4 +1,4 @@
-"""Which domains, and which of their volumes, are meant: for saving and for restoring."""
+"""Selects domains, and their volumes, for saving and for restoring."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from qbtools.errors import UsageError
 
 
 class LeftOut(NamedTuple):
-    """A domain that is not saved, and why."""
+    """A domain that is not saved, and the reason."""
 
     domain: Domain
     reason: str
 
 
 class Selection(NamedTuple):
-    """chosen: the domains to be saved; left_out: all others but dom0. Both in the order of qubes.xml."""
+    """chosen: the domains to be saved; left_out: all others except dom0. Both in the order of qubes.xml."""
 
     chosen: list[Domain]
     left_out: list[LeftOut]
 
 
 def for_saving(metadata: Metadata, named: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Selection:
-    """The domains of a host that are to be saved.
+    """The domains of a host to save.
 
-    Those that are named, whatever else is said. Besides, those with include_in_backups, which match a pattern of
-    include (where there is none: all, unless some are named) and none of exclude. Never dom0 unless it is named, and
-    no domain that a restore has not finished. UsageError for a name that is not there or in the making, and for a
-    pattern of include that matches nothing: a slip of the pen must not leave a domain out.
+    Named domains are always saved. In addition, domains with include_in_backups are saved if they match a pattern of
+    include (without include: all, unless domains are named) and none of exclude. dom0 is only saved if it is named.
+    An unfinished restore is never saved. UsageError for a name that does not exist or is an unfinished restore, and for
+    a pattern of include that matches nothing, because a typing error must not leave a domain out.
     """
     for name in named:
         domain = metadata.by_name.get(name)
@@ -62,28 +62,28 @@ def _why_not(domain: Domain, some_named: bool, include: Sequence[str], exclude: 
         return "not named"
     if _matches(domain, exclude):
         return "excluded"
-    # Qubes OS has it False by default for what removes itself when it stops.
+    # In Qubes OS the default is False for domains that are removed when they stop.
     if not domain.flag("include_in_backups", default=not domain.flag("auto_cleanup")):
         return "include_in_backups is not set"
     return None
 
 
 def saved_volumes(domain: Domain) -> list[Volume]:
-    """Its volumes that are saved: those with save_on_stop. What others hold comes from elsewhere, or is volatile."""
+    """Its volumes that are saved: those with save_on_stop. Other volumes belong to a template or are volatile."""
     return [volume for volume in domain.volumes() if volume.save_on_stop]
 
 
 def restorable(archive: Metadata) -> list[Domain]:
-    """The domains that can be restored: the saved ones. Not dom0, of which only the home is in an archive."""
+    """The domains that can be restored: the saved ones except dom0, of which an archive has only the home."""
     return [domain for domain in archive.saved() if domain.name != names.ADMIN]
 
 
 def for_restoring(
     archive: Metadata, include: Sequence[str], exclude: Sequence[str], warn: Callable[[str], None]
 ) -> set[str]:
-    """The names of the domains of an archive that are to be restored: matching include (if any), and no exclude.
+    """The names of the domains of an archive to restore: they match include (if given), and no pattern of exclude.
 
-    UsageError for a pattern of include that matches none; one of exclude is warned of.
+    UsageError if a pattern of include matches none; a warning if a pattern of exclude does.
     """
     saved = restorable(archive)
     _check_patterns(include, saved)

@@ -1,4 +1,4 @@
-"""Makes the metadata of an archive from that of a host: only what is saved, and what that needs to be understood."""
+"""Makes the metadata of an archive from that of a host: only saved domains, and everything that they refer to."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qbtools.domains.qubesxml import Domain, Metadata
 
 
 class Trimmed(NamedTuple):
-    """document: the qubes.xml. paths: by each saved domain where its files stand in the archive, `vmQID/`."""
+    """document: the qubes.xml. paths: for each saved domain the directory of its files in the archive, `vmQID/`."""
 
     document: bytes
     paths: dict[str, str]
@@ -22,11 +22,11 @@ class Trimmed(NamedTuple):
 def trimmed(metadata: Metadata, saved: Mapping[str, Iterable[NewVolume]], home: str | None = None) -> Trimmed:
     """The metadata of an archive of these domains.
 
-    saved: by their names all that is saved of them, a further file as if it were a volume. home: `dom0-home/USER`
-    where the home of dom0 is saved, then its size stands in saved["dom0"].
-    dom0, labels, pools and the properties of the whole stay, and so does every domain that these or a saved one name,
-    directly or not; nothing else. The features backup-content, backup-path and backup-size are set, sizes of saved
-    volumes are those that are given, and what is not understood stays as it is. metadata itself is not changed.
+    saved: by name everything that is saved of a domain, with further files as volumes. home: `dom0-home/USER` if the
+    home of dom0 is saved; then saved["dom0"] has its size.
+    dom0, labels, pools and global properties are kept, and every domain that these or a saved domain name, directly or
+    not. Other domains are removed. The features backup-content, backup-path and backup-size are set, saved volumes get
+    the given sizes, and unknown parts are not changed. metadata itself is not changed.
     Refused if Qubes OS would not read that much.
     """
     kept = _needed(metadata, saved)
@@ -46,7 +46,7 @@ def trimmed(metadata: Metadata, saved: Mapping[str, Iterable[NewVolume]], home: 
 
 
 def _needed(metadata: Metadata, saved: Iterable[str]) -> set[str]:
-    """The names of all domains that stay."""
+    """The names of all domains that are kept."""
     pending = [names.ADMIN, *saved]
     for element in metadata.root.findall("properties/property"):
         if names.is_reference(element.get("name", "")):
@@ -69,7 +69,7 @@ def _named_by(domain: Domain) -> list[str]:
 
 
 def _paths(metadata: Metadata, saved: Iterable[str]) -> dict[str, str]:
-    """`vmQID/` for each, with its qid where that can be used, else with a number of no domain."""
+    """`vmQID/` for each domain, with its qid if that can be used, otherwise with a number that no domain has."""
     given: dict[str, int] = {}
     used: set[int] = set()
     for domain in metadata.domains:

@@ -1,8 +1,8 @@
-"""Finds what each domain of a plan can be given, until nothing changes any more.
+"""Finds what each domain of a plan can get, until nothing changes any more.
 
-A domain that cannot be made is none for its users either: they are moved to the host's default, or cannot be made
-themselves. What cannot be made stays so, and only the users of one that has just become so are looked at again; so
-this ends, after at most as many steps as there are domains and references.
+Other domains cannot use a domain that cannot be created: they get the default of the host, or cannot be created
+either. Such a decision is final, and then only the users of that domain are checked again. So this ends after at most
+as many steps as there are domains and references.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from qbtools.domains.rows import Names, Row, shown
 
 NAME = "name"
 LOOP = "loop"
-"""Refusals that no role brings: of a name, and of those whose network comes from themselves."""
+"""Refusals without a role: of a name, and of a loop of networks."""
 
-# Why a domain of the plan is none for others, by whether it is to be made.
+# Why other domains cannot use a domain of the plan, by whether it should be created.
 _ABSENT = {True: "cannot be restored", False: "is not restored"}
 
 KEEP = "keep"
@@ -28,11 +28,11 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class Missing:
-    """What becomes of a reference to a domain that is not there.
+    """How a reference to a missing domain is replaced.
 
-    template: names.DEFAULT (the host's), NONE (nothing stands in), or the name of a template on the host.
-    netvm: names.DEFAULT, NONE (no network), or KEEP (nothing stands in).
-    ignore: where nothing stands in the domain is made without; else it cannot be made.
+    template: names.DEFAULT (the host's), NONE (no replacement), or the name of a template on the host.
+    netvm: names.DEFAULT, NONE (no network), or KEEP (no replacement).
+    ignore: if there is no replacement, the domain is created without it; otherwise it cannot be created.
     """
 
     template: str = names.DEFAULT
@@ -41,7 +41,7 @@ class Missing:
 
 
 class _Absent(Exception):
-    """What is wanted cannot be given; says why."""
+    """The wanted domain cannot be used; the text says why."""
 
 
 class Verifier:
@@ -56,18 +56,18 @@ class Verifier:
     def run(self) -> None:
         """All rows, in any order; the result does not depend on it."""
         self._settle(row for row in self._rows if row.chosen)
-        # Whoever loses its network can only leave a loop: there is no second search.
+        # A domain that loses its network can only leave a loop, so one search is enough.
         looped = [row for loop in self._loops() for row in loop]
         self._settle(user for row in looped for user in row.users)
         for row in self._rows:
-            if not row.chosen:  # as it would be if all were: whoever wants it after all finds the names
+            if not row.chosen:  # shown as if all were created, so that a user who wants it later finds the names
                 row.has = {role: self._name_of(row.wants[role]) for role in roles.ROLES}
 
     def _settle(self, rows: Iterable[Row]) -> None:
         pending = deque(rows)
         while pending:
             row = pending.popleft()
-            if LOOP in row.refusals:  # it goes on to show whom it wants
+            if LOOP in row.refusals:  # the wanted name is still shown
                 continue
             was_good = row.good
             self._look_at(row)
@@ -89,16 +89,16 @@ class Verifier:
                     row.network = source
 
     def _name_of(self, wanted: str | None) -> str | None:
-        """What the plan says if nothing was found: the name itself, if it may be written in a plan."""
+        """The text in the plan if nothing was found: the name itself, if a plan may contain it."""
         row = None if wanted is None else self._known.planned(wanted)
         name = wanted if row is None else row.name
         return name if name == names.DEFAULT or (name is not None and not names.new_domain_problem(name)) else None
 
     def _given(self, row: Row, role: str) -> tuple[str | None, Row | None]:
-        """What a row gets in a role, and the row of the plan that it is. _Absent where it is nothing."""
+        """The name that a row gets in a role, and its row if it is in the plan. _Absent if it gets none."""
         wanted = row.wants[role]
         if role == roles.TEMPLATE and wanted is not None and not roles.has_template(row.domain):
-            raise _Absent(f"a {row.domain.kind} has none")
+            raise _Absent(f"a {row.domain.kind} cannot have one")
         if wanted is None:
             return None, None
         if wanted == names.DEFAULT:
@@ -109,7 +109,7 @@ class Verifier:
             lack = roles.lacks(planned.domain, role, row.domain)
             if lack is None and (planned.good or (planned is row and NAME not in row.refusals)):
                 return planned.name, planned
-        reason = lack or ("is not there" if planned is None else _ABSENT[planned.chosen])
+        reason = lack or ("does not exist" if planned is None else _ABSENT[planned.chosen])
         if there is not None:
             lack = roles.lacks(there, role, row.domain)
             if lack is None:
@@ -121,7 +121,7 @@ class Verifier:
         return self._default(row, role, reason), None
 
     def _default(self, row: Row, role: str, reason: str) -> str | None:
-        """What stands in for something that is not there."""
+        """The replacement for a missing domain."""
         way = {roles.TEMPLATE: self._missing.template, roles.NETVM: self._missing.netvm}.get(role, names.DEFAULT)
         if role == roles.TEMPLATE:
             found = self._template(row.domain.kind, way)
@@ -138,11 +138,11 @@ class Verifier:
     def _template(self, kind: str, way: str) -> str | None:
         if way == NONE:
             return None
-        # The one that the user names is a TemplateVM.
+        # The template that the user names is a TemplateVM.
         return way if way != names.DEFAULT and kind != roles.DISPOSABLE_CLASS else self._side.default_template(kind)
 
     def _loops(self) -> list[list[Row]]:
-        """Marks the rows that get their network from themselves, by way of others; returns each loop."""
+        """Marks the rows in loops of networks. Returns each loop."""
         seen: set[Row] = set()
         found = []
         for start in self._rows:

@@ -133,8 +133,8 @@ def test_hostile_metadata(old: bytes, new: bytes, message: bytes) -> None:
 def test_a_hostile_name_becomes_a_harmless_one(name: bytes, shown: bytes, made: bytes) -> None:
     done = run("qb-meta", "list", data=xml().replace(b">work<", b">" + name + b"<"))
     assert done.returncode == 0
-    assert done.stderr.startswith(b"qb-meta: warning: a domain is called " + shown)
-    assert done.stderr.endswith(b": it is called " + made + b" here\n") and done.stderr.count(b"\n") == 1
+    assert done.stderr.startswith(b"qb-meta: warning: the domain name " + shown)
+    assert done.stderr.endswith(b": the domain is renamed " + made + b"\n") and done.stderr.count(b"\n") == 1
     assert made in {line.split(b"\t")[0] for line in done.stdout.splitlines()}
 
 

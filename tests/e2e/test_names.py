@@ -95,7 +95,7 @@ def test_to_a_host_that_takes_no_dots(folder: Path, tmp_path: Path) -> None:
     }
     done = backup("restore", "--yes", *words, folder / "a.qb", PATH=path)
     assert done.returncode == 0, done.stderr
-    assert b"a.b will be called a-b-1: the host takes no name with . in it" in done.stderr
+    assert b"a.b will be called a-b-1: the host accepts no name that contains ." in done.stderr
     found = images(tmp_path / "B")
     assert found == {
         name: data for name, data in saved(folder, renamed).items() if name.split("/")[0] in renamed.values()
@@ -130,7 +130,7 @@ def test_a_name_that_none_allows_stops_nobody(tmp_path: Path) -> None:
     done = backup("verify", tmp_path / "a.qb")
     assert done.returncode == 0
     assert done.stderr.count(b"warning: ") == len(ODD)
-    assert b'warning: a domain is called "../x", which cannot be used' in done.stderr
+    assert b'warning: the domain name "../x" cannot be used' in done.stderr
     done = backup("restore", "-q", "--to", tmp_path / "r", tmp_path / "a.qb")
     assert done.returncode == 0
     made_up = ["vm.._x", "a_b", "vm__id_", "vm_", "a" * 24 + "-1", "dom0-1", "vm1st"]

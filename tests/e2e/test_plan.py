@@ -153,7 +153,7 @@ def test_what_a_dead_run_has_left(place: Path) -> None:
     (place / "qubes.xml").write_bytes(host(vm("work", saved=False, features={"qbtools-unfinished": str(gone)})))
     _, out, _ = plan(place)
     assert table(out)["work"][2] == "work"
-    assert "#   work: left by an interrupted run: made again\n" in out
+    assert "#   work: left by an interrupted run: created again\n" in out
     (place / "qubes.xml").write_bytes(host(vm("work", saved=False, features={"qbtools-unfinished": str(own)})))
     assert table(plan(place)[1])["work"][2] == "work-1"
 
@@ -199,7 +199,7 @@ def test_a_hostile_name_becomes_a_harmless_one(place: Path) -> None:
     (place / "archive.xml").write_bytes(ARCHIVE.replace(b"work", b"../x"))
     status, out, err = plan(place)
     assert status == 0 and "../x" not in out and "\tvm.._x\t" in out
-    assert err.startswith('qb-plan: warning: a domain is called "../x", which cannot be used')
+    assert err.startswith('qb-plan: warning: the domain name "../x" cannot be used')
 
 
 def test_a_host_that_fails(place: Path) -> None:

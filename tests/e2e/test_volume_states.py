@@ -293,7 +293,9 @@ def test_what_was_written_before_and_is_still_in_memory_does_not_count(tmp_path:
 def test_states_that_a_device_does_not_have(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(MIB))
     with loop(tmp_path / "disk") as device:
-        failed(run("qb-volread", "--state=before-start", device), 2, "it has no state from before the start of a machine")
+        failed(
+            run("qb-volread", "--state=before-start", device), 2, "it has no state from before the start of a machine"
+        )
         failed(run("qb-volread", "--state=snapshot", device), 5, "no snapshot can be taken")
 
 

@@ -46,7 +46,7 @@ def test_files_that_nobody_knows_get_a_warning() -> None:
     more = "came\tvm1/volatile.img\t5\ncame\tvm1/x/y\t-\ncame\tdom0-home/user\t-\n"
     _, warnings = check(CAME + more + "end\n", ENTRIES)
     assert warnings == [
-        f"qubes.xml does not say what {name} is" for name in ("vm1/volatile.img", "vm1/x/y", "dom0-home/user")
+        f"qubes.xml does not mention {name}" for name in ("vm1/volatile.img", "vm1/x/y", "dom0-home/user")
     ]
 
 
@@ -75,9 +75,12 @@ def test_the_home_must_come_itself() -> None:
         (CAME + "came\tvm121/root.img\t1\n", "vm121/root.img belongs to no saved domain"),
         (CAME + "came\tfirewall.xml\t1\n", "firewall.xml belongs to no saved domain"),
         (CAME + "came\tvm1\t1\n", "vm1 belongs to no saved domain"),
-        (CAME + "came\tvm1/root.img\t1000\n", "vm1/root.img came twice"),
-        (CAME + "came\tqubes.xml\t-\ncame\tqubes.xml\t-\n", "qubes.xml came twice"),
-        (CAME + "came\tvm1/firewall.xml\t1\ncame\tvm1/firewall.xml\t1\n", "vm1/firewall.xml came twice"),
+        (CAME + "came\tvm1/root.img\t1000\n", "vm1/root.img occurs twice in the archive"),
+        (CAME + "came\tqubes.xml\t-\ncame\tqubes.xml\t-\n", "qubes.xml occurs twice in the archive"),
+        (
+            CAME + "came\tvm1/firewall.xml\t1\ncame\tvm1/firewall.xml\t1\n",
+            "vm1/firewall.xml occurs twice in the archive",
+        ),
         (CAME + "came\t../x\t1\n", "../x: not a relative path"),
         (CAME + "came\tvm1/../x\t1\n", "vm1/../x: not a relative path"),
         (CAME + "came\t/vm1/x\t1\n", "/vm1/x: not a relative path"),
@@ -100,8 +103,8 @@ def test_refused(text: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (LIST + ENTRIES[0].to_line() + CAME, "vm1/root.img is named twice"),
-        (LIST + "x\tAppVM\troot\tvm1/root.img\t1\n" + CAME, "vm1/root.img is named twice"),
+        (LIST + ENTRIES[0].to_line() + CAME, "vm1/root.img is listed twice"),
+        (LIST + "x\tAppVM\troot\tvm1/root.img\t1\n" + CAME, "vm1/root.img is listed twice"),
         (LIST + "x\tAppVM\tdata\tvm1/data.img\t1\n" + CAME, "work and x have the same path: vm1/"),
         (LIST + "x\tAppVM\tdata\t../data.img\t1\n" + CAME, "line 4: not the name of a file of x: ../data.img"),
     ],

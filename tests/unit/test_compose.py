@@ -99,7 +99,7 @@ def test_what_qubes_looks_for() -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (b"", "names no volume"),
+        (b"", "has no volume"),
         (b"\n", "line 1 is not DOMAIN, VOLUME, SIZE"),
         (b"work\troot\n", "line 1 is not"),
         (b"work root 5\n", "line 1 is not"),
@@ -122,7 +122,7 @@ def test_what_qubes_looks_for() -> None:
         (b"work\troot\t5G\n", "not a size in bytes: 5G"),
         (b"work\troot\t9223372036854775808\n", "not a size in bytes"),
         (b"work\troot\t5\t6\n", "not a size in bytes: 5 6"),
-        (b"work\troot\t5\nwork\troot\t6\n", "line 2: the volume root of work is named twice"),
+        (b"work\troot\t5\nwork\troot\t6\n", "line 2: the volume root of work occurs twice"),
         (b"w\xc3\xb6rk\troot\t5\n", "line 1 has characters other than"),
         (b"work\troot\t5\r\n", "line 1 has characters other than"),
         (b"work\troot\0\t5\n", "line 1 has characters other than"),

@@ -207,10 +207,10 @@ def test_a_domain_that_was_skipped_finds_its_own_again() -> None:
 
 
 PROBLEMS = [
-    (row("work", template="fedora-42", netvm="sys-firewal"), "netvm: sys-firewal is not there"),
-    (row("work", template="fedora-24"), "template: fedora-24 is not there"),
-    (row("work", template="fedora-42", default_dispvm="x"), "default_dispvm: x is not there"),
-    (row("work", template="sys-firewall"), "template: sys-firewall is no template"),
+    (row("work", template="fedora-42", netvm="sys-firewal"), "netvm: sys-firewal does not exist"),
+    (row("work", template="fedora-24"), "template: fedora-24 does not exist"),
+    (row("work", template="fedora-42", default_dispvm="x"), "default_dispvm: x does not exist"),
+    (row("work", template="sys-firewall"), "template: sys-firewall is not a template"),
     (row("work", "work-9", template="fedora-42", netvm="work-9"), "netvm: work-9 does not provide network"),
     (row("work", "none", template="fedora-42"), "name: none: this name is reserved"),
     (row("work", "dom0", template="fedora-42"), "name: dom0 is taken, on the host; dom0-1 is free"),
@@ -226,7 +226,7 @@ def test_what_cannot_be_is_a_problem(text: str, expected: str) -> None:
 
 def test_a_template_for_one_that_has_none() -> None:
     found = checked(text_of(row("alone", "b", kind="StandaloneVM", template="fedora-42")))
-    assert problem(found, "alone") == "template: a StandaloneVM has none"
+    assert problem(found, "alone") == "template: a StandaloneVM cannot have one"
 
 
 def test_a_name_twice() -> None:

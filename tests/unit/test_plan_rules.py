@@ -99,34 +99,34 @@ TEMPLATES = [
         "nothing in place of one that is missing",
         (WORK, vm("disp", "DispVM", template="my-dvm")),
         {
-            "work": {"template": "debian-8", "problem": "template: debian-8 is not there"},
-            "disp": {"template": "my-dvm", "problem": "template: my-dvm is not there"},
+            "work": {"template": "debian-8", "problem": "template: debian-8 does not exist"},
+            "disp": {"template": "my-dvm", "problem": "template: my-dvm does not exist"},
         },
         options=Options(default_template="none"),
     ),
     Case(
         "the host has no default",
         (WORK,),
-        {"work": {"action": "create", "problem": "template: debian-8 is not there"}},
+        {"work": {"action": "create", "problem": "template: debian-8 does not exist"}},
         defaults=Defaults(),
     ),
     Case(
-        "the host's default is no template",
+        "the host's default is not a template",
         (WORK,),
-        {"work": {"problem": "template: debian-8 is not there"}},
+        {"work": {"problem": "template: debian-8 does not exist"}},
         defaults=Defaults(template="sys-firewall"),
     ),
     Case(
         "on the host under that name, but no template",
         (WORK,),
-        {"work": {"problem": "template: debian-8 is no template"}},
+        {"work": {"problem": "template: debian-8 is not a template"}},
         host=(vm("debian-8", "StandaloneVM", saved=False),),
         defaults=Defaults(),
     ),
     Case(
         "in the archive under that name, but no template",
         (WORK, vm("debian-8", "StandaloneVM")),
-        {"work": {"problem": "template: debian-8 is no template"}},
+        {"work": {"problem": "template: debian-8 is not a template"}},
         defaults=Defaults(),
     ),
     Case(
@@ -222,21 +222,21 @@ DISPOSABLES = [
     Case(
         "on the host, without template_for_dispvms",
         (DISP,),
-        {"disp": {"problem": "template: my-dvm is no template for DispVMs"}},
+        {"disp": {"problem": "template: my-dvm is not a template for DispVMs"}},
         host=(vm("my-dvm", saved=False, template="fedora-42"),),
         defaults=Defaults(),
     ),
     Case(
         "on the host, with template_for_dispvms set to False",
         (DISP,),
-        {"disp": {"problem": "template: my-dvm is no template for DispVMs"}},
+        {"disp": {"problem": "template: my-dvm is not a template for DispVMs"}},
         host=(vm("my-dvm", saved=False, template_for_dispvms="False"),),
         defaults=Defaults(),
     ),
     Case(
         "a TemplateVM is none",
         (DISP,),
-        {"disp": {"problem": "template: my-dvm is no template for DispVMs"}},
+        {"disp": {"problem": "template: my-dvm is not a template for DispVMs"}},
         host=(template("my-dvm", saved=False, template_for_dispvms="True"),),
         defaults=Defaults(),
     ),
@@ -262,7 +262,7 @@ DISPOSABLES = [
     Case(
         "an AppVM whose template is one for DispVMs only",
         (vm("work", template="my-dvm"), disposable("my-dvm", template="fedora-42")),
-        {"work": {"problem": "template: my-dvm is no template"}},
+        {"work": {"problem": "template: my-dvm is not a template"}},
         defaults=Defaults(),
     ),
     Case(
@@ -290,19 +290,19 @@ DISPOSABLES = [
     Case(
         "default_dispvm: missing, and there is no default",
         (vm("a", template="fedora-42", default_dispvm="gone"),),
-        {"a": {"default_dispvm": "gone", "problem": "default_dispvm: gone is not there"}},
+        {"a": {"default_dispvm": "gone", "problem": "default_dispvm: gone does not exist"}},
         defaults=Defaults("fedora-42"),
     ),
     Case(
         "default_dispvm: no template for DispVMs",
         (vm("a", template="fedora-42", default_dispvm="sys-firewall"),),
-        {"a": {"problem": "default_dispvm: sys-firewall is no template for DispVMs"}},
+        {"a": {"problem": "default_dispvm: sys-firewall is not a template for DispVMs"}},
         defaults=Defaults("fedora-42"),
     ),
     Case(
         "default_dispvm: itself, and it has another problem",
         (disposable("my-dvm", template="gone", default_dispvm="my-dvm"),),
-        {"my-dvm": {"default_dispvm": "my-dvm", "problem": "template: gone is not there"}},
+        {"my-dvm": {"default_dispvm": "my-dvm", "problem": "template: gone does not exist"}},
         options=Options(default_template="none"),
     ),
     Case(
@@ -358,7 +358,7 @@ NETWORKS = [
     Case(
         "missing: kept",
         (on("a", "vpn"),),
-        {"a": {"netvm": "vpn", "problem": "netvm: vpn is not there", "notes": []}},
+        {"a": {"netvm": "vpn", "problem": "netvm: vpn does not exist", "notes": []}},
         options=Options(netvm="keep"),
     ),
     Case(
@@ -376,13 +376,13 @@ NETWORKS = [
     Case(
         "missing, and the host has no default",
         (on("a", "vpn"),),
-        {"a": {"problem": "netvm: vpn is not there"}},
+        {"a": {"problem": "netvm: vpn does not exist"}},
         defaults=Defaults("fedora-42"),
     ),
     Case(
         "missing, and the host's default provides none",
         (on("a", "vpn"),),
-        {"a": {"problem": "netvm: vpn is not there"}},
+        {"a": {"problem": "netvm: vpn does not exist"}},
         defaults=Defaults("fedora-42", netvm="default-dvm"),
     ),
     Case(
@@ -413,7 +413,7 @@ NETWORKS = [
         "a chain: the last is missing, all behind it go",
         (on("a", "n1"), on("n1", "n2", True), on("n2", "n3", True), on("n3", "gone", True)),
         {
-            "n3": {"problem": "netvm: gone is not there"},
+            "n3": {"problem": "netvm: gone does not exist"},
             "n2": {"problem": "netvm: n3 cannot be restored"},
             "n1": {"problem": "netvm: n2 cannot be restored"},
             "a": {"problem": "netvm: n1 cannot be restored"},
@@ -473,7 +473,7 @@ NETWORKS = [
     Case(
         "what would be a loop, had one of them not been moved",
         (on("a", "b", True), vm("b", template="gone", netvm="a", provides_network="True")),
-        {"a": {"netvm": "default", "problem": None}, "b": {"problem": "template: gone is not there"}},
+        {"a": {"netvm": "default", "problem": None}, "b": {"problem": "template: gone does not exist"}},
         options=Options(default_template="none"),
     ),
     Case(
@@ -610,7 +610,7 @@ NAMES = [
         "a host that takes no dots, and no name is made up",
         (vm("work.mail", template="fedora-42"), WORK),
         {
-            "work.mail": {"problem": "name: work.mail: the host takes no name with . in it"},
+            "work.mail": {"problem": "name: work.mail: the host accepts no name that contains ."},
             "work": {"problem": None},
         },
         defaults=DEFAULTS._replace(without=(".",)),
@@ -648,7 +648,7 @@ NAMES = [
     Case(
         "one that a run has left counts as not there",
         (WORK,),
-        {"work": {"name": "work", "notes": [GONE, "left by an interrupted run: made again"]}},
+        {"work": {"name": "work", "notes": [GONE, "left by an interrupted run: created again"]}},
         host=(*HOST, vm("work", saved=False, features={"qbtools-unfinished": "x"})),
         leftovers=("work",),
     ),
@@ -750,8 +750,8 @@ def test_further_references() -> None:
     line = lines(made(case))["a"]
     assert line.further == {"sound": "sound", "dom0": "dom0", "b": "b-1"}
     assert line.notes == (
-        "management_dispvm: gone, which is not there, is left out",
-        "a device of usb, which is not there, is left out",
+        "management_dispvm: gone, which does not exist, is left out",
+        "a device of usb, which does not exist, is left out",
     )
 
 
@@ -783,7 +783,7 @@ def test_what_is_broken_is_skipped() -> None:
     found = made(BROKEN._replace(options=Options(netvm="keep", skip_broken=True)))
     assert (found.problems, [line.domain for line in found.creates]) == ([], ["c"])
     skipped = lines(found)["a"]
-    assert (skipped.written.action, skipped.problem, skipped.notes) == ("skip", "netvm: vpn is not there", ())
+    assert (skipped.written.action, skipped.problem, skipped.notes) == ("skip", "netvm: vpn does not exist", ())
 
 
 def test_what_is_missing_is_ignored() -> None:
@@ -815,7 +815,7 @@ def test_options_that_make_no_sense(options: Options, message: str) -> None:
 
 def test_an_archive_with_nothing_to_restore() -> None:
     """That is no fault of the options."""
-    with pytest.raises(Refused, match="^the archive has no domain that could be made$"):
+    with pytest.raises(Refused, match="^the archive has no domain that can be restored$"):
         made(Case("", (), {}))
 
 

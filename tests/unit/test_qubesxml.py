@@ -169,7 +169,7 @@ def test_a_name_that_cannot_be_used_stops_nobody(name: str, made: str) -> None:
     named = name if name == "dom0" else made
     assert found.by_name["other"].properties["netvm"] == named
     assert [one.get("backend-domain") for one in found.root.iter("device")] == [named]
-    assert len(warnings) == 1 and f'"{name}"' in warnings[0] and warnings[0].endswith(f"it is called {made} here")
+    assert len(warnings) == 1 and f'"{name}"' in warnings[0] and warnings[0].endswith(f"the domain is renamed {made}")
 
 
 def test_names_that_are_made_up_are_all_different() -> None:

@@ -150,7 +150,7 @@ def test_a_file_that_comes_twice() -> None:
     filling, _ = fill(TO)
     filling.metadata(ARCHIVE)
     come(filling, f"{ONE}root.img")
-    with pytest.raises(Damaged, match="came twice"):
+    with pytest.raises(Damaged, match="occurs twice in the archive"):
         come(filling, f"{ONE}root.img")
 
 
