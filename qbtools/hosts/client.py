@@ -1,4 +1,4 @@
-"""Runs a host, the program qb-host-NAME (see qb-host(7)), and reads what it prints, within bounds."""
+"""Runs a host, the program qb-host-NAME (see qb-host(7)), and reads its output, within bounds."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ from qbtools.streams import BLOCK, Reader
 from qbtools.volumes.marks import Mark
 
 MAX_LINES = 1 << 22
-"""Bytes that a verb may print as lines."""
+"""The most bytes of lines that a verb may print."""
 
 VERBS = ("inventory", "volumes", "files", "create", "set", "remove", "defaults", "verbs")
-"""What every host can do."""
+"""The verbs that every host must know."""
 
 FREEZE, THAW = "freeze", "thaw"
 UNSAVED = "unsaved"
 
 _WORD = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*):(.*)", re.DOTALL)
 _FLAGS = {"yes": True, "no": False}
-_GRACE = 5.0  # seconds between SIGTERM and SIGKILL for a host that we have to stop
-_SAID = 1 << 16  # bytes of what it says on stderr that are looked at
+_GRACE = 5.0  # seconds between SIGTERM and SIGKILL for a host that must be stopped
+_SAID = 1 << 16  # bytes of its stderr that are read
 
 _Parsed = TypeVar("_Parsed")
 
 
 class HostVolume(NamedTuple):
-    """A volume of a domain. source: as qb-volread takes it; size, used: bytes of it and, about, of its data.
+    """A volume of a domain. source: a word for qb-volread; size, used: its bytes, and an estimate of its data.
 
-    running: its machine runs. save: it is one that is to be saved.
+    running: its machine runs. save: it must be saved.
     """
 
     name: str
@@ -57,20 +57,21 @@ class HostVolume(NamedTuple):
 
 
 class Host:
-    """What owns domains here. Whatever it is asked: Failed, naming it and the verb, where it fails or talks nonsense.
+    """A host, which owns domains on this machine. Each method: Failed, with the host and the verb, if the host fails or
+    prints invalid output.
 
-    Names of domains that are given to it have been checked.
+    The names of domains must have been checked.
     """
 
     def __init__(self, word: str, warn: Callable[[str], None] = lambda _: None) -> None:
-        """word: `NAME:ARGUMENT` for the program qb-host-NAME, or the path of a directory. warn: takes its warnings.
+        """word: `NAME:ARGUMENT` for the program qb-host-NAME, or the path of a directory. warn: gets its warnings.
 
-        The program is looked for beside the one that runs, then in PATH. UsageError if there is none.
+        The program is searched for in the directory of the running program, then in PATH. UsageError if there is none.
         """
         match = _WORD.fullmatch(word)
         name, argument = match.groups() if match else ("dir", word)
         if not argument or argument.startswith("-"):
-            raise UsageError(f"{word} is no host", "write NAME:ARGUMENT, or a directory; a path may begin with ./")
+            raise UsageError(f"{word} is not a host", "write NAME:ARGUMENT, or a directory; a path may begin with ./")
         if not argument.isprintable():
             raise UsageError(f"the host {word} has characters in its name that are not allowed")
         self.word = word
@@ -84,51 +85,51 @@ class Host:
         return self._ask("inventory", parse=lambda reader: Metadata(safexml.load(reader)), limit=safexml.MAX_SIZE)
 
     def volumes(self, domain: str) -> list[HostVolume]:
-        """The volumes of a domain that are there on their own."""
+        """The volumes that belong to a domain alone."""
         return self._ask("volumes", domain, parse=_volumes)
 
     def files(self, domain: str) -> list[tuple[str, str]]:
-        """Further files of a domain: the name below its path in the archive (or `dom0-home/USER`), the path here."""
+        """Further files of a domain: the name below its path in the archive (or `dom0-home/USER`), and its path."""
         return self._ask("files", domain, parse=_files)
 
     def create(self, document: bytes) -> list[tuple[str, str]]:
-        """Makes a domain with fresh volumes; each volume's name, and what qb-volwrite is to be given to fill it."""
+        """Creates a domain with new volumes. Returns the target for qb-volwrite by the name of each volume."""
         return self._ask("create", parse=_targets, document=document)
 
     def set(self, domain: str, document: bytes) -> None:
-        """Gives an unfinished domain all that the document says, but for its volumes."""
+        """Sets everything in the document for an unfinished domain, except its volumes."""
         self._ask("set", domain, parse=_nothing, document=document)
 
     def remove(self, domain: str, mark: str) -> None:
-        """Removes an unfinished domain with all that is its, if it bears that mark.
+        """Removes an unfinished domain and everything that belongs to it, if it has that mark.
 
-        Nothing is to be done where there is none, or one that another run is making.
+        Does nothing if there is none, or if another run is creating it.
         """
         self._ask("remove", domain, mark, parse=_nothing)
 
     def defaults(self) -> Defaults:
-        """What it takes where a domain says nothing."""
+        """Its defaults."""
         return self._ask("defaults", parse=defaults.read)
 
     def verbs(self) -> frozenset[str]:
-        """All that it can do."""
+        """The verbs that it knows."""
         if self._verbs is None:
             self._verbs = self._ask("verbs", parse=_verbs)
         return self._verbs
 
     def unsaved(self) -> list[Unsaved]:
-        """What no run saves, of all domains; nothing if the host cannot tell."""
+        """The things of all domains that no run saves; empty if the host cannot list them."""
         return self._ask(UNSAVED, parse=unsaved.read) if UNSAVED in self.verbs() else []
 
     def freezer(self) -> str | None:
-        """Shell text that freezes or thaws a machine with `freeze DOMAIN` or `thaw DOMAIN` behind it.
+        """Shell text to which `freeze DOMAIN` or `thaw DOMAIN` is added to freeze or thaw a machine.
 
         None if the host cannot do that.
         """
         return shlex.join(self._argv) if {FREEZE, THAW} <= self.verbs() else None
 
     def leftovers(self, inventory: Metadata | None = None) -> frozenset[str]:
-        """The names of its domains that a restore which was ended has left unfinished. inventory: if it is known."""
+        """The names of its domains that an ended restore has left unfinished. inventory: if it is known already."""
         found = self.inventory() if inventory is None else inventory
         return frozenset(
             domain.name for domain in found.domains if (mark := mark_of(found, domain.name)) and mark.dead()
@@ -144,7 +145,7 @@ class Host:
     ) -> _Parsed:
         data = self._run([verb, *words], document, limit)
         try:
-            return parse(Reader(io.BytesIO(data), "its answer"))
+            return parse(Reader(io.BytesIO(data), "its output"))
         except Damaged as error:
             raise Failed(f"{self._named(verb, *words)}: {error.message}", error.hint) from error
 
@@ -152,7 +153,7 @@ class Host:
         return f"{self._program} {self._argv[1]} {' '.join(words)}"
 
     def _run(self, words: list[str], document: bytes | None, limit: int) -> bytes:
-        errors = os.memfd_create("stderr")  # it can fill up without anybody reading
+        errors = os.memfd_create("stderr")  # it cannot block if nobody reads it
         given = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if document is None else _in_memory(document)
         try:
             with _started([*self._argv, *words], given, errors, self._named(*words)) as process:
@@ -179,13 +180,13 @@ class Host:
 
 
 def mark_of(inventory: Metadata, name: str) -> Mark | None:
-    """Whose a domain is that a restore has not finished; None for any other, and where that cannot be told."""
+    """The owner of an unfinished domain; None for any other domain, or if the owner is not known."""
     domain = inventory.by_name.get(name)
     return None if domain is None else Mark.parse(domain.features.get(names.UNFINISHED, ""))
 
 
 class _Started:
-    """A running program; when the `with` ends by an error it is stopped, and waited for in every case."""
+    """A running program. If the `with` ends with an error it is stopped. Its end is awaited in every case."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -215,7 +216,7 @@ def _started(argv: list[str], stdin: int, stderr: int, named: str) -> _Started:
 
 
 def _read(process: subprocess.Popen[bytes], limit: int) -> bytes:
-    """What it prints, up to a little more than limit."""
+    """Its output, up to a little more than limit."""
     data = bytearray()
     while process.stdout is not None and len(data) <= limit and (more := process.stdout.read(BLOCK)):
         data += more
@@ -223,7 +224,7 @@ def _read(process: subprocess.Popen[bytes], limit: int) -> bytes:
 
 
 def _in_memory(document: bytes) -> int:
-    """A descriptor at the beginning of a file that holds the document, and that no disk has."""
+    """A descriptor at the beginning of a file in memory with the document."""
     fd = os.memfd_create("document")
     view = memoryview(document)
     while view:
@@ -253,7 +254,7 @@ def _volumes(reader: Reader) -> list[HostVolume]:
         if name in found:
             raise Damaged(f"line {number}: the volume {name} occurs twice")
         if size is None or used is None or not _is_word(source) or not {fields[4], fields[5]} <= _FLAGS.keys():
-            raise Damaged(f"line {number} is not a volume, where it is, two sizes, and twice yes or no")
+            raise Damaged(f"line {number} is not a name, a volume, two sizes, and twice yes or no")
         found[name] = HostVolume(name, source, size, used, _FLAGS[fields[4]], _FLAGS[fields[5]])
     return list(found.values())
 
@@ -283,7 +284,7 @@ def _targets(reader: Reader) -> list[tuple[str, str]]:
 
 
 def _is_word(text: str) -> bool:
-    """Whether a volume's program could take it: no option, and no sign for none."""
+    """Whether it can be an argument of qb-volread or qb-volwrite: not an option, and not the sign for none."""
     return bool(text) and not text.startswith("-")
 
 
@@ -296,4 +297,4 @@ def _verbs(reader: Reader) -> frozenset[str]:
 
 def _nothing(reader: Reader) -> None:
     if not reader.at_eof():
-        raise Damaged("it prints something although nothing is expected")
+        raise Damaged("it prints something, but no output is allowed")

@@ -1,6 +1,6 @@
 """A host that is a directory: qubes.xml, and DOMAIN/VOLUME.img for each volume.
 
-The directory of a domain that is not whole yet, or is being removed, has in it an empty file whose name is a mark.
+The directory of a domain that is not complete yet, or is being removed, has an empty file whose name is a mark.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Directory(Places):
                 continue
             try:
                 if os.path.isdir(path) and not _marks(path) and not any(further.others(path)):
-                    continue  # an empty directory is nobody's
+                    continue  # an empty directory belongs to nobody
                 marked = os.path.isdir(path) and bool(_marks(path))
             except (Failed, OSError):
                 marked = False
@@ -91,7 +91,7 @@ class Directory(Places):
 
     def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
         place = self.folder(domain)
-        with naming(f"mark {place}"), suppress(FileNotFoundError):  # there may be no such directory
+        with naming(f"mark {place}"), suppress(FileNotFoundError):  # the directory may not exist
             os.close(
                 os.open(
                     os.path.join(place, f"{MARK}{mark}"), os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -118,9 +118,9 @@ class Directory(Places):
             if marks:
                 _refuse_used(_images(place))
                 _empty(place, marks)
-            for entry in marks:  # last: killed before, it is still known whose the rest was
+            for entry in marks:  # last: if we are killed before, the mark still names the owner of the rest
                 os.unlink(os.path.join(place, entry))
-            with suppress(OSError):  # it is somebody's who has put something in it, unless it is empty
+            with suppress(OSError):  # if it is not empty, somebody has put something in it
                 os.rmdir(place)
         _flush(self._root)
 
@@ -136,7 +136,7 @@ class Directory(Places):
 
 
 def _marks(place: str) -> list[str]:
-    """The names of the files in a directory that are marks."""
+    """The names of files in a directory that are marks."""
     return [name for name in sorted(os.listdir(place)) if further.is_mark(name)]
 
 
@@ -151,7 +151,7 @@ def _images(place: str) -> list[str]:
 
 
 def _empty(place: str, kept: Collection[str] = ()) -> None:
-    """Removes all in a directory but the files to be kept, and follows no symbolic link."""
+    """Removes everything in a directory except the files to keep, and follows no symbolic link."""
     for entry in sorted(os.listdir(place)):
         path = os.path.join(place, entry)
         if entry in kept:
@@ -164,7 +164,7 @@ def _empty(place: str, kept: Collection[str] = ()) -> None:
 
 
 def _flush(place: str) -> None:
-    """Brings the names in a directory to stable storage, where the file system can."""
+    """Writes the names in a directory to stable storage, if the file system supports it."""
     with suppress(OSError):
         fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

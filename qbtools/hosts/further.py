@@ -1,4 +1,4 @@
-"""The files of a domain beside its volumes, in a directory: which are saved, and which are not and why."""
+"""The further files of a domain in a directory: which are saved, and which are not and why."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from qbtools.volumes.files import leftovers
 from qbtools.volumes.marks import Mark
 
 IMAGE = ".img"
-"""How the names of volumes end that are files."""
+"""The suffix of volumes that are files."""
 
 MARK = f".{names.UNFINISHED}."
-"""How the name of a file begins that marks a directory; a mark follows."""
+"""The prefix of a file that marks a directory; the mark follows."""
 
-_EMPTY = "empty"  # the file of a domain that has no other
+_EMPTY = "empty"  # the file of a domain without other files
 
 
 class Further(NamedTuple):
-    """saved: the name in the archive and the path of each. unsaved: the others."""
+    """saved: the name in the archive and the path of each saved file. unsaved: the others."""
 
     saved: list[tuple[str, str]]
     unsaved: list[Unsaved]
 
 
 def files(domain: str, place: str, volumes: Collection[str]) -> Further:
-    """What is in the directory place of a domain; nothing if there is none.
+    """The files in the directory place of a domain; empty if it does not exist.
 
-    volumes: names of files that are volumes. They are left out here, and so are files of our own.
+    volumes: names of files that are volumes. They are ignored here, and so are files of qbtools.
     Failed if the directory cannot be read.
     """
     found = Further([], [])
@@ -49,7 +49,7 @@ def files(domain: str, place: str, volumes: Collection[str]) -> Further:
 
 
 def others(place: str, known: Collection[str] = ()) -> Iterator[str]:
-    """The names in a directory, in order, but for the known ones and those of our own files. Failed as files()."""
+    """The names in a directory, in order, except known ones and files of qbtools. Failed as files()."""
     try:
         entries = sorted(os.listdir(place))
     except FileNotFoundError:
@@ -62,7 +62,7 @@ def others(place: str, known: Collection[str] = ()) -> Iterator[str]:
 
 
 def is_mark(entry: str) -> bool:
-    """Whether a file of that name marks its directory."""
+    """Whether a file with that name marks its directory."""
     return entry.startswith(MARK) and Mark.parse(entry[len(MARK) :]) is not None
 
 
@@ -82,7 +82,7 @@ def _problem(domain: str, entry: str, path: str, archived: str) -> str | None:
     elif entry == _EMPTY:
         return "this name has another meaning in an archive"
     elif problem := name_problem(archived):
-        return f"an archive cannot have this name: {problem}"
+        return f"an archive cannot contain this name: {problem}"
     if not os.access(path, os.R_OK | (os.X_OK if stat.S_ISDIR(mode) else 0), effective_ids=True):
         return "cannot be read: Permission denied"
     return None

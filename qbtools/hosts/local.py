@@ -1,8 +1,9 @@
-"""The verbs of the hosts that come with qbtools: metadata in a file, volumes in a place of their own.
+"""The verbs of the hosts that come with qbtools: the metadata is in a file, the volumes are in a separate place.
 
-A domain is made volumes first, metadata last, and removed metadata first. Its volumes bear a mark until it is whole,
-and again before it is removed: those that no metadata names, and whose mark is of a run that has ended, are strays,
-which the next change removes. Nothing else that the metadata does not name is ever touched.
+When a domain is created, its volumes come first and the metadata last. When it is removed, the metadata comes first.
+Its volumes have a mark until the domain is complete, and again before it is removed. Volumes that are not in the
+metadata and have the mark of an ended run are strays, which the next change removes. Other volumes that are not in the
+metadata are never touched.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from qbtools.volumes.marks import Mark
 
 
 class Found(NamedTuple):
-    """A volume as it is. size, used: bytes of it and, about, of its data; running: its machine runs."""
+    """A volume as it exists. size, used: its bytes, and an estimate of its data; running: its machine runs."""
 
     size: int
     used: int
@@ -33,37 +34,37 @@ class Found(NamedTuple):
 
 
 class Places(ABC):
-    """Where the volumes are. All errors are QbErrors."""
+    """The place of the volumes. All errors are QbErrors."""
 
     without: tuple[str, ...] = ()
-    """What no name of a domain may have in it, because of how the volumes are called."""
+    """Texts that no name of a domain may contain, because of the names of volumes."""
 
     @abstractmethod
     def source(self, domain: str, volume: str) -> str:
-        """The word by which qb-volread knows a volume."""
+        """The word of a volume for qb-volread."""
 
     @abstractmethod
     def target(self, domain: str, volume: str) -> str:
-        """The word by which qb-volwrite knows it."""
+        """The word of a volume for qb-volwrite."""
 
     @abstractmethod
     def found(self, domain: str, volumes: Iterable[str]) -> dict[str, Found]:
-        """Those of these volumes that are there."""
+        """Those of these volumes that exist."""
 
     @abstractmethod
     def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
-        """Makes fresh volumes, of at least these sizes in bytes; they bear the mark.
+        """Creates new volumes with the mark, of at least these sizes in bytes.
 
-        Refused if one is there. What was made when something fails is left, marked.
+        Refused if one exists. After a failure the new volumes remain, with the mark.
         """
 
     @abstractmethod
     def mark(self, domain: str, volumes: Iterable[str], mark: Mark) -> None:
-        """Lets the volumes bear a mark, as many as are there."""
+        """Gives the existing volumes a mark."""
 
     @abstractmethod
     def unmark(self, domain: str, volumes: Iterable[str]) -> None:
-        """Takes away whatever mark they bear."""
+        """Removes their marks."""
 
     @abstractmethod
     def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
@@ -71,30 +72,30 @@ class Places(ABC):
 
     @abstractmethod
     def drop(self, domain: str) -> None:
-        """Removes all volumes of the domain that bear a mark. Refused, or Failed, where one is in use."""
+        """Removes all volumes of the domain that have a mark. Refused or Failed if one is in use."""
 
     @abstractmethod
     def strays(self) -> list[tuple[str, Mark]]:
-        """Domains of which volumes bear a mark, whether they are in the metadata or not; and that mark."""
+        """The domains whose volumes have a mark, in the metadata or not, and the mark."""
 
     @abstractmethod
     def folder(self, domain: str) -> str:
-        """A directory that may be there, in which its further files are."""
+        """The directory of its further files, which may not exist."""
 
     @abstractmethod
     def images(self, volumes: Iterable[str]) -> set[str]:
-        """The names in that directory of the files that these volumes are."""
+        """The names of files in that directory that are these volumes."""
 
     @abstractmethod
     def unlisted(self, inventory: Metadata, kept: Collection[str]) -> Iterable[tuple[str, str]]:
-        """What is there and belongs to no domain of the inventory: each with the reason why it is not saved.
+        """Everything here that belongs to no domain of the inventory, each with the reason why it is not saved.
 
         kept: paths of files that belong to the metadata.
         """
 
 
 class LocalHost:
-    """The verbs; what they print is what they return, see qb-host(7)."""
+    """The verbs. They return their output; see qb-host(7)."""
 
     def __init__(self, kept: Store, places: Places, note: Callable[[str], None]) -> None:
         self._store = kept
@@ -106,7 +107,7 @@ class LocalHost:
         return safexml.serialise(self._store.read().root)
 
     def volumes(self, name: str) -> list[str]:
-        """A line for each volume that is there, or must be since it is to be saved."""
+        """A line for each volume that exists, or that must exist because it is saved."""
         domain = self._domain(self._store.read(), name)
         volumes = domain.volumes()
         found = self._places.found(name, [volume.name for volume in volumes])
@@ -126,7 +127,7 @@ class LocalHost:
         return [_line(*pair) for pair in self._further(self._domain(self._store.read(), name)).saved]
 
     def unsaved(self) -> list[str]:
-        """A line for each thing that belongs to a domain and is not saved with it, or belongs to none."""
+        """A line for each thing that belongs to a domain but is not saved with it, or that belongs to none."""
         inventory = self._store.read()
         found = [one for domain in inventory.domains for one in self._left_out(domain)]
         kept = (self._store.path, self._store.lock)
@@ -144,7 +145,7 @@ class LocalHost:
             return [Unsaved(domain.name, self._places.folder(domain.name), error.message)]
 
     def create(self, document: bytes) -> list[str]:
-        """Makes the one domain of a document. A line for each of its volumes."""
+        """Creates the domain of a document. A line for each of its volumes."""
         domain = _sole(document)
         volumes = [(volume.name, volume.size or 0) for volume in domain.volumes() if volume.save_on_stop]
         mark = Mark.own()
@@ -165,7 +166,7 @@ class LocalHost:
         return [_line(name, self._places.target(domain.name, name)) for name, _size in volumes]
 
     def set(self, name: str, document: bytes) -> None:
-        """Gives an unfinished domain what the document says, and its volumes the sizes that they have."""
+        """Sets everything in the document for an unfinished domain, with the real sizes of its volumes."""
         new = _sole(document)
         if new.name != name:
             raise Damaged(f"the document is of {new.name}, not of {name}")
@@ -186,9 +187,9 @@ class LocalHost:
             self._places.unmark(name, found)
 
     def remove(self, name: str, mark: str | None = None) -> None:
-        """Removes an unfinished domain; what is left of one that is not there goes too.
+        """Removes an unfinished domain, or the leftovers of one that no longer exists.
 
-        mark: none but one that has this text as its feature; nothing is done for another.
+        mark: only if the feature has this text; otherwise nothing is done.
         """
         if problem := names.new_domain_problem(name):
             raise Refused(f"{name}: {problem}")
@@ -207,7 +208,7 @@ class LocalHost:
             self._sweep(inventory, name)
 
     def defaults(self) -> str:
-        """What stands in the properties of the whole; and the kernels and pools that are in use."""
+        """The global properties, and the kernels and pools that are in use."""
         inventory = self._store.read()
         root = inventory.root
         stated = {one.get("name", ""): one.text or "" for one in root.findall("properties/property")}
@@ -217,7 +218,7 @@ class LocalHost:
             return text if text in inventory.by_name else None
 
         kernels = [stated.get("default_kernel", "")]
-        if kernels[0]:  # else the first in use would pass for the default
+        if kernels[0]:  # otherwise the first one in use would count as the default
             kernels += sorted(domain.properties.get("kernel", "") for domain in inventory.domains)
         pools = [stated.get("default_pool", "")]
         if pools[0]:
@@ -226,21 +227,21 @@ class LocalHost:
         return Defaults(*domains, _good(kernels), _good(pools), self._places.without).to_lines()
 
     def _placed(self, domain: Domain) -> Element:
-        """A domain of a document; it is said where each volume is that is its own."""
+        """A domain of a document, with the places of its own volumes."""
         element = copy.deepcopy(domain.element)
         for volume in element.findall("volume-config/volume[@save_on_stop='True']"):
             volume.set("vid", self._places.source(domain.name, volume.get("name", "")).partition(":")[2])
         return element
 
     def _sweep(self, inventory: Metadata, name: str) -> None:
-        """Removes strays; those of the domain name that nobody is making, whoever began it, since we hold the lock."""
+        """Removes strays, and all marked volumes of the domain name: under our lock nobody else can be creating it."""
         for domain, mark in self._places.strays():
             if domain not in inventory.by_name and (mark.dead() or domain == name):
                 self._note(f"removing volumes of {domain}, left by a run that has ended")
                 try:
                     self._places.drop(domain)
                 except QbError:
-                    if domain == name:  # any other can wait for who comes next
+                    if domain == name:  # the next run can remove any other
                         raise
 
     @staticmethod
@@ -257,7 +258,7 @@ class LocalHost:
 
 
 def _sole(document: bytes) -> Domain:
-    """The domain of a document beside dom0. Damaged if that is not exactly one, with a name for a new domain."""
+    """The domain of a document apart from dom0. Damaged if there is not exactly one; its name must be valid."""
     domains = [domain for domain in Metadata(safexml.parse(document)).domains if domain.name != names.ADMIN]
     if len(domains) != 1:
         raise Damaged(f"the document has {len(domains)} domains, not one")
@@ -269,12 +270,12 @@ def _sole(document: bytes) -> Domain:
 
 
 def _made(domain: Domain) -> list[str]:
-    """The volumes of an unfinished domain that create() has made: one that is only named may be another domain's."""
+    """The volumes of an unfinished domain that create() has made: others may belong to another domain."""
     return [volume.name for volume in domain.volumes() if volume.save_on_stop]
 
 
 def _good(texts: Iterable[str]) -> tuple[str, ...]:
-    """Those that can stand in a line, each once."""
+    """The texts that a line can contain, each once."""
     return tuple(dict.fromkeys(text for text in texts if text and names.word_problem(text) is None))
 
 
@@ -287,7 +288,7 @@ def _flag(value: bool) -> str:
 
 
 def _line(*fields: str) -> str:
-    """Fields separated by tabs, with newline. Failed if one of them cannot stand in a line."""
+    """Fields separated by tabs, with newline. Failed if a line cannot contain one of them."""
     for field in fields:
         if not field.isascii() or not field.isprintable():
             raise Failed(f"{field} cannot be printed in a line: only printable ASCII is allowed")

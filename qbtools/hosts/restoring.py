@@ -1,7 +1,7 @@
-"""Carries out a restore plan on a host: makes its domains, empty and marked as unfinished; later finishes them.
+"""Carries out a restore plan on a host: creates its domains, empty and marked as unfinished, and finishes them later.
 
-A domain that is not complete has the mark of the run that fills it. One whose run has ended is a leftover, which the
-next run that wants its name removes; so whatever ends a run, a second one completes.
+An incomplete domain has the mark of the run that fills it. If the run has ended, the domain is a leftover, and the next
+run that wants its name removes it. So a second run can always complete an interrupted one.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from qbtools.volumes.marks import Mark
 
 
 class Made(NamedTuple):
-    """A file of the archive that is to come. domain: its name on the host.
+    """A file of the archive that is needed. domain: its name on the host.
 
-    volume: None for one that is no volume. target: where qb-volwrite writes it, None for nowhere.
+    volume: None if it is not a volume. target: the word for qb-volwrite, None if it is not written.
     """
 
     archive_name: str
@@ -43,7 +43,7 @@ class Made(NamedTuple):
 
 
 class Restore:
-    """A plan that is carried out. warn, note: what is said of it."""
+    """A plan that is carried out. warn, note: print warnings and notes."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Restore:
         note: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
-        """written: the plan as it was read. Reads the inventory of the host, as all that follows takes it to be."""
+        """written: the plan as it was read. Reads the inventory of the host once, for all later calls."""
         self._host = host
         self._archive = archive
         self._written = written
@@ -62,18 +62,18 @@ class Restore:
         self._inventory: Metadata = host.inventory()
         self._defaults: Defaults = host.defaults()
         self._told: set[str] = set()
-        self._begun: dict[str, dict[str, str]] = {}  # by name on the host the target of each volume
+        self._begun: dict[str, dict[str, str]] = {}  # the targets of the volumes, by name on the host
 
     def rehearse(self) -> list[Made]:
-        """What apply() would return, with nowhere to write to; nothing is made. Refused as there."""
+        """The result of apply() without targets. Creates nothing. Refused as apply()."""
         return [made for line in self._checked().creates for made in self._files(line, {})]
 
     def apply(self, owner: Mark, keep_going: bool) -> list[Made]:
-        """Makes all domains of the plan, with the mark of owner; what is to come for them.
+        """Creates all domains of the plan, with the mark of owner. Returns the files that they need.
 
-        Refused, before anything is made, where the plan has a problem. When anything fails, what was made is removed;
-        with keep_going only the domain that failed, and those that need it, are, and Failed is for when none is left.
-        Where a signal ends it, undo() is left to the caller, who may have something to do before; or settle().
+        Refused, before anything is created, if the plan has a problem. If anything fails, everything is removed again.
+        With keep_going only the domain that failed and those that need it are removed; Failed if none is left. After a
+        signal the caller must call undo() or settle(), and may do something before that.
         """
         first = self._checked()
         for line in first.creates:
@@ -88,22 +88,22 @@ class Restore:
         return [made for line in lines for made in self._files(line, self._begun[line.name])]
 
     def undo(self, owner: Mark) -> None:
-        """Removes all that apply() has made for owner."""
+        """Removes everything that apply() has created for owner."""
         self._undo(list(self._begun), str(owner))
 
     def settle(self, owner: Mark, good: Mapping[str, bool], keep_failed: bool) -> None:
-        """Finishes the domains that apply() has made for owner, and of which good says that all went well.
+        """Finishes the domains that apply() has created for owner and that are True in good.
 
-        good: by name on the host. The others are removed, unless keep_failed; so are those that cannot do without one
-        of them. A domain that bears no mark of owner is left alone. Failed, naming one, where a domain of the plan is
-        not there, cannot do without another, or cannot be finished or removed; all else is done before.
+        good: by name on the host. The others are removed, unless keep_failed, together with the domains that need them.
+        A domain without the mark of owner is not touched. Failed, after everything else was done, if a domain of the
+        plan does not exist, needs a failed one, or cannot be finished or removed; the message names one.
         """
         ours = {line.name for line in self._written if mark_of(self._inventory, line.name) == owner}
         planned = {line.name: line.domain for line in self._written if line.action == CREATE}
         if stranger := next((name for name in good if name not in planned), None):
-            raise Damaged(f"the plan makes no domain {stranger}")
-        # Where nothing went well that is no news.
-        problems = [f"{name} was not made" for name in planned if name not in ours and any(good.values())]
+            raise Damaged(f"the plan creates no domain {stranger}")
+        # If every domain failed, this would only repeat the failure.
+        problems = [f"{name} was not created" for name in planned if name not in ours and any(good.values())]
         failed = {domain for name, domain in planned.items() if name not in ours or not good.get(name)}
         done: set[str] = set()
         while True:
@@ -137,7 +137,7 @@ class Restore:
             more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
             raise Refused(f"{line.domain} cannot be restored: {line.problem}{more}", "qb-plan --check shows them all")
         if not found.creates:
-            raise Refused("the plan makes no domain")
+            raise Refused("the plan creates no domain")
         self._tell_changes(found)
         return found
 
@@ -148,15 +148,15 @@ class Restore:
         self._told.update(found.changed)
 
     def _planned(self, failed: Set[str], ours: Set[str]) -> Plan:
-        """The plan without those, by name in the archive, and without whoever needs them. ours: count as not there."""
+        """The plan without these domains (names in the archive) and the ones that need them. ours: count as missing."""
         written = [line._replace(action=SKIP) if line.domain in failed else line for line in self._written]
-        # A machine whose network failed has none, rather than another.
+        # A machine whose network failed gets none, rather than another one.
         options = replace(AS_WRITTEN, skip_broken=True, netvm=NO_NETWORK if failed else AS_WRITTEN.netvm)
         leftovers = self._host.leftovers(self._inventory) | ours
         return plan.check(self._archive, self._inventory, self._defaults, options, written, leftovers)
 
     def _fallen(self, found: Plan, failed: set[str]) -> list[str]:
-        """Adds to failed those that are no longer made because they need one of them; a sentence for each."""
+        """Adds domains to failed that are not created because they need a failed one. Returns a sentence for each."""
         wanted = {line.domain for line in self._written if line.action == CREATE}
         fallen = [line for line in found.lines if not line.created and line.domain in wanted - failed]
         failed.update(line.domain for line in fallen)
@@ -167,7 +167,7 @@ class Restore:
         while True:
             found = self._planned(failed, set())
             for problem in self._fallen(found, failed):
-                self._warn(f"not made: {problem}")
+                self._warn(f"not created: {problem}")
             made = {line.name for line in found.creates}
             self._undo([name for name in self._begun if name not in made], mark)
             missing = [line for line in found.creates if line.name not in self._begun]
@@ -178,10 +178,10 @@ class Restore:
             line, error = broken
             if not keep_going:
                 raise error
-            self._warn(f"{line.name} is not made: {error.message}")
+            self._warn(f"{line.name} is not created: {error.message}")
             failed.add(line.domain)
         if not found.creates:
-            raise Failed("no domain could be made")
+            raise Failed("no domain could be created")
         self._tell_changes(found)
         return found.creates
 
@@ -199,7 +199,7 @@ class Restore:
         targets = dict(self._host.create(recreate.document(self._archive, found, line, False, mark)))
         wanted = {volume.name for volume in selection.saved_volumes(self._archive.by_name[line.domain])}
         if lacking := wanted - targets.keys():
-            raise Failed(f"the host has made no volume {min(lacking)} for {line.name}")
+            raise Failed(f"the host has created no volume {min(lacking)} for {line.name}")
         self._begun[line.name] = targets
         self._note(f"{line.name} is created")
 
@@ -207,9 +207,9 @@ class Restore:
         self._host.set(line.name, recreate.document(self._archive, found, line, True, mark))
 
     def _undo(self, made: Sequence[str], mark: str) -> list[str]:
-        """Removes domains of ours, the last first, and forgets that they were begun. A sentence for each failure.
+        """Removes domains of ours, the last first, and forgets them. Returns a sentence for each failure.
 
-        One of them may be another run's: then it was why ours could not be made.
+        One of them may belong to another run: then it was the reason why ours could not be created.
         """
         problems = []
         for name in reversed(made):
@@ -217,7 +217,7 @@ class Restore:
                 self._host.remove(name, mark)
                 self._note(f"{name} is removed")
             except QbError as error:
-                problems.append(f"{name}, unfinished, cannot be removed: {error.message}")
+                problems.append(f"the unfinished domain {name} cannot be removed: {error.message}")
                 self._warn(problems[-1])
             with suppress(KeyError):
                 del self._begun[name]
@@ -232,10 +232,10 @@ class Restore:
 
 
 def read_results(reader: Reader) -> dict[str, bool]:
-    """The lines of domain (its name on the host) and `ok` or `failed`. Damaged for any other, and one that is twice."""
+    """Lines of domain (its name on the host) and `ok` or `failed`. Damaged for any other line, or a domain twice."""
     found: dict[str, bool] = {}
     for number, fields in read_fields(reader):
         if len(fields) != 2 or fields[1] not in ("ok", "failed") or fields[0] in found:
-            raise Damaged(f"line {number} is not a domain and how it went, ok or failed")
+            raise Damaged(f"line {number} is not a domain and its result, ok or failed")
         found[fields[0]] = fields[1] == "ok"
     return found

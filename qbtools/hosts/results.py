@@ -1,4 +1,4 @@
-"""How it went: from what was to be done and when each file was begun and done, to a result for each domain."""
+"""The result for each domain, from the planned files and the times at which each file was begun and done."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
 
 
 INCOMPLETE = "the archive is not complete"
-"""The problem of a domain with which all went well, but which is in no archive."""
+"""The problem of a domain that was saved without an error, but whose archive is not complete."""
 
 EARLY = "the run ended early"
-"""The problem of a domain with which all went well until the run was ended."""
+"""The problem of a domain without an error when the run was ended."""
 
 
 class Passage(NamedTuple):
-    """When a file was begun (seconds), and when it was done: None if it was not. size: bytes, where known.
+    """The times at which a file was begun and done, in seconds; None if it was not. size: bytes, if known.
 
-    reason: why it failed, where that is known.
+    reason: why it failed, if known.
     """
 
     begun: float
@@ -32,7 +32,7 @@ class Passage(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """An archive of one domain. size: bytes of it."""
+    """An archive of one domain. size: its bytes."""
 
     archive: str
     backup_id: str
@@ -40,9 +40,9 @@ class Stored(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How it went with one domain. problem: None if all is well. state: which was saved, None for a restore.
+    """The result for one domain. problem: None if there was none. state: the saved state, None for a restore.
 
-    broken: the metadata of the archive promises it, but a part of it is not there. stored: its own archive, if any.
+    broken: the metadata of the archive promises it, but a part of it is missing. stored: its own archive, if any.
     """
 
     domain: str
@@ -55,7 +55,7 @@ class Result(NamedTuple):
     stored: Stored | None = None
 
     def as_document(self) -> dict[str, object]:
-        """For programs that read JSON."""
+        """The result for JSON."""
         document: dict[str, object] = {
             "name": self.domain,
             "volumes": self.volumes,
@@ -78,8 +78,8 @@ def of_restore(
 ) -> list[Result]:
     """The domains of a restore in their order.
 
-    sizes: bytes that the metadata gives each file. ended: the run came to a good end. going: a domain that has all its
-    volumes is well even if it did not; else none is.
+    sizes: the bytes of each file in the metadata. ended: the run ended without an error. going: a domain with all its
+    volumes is good even if the run failed; otherwise no domain is.
     """
     results = []
     for domain, own in _grouped(files).items():
@@ -105,7 +105,7 @@ def of_home(domain: str, archive_name: str, log: Mapping[str, Passage], ended: b
 
 
 def failed_files(files: Iterable[Made], log: Mapping[str, Passage]) -> list[str]:
-    """The archive names of those that belong to no volume, and with which it did not go well."""
+    """The archive names of the failed files that are not volumes."""
     volumes = {file.archive_name for file in files if file.volume is not None}
     return [name for name, passage in log.items() if passage.ended is None and name not in volumes]
 
@@ -164,7 +164,7 @@ def of_failing(failing: Iterable[Failing]) -> list[Result]:
 
 
 def complaint(found: Iterable[Result], of: int) -> Failed | None:
-    """The failure of domains that cannot be saved, in one line; None if all went well. of: how many there are."""
+    """The failure of domains that cannot be saved, in one line; None if there is none. of: the number of domains."""
     failed = [result for result in found if result.problem is not None]
     if not failed:
         return None
@@ -181,7 +181,7 @@ def as_document(
     files: Sequence[str] = (),
     left_out: Sequence[Mapping[str, object]] | None = None,
 ) -> dict[str, object]:
-    """All of it for programs that read JSON. files: those that failed and are no volumes. left_out: when saving."""
+    """All results for JSON. files: failed files that are not volumes. left_out: only when saving."""
     document: dict[str, object] = {"status": status, "domains": [result.as_document() for result in results]}
     if files:
         document["failed_files"] = list(files)

@@ -1,6 +1,6 @@
-"""What is saved of a host: which domains, in which state, whether that is possible, and in which order it is read.
+"""Decides what is saved from a host: which domains, in which state, in which order, and whether that is possible.
 
-Everything is looked at before the first byte of an archive. A machine cannot be saved if a volume of it is missing or
+Everything is checked before the first byte of an archive. A machine cannot be saved if a volume of it is missing or
 cannot be read, or if it runs and no snapshot can be taken.
 """
 
@@ -29,18 +29,18 @@ SNAPSHOT = "snapshot"
 BEFORE_START = "before-start"
 CURRENT = "current"
 STOPPED = "stopped"
-"""States that are saved: of now, from before the machine's start, whoever writes, and of a machine that does not run
-(its volumes are read themselves, and must not be written to meanwhile)."""
+"""The states that are saved: as it is now, before the machine's start, the plain volumes even if they are in use, and
+the plain volumes of a stopped machine (which must not be written to meanwhile)."""
 
 
-_RUNS = "shut it down, or --state=current saves it as it is now, torn"
+_RUNS = "shut it down, or use --state=current, but the copy may be inconsistent"
 
 
 class Machine(NamedTuple):
     """A domain that is saved.
 
-    volumes: those that are saved; files: name below its path in the archive, bytes, path here; left_out: what is not
-    saved of its directories.
+    volumes: those that are saved; files: name below its path in the archive, bytes, path here; left_out: parts of its
+    directories that are not saved.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Machine(NamedTuple):
 
     @property
     def at_once(self) -> bool:
-        """Whether snapshots of all its volumes are taken, at one point in time, before it is read."""
+        """Whether snapshots of all its volumes are taken at one point in time before it is read."""
         return self.state in (SNAPSHOT, BEFORE_START) and bool(self.volumes)
 
     @property
@@ -70,7 +70,7 @@ class Machine(NamedTuple):
         return sum(volume.used for volume in self.volumes)
 
     def contents(self) -> list[NewVolume]:
-        """All that is saved of it, as the metadata of an archive needs it."""
+        """Everything that is saved of it, for the metadata of an archive."""
         return [
             *(NewVolume(volume.name, volume.size, min(volume.used, volume.size)) for volume in self.volumes),
             *(NewVolume(name, size, size) for name, size, _path in self.files),
@@ -78,27 +78,27 @@ class Machine(NamedTuple):
 
 
 class Failing(NamedTuple):
-    """A domain that cannot be saved. error: why."""
+    """A domain that cannot be saved. error: the reason."""
 
     name: str
     error: QbError
 
     @property
     def reason(self) -> str:
-        """Why, with what the user can do about it, if that is known."""
+        """The reason, with the hint if there is one."""
         text = self.error.message.removeprefix(f"{self.name}: ")
         return f"{text} ({self.error.hint})" if self.error.hint else text
 
 
 class Found(NamedTuple):
-    """What a look at the domains has found, both in the order of the host."""
+    """The result of checking the domains, both parts in the order of the host."""
 
     machines: Sequence[Machine]
     failing: Sequence[Failing]
 
 
 def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions) -> Found:
-    """The domains to be saved, each looked at as it will be read, and those that cannot be saved.
+    """The domains to save, each checked as it will be read, and those that cannot be saved.
 
     A domain cannot be saved if it runs and no snapshot can be taken of one of its volumes (Refused), or if one of its
     volumes is missing, cannot be read, or does not have the size that the host says (Failed).
@@ -186,18 +186,18 @@ def _state(domain: str, volumes: Sequence[HostVolume], how: SourceOptions) -> st
 
 
 def _user(volumes: Sequence[HostVolume], how: SourceOptions) -> str:
-    """Who uses the volumes of a machine that runs, in words that others follow; empty where nobody is to be seen."""
+    """Text that names the user of a running machine's volumes, followed by `; `; empty if none is found."""
     try:
         _open_each([volume for volume in volumes if volume.running], how._replace(state=None))
     except Refused as error:
         return f"{error.message}; "
-    except QbError:  # it goes away just now
+    except QbError:  # it is ending
         pass
     return ""
 
 
 def _start_is_kept(word: str) -> bool:
-    """Whether what is read of a volume is its state from before its machine's start, which then has another volume."""
+    """Whether the state to read is from before the machine's start; the machine then writes to another volume."""
     kind, name = locate.existing(word)
     if kind.scheme != "lvm":
         return False
@@ -216,9 +216,9 @@ class File(NamedTuple):
     """One file of the archive.
 
     kind: `volume`, `file`, `directory`, `empty`. size: bytes of it; data: those that are to be read.
-    at, of: it is number at (from 1) of the of volumes of which snapshots are taken at once; 0 of 0 for others.
-    freezer: shell text in front of `freeze DOMAIN` and `thaw DOMAIN`, None if the machine is not to be frozen.
-    word: the volume as qb-volread takes it, or a path.
+    at, of: it is number at (from 1) of `of` volumes whose snapshots are taken together; 0 of 0 for others.
+    freezer: shell text before `freeze DOMAIN` and `thaw DOMAIN`; None if the machine is not frozen.
+    word: the volume for qb-volread, or a path.
     """
 
     archive_name: str
@@ -234,9 +234,9 @@ class File(NamedTuple):
 
 
 def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | None) -> Iterator[File]:
-    """The files of the archive behind the metadata, those of a domain together.
+    """The files of the archive after the metadata, domain by domain.
 
-    paths: where each domain's files stand there. freezer: what freezes machines that run, where the host can.
+    paths: the directory of each domain in the archive. freezer: shell text that freezes running machines, or None.
     """
     for machine in machines:
         path = paths[machine.name]

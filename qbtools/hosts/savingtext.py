@@ -1,4 +1,4 @@
-"""What a backup will hold, for the eyes of a person, and as JSON."""
+"""The content of a backup, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def table(
 
 
 def _amounts(machines: Sequence[Machine]) -> tuple[str, str, str]:
-    """What stands in the columns of numbers for these machines together."""
+    """The columns of numbers for these machines together."""
     size, used = (amounts.amount(sum(values)) for values in ([m.size for m in machines], [m.used for m in machines]))
     return str(sum(len(machine.volumes) for machine in machines)), size, used
 
 
 def left_out_document(left_out: Iterable[LeftOut], unsaved: Iterable[Unsaved]) -> list[dict[str, object]]:
-    """What is left out, for programs that read JSON: domains by their names, files by their paths."""
+    """Everything that is left out, for JSON: domains by name, files by path."""
     found: list[dict[str, object]] = [{"name": one.domain.name, "reason": one.reason} for one in left_out]
     found += [{"name": one.path, "domain": one.domain, "reason": one.reason} for one in unsaved]
     return found
@@ -61,7 +61,7 @@ def as_document(
     unsaved: Iterable[Unsaved] = (),
     failing: Iterable[Failing] = (),
 ) -> dict[str, object]:
-    """The same for programs that read JSON."""
+    """The same for JSON."""
     return {
         "domains": [
             {

@@ -1,4 +1,4 @@
-"""A file with the metadata of all domains of a host, read whole and replaced as a whole, by one of us at a time."""
+"""A file with the metadata of all domains of a host. It is replaced as a whole, by one run at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from qbtools.volumes.kind import naming
 from qbtools.volumes.marks import Mark
 
 PATIENCE = 60.0
-"""Seconds that another run may take with the file."""
+"""Seconds to wait for another run that has the lock."""
 
 _PAUSE = 0.05
 _NEW_MODE = 0o600
@@ -29,16 +29,16 @@ _ADMIN_LABEL = "black"
 
 
 class Store:
-    """The file. Where there is none yet, the host has no domains but dom0."""
+    """The file. If it does not exist, the host has no domains except dom0."""
 
     def __init__(self, path: str) -> None:
-        """path: of the file; its directory must be there."""
+        """path: of the file; its directory must exist."""
         self.path = os.path.realpath(path)
         self.lock = f"{self.path}.lock"
         self._directory, self._base = os.path.split(self.path)
 
     def read(self) -> Metadata:
-        """What it says now. Damaged if that is no metadata, Failed on an I/O error."""
+        """The metadata. Damaged if it is malformed, Failed on an I/O error."""
         try:
             with io.FileIO(self.path) as file:
                 return Metadata(safexml.load(Reader(file, self.path)))
@@ -49,7 +49,7 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Inside nobody else of us changes anything. Failed if another does for longer than PATIENCE."""
+        """While the body runs, no other run changes the file. Failed if another one keeps the lock too long."""
         with naming(f"lock {self.path}"):
             fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
         try:
@@ -63,9 +63,9 @@ class Store:
             os.close(fd)
 
     def replace(self, root: Element) -> None:
-        """Puts root in place of what the file says, at once, and on stable storage; owner and mode stay.
+        """Replaces the content of the file with root in one step and on stable storage. Owner and mode are kept.
 
-        Damaged, and nothing is changed, where a reader would not take it.
+        Damaged if a reader would not accept root; then nothing is changed.
         """
         document = safexml.serialise(root)
         Metadata(safexml.parse(document))
@@ -104,7 +104,7 @@ def _locked(fd: int) -> bool:
 
 
 def _take_over(fd: int, old: os.stat_result) -> None:
-    """Owner and mode of the file that is replaced; what its group and others may do only with its owner."""
+    """Sets owner and mode as in the replaced file. Without the owner, group and others get no permissions."""
     mode = stat.S_IMODE(old.st_mode) & 0o777
     try:
         os.fchown(fd, old.st_uid, old.st_gid)
@@ -126,7 +126,7 @@ def _nothing() -> Element:
 
 
 def with_domain(metadata: Metadata, domain: Element) -> Element:
-    """A root with one more domain, which gets an id and a qid that no other has."""
+    """A root with one more domain, which gets an unused id and qid."""
     root = copy.deepcopy(metadata.root)
     domain = copy.deepcopy(domain)
     numbers = [names.number(one.properties.get("qid", "")) or 0 for one in metadata.domains]
@@ -137,7 +137,7 @@ def with_domain(metadata: Metadata, domain: Element) -> Element:
 
 
 def with_changed(metadata: Metadata, name: str, domain: Element) -> Element:
-    """A root in which a domain is as given, but for its id and qid."""
+    """A root in which a domain is replaced by the given one, except for its id and qid."""
     old = metadata.by_name[name]
     domain = copy.deepcopy(domain)
     _identify(domain, old.properties.get("qid") or old.element.get("id", "").removeprefix("domain-"))
@@ -151,7 +151,7 @@ def with_changed(metadata: Metadata, name: str, domain: Element) -> Element:
 
 
 def without(metadata: Metadata, name: str) -> Element:
-    """A root in which a domain is missing."""
+    """A root without a domain."""
     root = copy.deepcopy(metadata.root)
     parent = _all(root)
     parent.remove(parent.findall("domain")[metadata.domains.index(metadata.by_name[name])])
@@ -159,7 +159,7 @@ def without(metadata: Metadata, name: str) -> Element:
 
 
 def _all(root: Element) -> Element:
-    """The part of a checked qubes.xml in which the domains are."""
+    """The element of a checked qubes.xml that contains the domains."""
     return root.findall("domains")[0]
 
 

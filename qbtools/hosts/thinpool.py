@@ -1,9 +1,9 @@
 """A host that is a thin pool: a volume is called vm-DOMAIN-VOLUME, as in Qubes OS, and the metadata is in a file.
 
-While a machine runs it writes to vm-DOMAIN-VOLUME-snap. The volumes of a domain that is not whole yet, or is being
+While a machine runs it writes to vm-DOMAIN-VOLUME-snap. The volumes of a domain that is not complete yet, or is being
 removed, have the tag qbtools-unfinished:DOMAIN:MARK.
 
-All volumes of the group are listed once; what we change ourselves is known without asking again.
+All volumes of the group are listed once. Our own changes are known without listing them again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.marks import Mark
 
 STATE = "/var/lib/qbtools/hosts"
-"""Where the metadata of all hosts is, in GROUP/POOL/qubes.xml, unless the environment says otherwise."""
+"""The directory with the metadata of all hosts in GROUP/POOL/qubes.xml; a variable can name another one."""
 
 _PREFIX = "vm-"
 _RUNNING = "-snap"
@@ -82,10 +82,10 @@ class ThinPool(Places):
         return there
 
     def _runs(self, volume: Volume) -> bool:
-        """Whether a machine writes to the volume, or to what will take its place."""
+        """Whether a machine writes to the volume, or to the one that will replace it."""
         if self._replaced(volume):
             return True
-        for _ in range(_LOOKS):  # udev looks at a device for a moment after whoever wrote it closes it
+        for _ in range(_LOOKS):  # udev reads a device for a moment after a writer has closed it
             if not volume.active:
                 return False
             with naming(f"check {volume.path}"):
@@ -95,7 +95,7 @@ class ThinPool(Places):
         return True
 
     def _replaced(self, volume: Volume) -> bool:
-        """Whether there is what a running machine writes to."""
+        """Whether the volume exists that a running machine writes to."""
         running = self._volumes.get(f"{volume.name}{_RUNNING}")
         return running is not None and running.origin == volume.name
 
@@ -111,7 +111,7 @@ class ThinPool(Places):
             how = ["-kn", "-Wn", "-V", f"{max(-(-size // 512), 1) * 512}b", "--thinpool", self._pool]
             name = self._name(domain, volume)
             tag = f"{UNFINISHED}:{domain}:{mark}"
-            # Known before it is made: a signal may come in between.
+            # Recorded before it is created, because a signal may arrive in between.
             self._volumes[name] = self._new(name, size, tag)
             tools.lvm("lvcreate", "-qq", "-y", *how, "--addtag", tag, "-n", name, self._group)
 
@@ -133,7 +133,7 @@ class ThinPool(Places):
         return [name for name in wanted if name in self._volumes and self._volumes[name].pool == self._pool]
 
     def _change_tags(self, name: str, *new: str) -> None:
-        """Takes away our tags of a volume, and gives it others, in one step."""
+        """Replaces our tags of a volume in one step."""
         volume = self._volumes[name]
         old = [tag for tag in volume.tags if _TAG.fullmatch(tag)]
         words = [word for tag in old for word in ("--deltag", tag)] + [
@@ -165,7 +165,7 @@ class ThinPool(Places):
         return [volume for volume in volumes.values() if volume.pool == self._pool]
 
     def _tidy_up(self) -> None:
-        """Before anything is changed: brings to an end what a run that has ended was doing with volumes here."""
+        """Called before any change: completes the changes of ended runs to volumes here."""
         if self._tidy:
             return
         self._tidy = True
@@ -175,14 +175,14 @@ class ThinPool(Places):
 
 
 def _stems(name: str) -> Iterator[str]:
-    """The name, and what is left of it without its last words: a volume and its snapshots have one beginning."""
+    """The name, and the name without its last parts: a volume and its snapshots have the same beginning."""
     while name:
         yield name
         name = name.rpartition("-")[0]
 
 
 def _unfinished(volume: Volume) -> tuple[str, Mark] | None:
-    """Domain and mark out of a volume's tag."""
+    """Domain and mark from a tag of a volume."""
     for tag in volume.tags:
         match = _TAG.fullmatch(tag)
         mark = Mark.parse(match[2]) if match else None

@@ -1,4 +1,4 @@
-"""What a host has and no run saves, as the lines of its verb `unsaved`."""
+"""The things on a host that no run saves: the lines of its verb `unsaved`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 class Unsaved(NamedTuple):
-    """One such thing. domain: whose it is, None for no domain's. path: any text that names it."""
+    """One such thing. domain: its owner, None for no domain. path: any text that names it."""
 
     domain: str | None
     path: str
@@ -43,5 +43,5 @@ def _escaped(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """What _escaped() was given."""
+    """The reverse of _escaped()."""
     return os.fsdecode(_OCTAL.sub(lambda match: bytes((int(match[1], 8),)), text.encode("ascii")))

@@ -1,14 +1,14 @@
-"""What qb-backup decides: which stages run, what they are told, what their reports mean, and what is done at the end.
+"""The decisions of qb-backup: which stages run, their input, the meaning of their reports, and the end of a run.
 
-wiring.py       the stages as children: what they are given, what they say, how they are ended
-processtree.py  all that runs below us
-hearing.py      the stream of their reports
-verdict.py      the status of a run, out of what all stages said
+wiring.py       runs the stages as children: their input, their reports, their end
+processtree.py  all processes below us
+hearing.py      the stream of reports
+verdict.py      the status of a run, from the reports of all stages
 
 creating.py     a run that saves volumes; savinghost.py: the domains of a host
-opening.py      what all runs that open an archive share: the metadata, the routes, what came
-checking.py     runs that only look: list and verify
+opening.py      the common part of runs that open an archive: metadata, routes, files
+checking.py     runs that only read: list and verify
 filling.py      a run that restores to files and pools; making.py: to a host
-targets.py      the targets of a restore, which are all looked at before the first byte
-sidefiles.py    small files that get their name when the archive has its
+targets.py      checks the targets of a restore before the first byte
+sidefiles.py    small files that get their name when the archive is complete
 """

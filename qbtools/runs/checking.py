@@ -1,4 +1,4 @@
-"""Runs that only look: the list of an archive, and its verification."""
+"""Runs that only read: the list of an archive, and its verification."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from qbtools.formats.chunks import METADATA
 from qbtools.runs.opening import Routes, size_of
 
 CHECK = "check:"
-"""For a volume: its archive is read to its end, and its size is printed."""
+"""The route of a volume: its inner archive is read to its end, and its size is printed."""
 
 TREE = "tree:"
-"""For all others: their archive is read to its end as qb-tree reads it that extracts them."""
+"""The route of other files: their inner archive is read to its end with the checks of qb-tree."""
 
 
 class Listing:
-    """Shows the metadata; the archive is read to its end all the same."""
+    """Shows the metadata. The archive is still read to its end."""
 
     def __init__(self, show: Callable[[Metadata], None]) -> None:
         self._show = show
@@ -39,14 +39,14 @@ class Listing:
         """Not one is opened."""
 
     def passed(self, name: str) -> None:
-        """What else there is does not matter."""
+        """Other files do not matter."""
 
     def lost(self, name: str) -> None:
         """qb-unseal warns of it."""
 
 
 class Verifying:
-    """Opens, decompresses and reads every file, and holds them against the metadata."""
+    """Opens, decompresses and reads every file, and compares the files with the metadata."""
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
@@ -54,9 +54,9 @@ class Verifying:
         self._arrivals.anything = True
         self._directories: dict[str, list[str]] = {}
         self.files = 0
-        """Files that were read, besides the metadata."""
+        """The number of files that were read, without the metadata."""
         self.size = 0
-        """Bytes of the volumes in them."""
+        """The bytes of the volumes in them."""
         self._known = False
 
     def metadata(self, metadata: Metadata) -> Routes:
@@ -76,7 +76,7 @@ class Verifying:
         return [("*", CHECK)]
 
     def begun(self, name: str) -> None:
-        """It counts when it is done."""
+        """Nothing to do yet: the file counts when it is done."""
 
     def done(self, name: str, printed: str) -> None:
         if self._known:
@@ -92,15 +92,15 @@ class Verifying:
         raise Damaged(f"{name} was not read")
 
     def lost(self, name: str) -> None:
-        """qb-unseal fails, since all files have a route."""
+        """Nothing to do: qb-unseal fails, because all files have a route."""
 
     def finish(self) -> None:
-        """All has come. Damaged if something is missing."""
+        """Called at the end. Damaged if something is missing."""
         self._arrivals.finish()
 
 
 def check_directory(name: str, volumes: list[str], printed: str) -> None:
-    """Holds the list of a directory's members against the volumes that must be in it.
+    """Compares the members of a directory with the volumes that must be in it.
 
     Damaged if one is missing, occurs twice or is not a regular file.
     """
@@ -109,7 +109,7 @@ def check_directory(name: str, volumes: list[str], printed: str) -> None:
         member = f"{name}/{volume}.img"
         kinds = [one.removeprefix(f"{member}\t") for one in members if one == member or one.startswith(f"{member}\t")]
         if not kinds:
-            raise Damaged(f"there is no {member}")
+            raise Damaged(f"{member} is missing")
         if len(kinds) > 1:
             raise Damaged(f"{member} occurs twice")
         if kinds != [member]:
@@ -117,6 +117,6 @@ def check_directory(name: str, volumes: list[str], printed: str) -> None:
 
 
 def check_depth(name: str) -> None:
-    """Damaged for a file below a directory of a domain: restored, it could lead out of where it belongs."""
+    """Damaged for a file below a directory of a domain, because it could be restored outside its place."""
     if name.count("/") > directory_of(name).count("/"):
-        raise Damaged(f"{name} is no file of a domain")
+        raise Damaged(f"{name} is not a file of a domain")

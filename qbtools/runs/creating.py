@@ -1,4 +1,4 @@
-"""A run that saves: which files stand in the archive, what each is read from, and how it went."""
+"""A run that saves: the files of the archive, their sources, and their results."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _WORD = re.compile(r"([^:=/]+):([^:=/]+)=(.*)", re.DOTALL)
 _HINT = "write DOMAIN:VOLUME=SOURCE"
 
 LATE = "?"
-"""The source of a file of which the stages ask when its turn comes."""
+"""The source of a file that the stages ask for later, when they reach the file."""
 
 _NONE = "!"  # the answer if there is none
 
 
 class Saved(NamedTuple):
-    """A file of the archive. source: as bin/qb-backup takes it, `KIND:REST`, or LATE. data: bytes to be read.
+    """A file of the archive. source: for bin/qb-backup, `KIND:REST`, or LATE. data: bytes to read.
 
-    label: what progress calls it.
+    label: its name for progress.
     """
 
     archive_name: str
@@ -43,13 +43,13 @@ class Saved(NamedTuple):
     label: str = ""
 
     def line(self, source: str) -> str:
-        """Its line of the list, with its source as known now."""
+        """Its line of the list, with the source that is known now."""
         labelled = f"as:{self.label}={source}" if self.label and source.startswith("volume:") else source
         return f"{self.archive_name}\t{labelled}\n"
 
 
 class Contents(NamedTuple):
-    """What an archive will hold: the metadata, and the files in order."""
+    """The contents of an archive: the metadata, and the files in order."""
 
     metadata: bytes
     files: Sequence[Saved]
@@ -60,7 +60,7 @@ class Contents(NamedTuple):
         return sum(file.data for file in self.files)
 
     def listing(self) -> bytes:
-        """The list for qb-seal, with what follows its end."""
+        """The list for qb-seal, with the content after its end line."""
         lines = [
             f"{METADATA}\tinline:{len(self.metadata)}\n",
             *(file.line(file.source) for file in self.files),
@@ -70,7 +70,7 @@ class Contents(NamedTuple):
 
 
 def volume_source(word: str, size: int, how: SourceOptions | None) -> str:
-    """The source of a volume that is read by qb-volread. how: as the user wants it, None: a snapshot, as it is."""
+    """The source of a volume for qb-volread. how: the options of the user; None: word is already a snapshot."""
     state = room = ""
     if how is not None:
         state, room = how.state or "", how.cow
@@ -78,9 +78,9 @@ def volume_source(word: str, size: int, how: SourceOptions | None) -> str:
 
 
 def of_words(words: Sequence[str], how: SourceOptions) -> Contents:
-    """The archive of the VOLUMEs of a command line, each looked at now.
+    """The contents for the VOLUMEs of a command line, all checked now.
 
-    UsageError for one that cannot be called so, or is given twice; what locate.sizes raises.
+    UsageError if a name is not allowed or given twice; errors of locate.sizes().
     """
     sources: dict[tuple[str, str], tuple[str, NewVolume]] = {}
     wanted: compose.Wanted = {}
@@ -117,7 +117,7 @@ def _parts(word: str) -> tuple[str, str, str]:
 
 
 def file_of(word: str) -> str | None:
-    """The file that a VOLUME is read from, where it is one."""
+    """The file from which a VOLUME is read, if it is a file."""
     return locate.file_path(_parts(word)[2])
 
 
@@ -131,25 +131,25 @@ def _check_names(word: str, domain: str, name: str) -> None:
 
 
 class Passages:
-    """When each file was begun and done."""
+    """The times at which each file was begun and done."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.log: dict[str, Passage] = {}
         self.complete = False
-        """Whether all of them were done, and so was what became of them."""
+        """Whether all files were read and sealed."""
         self._clock = clock
 
     def begun(self, name: str) -> None:
-        """The file is read now."""
+        """Called when the file is being read."""
         self.log[name] = Passage(self._clock())
 
     def failed(self, name: str, reason: str) -> None:
-        """It failed. The first reason counts."""
+        """Called when it failed. The first reason counts."""
         before = self.log.get(name) or Passage(self._clock())
         self.log[name] = before._replace(ended=None, reason=before.reason or reason)
 
     def done(self, name: str, size: int | None = None) -> None:
-        """It ended well. size: bytes of it, where they are known."""
+        """Called when it was done without an error. size: its bytes, if known."""
         before = self.log.get(name) or Passage(self._clock())
         self.log[name] = before._replace(ended=self._clock(), size=size)
 
@@ -162,11 +162,11 @@ def save(
     passages: Passages,
     lost: Callable[[str, str], None] | None = None,
 ) -> None:
-    """Runs the stages until the archive is complete; raises as verdict.judge.
+    """Runs the stages until the archive is complete. Errors as verdict.judge().
 
-    source: gives the source of a file that is LATE; read: told of each that was read; passages: keeps the times.
-    lost: told of each file that fails, and why, where the others go on without it (the stages must know that too).
-    None: the first one ends the run.
+    source: returns the source of a LATE file. read: called for each file that was read. passages: records the times.
+    lost: called with each file that fails, and the reason; the others continue (the stages need the same option).
+    None: the first failure ends the run.
     """
     failed: set[str] = set()
     written = False
@@ -198,7 +198,7 @@ def save(
     with wiring:
         wiring.tell(contents.listing())
         statuses, failures = wiring.run(happened)
-    if written and failed and statuses:  # the first stage ends with the failure of the files
+    if written and failed and statuses:  # the first stage ends with the status of the failed files
         statuses = (0, *statuses[1:])
         failures = [failure for failure in failures if failure.program != "qb-seal"]
     verdict.judge(statuses, failures)
@@ -219,4 +219,4 @@ def _line(file: Saved, source: Callable[[str], str], fail: Callable[[str, str], 
 def _check_all_read(files: Iterable[Saved], passages: Passages) -> None:
     for file in files:
         if file.archive_name not in passages.log or passages.log[file.archive_name].ended is None:
-            raise Failed(f"{file.archive_name} was not saved, although all stages ended well")
+            raise Failed(f"{file.archive_name} was not saved, although all stages succeeded")

@@ -1,4 +1,4 @@
-"""Restoring volumes to files and pools: where each goes, and whether all that was wanted came."""
+"""Restores volumes to files and pools: finds their targets, and checks that no wanted volume is missing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from qbtools.volumes.kind import TargetOptions
 
 
 class Where(NamedTuple):
-    """Where volumes go, as the user says it.
+    """The targets that the user gives.
 
     to: a directory, with a / in front or `./`. pool: the text in front of DOMAIN-VOLUME. mapped: TARGET by
     `DOMAIN:VOLUME`. only: DOMAIN or DOMAIN:VOLUME, none: all. overwrite, shrink: as the options of qb-volwrite.
@@ -43,7 +43,7 @@ class Where(NamedTuple):
     skip: bool = False
 
     def target(self, domain: str, volume: str) -> str | None:
-        """Where a volume goes; None if nothing says it."""
+        """The target of a volume; None if there is none."""
         found = self.mapped.get(f"{domain}:{volume}")
         if found is None and self.pool is not None:
             found = f"{self.pool}/{domain}-{volume}"
@@ -66,7 +66,7 @@ class Where(NamedTuple):
 
 
 def read_map(words: Sequence[str]) -> dict[str, str]:
-    """TARGET by `DOMAIN:VOLUME`, out of the values of --map. UsageError for a malformed one, and one that is twice."""
+    """TARGET by `DOMAIN:VOLUME`, from the values of --map. UsageError if one is malformed or a volume occurs twice."""
     found: dict[str, str] = {}
     for word in words:
         key, equals, target = word.partition("=")
@@ -99,7 +99,7 @@ class Filling:
         self._arrivals = Arrivals((), warn)
         self._arrivals.anything = True
         self._owners: dict[str, str] = {}
-        self._volumes: set[str] = set()  # archive names of those that are not wanted, or were complete before
+        self._volumes: set[str] = set()  # archive names of volumes that are not wanted or already complete
         self._restored = self._skipped = 0
 
     def metadata(self, metadata: Metadata) -> Routes:
@@ -114,7 +114,7 @@ class Filling:
         ]
         if not wanted:
             home = any(names.is_home(entry.archive_name) for entry in entries)
-            hint = "--host and --files-to restore the home of dom0" if home else "qb-backup list shows what it holds"
+            hint = "--host and --files-to restore the home of dom0" if home else "qb-backup list shows what it has"
             raise Refused("no volume to restore", hint)
         left = self._checked(metadata, wanted)
         self._skipped = len(wanted) - len(left)
@@ -129,11 +129,11 @@ class Filling:
     def _wanted(self, entry: Entry, volume: str) -> Wanted:
         target = self._where.target(entry.domain, volume)
         if target is None:
-            raise UsageError(f"nothing says where {entry.domain}:{volume} goes", "give --to, --pool or --map for it")
+            raise UsageError(f"no target given for {entry.domain}:{volume}", "use --to, --pool or --map")
         return Wanted(entry, target)
 
     def _checked(self, metadata: Metadata, wanted: Sequence[Wanted]) -> list[Wanted]:
-        """Those that are still to be filled."""
+        """The volumes that must still be filled."""
         where = self._where
         options = TargetOptions(create=True, overwrite=where.overwrite, shrink=where.shrink)
         how = targets.How(options, where.to is not None, where.skip, where.kept)
@@ -170,7 +170,7 @@ class Filling:
                         yield name
 
     def begun(self, name: str) -> None:
-        """It counts when it is done."""
+        """Nothing to do yet: the file counts when it is done."""
 
     def done(self, name: str, printed: str) -> None:
         self._restored += 1
@@ -185,17 +185,17 @@ class Filling:
 
     def lost(self, name: str) -> None:
         if not self._arrivals.has(name):
-            self._arrivals.add(name, None)  # nothing else is to be said: qb-unseal fails if it is wanted
+            self._arrivals.add(name, None)  # no message: qb-unseal fails if it is wanted
 
     def finish(self) -> None:
-        """All has come. Damaged if something is missing."""
+        """Called at the end. Damaged if something is missing."""
         self._arrivals.finish()
         if not self._restored and not self._skipped:
             raise Refused("nothing was restored")
 
 
 def check_names(entries: Sequence[Entry], only: Sequence[str], mapped: Collection[str] = ()) -> None:
-    """UsageError for a domain of only, or a volume of either, that the archive has not."""
+    """UsageError if the archive does not have a domain of only, or a volume of only or mapped."""
     domains = {entry.domain for entry in entries}
     volumes = {f"{entry.domain}:{entry.volume}" for entry in entries if entry.volume is not None}
     hint = "qb-backup list shows what it has"
@@ -209,9 +209,9 @@ def check_names(entries: Sequence[Entry], only: Sequence[str], mapped: Collectio
 def routes(
     places: Mapping[str, Sequence[tuple[str, str]]], options: Callable[[Sequence[str]], Sequence[str]]
 ) -> Routes:
-    """A route for each file. places: by archive name the volumes in it, and the target of each.
+    """A route for each file. places: the volumes and their targets, by archive name.
 
-    options: the options for the stage that fills these targets.
+    options: returns the options for the stage that fills these targets.
     """
     for name, pairs in places.items():
         words = " ".join(options([target for _volume, target in pairs]))

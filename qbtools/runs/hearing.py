@@ -1,7 +1,7 @@
-"""The stream on which the stages of a run report: taken apart into what happened.
+"""Parses the stream of reports from the stages of a run.
 
-Lines of JSON; one that says `"size": N` is followed by N bytes and a newline. Lines `stages N N` are bash's: the
-statuses of its pipe.
+It has lines of JSON. A line with `"size": N` is followed by N bytes and a newline. Lines `stages N N` are from bash:
+the statuses of its pipeline.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from qbtools.errors import Failed
 from qbtools.reports import Failure, failure_of
 
 MAX_EVENT = 1 << 16
-"""Bytes of the longest line."""
+"""The most bytes of a line."""
 
 MAX_DATA = 1 << 26
-"""Bytes that may follow one."""
+"""The most bytes that may follow a line."""
 
 
 class Happened(NamedTuple):
-    """What a stage has done with a file.
+    """An event of a file.
 
-    event: opened (the header of the archive is authenticated; there is no name), source (its source must be told now),
-    begin, read (its source may be released), sealed, first (the archive begins with this file, which is no metadata),
-    done (its CMD has ended well; data: what it printed), failed, passed (it came, and nobody wanted it), lost (it
-    failed when it was saved), complete (the archive is written). reason: why it failed, if that is known.
+    event: opened (the header of the archive is authenticated; no name), source (the stage needs its source now), begin,
+    read (its source may be released), sealed, first (the archive begins with this file, which is not the metadata),
+    done (its CMD succeeded; data: the output), failed, passed (it had no route), lost (it failed when it was saved),
+    complete (the archive is written). reason: why it failed, if known.
     """
 
     event: str
@@ -39,7 +39,7 @@ class Happened(NamedTuple):
 
 
 class Stages(NamedTuple):
-    """The statuses of the stages of the pipe, in order: the last word of a run."""
+    """The statuses of the stages of the pipeline, in order: the last report of a run."""
 
     statuses: tuple[int, ...]
 
@@ -48,13 +48,13 @@ Said = Happened | Stages | Failure
 
 
 class Hearing:
-    """Takes bytes as they come, gives what they say."""
+    """Parses bytes as they arrive."""
 
     def __init__(self) -> None:
         self._held = bytearray()
 
     def take(self, data: bytes) -> Iterator[Said]:
-        """What is complete by now. Failed for what no stage of ours says: then nothing can be trusted any more."""
+        """The complete reports so far. Failed for any unknown report, because then nothing can be trusted any more."""
         self._held += data
         while (said := self._next()) is not None:
             yield said

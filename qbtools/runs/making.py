@@ -1,4 +1,4 @@
-"""Restoring to a host: the plan is made and asked about, domains are made, filled, and finished or removed."""
+"""Restores to a host: makes the plan and asks the user, then creates, fills and finishes (or removes) domains."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _FILL = ("--overwrite", "--shrink")
 
 
 class Wishes(NamedTuple):
-    """What the user wants of a restore to a host.
+    """The options of the user for a restore to a host.
 
-    options: for the plan; include and exclude may match dom0, whose home is restored where files_to says where.
-    written: reads a plan that the user has made, None: one is made here. verify_only, dry_run, keep_going,
-    keep_failed: as the options of that name. only: DOMAIN or DOMAIN:VOLUME, none: all volumes of the domains.
+    options: for the plan; include and exclude may match dom0, whose home is restored if files_to is given.
+    written: reads a plan of the user; None: a plan is made here. verify_only, dry_run, keep_going, keep_failed: as the
+    options of these names. only: DOMAIN or DOMAIN:VOLUME; empty: all volumes of the domains.
     """
 
     options: plan.Options
@@ -46,14 +46,14 @@ class Wishes(NamedTuple):
     keep_failed: bool
 
     def wants(self, domain: str, volume: str | None) -> bool:
-        """Whether a file of a domain that is restored is wanted. volume: None for one that is no volume."""
+        """Whether a file of a restored domain is wanted. volume: None for a file that is not a volume."""
         return not any(word.startswith(f"{domain}:") for word in self.only) or (
             domain in self.only or f"{domain}:{volume}" in self.only
         )
 
 
 class Making:
-    """The domains of a plan, from the metadata to the end. show: takes the plan, once it is made; agreed: asks."""
+    """Restores the domains of a plan, from the metadata to the end. show: shows the plan; agreed: asks the user."""
 
     def __init__(
         self,
@@ -82,9 +82,9 @@ class Making:
         self._lost = False
         self._home_name = ""
         self.home: str | None = None
-        """Where the home of dom0 goes, if it is restored."""
+        """The target of dom0's home, if it is restored."""
         self.unfinished = False
-        """Whether domains were made that are neither finished nor removed."""
+        """Whether domains were created that are neither finished nor removed."""
 
     def metadata(self, metadata: Metadata) -> Routes:
         entries = inventory.entries(metadata)
@@ -103,7 +103,7 @@ class Making:
             raise Enough
         if not self._agreed():
             raise Failed("nothing was restored")
-        # Of an archive of a whole directory the size of each volume is not that of the file.
+        # In an archive of a whole directory, the size of the file is not that of a volume.
         self._sizes = {one.archive_name: one.size for one in entries if not one.archive_name.endswith("/.")}
         self._written = [line.written for line in found.lines]
         self._archive = metadata
@@ -112,7 +112,7 @@ class Making:
         return self._routes(home)
 
     def _make(self, metadata: Metadata, entries: Sequence[Entry]) -> None:
-        """Makes the domains of the plan, or finds out whether that would be possible."""
+        """Creates the domains of the plan, or checks whether that would be possible."""
         restore = Restore(self._host, metadata, self._written, self._note, self._warn)
         if self._wishes.verify_only:
             self._made = restore.rehearse()
@@ -146,7 +146,7 @@ class Making:
             raise UsageError("the archive has no home of dom0", "qb-backup list shows what it has")
         if self._wishes.files_to is None:
             if homes and (self._only_admin or not selection.restorable(metadata)):
-                raise UsageError("nothing says where the home of dom0 goes", "give --files-to")
+                raise UsageError("no target given for the home of dom0", "use --files-to")
             return None
         if not homes:
             return None
@@ -179,14 +179,14 @@ class Making:
         return bool(include) and all(pattern == names.ADMIN for pattern in include)
 
     def _alone(self, metadata: Metadata, home: str | None) -> bool:
-        """Whether the home is all that is restored."""
+        """Whether only the home is restored."""
         if home is None or self._wishes.written is not None:
             return False
         options = self._domains()
         return self._only_admin or not selection.for_restoring(metadata, options.include, options.exclude, _ignore)
 
     def _domains(self) -> plan.Options:
-        """The options for a plan, in which dom0 has no place."""
+        """The options for the plan, without dom0."""
         options = self._wishes.options
         return replace(
             options,
@@ -213,14 +213,14 @@ class Making:
                 places.setdefault(made.archive_name, []).append((made.volume, made.target))
             elif made.volume is not None:
                 found[made.archive_name] = CHECK
-            # A domain without volumes is there with whatever else it has.
+            # A domain without volumes is complete with any other file.
             if files_to is not None and not self._wishes.verify_only:
                 found[f"{path}*"] = f"into:{files_to}/{made.domain}"
                 found[f"?{path}empty"] = CHECK
             elif files_to is not None or made.volume is None:
                 found[f"{path}*"] = TREE
         if files_to is not None:
-            # They must not pass for further files.
+            # These must not count as further files.
             found.update((f"?{name}", CHECK) for name in self._unwanted - places.keys())
         if home is not None:
             found[home] = TREE if self._wishes.verify_only else f"into:{files_to}/dom0-home"
@@ -251,12 +251,12 @@ class Making:
         self._passages.failed(name, "failed when it was saved")
 
     def finish(self) -> None:
-        """The archive has come to its end. Damaged for what was left alone on the way."""
+        """Called at the end of the archive. Damaged if a file was missing or wrong before."""
         if self._stray is not None:
             raise self._stray
 
     def results(self, ended: bool) -> list[Result]:
-        """How it went with each domain. ended: the run came to a good end."""
+        """The result for each domain. ended: the run ended without an error."""
         # A file that failed when it was saved is known at the end of a valid archive: the other domains are complete.
         going = self._wishes.keep_going or self._lost
         return results.of_restore(self._made, self._passages.log, self._sizes, ended, going)
@@ -268,15 +268,15 @@ class Making:
         return [results.of_home(names.ADMIN, self._home_name, self._passages.log, ended)]
 
     def failed_files(self) -> list[str]:
-        """Files that failed and are no volumes."""
+        """The failed files that are not volumes."""
         return results.failed_files(self._made, self._passages.log)
 
     def settle(self, found: Sequence[Result]) -> None:
-        """Finishes the domains with which all went well, and removes the others. Errors as Restore.settle."""
+        """Finishes the complete domains and removes the others. Errors as Restore.settle()."""
         if self._archive is None or not self.unfinished:
             return
         good = {result.domain: result.problem is None for result in found}
-        # One that sees the host as it is now.
+        # This one reads the host as it is now.
         restore = Restore(self._host, self._archive, self._written, self._note, self._warn)
         restore.settle(self._owner, good, self._wishes.keep_failed)
         self.unfinished = False
@@ -294,11 +294,11 @@ def _check_apart(made: Sequence[Made]) -> None:
 
 
 def _ignore(_text: str) -> None:
-    """The same is said when the plan is made."""
+    """Prints nothing, because the plan has the same warnings."""
 
 
 def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:
-    """The failure of domains or files, in one line; None if all went well."""
+    """The failure of domains or files, in one line; None if there is none."""
     failed = [result for result in found if result.problem is not None]
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""

@@ -1,4 +1,4 @@
-"""What all runs that open an archive share: the metadata comes first, then routes go back, then the files come."""
+"""The common part of runs that open an archive: first the metadata arrives, then routes are sent, then files arrive."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from qbtools.runs.wiring import Wiring
 from qbtools.streams import Reader
 
 Routes = Iterable[tuple[str, str]]
-"""NAME, as `qb-unseal --routes` takes it, and the target as bin/qb-backup takes it: `KIND:REST`."""
+"""NAME for `qb-unseal --routes`, and the target for bin/qb-backup: `KIND:REST`."""
 
 
 class Enough(Exception):
-    """The run has all that it wants: the stages need not go on."""
+    """The run has everything that it needs, so the stages can stop."""
 
 
 class Opening(Protocol):
-    """What is done with the files of an archive. Whatever it raises ends the run."""
+    """Handles the files of an archive. Its errors end the run."""
 
     def metadata(self, metadata: Metadata) -> Routes:
-        """The metadata has come. Returns where the files go: what has no route is not opened."""
+        """Called with the metadata. Returns the routes of the files. A file without a route is not opened."""
 
     def no_metadata(self, first: str) -> Routes:
-        """The archive begins with another file."""
+        """Called if the archive begins with another file."""
 
     def begun(self, name: str) -> None:
-        """A file that has a route begins."""
+        """Called when a file with a route begins."""
 
     def done(self, name: str, printed: str) -> None:
-        """All is well with one. printed: what its CMD had to say."""
+        """Called when a file was handled without an error. printed: the output of its CMD."""
 
     def passed(self, name: str) -> None:
-        """A file came that has no route."""
+        """Called for a file without a route."""
 
     def lost(self, name: str) -> None:
-        """At the end of the archive: a file that failed when it was saved. It is not complete, with a route or not."""
+        """Called at the end of the archive for a file that failed when it was saved, with a route or without."""
 
 
 def open_all(
@@ -53,10 +53,10 @@ def open_all(
     warn: Callable[[str], None] = lambda _: None,
     opened: Callable[[Happened], None] = lambda _: None,
 ) -> None:
-    """Runs the stages to the archive's end; raises as verdict.judge, and what opening raises. warn: as Metadata().
+    """Runs the stages to the end of the archive. Errors as verdict.judge(), and those of opening. warn: as Metadata().
 
-    opened: told of the archive once its header is authenticated, before anything else. Damaged if neither the
-    metadata nor another file came, though all stages ended well.
+    opened: called when the header of the archive is authenticated, before anything else. Damaged if there was neither
+    the metadata nor another file although all stages succeeded.
     """
     talk = _Talk(wiring, opening, warn, opened)
     try:
@@ -66,11 +66,11 @@ def open_all(
         return
     verdict.judge(statuses, failures)
     if not talk.answered:
-        raise Damaged("the archive holds no file")
+        raise Damaged("the archive has no files")
 
 
 class _Talk:
-    """Answers what the stages say."""
+    """Handles the reports of the stages."""
 
     def __init__(
         self,
@@ -84,10 +84,10 @@ class _Talk:
         self._warn = warn
         self._opened = opened
         self.answered = False
-        """Whether the routes were told."""
+        """Whether the routes were sent."""
 
     def happened(self, event: Happened) -> None:
-        """One event."""
+        """Handles one event."""
         if event.event == "opened":
             self._opened(event)
         elif not self.answered:
@@ -116,9 +116,9 @@ class _Talk:
 
 
 def labelled(routes: Routes, entries: Iterable[Entry]) -> Routes:
-    """The same routes, each file of entries with what progress calls it: `as:LABEL=KIND:REST`.
+    """The same routes, with the label for progress for each file of entries: `as:LABEL=KIND:REST`.
 
-    A file that only a pattern has a route for gets one of its own, and may be missing as before.
+    A file whose route is only a pattern gets its own route, and may still be missing.
     """
     found = dict(routes)
     for name, entry in {entry.archive_name: entry for entry in entries}.items():  # a directory has several volumes
@@ -131,9 +131,9 @@ def labelled(routes: Routes, entries: Iterable[Entry]) -> Routes:
 
 
 def size_of(name: str, printed: str) -> int | None:
-    """The bytes of the volume in the file name, out of what `qb-tarextract --list NAME` printed; None for a directory.
+    """The size of the volume in the file name, from the output of `qb-tarextract --list NAME`; None for a directory.
 
-    Damaged for what it does not print.
+    Damaged for any other output.
     """
     lines = printed.splitlines()
     if len(lines) != 1:

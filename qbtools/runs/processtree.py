@@ -1,4 +1,4 @@
-"""All processes below this one, wherever they have put themselves: found, and ended within seconds."""
+"""Finds all processes below this one, in any session or group, and ends them within seconds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from qbtools.volumes import kernel
 GRACE = 3.0
 """Seconds between SIGTERM and SIGKILL."""
 
-_LAST = 1.5  # seconds that a killed process may take to be gone
+_LAST = 1.5  # seconds until a killed process must have ended
 _STEP = 0.02
 _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 def adopt_orphans() -> None:
-    """Makes this process the parent of every process below it whose parent ends; else those could not be found."""
+    """Makes this process the parent of orphans below it. Otherwise they could not be found."""
     with contextlib.suppress(ImportError, OSError, AttributeError):
         import ctypes
 
@@ -27,7 +27,7 @@ def adopt_orphans() -> None:
 
 
 def below(top: int) -> list[int]:
-    """The processes below top that have not ended; those that are about to be reaped do not count."""
+    """The processes below top that have not ended. Zombies do not count."""
     children = _children()
     found: list[int] = []
     pending = [top]
@@ -45,7 +45,7 @@ def children_of(top: int) -> list[int]:
 
 
 def _children() -> dict[int, list[tuple[int, bool]]]:
-    """By process its children, each with whether it has not ended."""
+    """The children of each process, with whether they still run."""
     found: dict[int, list[tuple[int, bool]]] = {}
     for entry in filter(str.isdecimal, os.listdir("/proc")):
         state, parent = _state_and_parent(int(entry))
@@ -54,17 +54,17 @@ def _children() -> dict[int, list[tuple[int, bool]]]:
 
 
 def _state_and_parent(pid: int) -> tuple[str, int]:
-    """The letter of its state, and its parent: Z and 0 where it is gone."""
-    # The name, in parentheses, may hold anything: what follows the last one is fixed (proc(5)).
+    """The letter of its state, and its parent; Z and 0 if it is gone."""
+    # The name, in parentheses, may contain anything; the fields after the last parenthesis are fixed (proc(5)).
     fields = kernel.text(f"/proc/{pid}/stat").rpartition(")")[2].split()
     return (fields[0], int(fields[1])) if len(fields) > 1 else ("Z", 0)
 
 
 def end_all(clock: Callable[[], float] = time.monotonic) -> list[int]:
-    """Ends every process below this one: SIGTERM, after GRACE seconds SIGKILL. Returns those that even so live on.
+    """Ends every process below this one with SIGTERM, after GRACE seconds with SIGKILL. Returns those that still run.
 
-    A process that is stopped is told to go on. One that is told just before it becomes another program loses the
-    signal, so each is told again from time to time.
+    A stopped process is continued. A process that executes another program at that moment loses the signal, so the
+    signal is sent again from time to time.
     """
     until = clock() + GRACE
     told: dict[int, float] = {}
@@ -85,7 +85,7 @@ def end_all(clock: Callable[[], float] = time.monotonic) -> list[int]:
 
 
 def _left() -> list[int]:
-    """The processes below this one; reaps what has ended."""
+    """The processes below this one; reaps those that have ended."""
     _reap()
     return below(os.getpid())
 

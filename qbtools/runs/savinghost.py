@@ -1,4 +1,4 @@
-"""Saving the domains of a host: what can be saved, and snapshots that are taken and released when their turn comes."""
+"""Saves the domains of a host: finds what can be saved, and takes and releases snapshots at the right time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from qbtools.volumes.kind import SourceOptions
 from qbtools.volumes.marks import Mark
 
 THAW_LIMIT = 30.0
-"""Seconds for which a machine may be frozen."""
+"""The most seconds for which a machine may be frozen."""
 
 
 class Choice(NamedTuple):
-    """What a user of a host wants saved."""
+    """The options of the user for saving a host."""
 
     named: Sequence[str]
     include: Sequence[str]
@@ -32,10 +32,10 @@ class Choice(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What can be saved of a host, all of it looked at. failing: the domains that cannot be saved.
+    """The machines of a host that can be saved, after all checks. failing: the domains that cannot be saved.
 
-    left_out: the domains that the user does not want. unsaved: what else will not be saved: of the domains that are,
-    and what belongs to no domain. inventory: the metadata of the host. freezer: as saving.files takes it.
+    left_out: the domains that the user does not want. unsaved: other things that are not saved: parts of saved domains,
+    and things that belong to no domain. inventory: the metadata of the host. freezer: for saving.files.
     """
 
     machines: Sequence[Machine]
@@ -46,7 +46,7 @@ class Survey(NamedTuple):
     freezer: str | None
 
     def archive(self) -> Archive:
-        """What an archive of the machines holds. Errors as trim.trimmed has them."""
+        """The contents of an archive of the machines. Errors as trim.trimmed()."""
         home = next((name for machine in self.machines for name, _, _ in machine.files if names.is_home(name)), None)
         contents = {machine.name: machine.contents() for machine in self.machines}
         document, paths = trim.trimmed(self.inventory, contents, home)
@@ -54,16 +54,16 @@ class Survey(NamedTuple):
 
 
 class Archive(NamedTuple):
-    """The files of an archive in order, behind the metadata; and that."""
+    """The metadata of an archive, and the files after it in order."""
 
     files: Sequence[File]
     document: bytes
 
 
 def look(host: Host, choice: Choice, how: SourceOptions) -> Survey:
-    """Looks at all that is to be saved, and warns of what the host has and no run saves.
+    """Checks everything that will be saved, and warns of everything on the host that is not saved.
 
-    Errors as selection.for_saving has them, and those of the host.
+    Errors as selection.for_saving(), and those of the host.
     """
     inventory = host.inventory()
     chosen, left_out = selection.for_saving(inventory, choice.named, choice.include, choice.exclude)
@@ -77,8 +77,8 @@ def look(host: Host, choice: Choice, how: SourceOptions) -> Survey:
 
 
 class Taking:
-    """The snapshots of a run: all of a domain are taken when the turn comes to its first volume, and released behind
-    its last. A `with` that ends releases what is left."""
+    """The snapshots of a run. Those of a domain are all taken before its first volume is read, and released after its
+    last. The end of the `with` releases the rest."""
 
     def __init__(self, archive: Archive, how: SourceOptions) -> None:
         self._files = {file.archive_name: file for file in archive.files}
@@ -99,7 +99,7 @@ class Taking:
         return file.archive_name, source, file.data
 
     def source(self, name: str) -> str:
-        """What a file of which snapshots are taken at once is read from. Errors as snapshots.take has them, for the
+        """The source of a volume of a machine whose snapshots are taken together. Errors as snapshots.take(), for the
         first volume of a domain and for the others."""
         file = self._files[name]
         if file.at == 1:
@@ -115,17 +115,17 @@ class Taking:
         return volume_source(self._specs[file.at - 1], file.size, None)
 
     def domain(self, name: str) -> str:
-        """Whose a file is."""
+        """The domain of a file."""
         return self._files[name].domain
 
     def read(self, name: str) -> None:
-        """A file was read, or has failed: the last one of its domain needs no snapshots any more."""
+        """Called when a file was read or has failed. After the last one of a domain its snapshots are released."""
         file = self._files.get(name)
         if file is not None and file.of and file.at == file.of:
             self.release()
 
     def release(self) -> None:
-        """Releases the snapshots that are held. What cannot be is said in a warning: the next run removes it."""
+        """Releases all snapshots. If one cannot be removed, there is a warning; the next run removes it."""
         specs, self._specs = self._specs, []
         if not specs:
             return
@@ -136,10 +136,10 @@ class Taking:
 
     @property
     def held(self) -> bool:
-        """Whether there are snapshots to be released."""
+        """Whether there are snapshots to release."""
         return bool(self._specs)
 
 
 def _label(file: File) -> str:
-    """DOMAIN:VOLUME, as progress calls it."""
+    """DOMAIN:VOLUME, the label for progress."""
     return f"{file.domain}:{file.archive_name.rpartition('/')[2].removesuffix('.img')}"

@@ -1,4 +1,4 @@
-"""A small file beside an archive, such as one with its ID: it gets its name when the archive has its."""
+"""A small file beside an archive, such as one with its ID. It gets its name when the archive is complete."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from qbtools.volumes.spots import Apart
 
 
 class SideFile:
-    """Opened, and so found to be writable, before the first byte is read. A `with` that ends removes what has no name.
+    """The file is opened before the first byte is read, so that it is known to be writable. The end of the `with`
+    removes a file without its final name.
 
-    path None: nothing is written at all.
+    path None: nothing is written.
     """
 
     def __init__(self, path: str | None) -> None:
-        """Failed if path cannot be written, or no file can be made beside it."""
+        """Failed if path is not writable, or no file can be created beside it."""
         self._path = path
         self._fd = -1
         self._partial = ""
@@ -36,7 +37,7 @@ class SideFile:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             partial = f"{self._path}.partial.{os.getpid()}"
             with suppress(FileNotFoundError):
-                os.unlink(partial)  # of a process that had our number
+                os.unlink(partial)  # of an earlier process with our number
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             self._fd = os.open(partial, flags, 0o600)
             self._partial = partial
@@ -44,7 +45,7 @@ class SideFile:
             raise Failed(f"cannot write {path}: {error.strerror}") from error
 
     def finish(self, text: str) -> None:
-        """Writes text, and gives the file its name; one that has it is replaced. Failed on an I/O error."""
+        """Writes text and gives the file its name. An existing file is replaced. Failed on an I/O error."""
         if self._path is None:
             return
         try:
@@ -74,7 +75,7 @@ class SideFile:
 
 
 def refuse_same(path: str, others: Mapping[str, str | None]) -> None:
-    """Refused if the file is one of others: path by what it is, None: no file."""
+    """Refused if the file is one of others: their paths (None: no file) by description."""
     apart = Apart()
     for words, other in others.items():
         if other is not None:

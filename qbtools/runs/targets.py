@@ -1,4 +1,4 @@
-"""The targets of a restore: all are known, and looked at, before the first byte is written."""
+"""The targets of a restore. All are known and checked before the first byte is written."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from qbtools.volumes import locate, spots
 from qbtools.volumes.kind import Room, TargetOptions
 from qbtools.volumes.spots import Apart
 
-_SEALED = 1 << 20  # bytes that the size of a domain in an archive may have too many for each volume
+_SEALED = 1 << 20  # the size of a domain in an archive may be too large by so many bytes for each volume
 
 
 class Wanted(NamedTuple):
-    """A volume that is to be restored. target: a word as qb-volwrite takes it."""
+    """A volume to restore. target: a word for qb-volwrite."""
 
     entry: Entry
     target: str
@@ -30,9 +30,9 @@ class Wanted(NamedTuple):
 
 
 class How(NamedTuple):
-    """How targets are filled. options: as for the stages that fill them. parents: missing directories are made.
+    """How targets are filled. options: for the stages that fill them. parents: missing directories are created.
 
-    skip: a target that is complete is left alone. kept: path by what it is, of files that no target may be.
+    skip: a complete target is not touched. kept: the files that must not be a target, by description.
     """
 
     options: TargetOptions
@@ -42,9 +42,9 @@ class How(NamedTuple):
 
 
 def check(wanted: Sequence[Wanted], how: How, warn: Callable[[str], None]) -> tuple[list[Wanted], dict[str, Room]]:
-    """Those that are still to be filled, and where they take their room, by key. Nothing is changed.
+    """The volumes that must still be filled, and the room of their targets by key. Changes nothing.
 
-    Whatever opening a target raises. Refused if two are the same, or one is too small or is a file that is kept.
+    Errors of opening a target. Refused if two targets are the same, or one is too small or is one of kept.
     """
     left: list[Wanted] = []
     rooms: dict[str, Room] = {}
@@ -81,10 +81,10 @@ def check_room(
     archive: int | None,
     warn: Callable[[str], None],
 ) -> None:
-    """Refused if the data of the volumes cannot fit, as far as the sizes in the archive prove it; else a warning.
+    """Refused if the sizes in the archive prove that the data cannot fit. A warning if the volumes may not fit.
 
-    archive: bytes of the archive, None if not known. It proves what the sizes do not: where a volume was saved
-    as data from end to end, some of it may be zeros, which take no room.
+    archive: bytes of the archive, None if not known. The sizes alone are not enough: a volume may have been saved as
+    data from end to end although some of it is zeros, which need no room.
     """
     places: dict[tuple[object, ...], list[Wanted]] = {}
     for one in wanted:
@@ -106,7 +106,7 @@ def check_room(
 
 
 def _least_data(metadata: Metadata, ones: Iterable[Wanted]) -> int:
-    """The least bytes of data that volumes can have, out of what the archive says of their domains."""
+    """The least bytes of data that volumes can have, from the sizes of their domains in the archive."""
     here: dict[str, set[str | None]] = {}
     for one in ones:
         here.setdefault(one.entry.domain, set()).add(one.entry.volume)
@@ -114,11 +114,11 @@ def _least_data(metadata: Metadata, ones: Iterable[Wanted]) -> int:
 
 
 def _least_of(domain: Domain, volumes: set[str | None]) -> int:
-    """The same for some volumes of a domain: the others may be all data."""
+    """The same for some volumes of a domain; the others may be data from end to end."""
     sealed = names.number(domain.features.get("backup-size", "")) or 0
     saved = selection.saved_volumes(domain)
     others = [volume.size for volume in saved if volume.name not in volumes]
     if None in others:
         return 0
-    # What a map and a header take is less than a tenth of the data.
+    # A map and a header are less than a tenth of the data.
     return max((sealed - _SEALED * len(saved)) * 9 // 10 - sum(size or 0 for size in others), 0)

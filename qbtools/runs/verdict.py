@@ -1,4 +1,4 @@
-"""How a run ended: one status, and whatever must still be said, out of what all its stages said."""
+"""Decides how a run ended: one status, and possibly a message, from the reports of all stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KINDS: dict[int, type[QbError]] = {
 
 
 class Ended(Exception):
-    """The run ended by this signal: so does the program, and says nothing."""
+    """The run was ended by this signal. The program ends with it too, without a message."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -24,11 +24,11 @@ class Ended(Exception):
 
 
 def judge(statuses: Sequence[int] | None, failures: Sequence[Failure]) -> None:
-    """Returns where all stages ended well; else raises what the program ends with.
+    """Returns if all stages succeeded; otherwise raises the error of the program.
 
-    statuses: of the stages in order, None if the run ended before they were told. failures: what stages said.
-    Told if a stage has told the user; the words of one that met only the early end of its input where no other
-    failed. Ended where the stages were ended by a signal that asks for that, or all that failed lost their reader.
+    statuses: of the stages in order, None if they were not reported. failures: the reports of stages.
+    Told if a stage has printed its message. The message of a stage that only met an early end of its input is used if
+    no other stage failed. Ended if a signal ended the stages, or if all that failed lost their reader.
     """
     if statuses is not None and not any(statuses):
         return

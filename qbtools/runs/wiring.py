@@ -1,7 +1,7 @@
-"""The stages of a run: a bash that wires them is our child, told what to do and heard by two pipes.
+"""Runs the stages: a bash that wires them is our child, and two pipes connect it with us.
 
-On one pipe it gets a list or routes, on the other every stage reports. The bash says the statuses of its pipe at last:
-a run of which that did not come has failed, whatever else is known.
+One pipe carries a list or routes to the stages. All stages report on the other pipe. At the end the bash reports the
+statuses of its pipeline: a run without that report has failed, whatever else is known.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from qbtools.runs import processtree
 from qbtools.runs.hearing import Happened, Hearing, Stages
 
 _BLOCK = 1 << 16
-_TICK = 200  # milliseconds: a signal that comes just before poll() begins is heard behind it
-_HUGE_PAGES = "glibc.malloc.hugetlb=1"  # scrypt walks through 128 MiB at random: a tenth faster in huge pages
-_LAST = 5.0  # seconds for the bash to end once nobody reports any more
+_TICK = 200  # milliseconds: a signal that arrives just before poll() begins is handled after it
+_HUGE_PAGES = "glibc.malloc.hugetlb=1"  # scrypt reads 128 MiB in random order, which is a tenth faster with huge pages
+_LAST = 5.0  # seconds for the bash to end when no stage reports any more
 
 
 class Wiring:
-    """A pipe that runs in a `with`. Unless all of it went well, everything below this process is ended at the end."""
+    """A pipe that runs in a `with`. If anything failed, all processes below this one are ended at the end."""
 
     def __init__(
         self,
@@ -40,9 +40,9 @@ class Wiring:
         stdin: int,
         keep: Sequence[int] = (),
     ) -> None:
-        """What is run once a `with` begins: script. command: which pipe. groups: words for its stages, by group.
+        """script: the bash that the `with` starts. command: the name of the pipe. groups: arguments for its stages.
 
-        voice: -q or -v, for stages in a CMD. stdin: its standard input. keep: descriptors that the stages get besides.
+        voice: -q or -v, for stages in a CMD. stdin: its standard input. keep: further descriptors for the stages.
         """
         self._script = script
         self._words = [word for name, words in groups.items() for word in (f":{name}", *(f"={word}" for word in words))]
@@ -64,7 +64,7 @@ class Wiring:
         processtree.adopt_orphans()
         try:
             self._start()
-        except BaseException:  # a signal may come when half of it is done
+        except BaseException:  # a signal may arrive when this is half done
             self.stop()
             raise
         return self
@@ -97,21 +97,21 @@ class Wiring:
         self._before = signal.signal(signal.SIGUSR1, lambda *_: self._hand_on(signal.SIGUSR1))
 
     def tell(self, text: str | bytes) -> None:
-        """Hands on a part of the list, or of the routes; it goes on its way while run() runs."""
+        """Queues a part of the list or of the routes. run() writes it."""
         self._pending += os.fsencode(text) if isinstance(text, str) else text
         self._write()
 
     def tell_all(self, text: str | bytes = b"") -> None:
-        """The same, for the last part."""
+        """Queues the last part."""
         self.tell(text)
         self._all_told = True
         self._write()
 
     def run(self, happened: Callable[[Happened], None]) -> tuple[tuple[int, ...] | None, list[Failure]]:
-        """Calls happened for all that the stages do with files, until all of them have ended.
+        """Calls happened for each event of the stages, until all stages have ended.
 
-        Returns their statuses (None if they were not told) and what they said of failures, as verdict.judge takes
-        them. Whatever happened raises.
+        Returns their statuses (None if not reported) and the failures that they reported, for verdict.judge. Errors of
+        happened are passed on.
         """
         while True:
             ended = self._has_ended()
@@ -126,20 +126,20 @@ class Wiring:
                 if not self._hear(happened):
                     self._await_end()
                     return self._statuses, self._failures
-            elif ended:  # a process that still holds the report does not know how the pipe ended
+            elif ended:  # a process that still has the report pipe open does not know how the pipeline ended
                 return self._statuses, self._failures
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
     def _await_end(self) -> None:
-        """The bash has nothing left to say, so it ends; one that is stopped just there must not be waited for."""
+        """Waits for the end of the bash, which has nothing left to do; but not for a bash that is stopped."""
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_LAST)
 
     def _hear(self, happened: Callable[[Happened], None]) -> bool:
-        """Takes what is reported by now; False once no stage is left to report."""
+        """Reads the reports so far. False when no stage is left to report."""
         try:
             data = os.read(self._report, _BLOCK)
         except BlockingIOError:
@@ -154,7 +154,7 @@ class Wiring:
         return bool(data)
 
     def _write(self) -> None:
-        """Writes what the pipe takes; closes it once all is told, or nobody reads any more: run() learns why."""
+        """Writes as much as the pipe accepts. Closes it after the last part, or if nobody reads it any more."""
         while self._pending and self._list >= 0:
             try:
                 del self._pending[: os.write(self._list, self._pending[:_BLOCK])]
@@ -170,7 +170,7 @@ class Wiring:
             self._list = -1
 
     def _hand_on(self, number: int) -> None:
-        """Sends a signal to the stages. The bash itself disregards it, and so do they until they can answer."""
+        """Sends a signal to the stages. The bash ignores it, and a stage ignores it until it can handle it."""
         if self._process is None:
             return
         for pid in processtree.children_of(self._process.pid):
@@ -178,14 +178,14 @@ class Wiring:
                 os.kill(pid, number)
 
     def stop(self) -> None:
-        """Ends everything below this process, within seconds. Failed if something lives on even so."""
+        """Ends all processes below this one, within seconds. Failed if one does not end."""
         left = processtree.end_all()
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(0)
         self._close()
         if left:
-            raise Failed(f"process {left[0]} does not end, even by SIGKILL")
+            raise Failed(f"process {left[0]} does not end, even after SIGKILL")
 
     def _close(self) -> None:
         for fd in (self._list, self._report):
@@ -199,5 +199,5 @@ class Wiring:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is None and self._has_ended() and self._statuses is not None and not any(self._statuses):
             self._close()
-        else:  # what runs in a CMD may outlive who started it
+        else:  # a process in a CMD may outlive its parent
             self.stop()

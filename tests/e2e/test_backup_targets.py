@@ -98,7 +98,7 @@ def test_nothing_is_written_when_a_volume_has_no_place(archive: bytes, tmp_path:
     for words, message in (
         (
             [f"--map=vm-1:root={tmp_path}/v"],
-            "nothing says where vm-1:private goes\nhint: give --to, --pool or --map for it",
+            "no target given for vm-1:private\nhint: use --to, --pool or --map",
         ),
         ([f"--map=vm-1:rot={tmp_path}/v", f"--to={tmp_path}"], f"the archive has no volume vm-1:rot\n{SHOWS}"),
         ([f"--map=m-1:root={tmp_path}/v", f"--to={tmp_path}"], f"the archive has no volume m-1:root\n{SHOWS}"),

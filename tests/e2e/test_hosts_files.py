@@ -296,7 +296,7 @@ def test_files_in_further_directories_are_refused(folder: Path, tmp_path: Path) 
     assert (made.returncode, made.stderr) == (0, b"")
     done = restore(tmp_path / "h.qb", tmp_path, "--keep-going", "--exclude", "dom0")
     said = [line for line in done.stderr.splitlines() if b": warning: " not in line]
-    assert (done.returncode, said) == (4, [b"qb-backup: error: vm1/x/bare is no file of a domain"])
+    assert (done.returncode, said) == (4, [b"qb-backup: error: vm1/x/bare is not a file of a domain"])
     assert os.listdir(tmp_path / "out") == []
     assert tree(tmp_path / "F") == {"bare/notes.txt": b"bare"}
 
@@ -383,7 +383,7 @@ def test_an_archive_of_nothing_but_the_home(tmp_path: Path) -> None:
     done = run("qb-backup", "restore", "--yes", f"--host={tmp_path}/B", archive, **SECRET)
     assert (done.returncode, done.stderr.decode().splitlines()) == (
         2,
-        ["qb-backup: error: nothing says where the home of dom0 goes", "hint: give --files-to"],
+        ["qb-backup: error: no target given for the home of dom0", "hint: use --files-to"],
     )
     done = restore(archive, tmp_path, "--exclude", "dom0")
     assert (done.returncode, done.stderr.count(b"error: ")) == (5, 1)
@@ -434,7 +434,7 @@ def test_what_a_restore_refuses_is_found_before(tar: str, message: str, sealed_a
 
 @pytest.mark.parametrize(
     ("name", "node", "text"),
-    [("vm1/keys", "c 1 3", "is a character device"), ("vm1/x/y", "p", "is no file of a domain")],
+    [("vm1/keys", "c 1 3", "is a character device"), ("vm1/x/y", "p", "is not a file of a domain")],
 )
 def test_a_further_file_that_a_restore_refuses(
     name: str, node: str, text: str, sealed_again: Path, tmp_path: Path

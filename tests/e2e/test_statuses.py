@@ -187,7 +187,7 @@ ENVIRONMENT = [
 ]
 NAME = "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
 USAGE = [
-    ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: nothing says where the home of dom0 goes"),
+    ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: no target given for the home of dom0"),
     (
         "qb-tarwrite --raw a <&-",
         "qb-tarwrite: error: --raw needs --size: standard input is neither a file nor a block device",
@@ -215,7 +215,7 @@ USAGE = [
     ("qb-backup restore --to to --only 1vm a.qb", f"qb-backup: error: --only: 1vm: {NAME}"),
     ("qb-backup restore --to to --map vm:private=x a.qb", "qb-backup: error: the archive has no volume vm:private"),
     ("qb-backup restore --to to --map vm=x a.qb", "qb-backup: error: --map: not DOMAIN:VOLUME=TARGET: vm=x"),
-    ("qb-backup restore --map vm:root=x a.qb", "qb-backup: error: nothing says where two:root goes"),
+    ("qb-backup restore --map vm:root=x a.qb", "qb-backup: error: no target given for two:root"),
     ("qb-backup restore --host B --yes --include nobody a.qb", "qb-backup: error: no domain matches nobody"),
     ("qb-backup verify --max-work 9 a.qb", "qb-unseal: error: --max-work: must be a number between 10 and 60"),
     ("qb-backup list --passphrase-fd x a.qb", "qb-backup: error: --passphrase-fd: not a descriptor: x"),

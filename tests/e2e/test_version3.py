@@ -359,7 +359,7 @@ def test_a_template_without_a_volume(place: Path, plain: Archive, tmp_path: Path
     maker = Maker(tmp_path, encrypted=False)
     members += maker.chunks(name, maker.inner(tmp_path / "tpl", name))
     data = plain.joined(members)
-    bad(place, 4, b"qb-backup: error: there is no vm-templates/tpl/./private.img", "qb-backup", "verify", data=data)
+    bad(place, 4, b"qb-backup: error: vm-templates/tpl/./private.img is missing", "qb-backup", "verify", data=data)
     message = b"has no member vm-templates/tpl/./private.img"
     bad(place, 4, message, "qb-backup", "restore", "--to", tmp_path / "to", data=data)
 

@@ -67,7 +67,7 @@ class Place:
         """What the host prints; the test fails where it fails."""
         status, out, err = self.ask(*words, data=data)
         assert (status, err) == (0, ""), words
-        return Reader(io.BytesIO(out), "its answer")
+        return Reader(io.BytesIO(out), "its output")
 
     def bad(self, *words: str, data: bytes = b"") -> str:
         """The last line that it says where it has to fail; nothing on the host changes by that."""

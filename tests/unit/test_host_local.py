@@ -396,7 +396,7 @@ def test_what_a_directory_has_that_is_not_saved(tmp_path: Path) -> None:
         assert host.files("dom0") == [f"dom0-home/user\t{tmp_path}/dom0/user\n"]
         found = unsaved_of(host)
     ours = {path.removeprefix(f"{tmp_path}/"): why for path, why in found.items()}
-    cannot = ("work", "an archive cannot have this name")
+    cannot = ("work", "an archive cannot contain this name")
     assert {name: (domain, why.partition(":")[0]) for name, (domain, why) in ours.items()} == {
         "work/my notes": cannot,
         "work/Größe": cannot,

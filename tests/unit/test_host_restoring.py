@@ -175,7 +175,7 @@ def test_going_on(here: Here, verb: str, domain: str, left: set[str]) -> None:
     here.fails = {(verb, domain)}
     files = restore(here, warnings).apply(ME, True)
     assert {one.domain for one in files} == left == here.made().keys()
-    assert any(f"{domain} is not made: {verb} {domain}: it fails" in text for text in warnings)
+    assert any(f"{domain} is not created: {verb} {domain}: it fails" in text for text in warnings)
     if domain == "net":
         assert here.inventory().by_name["work"].properties["netvm"] == ""
         assert any("work: netvm net → none" in text for text in warnings)
@@ -183,7 +183,7 @@ def test_going_on(here: Here, verb: str, domain: str, left: set[str]) -> None:
 
 def test_nothing_is_left_to_go_on_with(here: Here) -> None:
     here.fails = {("create", "deb"), ("create", "alone")}
-    with pytest.raises(Failed, match="no domain could be made"):
+    with pytest.raises(Failed, match="no domain could be created"):
         restore(here).apply(ME, True)
     assert not here.made()
 
@@ -214,14 +214,14 @@ def test_it_cannot_be_finished_or_removed(here: Here) -> None:
     with pytest.raises(Failed, match="alone: set alone: it fails, and 1 more"):
         settle(here, task, dict.fromkeys(ALL, True))
     assert here.made() == {"deb": None, "net": None, "work": None, "alone": ME}
-    assert warnings == ["alone, unfinished, cannot be removed: remove alone: it fails"]
+    assert warnings == ["the unfinished domain alone cannot be removed: remove alone: it fails"]
 
 
 def test_a_domain_that_was_never_made(here: Here) -> None:
     here.fails = {("create", "alone")}
     task = restore(here)
     task.apply(ME, True)
-    with pytest.raises(Failed, match="alone was not made"):
+    with pytest.raises(Failed, match="alone was not created"):
         settle(here, task, {"deb": True, "net": True, "work": True})
     assert here.made() == {"deb": None, "net": None, "work": None}
 
@@ -229,10 +229,10 @@ def test_a_domain_that_was_never_made(here: Here) -> None:
 def test_only_our_own_are_settled(here: Here) -> None:
     task = restore(here)
     task.apply(DEAD, False)
-    with pytest.raises(Failed, match="was not made"):
+    with pytest.raises(Failed, match="was not created"):
         settle(here, task, dict.fromkeys(ALL, True))
     assert here.made() == dict.fromkeys(ALL, DEAD)
-    with pytest.raises(Damaged, match="the plan makes no domain other"):
+    with pytest.raises(Damaged, match="the plan creates no domain other"):
         settle(here, task, {"other": True})
 
 
@@ -267,7 +267,7 @@ def test_two_runs_that_want_the_same_names(here: Here, left: bool, going: bool) 
     other = ME._replace(start=2)
     first.apply(other, False)
     with pytest.raises(
-        Failed if going else Refused, match="no domain could be made" if going else "domain deb already exists"
+        Failed if going else Refused, match="no domain could be created" if going else "domain deb already exists"
     ):
         second.apply(ME, going)
     assert here.made() == dict.fromkeys(ALL, other)
@@ -276,7 +276,7 @@ def test_two_runs_that_want_the_same_names(here: Here, left: bool, going: bool) 
 def test_every_volume_has_a_target(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     real = here.create
     monkeypatch.setattr(here, "create", lambda document: real(document)[1:])
-    with pytest.raises(Failed, match="the host has made no volume private for deb"):
+    with pytest.raises(Failed, match="the host has created no volume private for deb"):
         restore(here).apply(ME, False)
     assert not here.made()
 

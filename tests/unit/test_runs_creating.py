@@ -108,7 +108,7 @@ def test_a_file_that_was_not_read_is_missed(missing: int) -> None:
     """Whatever the stages say of themselves."""
     if ALL[missing].event == "begin":
         return
-    with pytest.raises(Failed, match="was not saved, although all stages ended well"):
+    with pytest.raises(Failed, match="was not saved, although all stages succeeded"):
         save(Stages(*ALL[:missing], *ALL[missing + 1 :]))
 
 

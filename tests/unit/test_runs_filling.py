@@ -86,7 +86,7 @@ def test_the_route_of_volumes_that_share_a_file() -> None:
     [
         (TO._replace(only=["three"]), UsageError, "the archive has no domain three"),
         (TO._replace(mapped={"one:volatile": "x"}), UsageError, "the archive has no volume one:volatile"),
-        (TO._replace(mapped={"one:private": "x"}, to=None), UsageError, "nothing says where one:root goes"),
+        (TO._replace(mapped={"one:private": "x"}, to=None), UsageError, "no target given for one:root"),
         (TO._replace(only=["dom0"]), UsageError, "the archive has no domain dom0"),
     ],
 )

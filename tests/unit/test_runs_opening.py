@@ -115,8 +115,8 @@ def test_another_file_comes_first() -> None:
 @pytest.mark.parametrize(
     ("stages", "kind", "message"),
     [
-        (Stages(), Damaged, "the archive holds no file"),
-        (Stages(Happened("begin", "qubes.xml")), Damaged, "the archive holds no file"),
+        (Stages(), Damaged, "the archive has no files"),
+        (Stages(Happened("begin", "qubes.xml")), Damaged, "the archive has no files"),
         (Stages(Happened("done", "qubes.xml", b"<qubes")), Damaged, "not well-formed"),
         (Stages(METADATA, statuses=None), Failed, "without a report"),
         (Stages(METADATA, statuses=(137,)), Failed, "killed by SIGKILL"),
