@@ -1,4 +1,4 @@
-"""The one place that turns a command line into a call, and an error into a message and an exit status."""
+"""Turns a command line into a call, and an error into a message and an exit status. No other module does this."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 
-# For what we start where the caller has no PATH: sudo and service managers may leave it empty.
+# For the programs that we start if the caller has no PATH: sudo and service managers may leave it empty.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _PACKAGES = ("docopt", "cryptography", "scrypt")
@@ -41,7 +41,7 @@ class Invocation:
         self.program = program
         self.options = options
         self.given = given
-        """The options that stand on the command line, by their long names."""
+        """The options on the command line, by their long names."""
         self.quiet = bool(options.get("--quiet"))
         self.verbose = bool(options.get("--verbose"))
 
@@ -50,12 +50,12 @@ class Invocation:
         _print(f"{self.program}: warning: {escape(text)}")
 
     def say(self, text: str) -> None:
-        """What the user is told unless it is not wanted."""
+        """A message; --quiet hides it."""
         if not self.quiet:
             _print(f"{self.program}: {escape(text)}")
 
     def note(self, text: str) -> None:
-        """What is being done; shown with --verbose only."""
+        """A step that is done; only shown with --verbose."""
         if self.verbose:
             _print(f"{self.program}: {escape(text)}")
 
@@ -77,7 +77,7 @@ class Invocation:
         return int(text)
 
     def stdin(self) -> Reader:
-        """Standard input. UsageError if it is a terminal: data never comes from a keyboard."""
+        """Standard input. UsageError if it is a terminal, because nobody types data."""
         if os.isatty(0):
             raise UsageError("standard input is a terminal", f"see {self.program} --help")
         return stdin_reader()
@@ -114,9 +114,9 @@ def run(
     argv: Sequence[str] | None = None,
     help_of: Callable[[Sequence[str]], str] | None = None,
 ) -> NoReturn:
-    """Parses argv with doc, calls main, and ends the process with the status that the contract gives.
+    """Parses argv with doc, calls main, and ends the process with the status of the contract.
 
-    help_of: what --help shows for a command line with these words, if that is not doc.
+    help_of: returns the text of --help for a command line with these words; None: it is doc.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -124,7 +124,7 @@ def run(
         if not os.environ.get("PATH"):
             os.environ["PATH"] = _PATH
         heed_signals()
-        signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown has something to say
+        signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown handles it
         main(_parse(program, doc, words, help_of))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
@@ -135,12 +135,12 @@ def run(
 def _reported_status(program: str, error: BaseException) -> int:
     try:
         return _report(program, error)
-    except Terminated as late:  # a signal came while the error was told
+    except Terminated as late:  # a signal arrived while the error was printed
         _die(late.number)
 
 
 def heed_signals() -> None:
-    """A signal that asks us to end raises Terminated, once. Called again when a second one is to be heard, too."""
+    """The first signal that asks us to end raises Terminated. To be called again to handle a second one."""
     for number in _ENDING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _terminate)
@@ -154,9 +154,9 @@ def status_of(error: BaseException) -> int:
 
 
 def _occupy_descriptors() -> None:
-    """Opens what is closed of 0, 1 and 2, else the next file opened, a volume perhaps, would be standard output.
+    """Opens those of descriptors 0, 1 and 2 that are closed. Otherwise the next opened file would be standard output.
 
-    The wrong way round, so that whoever uses one of them still fails.
+    They are opened in the wrong direction, so that using them still fails.
     """
     for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:
@@ -166,8 +166,8 @@ def _occupy_descriptors() -> None:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
-    # A second one must not interrupt the cleanup that the first one began. One that has arrived by now is still
-    # handed to its handler: Python complains on stderr where that is SIG_IGN.
+    # A second signal must not interrupt the cleanup of the first one. If one has already arrived, its handler is still
+    # called; Python prints a message if that is SIG_IGN.
     for other in _ENDING_SIGNALS:
         signal.signal(other, _disregard)
     raise Terminated(number)
@@ -178,7 +178,7 @@ def _disregard(_number: int, _frame: FrameType | None) -> None:
 
 
 def _report(program: str, error: BaseException) -> int:
-    """Prints what is to be said of error; returns the exit status. Dies by the signal where error stands for one."""
+    """Prints the message of error and returns the exit status. Ends by the signal if error stands for one."""
     if os.environ.get("QB_DEBUG") == "1" and not isinstance(error, SystemExit):
         import traceback
 
@@ -198,7 +198,7 @@ def _report(program: str, error: BaseException) -> int:
 
 
 def _as_failure(error: BaseException) -> QbError:
-    """Every error as one that has a message and a status."""
+    """Converts any error to one with a message and a status."""
     if isinstance(error, QbError):
         return error
     if isinstance(error, OSError):
@@ -212,9 +212,9 @@ def _as_failure(error: BaseException) -> QbError:
 
 
 def _reported(program: str, failure: QbError) -> bool:
-    """Tells the failure to who started us, where somebody listens; whether the user learns of it from there.
+    """Reports the failure to the program that started us, if it listens. Returns whether that program prints it.
 
-    That is so for a program that met only the early end of its input: the stage before may say why it ended.
+    It does so for a program that only met an early end of its input, because the stage before may report the reason.
     """
     report = reports.inherited(os.environ)
     if report < 0:
@@ -232,7 +232,7 @@ def _reported(program: str, failure: QbError) -> bool:
 
 
 def _print(line: str) -> None:
-    """One write, so that lines of the stages of a pipe do not mix; a stderr that is gone is nobody's error."""
+    """Prints with one write, so that lines of several stages do not mix. It is not an error if stderr is closed."""
     with suppress(OSError):
         os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
 
@@ -246,7 +246,7 @@ def _die(number: int) -> NoReturn:
 
 
 def _leave(status: int) -> NoReturn:
-    """Ends at once: threads that still wait in a read must not hold the program up."""
+    """Ends immediately: threads that still wait in a read must not delay the end."""
     os._exit(status)
 
 
@@ -271,15 +271,15 @@ def _parse(
 
 
 def _by_docopt(doc: str, given: arguments.Given) -> dict[str, Any] | None:
-    """What docopt says, the judge of what the usage lines mean; None if they allow no such arguments.
+    """The result of docopt, which decides the meaning of usage lines; None if they do not allow the arguments.
 
-    A program that runs where docopt is not installed, qb-store, has lines that need no second opinion.
+    None also if docopt is not installed: qb-store must run without it.
     """
     try:
         import docopt
     except ImportError:
         return None
-    # A NUL in front keeps a word from being taken for an option; no argument of a process can hold one.
+    # A NUL in front prevents that a word counts as an option; no argument of a process can contain one.
     words = [f"\0{word}" if word.startswith("-") else word for word in given.words]
     options = [word for key, value in given.options for word in ((key,) if value is True else (key, str(value)))]
     try:
@@ -290,7 +290,7 @@ def _by_docopt(doc: str, given: arguments.Given) -> dict[str, Any] | None:
 
 
 def _unmarked(value: Any) -> Any:
-    """A value of docopt's without that mark."""
+    """A value of docopt without that mark."""
     if isinstance(value, list):
         return [_unmarked(one) for one in value]
     return value.removeprefix("\0") if isinstance(value, str) else value

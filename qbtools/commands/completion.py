@@ -1,6 +1,6 @@
-"""Completion for bash, made from the help texts: `python3 -m qbtools.commands.completion DIR` writes a file a program.
+"""Completion for bash from the help texts: `python3 -m qbtools.commands.completion DIR` writes a file per program.
 
-zsh takes the same files through its bashcompinit. setup.py installs them where bash-completion looks for them.
+zsh reads the same files with bashcompinit. setup.py installs them in the directory of bash-completion.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def programs() -> Iterator[tuple[str, str]]:
 
 
 def script(program: str, doc: str) -> str:
-    """The completion of a program: its commands, and its options; those of a command where they are known.
+    """The completion of a program: its commands and its options, or the options of a command if they are known.
 
     Any other word is completed as a file name.
     """

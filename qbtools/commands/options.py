@@ -50,10 +50,10 @@ CHUNK_SIZE = """\
                         [default: 100M]."""
 
 BACKUP_ID = """\
-  --backup-id ID        The backup that the piece belongs to; qb-header id makes one."""
+  --backup-id ID        The backup of which this is a piece; qb-header id makes one."""
 
 COMPRESSION = """\
-  --compression C       What the files are compressed with, for the header:
+  --compression C       The compression of the files, for the header:
                         gzip, bzip2, xz, zstd or none [default: gzip]."""
 
 JSON = """\
@@ -81,16 +81,16 @@ COW = """\
                         volume or a size [default: 10%]."""
 
 OPAQUE = """\
-  --opaque              Save a qcow2, vdi or vmdk file that needs another file, such
-                        as a backing file, all the same."""
+  --opaque              Save a qcow2, vdi or vmdk file even if it needs another
+                        file, such as a backing file."""
 
 FILLING = """\
   --create              Make TARGET, which must not exist unless --overwrite is
                         given too. Implied for a file.
   --overwrite           Replace an existing TARGET, or write over it.
   --shrink              Let a volume that is replaced become smaller.
-  --pool-reserve P      Keep P percent of a pool free, of its room for data and of
-                        that for metadata [default: 5]."""
+  --pool-reserve P      Keep P percent of the data space and of the metadata space
+                        of a pool free [default: 5]."""
 
 SELECTING = """\
   --include PATTERN     Only domains whose name matches (*, ?, [...]); repeatable.

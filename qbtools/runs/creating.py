@@ -136,7 +136,7 @@ class Passages:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self.log: dict[str, Passage] = {}
         self.complete = False
-        """Whether all files were read and sealed."""
+        """Whether the archive was written to its end."""
         self._clock = clock
 
     def begun(self, name: str) -> None:

@@ -62,7 +62,7 @@ def test_verbose_says_what_was_found() -> None:
     assert run("qb-meta", "create", "-v", data=LINES).stderr == b"qb-meta: 2 domains, 3 volumes\n"
     assert run("qb-meta", "list", "-v", data=xml()).stderr == b"qb-meta: 2 of 3 domains are saved\n"
     done = run("qb-meta", "check", "-v", data=LIST + CAME)
-    assert (done.returncode, done.stderr) == (0, b"qb-meta: 4 files came, none is missing\n")
+    assert (done.returncode, done.stderr) == (0, b"qb-meta: 4 files found, none is missing\n")
 
 
 def test_check_in_one_pass(tmp_path: Path) -> None:

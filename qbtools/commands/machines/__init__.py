@@ -1,1 +1,1 @@
-"""Programs that know domains: their metadata, plans, and the hosts that own them."""
+"""Programs for domains: their metadata, restore plans, and the hosts that own them."""

@@ -1,4 +1,4 @@
-"""A verb of a host that comes with qbtools: from the command line to what is printed."""
+"""Runs a verb of a host that comes with qbtools: from the command line to the output."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ VERBS = {
     "unsaved": False,
     "verbs": False,
 }
-"""Each, and whether it takes a domain."""
+"""Each verb, and whether it needs a domain."""
 
 HELP = f"""\
 VERB is inventory, volumes DOMAIN, files DOMAIN, create, set DOMAIN,
 remove DOMAIN [MARK], defaults, unsaved or verbs; create and set read the metadata
-of a domain from standard input. What they mean stands in qb-host(7).
+of a domain from standard input. qb-host(7) describes them.
 
 Options:
 {options.COMMON}
@@ -37,7 +37,7 @@ Options:
 
 
 def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
-    """Does what VERB says. UsageError if there is no such verb, or DOMAIN is there or missing against it."""
+    """Runs VERB. UsageError if it is unknown, or DOMAIN is missing or not allowed."""
     verb, domain = call.options["VERB"], call.options["DOMAIN"]
     if verb not in VERBS:
         raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(VERBS)}")

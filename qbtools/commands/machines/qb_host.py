@@ -1,4 +1,4 @@
-"""qb-host: domains saved from a host and made on one."""
+"""qb-host: creates the domains of a plan on a host."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ Usage:
           (--host HOST) (--metadata XML) PLAN [RESULTS]
   qb-host (-h | --help | --version)
 
-Make the domains of a plan on a host, and finish or remove them.
+Create the domains of a plan on a host, and finish or remove them.
 
-apply     makes the domains of a plan with empty volumes, and prints the files that
-          they need.
+apply     creates the domains of a plan with empty volumes, and prints the files
+          that they need.
 settle    finishes the domains for which RESULTS says ok, and removes the others.
 
 Options:
   --host HOST           NAME:ARGUMENT (the program qb-host-NAME), or a directory.
   --metadata XML        The file with the metadata of the archive, qubes.xml.
-  --owner PID           The process for which they are made (default: the parent).
+  --owner PID           The process that owns new domains (default: the parent).
                         When it has ended, they are leftovers.
-  -n --dry-run          Print the files that are needed, and make nothing.
-  --keep-going          When a domain fails, go on with the others.
-  --keep-failed         Do not remove those that failed.
+  -n --dry-run          Print the files that are needed, and create nothing.
+  --keep-going          When a domain fails, continue with the others.
+  --keep-failed         Do not remove domains that failed.
 {options.COMMON}
 """
 
 
 def main(call: Invocation) -> None:
-    """Does one of the verbs; see qb-host(1)."""
+    """Runs apply or settle; see qb-host(1)."""
     if call.options["apply"]:
         _apply(call)
     else:
@@ -59,7 +59,7 @@ def _apply(call: Invocation) -> None:
     try:
         made = restore.apply(owner, call.options["--keep-going"])
         out.write_lines(one.to_line() for one in made)
-    except BaseException:  # nobody would fill them
+    except BaseException:  # otherwise nobody would fill them
         restore.undo(owner)
         raise
 

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 DOC = f"""\
 Usage: qb-host-dir [options] DIR VERB [DOMAIN [MARK]]
 
-A host that is a directory: DIR/qubes.xml says which domains there are, and
-DIR/DOMAIN/VOLUME.img are their volumes. Other programs run it, dir:DIR names it.
+A host that is a directory: DIR/qubes.xml has the metadata of its domains, and
+DIR/DOMAIN/VOLUME.img are their volumes. Other programs run it for --host dir:DIR.
 
 {hostverbs.HELP}"""
 
 
 def main(call: Invocation) -> None:
-    """Does what VERB says with the host in DIR."""
+    """Runs VERB for the host in DIR."""
     hostverbs.run(call, lambda: _host(call))
 
 

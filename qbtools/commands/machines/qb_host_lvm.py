@@ -13,14 +13,14 @@ DOC = f"""\
 Usage: qb-host-lvm [options] POOL VERB [DOMAIN [MARK]]
 
 A host that is a thin pool of lvm, VG/POOL: its volumes are called vm-DOMAIN-VOLUME,
-and the metadata is in /var/lib/qbtools/hosts/VG/POOL/qubes.xml, or in the same
-below $QB_LVM_HOSTS. Other programs run it, lvm:VG/POOL names it.
+and the metadata is in /var/lib/qbtools/hosts/VG/POOL/qubes.xml, or in VG/POOL
+below $QB_LVM_HOSTS. Other programs run it for --host lvm:VG/POOL.
 
 {hostverbs.HELP}"""
 
 
 def main(call: Invocation) -> None:
-    """Does what VERB says with the host in POOL."""
+    """Runs VERB for the host in POOL."""
     hostverbs.run(call, lambda: _host(call))
 
 

@@ -12,27 +12,27 @@ Usage:
   qb-meta list [-qv] [--json] [XML]
   qb-meta check [-qv] [--metadata XML] [LINES]
 
-Make, list and compare the metadata of an archive (qubes.xml), each from a file
-or from standard input.
+Create and list the metadata of an archive (qubes.xml), and compare files with it.
+Input is a file or standard input.
 
 create  prints a qubes.xml. Its input has a line for each volume: DOMAIN,
-        VOLUME, SIZE in bytes and, if known, the bytes to be read of it;
+        VOLUME, SIZE in bytes and, if known, the bytes of it that are data;
         separated by tabs.
 list    prints a line for each volume of each saved domain: DOMAIN, CLASS,
         VOLUME, NAME in the archive, SIZE; separated by tabs.
-check   compares. Its input has the lines of list, then for each file that
-        came a line "came", NAME, SIZE (- if not known), last a line "end".
+check   compares. Its input has the lines of list, then for each file that was
+        found a line "came", NAME, SIZE (- if not known), and last a line "end".
 
 Options:
-  --metadata XML        Take what must come from this file, not from lines of
-                        list in the input.
+  --metadata XML        Compare with this file, not with lines of list in the
+                        input.
 {options.JSON}
 {options.COMMON}
 """
 
 
 def main(call: Invocation) -> None:
-    """Runs one of create, list and check. Damaged for input that is malformed or does not fit together."""
+    """Runs create, list or check. Damaged if the input is malformed or the comparison fails."""
     if call.options["create"]:
         _create(call)
     elif call.options["list"]:
@@ -72,7 +72,7 @@ def _check(call: Invocation) -> None:
         metadata = qubesxml.Metadata(safexml.load(file_reader(call.options["--metadata"])), call.warn)
         known = inventory.entries(metadata)
     count = arrivals.check(_input(call, "LINES"), call.warn, known)
-    call.note(f"{count} files came, none is missing")
+    call.note(f"{count} files found, none is missing")
 
 
 def _input(call: Invocation, argument: str) -> Reader:

@@ -1,4 +1,4 @@
-"""qb-plan: what a restore will make of the domains in an archive."""
+"""qb-plan: makes and checks a restore plan for the domains in an archive."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Usage:
 Print a plan for restoring the domains of an archive to a host: a line for each,
 with its name there, its template and so on. The plan can be changed by hand and
 checked again. What is missing on the host is replaced by its default. A domain that
-cannot be made has a problem in its line; then the status is 5.
+cannot be created has a problem in its line; then the status is 5.
 
 Options:
   --metadata XML        The archive's metadata, qubes.xml; - is standard input.
@@ -35,7 +35,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Prints a plan. Refused, after it was printed, where it has a problem; Damaged for a malformed one."""
+    """Prints a plan. Refused, after printing it, if it has a problem; Damaged if it is malformed."""
     from qbtools.domains import plan, plantext, qubesxml, safexml
     from qbtools.errors import Refused
     from qbtools.hosts.client import Host
@@ -69,7 +69,7 @@ def main(call: Invocation) -> None:
 
 
 def wishes(call: Invocation) -> Options:
-    """What the options say that are for a plan. UsageError for what they cannot be."""
+    """The options for a plan. UsageError if one is invalid."""
     from qbtools.domains.plan import NETVM_CHOICES, Options
     from qbtools.errors import UsageError
 

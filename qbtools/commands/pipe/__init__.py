@@ -1,1 +1,1 @@
-"""Stages between a volume and its sealed file, one module a program; and qb-snapshot, which they read from."""
+"""Stages between a volume and its sealed file, one module for each program; and qb-snapshot."""

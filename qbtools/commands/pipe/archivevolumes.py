@@ -1,4 +1,4 @@
-"""qb-tarextract --volumes: the volumes of a directory that is one archive."""
+"""qb-tarextract --volumes: extracts the volumes of an archive of a whole directory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qbtools.volumes.together import Together
 
 
 def extract(call: Invocation) -> None:
-    """Fills the target of each ROUTE from the member of DIRECTORY that its volume is."""
+    """Fills the target of each ROUTE from the member of DIRECTORY for its volume."""
     directory = call.options["DIRECTORY"]
     problem = chunks.name_problem(directory, final_dot=True)
     if problem:
@@ -50,7 +50,7 @@ def _refuse_same(words: Iterable[str]) -> None:
 
 
 def _routes(words: list[str]) -> dict[str, str]:
-    """The target of each volume. UsageError for a word that is no ROUTE, and for a volume that occurs twice."""
+    """The target of each volume. UsageError if a word is not a ROUTE, or a volume occurs twice."""
     routes: dict[str, str] = {}
     for word in words:
         volume, _, target = word.partition("=")

@@ -1,4 +1,4 @@
-"""qb-compress: standard input, compressed."""
+"""qb-compress: compresses standard input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DOC = f"""\
 Usage: qb-compress [options] FILTER
 
 Compress standard input to standard output. FILTER is gzip, bzip2, xz, zstd or none.
-The program of that name does it; gzip is done by the fastest of igzip, pigz and gzip
+The program of that name is used. For gzip it is the fastest of igzip, pigz and gzip
 that is in PATH.
 
 Options:
@@ -20,7 +20,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Compresses; the environment changes nothing of how."""
+    """Compresses. The environment has no influence on the result."""
     writer, reader = call.stdout(), call.stdin()
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the program inherits that: it would end by it
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited by the program, which would end on this signal
     filters.compress(call.options["FILTER"], reader, writer, call.note)

@@ -1,4 +1,4 @@
-"""qb-decompress: standard input, decompressed."""
+"""qb-decompress: decompresses standard input."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ DOC = f"""\
 Usage: qb-decompress [options] FILTER
 
 Decompress standard input to standard output. FILTER is gzip, bzip2, xz, lzma, zstd
-or none. The program of that name does it; gzip is done by the fastest of igzip, pigz
-and gzip that is in PATH, lzma by xz.
+or none. The program of that name is used. For gzip it is the fastest of igzip, pigz
+and gzip that is in PATH, and for lzma it is xz.
 
 Options:
 {options.COMMON}
@@ -20,7 +20,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Decompresses, and reads standard input to its end; after a failure the output ends with a text that says so."""
+    """Decompresses standard input up to its end. After a failure the output ends with a text that says so."""
     writer, reader = call.stdout(), call.stdin()
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the program inherits that: it would end by it
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # inherited by the program, which would end on this signal
     filters.decompress(call.options["FILTER"], reader, writer, call.note)

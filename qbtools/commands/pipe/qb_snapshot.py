@@ -1,4 +1,4 @@
-"""qb-snapshot: snapshots of volumes that stay until they are released."""
+"""qb-snapshot: takes, lists and releases lasting snapshots of volumes."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ take     takes snapshots of all VOLUMEs at one point in time, or of none, and pr
 release  removes snapshots.
 list     lists everything that has a mark of qbtools: logical volumes everywhere,
          files in the DIRs.
-clean    removes those whose owner has ended.
+clean    removes everything whose owner has ended.
 
 Options:
   --freeze CMD          Run CMD first: it makes the machine flush its data and stop.
   --thaw CMD            Run CMD after that, even if anything fails.
   --thaw-limit SECONDS  Thaw after so many seconds, and fail [default: 30].
-  --owner PID           The process for which they are taken (default: the parent).
+  --owner PID           The process that owns the snapshots (default: the parent).
                         When it has ended, they may be removed.
 {options.STATE}
 {options.COW}
@@ -39,7 +39,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Takes, releases, lists or cleans, as DOC says."""
+    """Runs take, release, list or clean; see DOC."""
     from qbtools.volumes import snapshots
 
     if call.options["take"]:
@@ -72,7 +72,7 @@ def _take(call: Invocation) -> None:
     specs = snapshots.take(call.options["VOLUME"], Mark.of(owner), how, still)
     try:
         out.write("".join(f"{spec}\n" for spec in specs).encode("utf-8", "surrogateescape"))
-    except BaseException:  # nobody would know of them
+    except BaseException:  # otherwise nobody would know them
         snapshots.release(specs)
         raise
 

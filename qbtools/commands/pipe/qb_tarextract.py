@@ -1,4 +1,4 @@
-"""qb-tarextract: an inner archive to a volume stream."""
+"""qb-tarextract: turns an inner archive into a volume stream."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ Usage:
                 [--pool-reserve P] [--parents] [--print-size] DIRECTORY ROUTE...
 
 Turn the tar archive on standard input into the volume stream of its member NAME.
-Without NAME it must hold exactly one member. The rest of the archive is read and
-checked before the end of the stream is written.
-With --volumes fill several volumes: each ROUTE is VOLUME=TARGET. TARGET, as
-qb-volwrite takes it, gets the content of DIRECTORY/VOLUME.img. It appears when the
-whole archive was read.
+Without NAME the archive must have exactly one member. The rest of the archive is
+read and checked before the end of the stream is written.
+With --volumes fill several volumes: each ROUTE is VOLUME=TARGET. TARGET is a word
+for qb-volwrite, and gets the content of DIRECTORY/VOLUME.img. It gets its name when
+the whole archive was read.
 
 Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
   --size                Print the size of the volume, as the header has it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
-                        name for each member, or for NAME and what is below it;
-                        behind a link, device or fifo a tab and what it is.
+                        name for each member, or for NAME and everything below it;
+                        for a link, device or fifo a tab and its kind follow.
   --volumes             Fill the TARGETs, and write no volume stream.
 {options.FILLING}
-  --parents             Make the directories above the files that are made.
-  --print-size          Print a line of size, tab and VOLUME for each when all are
-                        in place.
+  --parents             Create the directories above the files.
+  --print-size          When all volumes are in place, print a line of size,
+                        tab and VOLUME for each.
 {options.PROGRESS}
 {options.COMMON}
 """
 
 LIST_LIMIT = 32 << 20
-"""Bytes of the longest list that is printed: it is kept in memory until all was read."""
+"""The most bytes of a list, which is kept in memory until the archive was read."""
 
 
 def main(call: Invocation) -> None:
-    """Reads the archive, as DOC says."""
+    """Reads the archive; see DOC."""
     if call.options["--volumes"]:
         from qbtools.commands.pipe import archivevolumes
 
@@ -84,9 +84,9 @@ def main(call: Invocation) -> None:
 
 
 def _listing(archive: TarReader, name: str | None) -> bytearray:
-    """A line for each member, or for name and what is below it, once all of the archive was read.
+    """A line for each member, or for name and everything below it, after the whole archive was read.
 
-    Refused past LIST_LIMIT. Damaged if name occurs twice or no regular file (as a directory it is called name/).
+    Refused beyond LIST_LIMIT. Damaged if name occurs twice or is not a regular file (a directory is called name/).
     """
     lines = bytearray()
     seen = False

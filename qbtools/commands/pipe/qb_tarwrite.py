@@ -1,4 +1,4 @@
-"""qb-tarwrite: a volume stream to an inner archive."""
+"""qb-tarwrite: turns a volume stream into an inner archive."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ DOC = f"""\
 Usage:
   qb-tarwrite [options] NAME
 
-Turn the volume stream on standard input into a tar archive with one member, NAME.
-The same input gives the same bytes each time.
+Turn the volume stream on standard input into a tar archive that holds one sparse
+file, NAME. The same input always gives the same bytes.
 
 Options:
   --raw                 Standard input is the plain volume, not a volume stream.
-  --size N              The volume has N bytes: another size is an error. Needed
+  --size N              The volume has N bytes; another size is an error. Needed
                         with --raw if standard input is not a file or a device.
 {options.PROGRESS}
 {options.COMMON}
@@ -26,10 +26,10 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Writes the archive, as DOC says. Its end is written only after that of the input was seen.
+    """Writes the archive; see DOC. Its end is written only after the end of the input was read.
 
-    After a failure the output ends with a text that says so, and does not have the size of a tar archive: behind a
-    compressor nothing else tells that it is not whole.
+    After a failure the output ends with a text that says so, and does not have the size of a tar archive. After a
+    compressor only the size can show that the archive is incomplete.
     """
     writer = call.stdout()
     try:
@@ -75,7 +75,7 @@ def _write(call: Invocation, writer: Writer) -> None:
 
 
 def _plain_size() -> int:
-    """Bytes of the plain volume: what is left of the file or device on standard input."""
+    """The size of the plain volume: the rest of the file or device on standard input."""
     import os
     import stat
 
