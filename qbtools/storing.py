@@ -48,7 +48,7 @@ class PartialFile:
     def __init__(self, path: str, overwrite: bool, keep: bool) -> None:
         """overwrite: FILE may exist, and is replaced in one step. keep: FILE.partial stays without commit().
 
-        Refused if FILE exists, or another run writes FILE.partial.
+        Refused if FILE exists, or another run is writing FILE.partial.
         """
         self._path = path
         self._overwrite = overwrite

@@ -83,7 +83,7 @@ class TarReader:
                 if member.kind:
                     raise Damaged(f"{member.untrusted_name} is {member.kind}, not a regular file")
                 return member
-        raise Damaged("the archive holds no member" if name is None else f"the archive holds no member {name}")
+        raise Damaged("the archive has no member" if name is None else f"the archive has no member {name}")
 
     def finish(self) -> None:
         """Reads from the member that find() gave to EOF. Damaged where name comes again, or, without, any other."""

@@ -53,3 +53,50 @@ def test_the_words_would_be_found() -> None:
     for text in ("a session of its own", "issue a warning", "setsid makes a new session"):
         assert not FORBIDDEN.search(text), text
     assert FORBIDDEN.search(f"in {ROOT}/x")
+
+
+# Turns of phrase that a reader has to puzzle out, each with what to write instead.
+RIDDLES = {
+    r"\bwhat came (is|was|must)\b": "what was read",
+    r"\bis there already\b": "already exists",
+    r"\bwhere to\?": "no target given",
+    r"\bwhat is to be done:": "no command given",
+    r"\bstands in (the|no|a) (plan|list|archive|line|column)\b": "is in",
+    r"\bas (a whole|one whole) or not at all\b": "completely or not at all",
+    r"\bwhoever comes next\b": "the next run",
+    r"\bto be had\b": "available",
+    r"\bnobody's error\b": "not an error",
+    r"\bheld against (what|the|those)\b": "compared with",
+    r"\bwho is told\b": "the program that is told",
+    r"\btakes the place of\b": "replaces",
+    r"\bbear(s)? (the|a|that|no) mark\b": "has a mark",
+    r"\bgone wrong\b": "failed",
+    r"\b(None|False|Failed|Refused|Damaged|Truncated|UsageError) where\b": "if",
+}
+# Rooms in which the phrases have all been replaced, and the pages.
+PLAIN = [
+    *(ROOT / "qbtools").glob("*.py"),
+    *(path for room in ("volumes", "domains", "hosts", "runs") for path in (ROOT / "qbtools" / room).rglob("*.py")),
+    *(path for room in ("machines", "pipe") for path in (ROOT / "qbtools/commands" / room).rglob("*.py")),
+    *(ROOT / "man").iterdir(),
+    ROOT / "README.md",
+]
+
+
+@pytest.mark.parametrize("path", PLAIN, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_text_is_plain(path: Path) -> None:
+    text = " ".join(re.sub(r"\n\s*(#\s*)?", "\n", path.read_text()).split())
+    found = [
+        f"{match[0]!r}: write {plain!r}" for riddle, plain in RIDDLES.items() for match in re.finditer(riddle, text)
+    ]
+    assert found == []
+
+
+def test_the_riddles_would_be_found() -> None:
+    for text in (
+        "who is told ends",
+        "the file is there already",
+        "Failed where it is missing",
+        "the lock is not to be had",
+    ):
+        assert any(re.search(riddle, text) for riddle in RIDDLES), text
