@@ -271,7 +271,7 @@ def stdin_reader() -> Reader:
 
 
 def file_reader(path: str, name: str | None = None) -> Reader:
-    """A Reader on the file at path, called name in messages (path by default). Failed where it cannot be opened."""
+    """A Reader on the file at path, called name in messages (path by default). Failed if it cannot be opened."""
     with naming(f"open {path}"):
         return Reader(io.FileIO(path), path if name is None else name)
 

@@ -244,7 +244,7 @@ def check(name: str, reader: Reader) -> None:
 
 
 def _read(archive: TarReader, name: str) -> None:
-    """Reads an archive to its end. Damaged where it does not hold name, or holds in it what must not be,
+    """Reads an archive to its end. Damaged if it does not hold name, or holds in it what must not be,
     or what cannot be extracted."""
     members = TreeMembers(name)
     while (member := archive.next()) is not None:

@@ -34,7 +34,7 @@ def read_beginning(members: MemberReader, max_chunk: int, alone: bool = False) -
     """Reads these members, and only looks at the next one. members was made with header_bound.
 
     max_chunk: bytes of the largest chunk where the header names no chunk size. alone: nothing that the header does
-    not promise is waited for. Damaged where a member is missing,
+    not promise is waited for. Damaged if a member is missing,
     too large or out of place, or is not what the header promises.
     """
     head = members.reader.peek(magic.HEAD)

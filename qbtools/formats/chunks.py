@@ -116,7 +116,7 @@ def chunk_passphrase(passphrase: bytes, backup_id: str, name: str, number: int) 
 def member_bound(member: str, chunk_size: int | None, max_chunk: int = DEFAULT_CHUNK_SIZE) -> int:
     """Bytes that a sealed member may have.
 
-    chunk_size: the authenticated header's, None where it has none (Qubes' own archives); max_chunk counts then.
+    chunk_size: the authenticated header's, None if it has none (Qubes' own archives); max_chunk counts then.
     """
     largest = max_chunk if chunk_size is None else chunk_size
     if member == f"{MANIFEST}.000.enc":
@@ -204,7 +204,7 @@ class Order:
     def chunk(self, name: str, number: int, size: int) -> None:
         """Takes a chunk of size bytes of data (the member's less OVERHEAD) as the next one.
 
-        Damaged where it cannot stand here; Refused past MAX_FILES. Warns of a file of Qubes' whose end cannot be told.
+        Damaged if it cannot stand here; Refused past MAX_FILES. Warns of a file of Qubes' whose end cannot be told.
         Where the file before is not whole, see broken.
         """
         member = f"{name}.{number:03d}{self._suffix}"
@@ -226,7 +226,7 @@ class Order:
         self._last = size
 
     def finish(self) -> None:
-        """Takes the end of the archive. Truncated where the last file is not whole, or the manifest or metadata is
+        """Takes the end of the archive. Truncated if the last file is not whole, or the manifest or metadata is
         missing."""
         try:
             self._end_file()

@@ -98,7 +98,7 @@ def seal_bytes(passphrase: bytes, parameters: Parameters, data: bytes, second_op
 
 
 def open_bytes(passphrase: bytes, sealed: bytes, second_opinion: bool = False) -> bytes:
-    """What is in a whole container. Damaged where it is none, NotAuthentic where a keyed check fails.
+    """What is in a whole container. Damaged if it is none, NotAuthentic where a keyed check fails.
 
     The caller has bounded the parameters (parse_fixed).
     """

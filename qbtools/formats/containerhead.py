@@ -38,7 +38,7 @@ class Parameters:
 def parse_fixed(data: bytes, what: str = "the container") -> tuple[Parameters, bytes]:
     """Parameters and salt from a container's first 96 bytes, as far as they can be checked without a key.
 
-    what: names it in messages. Damaged where it is no container, or its plain checksum or parameters are wrong. What
+    what: names it in messages. Damaged if it is no container, or its plain checksum or parameters are wrong. What
     comes back is still untrusted: the caller bounds work and memory before a key is derived.
     """
     if len(data) < HEADER_SIZE:

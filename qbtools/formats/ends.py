@@ -60,7 +60,7 @@ class Ends:
     def see(self, piece: memoryview, last: bool) -> None:
         """Looks at the next piece. last: the file ends with it; it may have any size, others have magic.HEAD or more.
 
-        Damaged where the file begins with something other than its compression says, Truncated where it is not whole.
+        Damaged if the file begins with something other than its compression says, Truncated if it is not whole.
         """
         if not self._size:
             self._check_head(bytes(piece[: magic.HEAD]))

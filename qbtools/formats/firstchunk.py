@@ -29,7 +29,7 @@ class FirstChunk:
         self.untrusted_header = b""
         """The first bytes of the container; empty where they could not be read."""
         self.key: Future[Key] | None = None
-        """None where it could not be begun."""
+        """None if it could not be begun."""
         member = members.look()
         if member is None or member.size < OVERHEAD:
             return

@@ -65,7 +65,7 @@ class BackupHeader:
 
     version: 4 or 3. encrypted: always true in version 4. compressed: whether compression counts. compression: gzip,
     bzip2, xz, zstd or lzma. hmac_algorithm: scrypt in version 4, else sha1, sha256, sha384 or sha512.
-    crypto_algorithm: aes-256-cbc or None. backup_id: empty in version 3. chunk_size: bytes, or None where Qubes wrote
+    crypto_algorithm: aes-256-cbc or None. backup_id: empty in version 3. chunk_size: bytes, or None if Qubes wrote
     it. manifest: one ends the archive. key: the archive carries its passphrase, wrapped. signed: and a signature.
     """
 
@@ -120,7 +120,7 @@ def new_backup_id(now: float, randomness: bytes) -> str:
 
 
 def made(backup_id: str) -> str | None:
-    """When a backup was begun, by its ID: `2026-11-24 05:52:55 UTC`; None where the ID does not tell.
+    """When a backup was begun, by its ID: `2026-11-24 05:52:55 UTC`; None if the ID does not tell.
 
     IDs of Qubes OS are by its own clock, with the local time, so that their date has no zone.
     """
@@ -139,7 +139,7 @@ def backup_id_problem(backup_id: str) -> str | None:
 
 
 def serialise(header: BackupHeader) -> bytes:
-    """The text of a header. Refused where it is longer than MAX_SIZE."""
+    """The text of a header. Refused if it is longer than MAX_SIZE."""
     lines = {
         "version": str(header.version),
         "encrypted": str(header.encrypted),

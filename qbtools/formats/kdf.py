@@ -33,7 +33,7 @@ def by_scrypt(passphrase: bytes, salt: bytes, n: int, r: int, p: int) -> bytes:
 def derive(passphrase: bytes, salt: bytes, n: int, r: int, p: int, second_opinion: bool = False) -> bytes:
     """The 64 bytes that a passphrase and a salt give; takes 128·N·r bytes of memory and lets go of the GIL.
 
-    n a power of 2, r·p < 2^30: the caller has checked both, and the bound on memory. Failed where no provider works.
+    n a power of 2, r·p < 2^30: the caller has checked both, and the bound on memory. Failed if no provider works.
     """
     providers: list[Provider] = [by_cryptography, by_scrypt]
     if second_opinion:

@@ -32,7 +32,7 @@ _ORDER = list(BOUNDS)
 
 
 def check_place(untrusted_member: str, before: Iterable[str]) -> None:
-    """Damaged where a member of BOUNDS cannot follow those members before it."""
+    """Damaged if a member of BOUNDS cannot follow those members before it."""
     if untrusted_member in before:
         raise Damaged(f"{untrusted_member} occurs twice")
     for other in before:
@@ -41,7 +41,7 @@ def check_place(untrusted_member: str, before: Iterable[str]) -> None:
 
 
 def check_promise(found: Iterable[str], key: bool, signed: bool) -> None:
-    """Damaged where the members found are not those that a header promises. key, signed: what the header says."""
+    """Damaged if the members found are not those that a header promises. key, signed: what the header says."""
     keys = [name for name in found if name != SIGNATURE]
     if key and not keys:
         raise Damaged("the archive has no wrapped passphrase, but its header promises one")

@@ -42,7 +42,7 @@ def open_header(untrusted_plain: bytes, untrusted_hmac: bytes, passphrase: bytes
     """The header of an archive of version 3, authenticated.
 
     Its own word for the algorithm is taken before that: whichever of the list it is, the passphrase is needed to make
-    the HMAC. WrongPassphrase where the HMAC is another one: nothing tells that from a damaged header. Damaged for
+    the HMAC. WrongPassphrase if the HMAC is another one: nothing tells that from a damaged header. Damaged for
     what is malformed.
     """
     untrusted = header.parse(untrusted_plain)

@@ -23,7 +23,7 @@ class Limits:
     """Bytes of the largest chunk of an archive whose header names no chunk size."""
 
     def check(self, parameters: Parameters) -> None:
-        """Refused where a derivation would cost too much time."""
+        """Refused if a derivation would cost too much time."""
         if parameters.work > self.work:
             raise Refused(
                 f"a key derivation of N=2^{parameters.log_n}, r={parameters.r}, p={parameters.p} is beyond the limit",

@@ -56,7 +56,7 @@ _TAKERS: dict[str | None, str] = {
 
 
 def kind(head: bytes) -> str | None:
-    """The kind of data that begins with head (HEAD bytes, or all that there are); None where it is not known."""
+    """The kind of data that begins with head (HEAD bytes, or all that there are); None if it is not known."""
     for at, magic, name in _MAGIC:
         if head[at : at + len(magic)] == magic:
             return name
@@ -79,6 +79,6 @@ def wrong(name: str, head: bytes, wanted: str, hints: Mapping[str | None, str] =
 
 
 def check(name: str, head: bytes, wanted: str) -> None:
-    """Damaged where head is known to be of another kind than wanted, Truncated where it is empty."""
+    """Damaged if head is known to be of another kind than wanted, Truncated if it is empty."""
     if not head or kind(head) not in (None, wanted):
         raise wrong(name, head, wanted)

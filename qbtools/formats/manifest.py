@@ -58,7 +58,7 @@ def failed_file(name: str) -> FileRecord:
 
 
 def serialise(backup_id: str, records: Sequence[FileRecord]) -> bytes:
-    """The manifest's text. Damaged where a record's name occurs twice or stands in no valid order."""
+    """The manifest's text. Damaged if a record's name occurs twice or stands in no valid order."""
     _check_order(records)
     lines = [_MAGIC[any(record.failed for record in records)], f"backup-id {backup_id}"]
     lines += (_fields(record) if record.failed else f"file {_fields(record)}" for record in records)

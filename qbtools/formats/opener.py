@@ -21,7 +21,7 @@ class Opening:
     """An archive of which the beginning has been read, and which waits for its passphrase."""
 
     def __init__(self, reader: Reader, limits: Limits, alone: bool = False) -> None:
-        """Reads up to the first chunk. Damaged where the beginning is not as it must be, Refused where its key
+        """Reads up to the first chunk. Damaged if the beginning is not as it must be, Refused if its key
         derivation would cost too much.
 
         alone: as for read_beginning; the chunks will not be read.

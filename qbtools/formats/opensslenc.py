@@ -42,7 +42,7 @@ class Decryptor:
     def update(self, buffer: memoryview, end: int) -> memoryview:
         """Decrypts in place the piece that stands in buffer from HEADROOM to end; returns where the plaintext is.
 
-        buffer has at least end + SLACK bytes. Damaged where the stream does not begin as openssl begins one.
+        buffer has at least end + SLACK bytes. Damaged if the stream does not begin as openssl begins one.
         """
         start = HEADROOM - len(self._held)
         buffer[start:HEADROOM] = self._held
@@ -61,7 +61,7 @@ class Decryptor:
         return buffer[start:stop]
 
     def finish(self) -> bytes:
-        """The last bytes of the plaintext. Damaged where the stream does not end with a whole, padded block."""
+        """The last bytes of the plaintext. Damaged if the stream does not end with a whole, padded block."""
         if self._context is None or len(self._held) != _BLOCK:
             raise Damaged("its encryption ends in the middle of a block")
         block = self._context.update(self._held)

@@ -136,7 +136,7 @@ class MemberReader:
     def next(self) -> Member | None:
         """The next member, or None at the end of the input. What is left of the current one is skipped.
 
-        Zero blocks between members are passed over. Truncated where the input ends inside a member or its header,
+        Zero blocks between members are passed over. Truncated if the input ends inside a member or its header,
         Damaged for everything that is no plain member.
         """
         if self._ahead is not None:
@@ -156,7 +156,7 @@ class MemberReader:
         return self._member(found, records)
 
     def read_into(self, view: memoryview) -> None:
-        """Fills view out of the body; its length is at most `remaining`. Truncated where the input ends before."""
+        """Fills view out of the body; its length is at most `remaining`. Truncated if the input ends before."""
         if self.reader.read_into(view) < len(view):
             raise self._truncated()
 
@@ -182,7 +182,7 @@ class MemberReader:
     def skip_body(self) -> None:
         """Passes over what is left of the body (by seeking where the input can); reads its padding.
 
-        Truncated where the input ends before, Damaged where the padding is not zeros.
+        Truncated if the input ends before, Damaged if the padding is not zeros.
         """
         if not self._name:
             return
@@ -196,7 +196,7 @@ class MemberReader:
         self._name = ""
 
     def read_end(self) -> None:
-        """Reads to the end of the input. Damaged where something else than zeros follows the current member."""
+        """Reads to the end of the input. Damaged if something else than zeros follows the current member."""
         self.skip_body()
         if self.reader.read_zeros_to_eof() < 0:
             raise Damaged("something follows the end of the archive")

@@ -15,7 +15,7 @@ from qbtools.formats.outertar import MemberReader, Source
 
 
 def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[str]:
-    """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged where its members, their names,
+    """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged if its members, their names,
     order or sizes, a container's plain checksum or the manifest's presence are wrong.
 
     Returns for each file without its last chunk what is to be said of it. Only the sealed manifest tells whether it

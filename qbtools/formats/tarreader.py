@@ -59,7 +59,7 @@ class Member(NamedTuple):
 class TarReader:
     """Reads the members of an archive one after the other, from where reader stands to its EOF.
 
-    All methods raise Damaged for what breaks the format, Truncated where the input ends too early, Refused for a map
+    All methods raise Damaged for what breaks the format, Truncated if the input ends too early, Refused for a map
     of more than MAX_EXTENTS extents.
     """
 
@@ -76,7 +76,7 @@ class TarReader:
         self._end = reader.position  # where the body of the current member ends, known when its map was read
 
     def find(self, name: str | None) -> Member:
-        """The member called name, the others being skipped; None: the first. Damaged where it is not a regular file."""
+        """The member called name, the others being skipped; None: the first. Damaged if it is not a regular file."""
         self._wanted = name
         while (member := self.next()) is not None:
             if name is None or member.untrusted_name == name:
@@ -86,7 +86,7 @@ class TarReader:
         raise Damaged("the archive has no member" if name is None else f"the archive has no member {name}")
 
     def finish(self) -> None:
-        """Reads from the member that find() gave to EOF. Damaged where name comes again, or, without, any other."""
+        """Reads from the member that find() gave to EOF. Damaged if name comes again, or, without, any other."""
         while (member := self.next()) is not None:
             if self._wanted is None:
                 raise Damaged("the archive holds more than one member", "name the one that is wanted")
@@ -94,7 +94,7 @@ class TarReader:
                 raise Damaged(f"{member.untrusted_name} occurs twice")
 
     def next(self) -> Member | None:
-        """The next member, or None where the archive ended as it should. Skips what is left of the current one."""
+        """The next member, or None if the archive ended as it should. Skips what is left of the current one."""
         self._check_kind()
         if self._map:
             self.read_map()
@@ -128,7 +128,7 @@ class TarReader:
                 long_link = body.removesuffix(b"\0")
 
     def _check_kind(self) -> None:
-        """Damaged where the input is something else than a tar archive, as far as its first bytes tell."""
+        """Damaged if the input is something else than a tar archive, as far as its first bytes tell."""
         if not self._begun:
             self._begun = True
             magic.check(self._reader.name, self._reader.peek(magic.HEAD), magic.TAR)

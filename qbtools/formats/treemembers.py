@@ -24,7 +24,7 @@ class TreeMembers:
         """Whether there was any."""
 
     def add(self, member: Member) -> None:
-        """Damaged where the next member must not be, or cannot be extracted behind those that came before."""
+        """Damaged if the next member must not be, or cannot be extracted behind those that came before."""
         untrusted = member.untrusted_name.rstrip("/")
         if untrusted != self._name and not untrusted.startswith(f"{self._name}/"):
             return
@@ -44,7 +44,7 @@ class TreeMembers:
         self._remember(untrusted, member.kind == _DIRECTORY)
 
     def _check_parents(self, untrusted: str) -> None:
-        """Damaged where a directory of the member is a file or a link."""
+        """Damaged if a directory of the member is a file or a link."""
         at = len(self._name)
         while 0 <= at < len(untrusted):
             key = hash(untrusted[:at])
@@ -54,7 +54,7 @@ class TreeMembers:
             at = untrusted.find("/", at + 1)
 
     def _check_target(self, untrusted: str, untrusted_target: str) -> None:
-        """Damaged where a hard link leads to nothing that came before. tar takes a slash in front away."""
+        """Damaged if a hard link leads to nothing that came before. tar takes a slash in front away."""
         known = hash(_plain(untrusted_target)) in self._others
         if not known and len(self._others) < _NAMES:
             raise Damaged(f"{untrusted} is a hard link to {untrusted_target}, which is not in front of it")

@@ -87,7 +87,7 @@ def build(name: str, size: int, typeflag: bytes = b"0", mtime: int = 0) -> bytes
 
 
 def parse(block: bytes) -> Header:
-    """Reads one header, of ustar, of GNU tar's own format, or of the time before both. Damaged where it is none."""
+    """Reads one header, of ustar, of GNU tar's own format, or of the time before both. Damaged if it is none."""
     untrusted_sum = number(block[148:156])
     if untrusted_sum != sum(block) - sum(block[148:156]) + _SPACES:
         raise Damaged("a tar header has a wrong checksum")
@@ -101,7 +101,7 @@ def parse(block: bytes) -> Header:
 
 
 def number(field: bytes) -> int:
-    """A number of a header, 0 … MAX_NUMBER. Damaged where it is malformed or another."""
+    """A number of a header, 0 … MAX_NUMBER. Damaged if it is malformed or another."""
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
         if value <= MAX_NUMBER:

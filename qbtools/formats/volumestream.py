@@ -184,7 +184,7 @@ def read_header(reader: Reader) -> ExtentMap:
 
 
 def read_end(reader: Reader, extents: ExtentMap) -> None:
-    """Reads the end line and EOF, behind the data. Damaged or Truncated where anything else comes."""
+    """Reads the end line and EOF, behind the data. Damaged or Truncated if anything else comes."""
     line = reader.read_line(_LINE)
     if not line.endswith(b"\n") and len(line) < _LINE:
         raise Truncated(f"the volume stream on {reader.name} ends without its end line")
@@ -195,7 +195,7 @@ def read_end(reader: Reader, extents: ExtentMap) -> None:
 
 
 def _number(reader: Reader, word: str, most: int) -> int:
-    """The number of the header line `word NUMBER`. Damaged where the line is another, or the number above most."""
+    """The number of the header line `word NUMBER`. Damaged if the line is another, or the number above most."""
     (line,) = reader.read_lines(1, _LINE)
     found, _, digits = line.partition(b" ")
     value = number(digits) if found == word.encode("ascii") else None

@@ -29,7 +29,7 @@ class Budget:
         self._change = threading.Condition()
 
     def take(self, size: int) -> None:
-        """Waits until size bytes are free, and takes them. Refused where size is above the total."""
+        """Waits until size bytes are free, and takes them. Refused if size is above the total."""
         if size > self.total:
             raise Refused(
                 f"{size >> 20} MiB of memory are needed for one chunk, the limit is {self.total >> 20} MiB",

@@ -32,7 +32,7 @@ def wrap(
 ) -> bytes:
     """What age prints for the passphrase: every recipient, and every one listed in a file, can open it.
 
-    Failed where age is missing or fails, Refused for more recipients than the member can hold.
+    Failed if age is missing or fails, Refused for more recipients than the member can hold.
     """
     program = exchange.path_of("age", HINT)
     argv = [program]
@@ -56,8 +56,8 @@ def unwrap(
 ) -> bytes:
     """What is in an age file. limit: bytes of it.
 
-    Damaged for what is no age file or holds more, Refused where it was made with a passphrase (age asks for that on
-    a terminal alone), WrongPassphrase where age cannot open it, Failed where age is missing, killed or hangs.
+    Damaged for what is no age file or holds more, Refused if it was made with a passphrase (age asks for that on
+    a terminal alone), WrongPassphrase if age cannot open it, Failed if age is missing, killed or hangs.
     """
     kinds = [kind for kind, _rest in stanzas(untrusted_blob)]
     if _BY_PASSPHRASE in kinds:
@@ -79,7 +79,7 @@ def unwrap(
 def stanzas(untrusted_blob: bytes) -> list[tuple[str, list[str]]]:
     """For each recipient of an age file its kind (X25519, ssh-ed25519, …) and the words that follow.
 
-    Damaged where the header is not one of age's, armored or not. Nothing of it is authenticated.
+    Damaged if the header is not one of age's, armored or not. Nothing of it is authenticated.
     """
     header = _dearmored(untrusted_blob)
     if not header.startswith(_MAGIC):

@@ -52,7 +52,7 @@ def path_of(program: str, hint: str) -> str:
 def readable(path: str, what: str) -> str:
     """A path by which a program that we start can read the file: path itself, unless it is one of its low descriptors.
 
-    what: what the file is. Failed where the file cannot be read.
+    what: what the file is. Failed if the file cannot be read.
     """
     try:
         if not stat.S_ISFIFO(os.stat(path).st_mode):  # a FIFO must be opened once only
@@ -77,7 +77,7 @@ def exchange(
     what a program says that ends well, or that waits for somebody. extra: variables for it. patience: seconds until
     it must have ended; None: PATIENCE, or no bound where it could ask somebody on a terminal.
 
-    Failed where it cannot be started, is killed by a signal, or does not end in time.
+    Failed if it cannot be started, is killed by a signal, or does not end in time.
     """
     if patience is None and not has_terminal():
         patience = PATIENCE

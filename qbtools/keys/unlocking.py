@@ -49,7 +49,7 @@ class Secret(NamedTuple):
 def unlock(opening: Opening, sources: Sources, limits: Limits, warn: Warn) -> Secret:
     """The passphrase of an archive.
 
-    One that comes out of a key member opens the header: else Damaged. A typed one may not. UsageError where the
+    One that comes out of a key member opens the header: else Damaged. A typed one may not. UsageError if the
     archive has no member that the sources open; WrongPassphrase, Refused, Failed as the sources give it.
     """
     untrusted_keys = opening.beginning.untrusted_keys
@@ -130,7 +130,7 @@ def _stretched(opening: Opening, typed: bytes, untrusted_blob: bytes, limits: Li
 
 
 def _checked(opening: Opening, name: str, data: bytes) -> bytes:
-    """The passphrase in what a key member held. Damaged where it does not open the header."""
+    """The passphrase in what a key member held. Damaged if it does not open the header."""
     found = passphrase.without_newline(data)
     if not found or len(found) > passphrase.MAX_SIZE or b"\0" in found or b"\n" in found:
         raise Damaged(f"{name} holds no passphrase")

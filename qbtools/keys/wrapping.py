@@ -50,7 +50,7 @@ def typed_passphrase(typed: bytes) -> bytes:
 def members(wraps: Wraps, passphrase: bytes, warn: Warn) -> list[tuple[str, bytes]]:
     """The key members with the passphrase, by name, in the order in which they stand.
 
-    Failed where a program that wraps is missing or fails, Refused where what it prints is larger than its member.
+    Failed if a program that wraps is missing or fails, Refused if what it prints is larger than its member.
     """
     found = []
     if wraps.recipients or wraps.files:
@@ -74,6 +74,6 @@ def _by_command(text: str, passphrase: bytes) -> bytes:
 
 
 def check_command(ending: Ending) -> None:
-    """Failed where a key command has failed. One that printed more than we read dies of SIGPIPE: its output tells."""
+    """Failed if a key command has failed. One that printed more than we read dies of SIGPIPE: its output tells."""
     if ending.failed and ending.status != 141:
         raise Failed(f"the key command {ending.describe()}")

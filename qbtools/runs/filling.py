@@ -29,7 +29,7 @@ class Where(NamedTuple):
     to: a directory, with a / in front or `./`. pool: the text in front of DOMAIN-VOLUME. mapped: TARGET by
     `DOMAIN:VOLUME`. only: DOMAIN or DOMAIN:VOLUME, none: all. overwrite, shrink: as the options of qb-volwrite.
     skip: a volume that exists and is complete is left alone. kept: path by what it is, of files that must stay.
-    archive: path of the archive, None where it is no regular file.
+    archive: path of the archive, None if it is no regular file.
     """
 
     to: str | None

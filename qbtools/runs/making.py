@@ -155,7 +155,7 @@ class Making:
         return homes[0]
 
     def _check_places(self, found: Plan) -> None:
-        """Refused where the home of dom0 or a further file may find its place taken, before any domain is made.
+        """Refused if the home of dom0 or a further file may find its place taken, before any domain is made.
 
         Which further files there are is known only when they come. So the directory of a domain must be empty.
         """

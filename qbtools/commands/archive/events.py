@@ -24,7 +24,7 @@ class Events:
     """Where events are written; nowhere without a path. May be used from several threads."""
 
     def __init__(self, path: str | None) -> None:
-        """path: of a pipe, or of a file that is appended to. Failed where it cannot be opened.
+        """path: of a pipe, or of a file that is appended to. Failed if it cannot be opened.
 
         When the reader of a pipe is gone, this program ends as by SIGTERM: nobody waits for its work any more.
         """

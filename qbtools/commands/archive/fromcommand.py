@@ -45,7 +45,7 @@ class FileList:
     """A list of files, read up to its line `end`; what follows that is read when it is due."""
 
     def __init__(self, reader: Reader) -> None:
-        """Damaged for a line that is malformed, Truncated where the end is missing, Refused for names that cannot
+        """Damaged for a line that is malformed, Truncated if the end is missing, Refused for names that cannot
         stand in this order (doubled, the metadata not first, back to an earlier directory) and past MAX_LIST."""
         self._reader = reader
         self.entries = list(self._contents(list(self._lines())))
@@ -85,7 +85,7 @@ class FileList:
             yield entry._replace(content=content)
 
     def late(self, name: str) -> str:
-        """The SOURCE of a file, told now. Truncated where none comes, Damaged where it is for another file."""
+        """The SOURCE of a file, told now. Truncated if none comes, Damaged if it is for another file."""
         line = self._reader.read_line(_MAX_LINE)
         if not line:
             raise Truncated(f"the list ends where the source of {name} is due")

@@ -112,7 +112,7 @@ def take_file(call: Invocation) -> None:
 
 
 def check_expectations(call: Invocation, header: BackupHeader) -> None:
-    """Refused where an authenticated header is not what --expect-id and --require-version ask for."""
+    """Refused if an authenticated header is not what --expect-id and --require-version ask for."""
     version = call.options["--require-version"]
     if version is not None and version not in ("3", "4"):
         raise UsageError("--require-version: must be 3 or 4")

@@ -49,7 +49,7 @@ def main(call: Invocation) -> None:
 
 
 def _records(call: Invocation, backup_id: str) -> list[FileRecord]:
-    """The lines of RECORDS. Damaged where one is malformed or of another backup, or there is none."""
+    """The lines of RECORDS. Damaged if one is malformed or of another backup, or there is none."""
     from qbtools.formats import chunks, manifest
     from qbtools.streams import file_reader
 

@@ -30,7 +30,7 @@ _MAX_LINE = 1 << 16
 def read_routes(reader: Reader) -> dict[str, str]:
     """The TARGET of each NAME, up to the line `end`; what follows is not read.
 
-    Truncated where the end is missing. Damaged for a line that is malformed, and for a NAME that occurs twice. Refused
+    Truncated if the end is missing. Damaged for a line that is malformed, and for a NAME that occurs twice. Refused
     past MAX_ROUTES bytes.
     """
     found: dict[str, str] = {}
@@ -154,7 +154,7 @@ class Routed:
 
 
 def check_came(wanted: Wanted, came: Collection[str]) -> None:
-    """All has come by. Damaged where a file that must come was not among it."""
+    """All has come by. Damaged if a file that must come was not among it."""
     for name in wanted.names():
         if name not in came:
             raise missing(name)

@@ -48,7 +48,7 @@ def chunk_size(call: Invocation) -> int:
 
 
 def backup_id(call: Invocation) -> str | None:
-    """--backup-id, checked; None where it is not given."""
+    """--backup-id, checked; None if it is not given."""
     from qbtools.formats import header
 
     text = call.options["--backup-id"]

@@ -41,7 +41,7 @@ def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events:
 
     board: follows what CMD says of its progress. What is raised for a CMD that failed is Ending.error, or Failed
     where, when verifying, it leaves some of its file unread; with keep_going it is raised behind the last file.
-    Damaged where a wanted name is missing or failed when it was saved, and what wanted raises. Whatever goes wrong, the
+    Damaged if a wanted name is missing or failed when it was saved, and what wanted raises. Whatever goes wrong, the
     CMD that runs is killed before its stdin closes.
     """
     feeder = _Feeder(archive, cmds, wanted, board, events)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
-    """Writes the plaintext of one file. stop: leave when it is whole. Damaged where it is not there."""
+    """Writes the plaintext of one file. stop: leave when it is whole. Damaged if it is not there."""
     found = False
     # Without a chunk size in the header nothing tells yet that the file is whole.
     stop = stop and archive.header.chunk_size is not None
@@ -34,7 +34,7 @@ def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
 
 
 def read_all(archive: Archive, verify: bool) -> None:
-    """Reads to the end. verify: opens every chunk, and raises Damaged where files failed when they were saved."""
+    """Reads to the end. verify: opens every chunk, and raises Damaged if files failed when they were saved."""
     for _event in archive.events(lambda _name: verify):
         pass
     if verify and archive.failed:

@@ -93,7 +93,7 @@ def _where(call: Invocation) -> filling.Where:
 
 
 def _files(call: Invocation) -> tuple[dict[str, str], str | None]:
-    """The files that must stay, by what they are, and the archive, None where it is no file."""
+    """The files that must stay, by what they are, and the archive, None if it is no file."""
     file = call.options["FILE"]
     archive = "/dev/stdin" if file in (None, "-") else str(file)
     kept = {"the archive": archive, **stagewords.files(call)}

@@ -121,7 +121,7 @@ def _settled_once(
 
 
 def _terminal(call: Invocation) -> int:
-    """A terminal to ask on; -1 where nothing is asked. Refused where there is none."""
+    """A terminal to ask on; -1 where nothing is asked. Refused if there is none."""
     opts = call.options
     if opts["--yes"] or opts["--dry-run"] or opts["--verify-only"]:
         return -1

@@ -25,7 +25,7 @@ from qbtools.volumes.kind import SourceOptions
 
 
 def run(call: Invocation) -> None:
-    """Saves, and prints the report however the run ends. Failed where a domain was not saved."""
+    """Saves, and prints the report however the run ends. Failed if a domain was not saved."""
     save.check_options(call)
     run = _Run(call)
     error: BaseException | None = None
@@ -176,7 +176,7 @@ class _Lost:
 
 
 def _refuse_bare(host: str) -> None:
-    """Refused where the host is a directory that has no metadata: it has no domains yet."""
+    """Refused if the host is a directory that has no metadata: it has no domains yet."""
     place = host.removeprefix("dir:")
     if os.path.isdir(place) and not os.path.lexists(os.path.join(place, "qubes.xml")):
         raise Refused(

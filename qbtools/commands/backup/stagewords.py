@@ -29,7 +29,7 @@ _OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/stdin", re.ASC
 
 
 def script() -> str:
-    """The bash file that wires the stages: it is beside the program that runs. Failed where it is not."""
+    """The bash file that wires the stages: it is beside the program that runs. Failed if it is not."""
     path = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), "qb-backup")
     if not os.access(path, os.X_OK):
         raise Failed(f"{path} is missing: qbtools is not installed correctly")
@@ -143,7 +143,7 @@ def _opened(path: str) -> int:
 
 
 def check_directory(path: str, write: bool) -> None:
-    """Failed where path is no directory. write: or if no files can be made and renamed in it."""
+    """Failed if path is no directory. write: or if no files can be made and renamed in it."""
     with naming(f"write to {path}"):
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
