@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import stat
 import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 from running import OF_FILE, Running, marked, read, wait_until
 from support import bash, environment
 from terminal import Terminal
+from watching import Watch, limits, opened, regular
 
 CREATE = "qb-backup create -q --logn 10 --chunk-size 64K {secret} vm1:root=root.img"
 COMMANDS = {
@@ -77,36 +76,6 @@ def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
     made.program("igzip", STOPPING)
     with made:
         yield made
-
-
-class Watch:
-    """Calls look all the time, until it is left; and once more when asked to."""
-
-    def __init__(self, look: Callable[[], None]) -> None:
-        self._look = look
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self.problem: BaseException | None = None
-        self.looks = 0
-
-    def _run(self) -> None:
-        try:
-            while not self._over.wait(0.002):
-                self._look()
-                self.looks += 1
-        except BaseException as error:
-            self.problem = error
-
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        self._thread.join()
-        if self.problem:
-            raise self.problem
-        assert self.looks > 0
 
 
 def nowhere(secret: bytes) -> Callable[[], None]:
@@ -187,12 +156,6 @@ HOLDING = {
 """Pipes that stop when the program has the passphrase."""
 
 
-def limits(pid: int) -> list[str]:
-    """The soft and the hard limit of its core dumps."""
-    line = next(line for line in Path(f"/proc/{pid}/limits").read_text().splitlines() if line.startswith("Max core"))
-    return line.split()[4:6]
-
-
 @pytest.mark.parametrize("program", HOLDING)
 def test_no_core_dump_holds_the_passphrase(program: str, running: Running) -> None:
     running.start(f"ulimit -c unlimited; {HOLDING[program]}")
@@ -227,26 +190,6 @@ def in_no_file(marker: bytes, running: Running, temporary: Path, *allowed: Path)
                 continue  # it has gone meanwhile
 
     return look
-
-
-def regular(file: Path) -> bytes:
-    """What a regular file begins with. OSError for any other: by now a descriptor may be a pipe's, and in use."""
-    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as content:
-        if not stat.S_ISREG(os.fstat(content.fileno()).st_mode):
-            raise OSError
-        return content.read(1 << 20)
-
-
-def opened(pid: int) -> list[Path]:
-    """The regular files that a process has open, also those without a name, as links below /proc."""
-    found = []
-    try:
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            if stat.S_ISREG(link.stat().st_mode):
-                found.append(link)
-    except OSError:
-        return found
-    return found
 
 
 def test_the_watch_sees_plaintext(running: Running, folder: Path, tmp_path: Path, marker: bytes) -> None:
