@@ -250,7 +250,7 @@ def _read(archive: TarReader, name: str) -> None:
     while (member := archive.next()) is not None:
         members.add(member)
     if not members.found:
-        raise Damaged(f"the archive holds no member {name}")
+        raise Damaged(f"the archive has no member {name}")
 
 
 def _check(found: str, name: str) -> None:

@@ -513,7 +513,7 @@ def test_all_targets_of_an_archive_without_metadata_are_looked_at_first(folder: 
         (tmp_path / "to/vm7" / taken).write_bytes(b"mine")
         words = ("restore", "--to", tmp_path / "to")
         done = backup(folder, *words, data=data) if among else backup(folder, *words, tmp_path / "a.qb")
-        assert done.returncode == 5 and f"to/vm7/{taken} exists\n" in done.stderr
+        assert done.returncode == 5 and f"to/vm7/{taken} already exists\n" in done.stderr
         assert files(tmp_path / "to") == {f"vm7/{taken}", *among}
         (tmp_path / "to/vm7" / taken).unlink()
         (tmp_path / "to/vm7/root.img").unlink(missing_ok=True)

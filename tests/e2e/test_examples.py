@@ -27,8 +27,8 @@ ELSEWHERE = {
 }
 ONCE = {
     ("qb-tree.1", 0): "restored/user already exists",
-    ("qb-volread.1", 1): "clone.img exists",
-    ("qb-volwrite.1", 2): "clone.img exists",
+    ("qb-volread.1", 1): "clone.img already exists",
+    ("qb-volwrite.1", 2): "clone.img already exists",
 }
 """What a second run is refused for: these examples make something new, and their pages say so."""
 

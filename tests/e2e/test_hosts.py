@@ -521,7 +521,7 @@ def test_a_machine_that_runs_where_no_snapshot_can_be_taken(tmp_path: Path) -> N
             done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "-o", tmp_path / "rest.qb")
             assert done.returncode == 1
             (line,) = [line for line in done.stderr.splitlines() if "warning: work cannot be saved: " in line]
-            for words in ("the machine runs", f"process {os.getpid()} (", "shut it down, or --state=current"):
+            for words in ("the machine runs", f"process {os.getpid()} (", "shut it down, or use --state=current"):
                 assert words in line
             done = backup("create", *QUICK, "-q", "--host", f"dir:{host}", "--state=current", "-o", tmp_path / "a.qb")
             assert outcome(done) == (0, "", "")
@@ -654,7 +654,7 @@ def test_a_directory_without_metadata(tmp_path: Path) -> None:
         )
     page = run("mandoc", "-Tutf8", "-Owidth=200", ROOT / "man/qb-host-dir.1").stdout.decode()
     page = re.sub(".\b", "", page)
-    text = page.partition("cd /srv/vms")[2].partition("Restore into")[0]
+    text = page.partition("cd /srv/vms")[2].partition("Restore to")[0]
     made = bash(f"cd {tmp_path}/A{text}", **SECRET)
     assert (made.returncode, made.stderr) == (0, b"")
     done = backup("create", *QUICK, "-q", "--host", f"dir:{tmp_path}/A", "-o", tmp_path / "a.qb")

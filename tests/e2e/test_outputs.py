@@ -70,7 +70,7 @@ def test_a_directory_that_is_missing(output: str, folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     status, lines = said(folder, OUTPUTS[output].format("none/out"))
     assert (status, len(lines)) == (1, 1)
-    verb = "make" if "file:" in OUTPUTS[output] else "write"
+    verb = "create" if "file:" in OUTPUTS[output] else "write"
     assert re.fullmatch(rf"qb-[a-z]+: error: cannot {verb} .*none/out.*: No such file or directory", lines[0]), lines
     assert sorted(folder.rglob("*")) == before
 
@@ -80,7 +80,7 @@ def test_a_directory_that_is_a_file(output: str, folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     status, lines = said(folder, OUTPUTS[output].format("plain/out"))
     assert (status, len(lines)) == (1, 1)
-    assert re.fullmatch(r"qb-[a-z]+: error: cannot (write|make) .*plain.*[nN]ot a directory", lines[0]), lines
+    assert re.fullmatch(r"qb-[a-z]+: error: cannot (write|create) .*plain.*[nN]ot a directory", lines[0]), lines
     assert sorted(folder.rglob("*")) == before
 
 

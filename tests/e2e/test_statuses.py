@@ -149,7 +149,7 @@ ENVIRONMENT = [
     ("qb-meta list none.xml", f"qb-meta: error: cannot open none.xml: {NO_FILE}"),
     ("qb-plan --metadata none.xml --host dir:B", f"qb-plan: error: cannot open none.xml: {NO_FILE}"),
     ("qb-host apply --host dir:B --metadata none.xml plan", f"qb-host: error: cannot open none.xml: {NO_FILE}"),
-    ("qb-host-dir none inventory", f"qb-host-dir: error: cannot look into {{place}}/none: {NO_FILE}"),
+    ("qb-host-dir none inventory", f"qb-host-dir: error: cannot read {{place}}/none: {NO_FILE}"),
     ("qb-host-lvm none/none inventory", "qb-host-lvm: error: …"),
     ("qb-snapshot take none.img", f"qb-snapshot: error: cannot open none.img: {NO_FILE}"),
     ("qb-store none/a.qb <a.qb", f"qb-store: error: cannot write to none/a.qb.partial: {NO_FILE}"),

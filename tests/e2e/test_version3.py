@@ -251,6 +251,8 @@ def test_the_header(place: Path, hidden: Archive) -> None:
         "compression": "gzip",
         "chunk_size": None,
         "manifest": False,
+        "key": False,
+        "signed": False,
     }
 
 

@@ -179,7 +179,7 @@ def test_a_map() -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (("5\tt/./root.img.old", "5\tt/./xroot.img", "0\tt/./"), "there is no t/./root.img"),
+        (("5\tt/./root.img.old", "5\tt/./xroot.img", "0\tt/./"), "t/./root.img is missing"),
         (("5\tt/./root.img", "5\tt/./root.img"), "t/./root.img occurs twice"),
         (("0\tt/./root.img\ta symbolic link",), "t/./root.img is a symbolic link, not a regular file"),
         (("5\tt/./root.img", "0\tt/./root.img\ta hard link"), "t/./root.img occurs twice"),
