@@ -1,0 +1,57 @@
+"""Keys of SSH, real signatures and lists of signers, for tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+
+from support import environment
+
+
+def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
+    """Makes a private key, with the public one beside it."""
+    words = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", "", "-f", str(path)]
+    subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+    return path
+
+
+def public(key: Path) -> str:
+    """The public key as it stands in a list: kind and base64."""
+    return key.with_name(f"{key.name}.pub").read_text().strip()
+
+
+def fingerprint(key: Path) -> str:
+    """As ssh-keygen shows it."""
+    return subprocess.run(["ssh-keygen", "-lf", key], check=True, capture_output=True, text=True).stdout.split()[1]
+
+
+def signed(key: Path, text: bytes, namespace: str = "qbtools") -> bytes:
+    """What ssh-keygen signs by itself."""
+    words = ["ssh-keygen", "-Y", "sign", "-n", namespace, "-f", str(key)]
+    return subprocess.run(words, input=text, check=True, capture_output=True).stdout
+
+
+class Agent:
+    """A context manager: a real ssh-agent that holds a key; `socket` is the value of SSH_AUTH_SOCK."""
+
+    def __init__(self, place: Path, key: Path) -> None:
+        self.socket = str(place / "agent")
+        self._key = key
+
+    def __enter__(self) -> Agent:
+        self._agent = subprocess.Popen(
+            ["ssh-agent", "-D", "-a", self.socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while not os.path.exists(self.socket):
+            self._agent.poll()
+            assert self._agent.returncode is None
+        subprocess.run(["ssh-add", "-q", self._key], check=True, env=environment(SSH_AUTH_SOCK=self.socket))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._agent.kill()
+        self._agent.wait()
