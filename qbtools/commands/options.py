@@ -45,6 +45,20 @@ IDENTITY = """\
                         repeatable."""
 
 
+SIGNING = """\
+  --sign KEYFILE        Sign the archive with the SSH key in KEYFILE: a private key, or
+                        a public one whose private key an agent holds.
+  --sign-command CMD    Sign the archive with what the bash command CMD prints when it
+                        reads what is to be signed."""
+
+WRITER = """\
+  --signers FILE        Refuse the archive unless it is signed by a key that FILE
+                        lists, as in ALLOWED SIGNERS of ssh-keygen(1).
+  --signer NAME         Only the keys of NAME in that list count.
+  --signers-time T      The keys count that are valid at T, as YYYYMMDD[HHMM[SS]][Z]
+                        (default: now).
+  --any-writer          Open an archive even if nothing proves who wrote it."""
+
 CHUNK_SIZE = """\
   --chunk-size S        Cut files in chunks of S bytes, at least 64K
                         [default: 100M]."""

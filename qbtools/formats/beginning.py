@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from qbtools.errors import Damaged, QbError, Truncated
 from qbtools.formats import chunks, header, keymembers, magic
 from qbtools.formats.outertar import MemberReader
@@ -22,6 +24,11 @@ class Beginning(NamedTuple):
     def sealed_by_scrypt(self) -> bool:
         """True for version 4. Nobody can change one version into the other without the passphrase."""
         return self.untrusted_sealed.startswith(b"scrypt")
+
+
+def header_digest(plain: bytes, sealed: bytes) -> str:
+    """SHA-256, in hexadecimal, over the contents of `backup-header` and `backup-header.hmac`."""
+    return hashlib.sha256(plain + sealed).hexdigest()
 
 
 def header_bound(untrusted_member: str) -> int:

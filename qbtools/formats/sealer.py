@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from mmap import mmap
 
 from qbtools.errors import Failed, QbError, Refused
-from qbtools.formats import chunks, header, manifest, outertar
+from qbtools.formats import chunks, header, keymembers, manifest, outertar
 from qbtools.formats.container import Key, new_key, seal_bytes
 from qbtools.formats.containerhead import OVERHEAD, Parameters
 from qbtools.formats.ends import Ends
@@ -99,15 +99,20 @@ class Sealer:
         self.read = 0
 
     def write_archive(
-        self, sources: Sequence[Source], backup: header.BackupHeader, keys: Sequence[tuple[str, bytes]] = ()
+        self,
+        sources: Sequence[Source],
+        backup: header.BackupHeader,
+        keys: Sequence[tuple[str, bytes]] = (),
+        begun: bytes | None = None,
     ) -> Iterator[FileRecord]:
         """A complete archive: header, keys, all files, manifest, end. Gives records and raises as write_files().
 
-        keys: as for beginning(). Failed, and there is no manifest, where nothing but the metadata is left of the files.
+        keys: as for beginning(). begun: what that gave, if it has been made already. Failed, and there is no manifest,
+        where nothing but the metadata is left of the files.
         """
-        begun = self._pool.submit(beginning, self._passphrase, backup, self._settings, keys)
+        made = done(begun) if begun else self._pool.submit(beginning, self._passphrase, backup, self._settings, keys)
         records = []
-        for record in self.write_files(sources, begun):
+        for record in self.write_files(sources, made):
             records.append(record)
             yield record
         if any(record.failed for record in records) and not any(
@@ -238,14 +243,19 @@ def beginning(
     backup: header.BackupHeader,
     settings: Settings,
     keys: Iterable[tuple[str, bytes]] = (),
+    sign: Callable[[bytes, bytes], bytes] | None = None,
 ) -> bytes:
-    """The members `backup-header` and `backup-header.hmac`, and keys behind them, ready to be written.
+    """The members `backup-header` and `backup-header.hmac`, keys behind them and a signature, ready to be written.
 
-    keys: names and contents of key members, in order; backup says whether there are any.
+    keys: names and contents of key members, in order. sign: makes the signature out of the contents of the first two
+    members. backup says whether there are any.
     """
     data = header.serialise(backup)
     sealed = seal_bytes(chunks.header_passphrase(passphrase), settings.parameters, data, second_opinion=True)
+    members = [(chunks.HEADER, data), (chunks.HEADER_MAC, sealed), *keys]
+    if sign is not None:
+        members.append((keymembers.SIGNATURE, sign(data, sealed)))
     return b"".join(
         outertar.header(name, len(content), settings.mtime) + content + outertar.padding(len(content))
-        for name, content in ((chunks.HEADER, data), (chunks.HEADER_MAC, sealed), *keys)
+        for name, content in members
     )

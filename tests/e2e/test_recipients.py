@@ -77,7 +77,7 @@ def test_round_trip(way: str, kind: str, folder: Path, gnupg: str, tmp_path: Pat
     """Nobody is asked for a passphrase: the source that everybody has is not looked at."""
     sealing, opening = KINDS[kind]
     done = bash(
-        f"cd {folder}; {WAYS[way].format(s=sealing, o=opening)}",
+        f"cd {folder}; {WAYS[way].format(s=sealing, o=f'{opening} --any-writer')}",
         OUT=str(tmp_path),
         GNUPGHOME=gnupg,
         QB_PASSPHRASE_COMMAND=f"touch {tmp_path}/witness; echo wrong",
@@ -96,7 +96,7 @@ def test_an_archive_for_each_machine(folder: Path, tmp_path: Path) -> None:
     keys = set()
     for name in ("vm1", "vm2"):
         archive = tmp_path / f"{name}.qbk"
-        assert run("qb-backup", "verify", "-i", folder / "rsa", archive).returncode == 0
+        assert run("qb-backup", "verify", "--any-writer", "-i", folder / "rsa", archive).returncode == 0
         keys.add(bash(f"tar -xOf {archive} qb-key.age | age -d -i {folder}/rsa").stdout)
     assert len(keys) == 2  # each has a passphrase of its own
 
@@ -108,7 +108,7 @@ def test_recipients_and_a_passphrase(folder: Path, tmp_path: Path) -> None:
     )
     assert (made.returncode, made.stderr) == (0, b"")
     for opening in ("-i age4", "--key-command ./unwrap", "--passphrase-command 'echo typed'"):
-        done = bash(f"cd {folder}; qb-backup list {opening} {tmp_path}/a.qb")
+        done = bash(f"cd {folder}; qb-backup list --any-writer {opening} {tmp_path}/a.qb")
         assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -124,9 +124,9 @@ def test_each_asks_once_for_the_passphrase_that_it_wraps(folder: Path, tmp_path:
 
 
 PROTECTED = {
-    "an SSH key": "qb-unseal -i $KEYS/protected --verify <$OUT/a.qb",
-    "an identity of age": "qb-backup verify -i $KEYS/age.locked $OUT/a.qb",
-    "a host": "qb-backup restore -q -y -i $KEYS/protected --host dir:$OUT/B $OUT/a.qb",
+    "an SSH key": "qb-unseal --any-writer -i $KEYS/protected --verify <$OUT/a.qb",
+    "an identity of age": "qb-backup verify --any-writer -i $KEYS/age.locked $OUT/a.qb",
+    "a host": "qb-backup restore -q -y --any-writer -i $KEYS/protected --host dir:$OUT/B $OUT/a.qb",
 }
 
 
@@ -169,23 +169,25 @@ def test_a_protected_identity_without_a_terminal(protected: Path, folder: Path, 
 # --- what options name may be a descriptor ---
 
 DESCRIPTORS = {
-    "recipients": "qb-backup create -q -R <(age-keygen -y age1) -o $OUT/a.qb data && qb-backup list -i age1 $OUT/a.qb",
+    "recipients": "qb-backup create -q -R <(age-keygen -y age1) -o $OUT/a.qb data &&"
+    " qb-backup list --any-writer -i age1 $OUT/a.qb",
     "recipients on standard input": "age-keygen -y age1 | qb-backup create -q -R /dev/stdin -o $OUT/a.qb data &&"
-    " qb-backup list -i age1 $OUT/a.qb",
+    " qb-backup list --any-writer -i age1 $OUT/a.qb",
     "several": "qb-backup create -q -R <(age-keygen -y age1) -R <(age-keygen -y age2) data >$OUT/a.qb &&"
-    " qb-backup list -i age2 $OUT/a.qb",
+    " qb-backup list --any-writer -i age2 $OUT/a.qb",
     "a low descriptor": "qb-backup create -q -R /dev/fd/3 3< <(age-keygen -y age1) data >$OUT/a.qb &&"
-    " qb-backup list -i /dev/fd/4 4<age1 $OUT/a.qb",
-    "identity": "qb-backup create -q -R rsa.pub -o $OUT/a.qb data && qb-backup list -i <(cat rsa) <$OUT/a.qb",
+    " qb-backup list --any-writer -i /dev/fd/4 4<age1 $OUT/a.qb",
+    "identity": "qb-backup create -q -R rsa.pub -o $OUT/a.qb data &&"
+    " qb-backup list --any-writer -i <(cat rsa) <$OUT/a.qb",
     "identity on standard input": "qb-backup create -q -R rsa.pub -o $OUT/a.qb data &&"
-    " qb-backup list -i /dev/stdin $OUT/a.qb <rsa",
+    " qb-backup list --any-writer -i /dev/stdin $OUT/a.qb <rsa",
     "passphrase": "qb-backup create -q --logn 10 --passphrase-file <(echo typed) -o $OUT/a.qb data &&"
     " qb-backup list --passphrase-file <(echo typed) <$OUT/a.qb",
     "passphrase on standard input": "echo typed |"
     " qb-backup create -q --logn 10 --passphrase-file /dev/stdin -o $OUT/a.qb data &&"
     " echo typed | qb-backup list --passphrase-file /dev/stdin $OUT/a.qb",
     "each": "qb-backup create -q --host dir:A --each -R <(age-keygen -y age1) -o $OUT &&"
-    " qb-backup list -i age1 $OUT/vm1.qbk && qb-backup list -i age1 $OUT/vm2.qbk",
+    " qb-backup list --any-writer -i age1 $OUT/vm1.qbk && qb-backup list --any-writer -i age1 $OUT/vm2.qbk",
 }
 
 
@@ -227,7 +229,15 @@ def test_an_identity_is_no_target(folder: Path, tmp_path: Path) -> None:
     made = bash(f"cd {folder}; qb-backup create -q -R rsa.pub -o {tmp_path}/a.qb vm1:root=data")
     assert made.returncode == 0
     (tmp_path / "key").write_bytes((folder / "rsa").read_bytes())
-    words = ("--overwrite", "-i", tmp_path / "key", "--map", f"vm1:root={tmp_path}/key", tmp_path / "a.qb")
+    words = (
+        "--overwrite",
+        "--any-writer",
+        "-i",
+        tmp_path / "key",
+        "--map",
+        f"vm1:root={tmp_path}/key",
+        tmp_path / "a.qb",
+    )
     done = run("qb-backup", "restore", *words)
     assert (done.returncode, done.stdout) == (5, b"")
     assert b"vm1:root cannot be written over the identity " in done.stderr
@@ -263,7 +273,7 @@ def test_by_hand(folder: Path, tmp_path: Path) -> None:
     data = str(folder / "data")
     made = bash(BY_HAND.format(s=f"--recipient {recipient}"), OUT=str(tmp_path), DATA=data)
     assert (made.returncode, made.stderr) == (0, b"")
-    done = bash(f"qb-unseal -i {folder}/age3 two <{tmp_path}/a.qb | cmp - {data}")
+    done = bash(f"qb-unseal --any-writer -i {folder}/age3 two <{tmp_path}/a.qb | cmp - {data}")
     assert (done.returncode, done.stderr) == (0, b"")
 
 
@@ -272,6 +282,7 @@ def test_the_examples_of_the_manual(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "recipients.txt").write_bytes((folder / "rsa.pub").read_bytes())
     (tmp_path / "key.txt").write_bytes((folder / "rsa").read_bytes())
     (tmp_path / "key.txt").chmod(0o600)
+    (tmp_path / "signers").write_text(f"saver {identities.ssh(tmp_path / 'signing.key', 'ed25519')}\n")
     for _turn in range(2):
         done = bash(f"cd {tmp_path}; {text.replace('/dev/vg/root', str(folder / 'data'))}")
         assert (done.returncode, b"error" in done.stderr) == (0, False), done.stderr

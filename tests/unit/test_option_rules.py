@@ -17,9 +17,10 @@ EVERYWHERE = {
     "--key-command",
 }
 OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk", "--identity"}
+OPENING |= {"--signers", "--signer", "--signers-time", "--any-writer"}
 SAVING = {
     *("--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"),
-    *("--recipient", "--recipients-file", "--wrap-passphrase"),
+    *("--recipient", "--recipients-file", "--wrap-passphrase", "--sign", "--sign-command"),
 }
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}

@@ -6,7 +6,7 @@ import json
 import time
 
 from qbtools import descriptors, passphrase
-from qbtools.commands.archive import keyoptions, openoptions, sealoptions
+from qbtools.commands.archive import keyoptions, openoptions, sealoptions, signoptions, writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError, naming
 from qbtools.formats import header, opener
@@ -22,13 +22,14 @@ def write(call: Invocation) -> None:
     if made != (opts["--secret-fd"] is not None):
         raise UsageError("--secret-fd goes with an option that makes a passphrase, and such an option with --secret-fd")
     backup_id = sealoptions.backup_id(call) or ""
-    backup = sealoptions.backup_header(call, backup_id, manifest=not opts["--no-manifest"], key=made)
+    manifest, signed = not opts["--no-manifest"], signoptions.signs(call)
+    backup = sealoptions.backup_header(call, backup_id, manifest, key=made, signed=signed)
     settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call, made), int(time.time()))
     out = call.stdout()
     taker = call.number("--secret-fd", 3, 999999999) if made else -1
     secret, keys = keyoptions.secret(call)
     call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
-    data = beginning(secret, backup, settings, keys)
+    data = beginning(secret, backup, settings, keys, signoptions.signer(call, backup_id))
     if made:
         with naming(f"write the passphrase to descriptor {taker}"):
             descriptors.write_fd(taker, secret + b"\n")
@@ -38,13 +39,14 @@ def write(call: Invocation) -> None:
 def read(call: Invocation) -> None:
     """qb-header read."""
     bounds = openoptions.limits(call)
+    writer = writeroptions.Writer(call)
     path = call.options["FILE"]
     reader = call.stdin() if path == "-" else file_reader(path)
     reader.name = "the archive"
     out = call.stdout(binary=False)
     passphrase.forbid_core_dumps()
     opening = opener.Opening(reader, bounds, alone=True)
-    found = opening.header(openoptions.secret(call, opening, bounds))
+    found = opening.header(openoptions.secret(call, opening, bounds, writer))
     openoptions.check_expectations(call, found)
     out.write(_as_json(found) if call.options["--json"] else header.serialise(found))
 

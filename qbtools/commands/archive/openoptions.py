@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from qbtools.commands.archive import keyoptions, sealoptions
+from qbtools.commands.archive import keyoptions, sealoptions, writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING
@@ -42,11 +42,12 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
     from qbtools.formats.opener import Opening
 
     bounds = limits(call)
+    writer = writeroptions.Writer(call)
     reader = call.stdin()
     reader.name = "the archive"
     passphrase.forbid_core_dumps()
     opening = Opening(reader, bounds)
-    found = secret(call, opening, bounds)
+    found = secret(call, opening, bounds, writer)
 
     def jobs(each: int) -> int:
         return sealoptions.jobs(call, each, bounds.memory)
@@ -56,8 +57,21 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
     return archive
 
 
-def secret(call: Invocation, opening: Opening, bounds: Limits) -> bytes:
-    """The passphrase of an archive: what -i or --key-command opens, else the one that the user has."""
+def secret(call: Invocation, opening: Opening, bounds: Limits, writer: writeroptions.Writer | None = None) -> bytes:
+    """The passphrase of an archive: what -i or --key-command opens, else the one that the user has.
+
+    writer: checks who wrote the archive, and raises what it raises. None if no content of the archive will be written.
+    """
+    if writer is None:
+        return _unlock(call, opening, bounds)[0]
+    writer.check_signature(opening)
+    found, wrapped = _unlock(call, opening, bounds)
+    writer.check_proven(wrapped)
+    return found
+
+
+def _unlock(call: Invocation, opening: Opening, bounds: Limits) -> tuple[bytes, bool]:
+    """The passphrase, and whether it was wrapped, so that it does not prove who wrote the archive."""
     from qbtools import passphrase
 
     opts = call.options
@@ -67,12 +81,12 @@ def secret(call: Invocation, opening: Opening, bounds: Limits) -> bytes:
         return passphrase.obtain(opts, os.environ, sealing=False, warn=call.warn)
 
     if not identities and command is None and not opening.beginning.untrusted_keys:
-        return typed()
+        return typed(), False
     check_keys(call)
     from qbtools.keys import unlocking
 
     sources = unlocking.Sources(identities, command, typed)
-    return unlocking.unlock(opening, sources, bounds, call.warn).passphrase
+    return unlocking.unlock(opening, sources, bounds, call.warn)
 
 
 def check_keys(call: Invocation) -> None:

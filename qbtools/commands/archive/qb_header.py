@@ -10,10 +10,12 @@ Usage:
   qb-header id [-q] [-v]
   qb-header write --backup-id ID [--compression C] [--chunk-size S] [--logn N]
             [--no-manifest] [-r R]... [-R FILE]... [--key-command CMD]
-            [--wrap-passphrase] [--secret-fd N] [--passphrase-file FILE]
-            [--passphrase-fd N] [--passphrase-command CMD] [-q] [-v]
+            [--wrap-passphrase] [--secret-fd N] [--sign KEYFILE]
+            [--sign-command CMD] [--passphrase-file FILE] [--passphrase-fd N]
+            [--passphrase-command CMD] [-q] [-v]
   qb-header read [--json] [--expect-id ID] [--require-version V]
             [--max-memory S] [--max-work N] [-i FILE]... [--key-command CMD]
+            [--signers FILE] [--signer NAME] [--signers-time T] [--any-writer]
             [--passphrase-file FILE] [--passphrase-fd N]
             [--passphrase-command CMD] [-q] [-v] FILE
   qb-header (-h | --help | --version)
@@ -30,11 +32,13 @@ Options:
 {options.LOGN}
   --no-manifest         Do not promise a manifest at the end of the archive.
 {options.WRAPPING}
+{options.SIGNING}
   --secret-fd N         Write the passphrase that was made to descriptor N, for the
                         qb-seal and qb-manifest that follow: they need --logn 10.
 {options.IDENTITY}
 {options.JSON}
 {options.OPENING}
+{options.WRITER}
 {options.PASSPHRASE}
 {options.COMMON}
 """

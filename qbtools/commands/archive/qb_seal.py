@@ -32,6 +32,7 @@ Options:
 {options.CHUNK_SIZE}
 {options.LOGN}
 {options.WRAPPING}
+{options.SIGNING}
 {options.JOBS}
 {options.PASSPHRASE}
 {options.PROGRESS}
@@ -46,10 +47,10 @@ def main(call: Invocation) -> None:
     import time
 
     from qbtools import processes, progress
-    from qbtools.commands.archive import fromcommand, keyoptions, sealoptions
+    from qbtools.commands.archive import fromcommand, keyoptions, sealoptions, signoptions
     from qbtools.commands.archive.events import Events
     from qbtools.formats import chunks, header
-    from qbtools.formats.sealer import Sealer, Settings
+    from qbtools.formats.sealer import Sealer, Settings, beginning
 
     opts = call.options
     given_id = sealoptions.backup_id(call)
@@ -57,12 +58,13 @@ def main(call: Invocation) -> None:
         raise UsageError("--complete goes with --backup-id", "without it the archive is complete anyway")
     complete = opts["--complete"] or not given_id
     made = keyoptions.makes_passphrase(call)
+    signed = signoptions.signs(call, complete)
     if made and not complete:
         raise UsageError("a passphrase is made for a complete archive only", "qb-header write makes one by hand")
     out = call.stdout()
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))
-    backup = sealoptions.backup_header(call, backup_id, key=made)
+    backup = sealoptions.backup_header(call, backup_id, key=made, signed=signed)
     compression = None if opts["--opaque"] else opts["--compression"]
     parameters = sealoptions.parameters(call, made)
     settings = Settings(backup_id, sealoptions.chunk_size(call), parameters, int(now), compression)
@@ -83,9 +85,12 @@ def main(call: Invocation) -> None:
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
         secret, keys = keyoptions.secret(call)
+        # Who signs may be asked for a passphrase: now, before a file is read.
+        sign = signoptions.signer(call, backup_id)
+        begun = beginning(secret, backup, settings, keys, sign) if sign else None
         sealer = Sealer(out, secret, settings, jobs, lambda name, read: (board.label or name, board.done or read))
         call.note(f"backup ID {backup_id}, {jobs} jobs")
-        records = sealer.write_archive(sources, backup, keys) if complete else sealer.write_files(sources)
+        records = sealer.write_archive(sources, backup, keys, begun) if complete else sealer.write_files(sources)
         display = progress.wanted(opts["--progress"], call.quiet)
         cleanup.enter_context(
             progress.shown(

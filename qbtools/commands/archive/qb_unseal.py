@@ -44,6 +44,7 @@ Options:
 {options.IDENTITY}
   --key-command CMD     Open the archive with what the bash command CMD prints when it
                         reads what another CMD made of the passphrase.
+{options.WRITER}
 {options.MAX_CHUNK}
 {options.JOBS}
 {options.PASSPHRASE}
@@ -95,10 +96,11 @@ def main(call: Invocation) -> None:
 
 
 def _structure(call: Invocation) -> None:
+    from qbtools.commands.archive import writeroptions
     from qbtools.formats import structure
 
-    for option in ("--expect-id", "--require-version"):
-        if call.options[option] is not None:
+    for option in ("--expect-id", "--require-version", *writeroptions.OPTIONS):
+        if call.options[option]:
             raise UsageError(f"{option} does not go with --structure, which authenticates nothing")
     reader = call.stdin()
     reader.name = "the archive"

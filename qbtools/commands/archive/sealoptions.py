@@ -58,14 +58,18 @@ def backup_id(call: Invocation) -> str | None:
     return None if text is None else str(text)
 
 
-def backup_header(call: Invocation, backup_id: str, manifest: bool = True, key: bool = False) -> BackupHeader:
-    """The backup header that --compression and --chunk-size ask for. key: the archive carries its passphrase."""
+def backup_header(
+    call: Invocation, backup_id: str, manifest: bool = True, key: bool = False, signed: bool = False
+) -> BackupHeader:
+    """The backup header that --compression and --chunk-size ask for. key: the archive carries its passphrase.
+
+    signed: and a signature."""
     from qbtools.formats import header
 
     compression = call.options["--compression"]
     if compression not in header.COMPRESSIONS:
         raise UsageError(f"--compression: must be one of {', '.join(header.COMPRESSIONS)}")
-    return header.new_header(backup_id, compression, chunk_size(call), manifest, key)
+    return header.new_header(backup_id, compression, chunk_size(call), manifest, key, signed)
 
 
 def memory_budget() -> int:

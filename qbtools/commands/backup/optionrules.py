@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from qbtools.commands.archive import writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
 
@@ -9,16 +10,22 @@ COMMANDS = ("create", "list", "verify", "restore")
 
 _KEYS = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
 
-SEALING = ("--chunk-size", "--logn", *_KEYS)
+SEALING = ("--chunk-size", "--logn", *_KEYS, "--sign", "--sign-command")
 """What create hands on to qb-seal."""
 
 OPENING = (
     *("--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"),
-    *("--identity", "--key-command"),
+    *("--identity", "--key-command", *writeroptions.OPTIONS),
 )
 """What the others hand on to qb-unseal."""
 
-FILES = {"--passphrase-file": "the passphrase", "--recipients-file": "the recipients", "--identity": "the identity"}
+FILES = {
+    "--passphrase-file": "the passphrase",
+    "--recipients-file": "the recipients",
+    "--identity": "the identity",
+    "--sign": "the signing key",
+    "--signers": "the list of signers",
+}
 """Options that name files which a stage reads, and what these are."""
 
 _CREATING = frozenset({"--output", "--compress", "--id-file", "--state", "--cow", "--opaque", *SEALING})
@@ -38,7 +45,7 @@ _FOREIGN = {
     "verify": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
     "restore": _CREATING.difference(OPENING) | _SAVING_HOSTS,
 }
-_NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool", *FILES)
+_NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool", "--signer", *FILES)
 
 
 def foreign(command: str) -> frozenset[str]:

@@ -44,6 +44,7 @@ Options for create:
 {options.LOGN}
 {options.RECIPIENTS}
 {options.WRAP_PASSPHRASE}
+{options.SIGNING}
   --id-file FILE            Write the backup ID to FILE too.
 {options.STATE}
 {options.COW}
@@ -65,6 +66,7 @@ Options for list, verify and restore:
   --shrink                  restore: let them become smaller.
 {options.IDENTITY}
 {options.OPENING}
+{options.WRITER}
 {options.MAX_CHUNK}
 
 Options for create and restore with a host:

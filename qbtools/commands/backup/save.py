@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import NamedTuple
 
 from qbtools import storing
-from qbtools.commands.archive import keyoptions
+from qbtools.commands.archive import keyoptions, signoptions
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
@@ -33,11 +33,12 @@ def run(call: Invocation) -> None:
 
 
 def check_options(call: Invocation) -> None:
-    """UsageError for a compression that is not known, for options of the passphrase that do not go together, and for
-    a terminal where the archive would go."""
+    """UsageError for a compression that is not known, for options of the passphrase or the signature that do
+    not go together, and for a terminal where the archive would go."""
     if call.options["--compress"] not in header.COMPRESSIONS:
         raise UsageError(f"--compress: must be one of {', '.join(header.COMPRESSIONS)}")
     keyoptions.makes_passphrase(call)
+    signoptions.signs(call)
     if call.options["--output"] is None and not call.options["--dry-run"]:
         call.stdout()  # refuses a terminal
 

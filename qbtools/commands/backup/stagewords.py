@@ -15,7 +15,7 @@ from typing import Any
 
 from qbtools import directories
 from qbtools.commands import cli
-from qbtools.commands.archive import openoptions
+from qbtools.commands.archive import openoptions, writeroptions
 from qbtools.commands.backup import optionrules
 from qbtools.commands.cli import Invocation
 from qbtools.descriptors import write_fd
@@ -165,6 +165,7 @@ def _descriptor(text: str, option: str, what: str) -> int:
 def opening(call: Invocation, words: Sequence[str] = ()) -> Wiring:
     """The stages that open the archive FILE. words: for qb-unseal, besides."""
     openoptions.check_keys(call)
+    writeroptions.check(call)
     given = Inputs(call, call.options["FILE"])
     return Wiring(script(), "open", {"open": [*given.words, *words]}, voice(call), given.stdin, given.keep)
 

@@ -1,0 +1,83 @@
+"""The options that say who may have written an archive, for the programs that open archives."""
+
+from __future__ import annotations
+
+import os
+
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Refused, UsageError
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qbtools.formats.opener import Opening
+    from qbtools.keys.sshsig import Signers
+
+OPTIONS = ("--signers", "--signer", "--signers-time", "--any-writer")
+
+
+class Writer:
+    """Who may have written the archive."""
+
+    def __init__(self, call: Invocation) -> None:
+        """Reads the list of signers. UsageError as check(), Failed if the list cannot be read."""
+        self._call = call
+        self._signers: Signers | None = None
+        if (path := check(call)) is not None:
+            from qbtools.keys import sshsig
+
+            self._signers = sshsig.read_signers(path, call.options["--signer"], call.options["--signers-time"])
+
+    def check_signature(self, opening: Opening) -> None:
+        """Checks the signature, if a list of signers was given. Refused for an archive without one; raises what
+        sshsig.verify() raises. No passphrase is needed."""
+        if self._signers is None:
+            return
+        from qbtools.formats import beginning, header, keymembers
+        from qbtools.keys import sshsig
+
+        untrusted_plain, untrusted_sealed, untrusted_keys = opening.beginning
+        untrusted = header.parse(untrusted_plain)
+        if untrusted.version != 4:
+            raise Refused(f"the archive has version {untrusted.version}, which cannot be signed")
+        if keymembers.SIGNATURE not in untrusted_keys:
+            raise Refused("the archive is not signed", "--any-writer opens it without a signature")
+        text = sshsig.text(untrusted.backup_id, beginning.header_digest(untrusted_plain, untrusted_sealed))
+        signer = sshsig.verify(untrusted_keys[keymembers.SIGNATURE], text, self._signers)
+        self._call.note(f"signed by the key {signer.fingerprint} of {signer.principal}")
+
+    def check_proven(self, wrapped: bool) -> None:
+        """Refused if nothing proves who wrote the archive.
+
+        wrapped: the passphrase came out of a member of the archive, which everybody can make who knows the public key.
+        """
+        opts = self._call.options
+        # A receipt is as good as a signature: it names the header.
+        if wrapped and not opts["--any-writer"] and self._signers is None and opts.get("--expect") is None:
+            raise Refused(
+                "nothing proves who wrote the archive",
+                "use --signers for its signature, --expect for its receipt, or --any-writer if you trust its source",
+            )
+
+
+def check(call: Invocation) -> str | None:
+    """The path of the list of signers, None if no signature is needed. UsageError for options that exclude each other,
+    for an empty name, and for a malformed time."""
+    opts = call.options
+    for option in ("--signers", "--signer"):
+        if opts[option] == "":
+            raise UsageError(f"{option}: the name is empty")
+    if opts["--any-writer"]:
+        for option in ("--signers", "--signer", "--signers-time"):
+            if opts[option] is not None:
+                raise UsageError(f"--any-writer and {option} exclude each other")
+        return None
+    path = opts["--signers"] or os.environ.get("QB_SIGNERS") or None
+    for option in ("--signer", "--signers-time"):
+        if opts[option] is not None and path is None:
+            raise UsageError(f"{option} needs --signers")
+    if opts["--signers-time"] is not None:
+        from qbtools.keys import sshsig
+
+        if problem := sshsig.time_problem(opts["--signers-time"]):
+            raise UsageError(f"--signers-time: {problem}")
+    return path
