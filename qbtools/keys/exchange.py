@@ -8,9 +8,11 @@ import os
 import re
 import select
 import stat
+import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from types import TracebackType
+from typing import Any, NamedTuple
 
 from qbtools import programs
 from qbtools.errors import Failed
@@ -39,6 +41,28 @@ def has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+class _kept_terminal:
+    """A context manager: the terminal is left with the settings that it has now. What is killed while it asks for a
+    passphrase would leave it without echo."""
+
+    def __enter__(self) -> None:
+        self._fd = -1
+        self._before: list[Any] | None = None
+        with contextlib.suppress(OSError, termios.error):
+            self._fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
+            self._before = termios.tcgetattr(self._fd)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._fd < 0:
+            return
+        with contextlib.suppress(OSError, termios.error):
+            # In the background nothing of ours has changed them, and whoever tries to is stopped.
+            ours = os.tcgetpgrp(self._fd) == os.getpgrp()
+            if self._before is not None and ours and termios.tcgetattr(self._fd) != self._before:
+                termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
+        os.close(self._fd)
 
 
 def path_of(program: str, hint: str) -> str:
@@ -92,7 +116,7 @@ def exchange(
                 os.close(fd)
 
     try:
-        with programs.running(argv, theirs_in, theirs_out, extra) as child:
+        with _kept_terminal(), programs.running(argv, theirs_in, theirs_out, extra) as child:
             close(theirs_in, theirs_out)
             talk = _Talk(child, ours_in, ours_out, limit, warn)
             talk.feed(data, lambda: close(ours_in))

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import ROOT
+from terminal import Terminal
 
 from qbtools.errors import Failed
 from qbtools.keys.exchange import Outcome, exchange, path_of, readable
@@ -131,3 +133,20 @@ print(exchange(["/bin/cat", path], b"", 100, print).output.decode())
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert (done.stdout, done.stderr) == (b"what 3 holds\n", b"")
+
+
+def test_the_terminal_is_left_as_it_was(program: Program) -> None:
+    """Who is asked for a passphrase may press ^C, and the program that asks is killed."""
+    argv = program("trap '' INT; stty -echo </dev/tty; echo asking >/dev/tty; exec sleep 1000")
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from qbtools.keys.exchange import exchange
+exchange({argv!r}, b"", 10, sys.exit)
+"""
+    with Terminal(sys.executable, "-c", code) as terminal:
+        terminal.expect(b"asking")
+        assert not terminal.echoes()
+        terminal.type(b"\x03")
+        assert b"KeyboardInterrupt" in terminal.finish().stderr
+        assert terminal.echoes()
