@@ -10,6 +10,7 @@ import identities
 import pytest
 from hostdirs import Machine, images, inventory, make_host, noise
 from manual import examples
+from running import wait_until
 from support import bash, run
 from terminal import Terminal
 
@@ -152,6 +153,7 @@ def test_a_protected_identity_asks_on_the_terminal(kind: str, protected: Path, f
     (tmp_path / "B").mkdir()
     with Terminal("bash", "-c", PROTECTED[kind], KEYS=str(protected), OUT=str(tmp_path)) as tty:
         tty.expect(b"Enter passphrase")
+        wait_until(lambda: not tty.echoes(), "no echo")  # age asks first
         tty.type(b"opens it\n")
         done = tty.finish()
     assert (done.returncode, done.stderr) == (0, b"")
