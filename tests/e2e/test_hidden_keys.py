@@ -37,9 +37,9 @@ SAVING = {
     "by hand": BY_HAND,
 }
 OPENING = {
-    "restore": "qb-backup restore -i identity --map vm1:root=$OUT backup.qb",
-    "verify": "qb-backup verify --key-command 'tr 2-7a-z a-z2-7' backup.qb",
-    "qb-unseal": "valve 1000000 <backup.qb | qb-unseal -i identity --verify",
+    "restore": "qb-backup restore --any-writer -i identity --map vm1:root=$OUT backup.qb",
+    "verify": "qb-backup verify --any-writer --key-command 'tr 2-7a-z a-z2-7' backup.qb",
+    "qb-unseal": "valve 1000000 <backup.qb | qb-unseal --any-writer -i identity --verify",
 }
 
 
@@ -162,7 +162,7 @@ def nothing_opens(archive: Path, made: bytes, *places: Path) -> None:
     assert not [path for path in (*files, archive) if made in path.read_bytes()]
     for path in files:
         if path.stat().st_size < 1 << 16:
-            assert run("qb-header", "read", "-i", path, archive).returncode != 0
+            assert run("qb-header", "read", "--any-writer", "-i", path, archive).returncode != 0
             assert run("qb-header", "read", "--passphrase-file", path, archive).returncode != 0
 
 
@@ -207,8 +207,8 @@ def test_the_passphrase_goes_through_pipes_alone(folder: Path, identity: Path, t
 
 HOLDING = {
     "qb-seal": "valve 1000000 <root.img | qb-seal --opaque -R to a >$OUT",
-    "qb-unseal": "valve 1000000 <$OPENING/backup.qb | qb-unseal -i $OPENING/identity --verify",
-    "qb-header": "valve 700 <$OPENING/backup.qb | qb-header read -i $OPENING/identity -",
+    "qb-unseal": "valve 1000000 <$OPENING/backup.qb | qb-unseal --any-writer -i $OPENING/identity --verify",
+    "qb-header": "valve 700 <$OPENING/backup.qb | qb-header read --any-writer -i $OPENING/identity -",
 }
 """Pipes that stop when the program has the passphrase, or is about to ask for it."""
 
@@ -237,7 +237,7 @@ def test_the_programs_that_wrap_dump_no_core_either(
     age = shutil.which("age", path=environment()["PATH"])
     run.program("age", f'#!/bin/bash\nulimit -S -c >"{tmp_path}/limit"\nexec {age} "$@"\n')
     sealing = "qb-seal -q --opaque -R to --key-command 'ulimit -S -c >$OUT; cat' a <to >/dev/null"
-    opens = f"qb-backup verify -i {opening}/identity {opening}/backup.qb"
+    opens = f"qb-backup verify --any-writer -i {opening}/identity {opening}/backup.qb"
     run.start(f"ulimit -c unlimited; {sealing if direction == 'sealing' else opens}")
     assert run.end() == (0, "")
     assert (tmp_path / "limit").read_text() == "0\n"

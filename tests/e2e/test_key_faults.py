@@ -14,7 +14,7 @@ from support import bash, run
 
 MEMBER = "vm1/root.img"
 CREATE = "qb-backup create -q --chunk-size 64K -R to -o $OUT vm1:root=root.img"
-RESTORE = "qb-backup restore -i identity --to $OUT backup.qb"
+RESTORE = "qb-backup restore --any-writer -i identity --to $OUT backup.qb"
 SHELL = "bash of qb-backup"
 
 MUCH = "head -c 10485760 /dev/zero"  # 10 MiB
@@ -195,7 +195,7 @@ def test_what_came_out_before_a_stage_was_killed_is_not_complete(
     kill(running.one("qb-seal") if stage == "qb-seal" else valve(running), signal.SIGKILL)
     running.release()
     running.end()
-    done = run("qb-unseal", "-i", folder / "identity", "--verify", data=(tmp_path / "out").read_bytes())
+    done = run("qb-unseal", "--any-writer", "-i", folder / "identity", "--verify", data=(tmp_path / "out").read_bytes())
     assert done.returncode == (4 if stage == "qb-seal" else 0), done.stderr  # a reader of its own cannot know
 
 
@@ -222,7 +222,7 @@ def test_a_stage_that_restores(stage: str, running: Running, tmp_path: Path) -> 
 CLOSED = {
     "qb-seal": ("qb-seal -q --opaque -R to a <root.img", 1),
     "qb-header": ("qb-header write --backup-id 20260101T000000-0123456789abcdef -R to --secret-fd 4 4>/dev/null", 1),
-    "qb-unseal": ("qb-unseal -i identity vm1/root.img <backup.qb", 1),
+    "qb-unseal": ("qb-unseal --any-writer -i identity vm1/root.img <backup.qb", 1),
 }
 
 
