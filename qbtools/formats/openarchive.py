@@ -89,6 +89,8 @@ class Archive:
         """The files that have come to their end so far."""
         self.failed: list[str] = []
         """At the end: the files that failed when they were saved, as the manifest says."""
+        self.manifest_digest = ""
+        """At the end: SHA-256, in hexadecimal, over the sealed manifest. Empty where there is none."""
         self.current = ""
         """The file whose chunks are given away now, for a progress display."""
         self.position = 0
@@ -184,6 +186,9 @@ class Archive:
 
         key = self._pool.submit(derive)
         chunk = self._body(name, number, size)
+        if name == chunks.MANIFEST and chunk.data is not None:
+            sealed = b"".join((untrusted_header, chunk.data[:size], chunk.mac))
+            self.manifest_digest = hashlib.sha256(sealed).hexdigest()
         return then(self._pool, key, lambda found: self._unseal(found, untrusted_header, chunk))
 
     def _body(self, name: str, number: int, size: int) -> Event:

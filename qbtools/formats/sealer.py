@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from mmap import mmap
@@ -20,9 +20,13 @@ from qbtools.formats.container import Key, new_key, seal_bytes
 from qbtools.formats.containerhead import OVERHEAD, Parameters
 from qbtools.formats.ends import Ends
 from qbtools.formats.manifest import FileRecord
+from qbtools.formats.receipt import ContentDigest
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane, done
 from qbtools.streams import BLOCK, Reader, Writer
+
+Members = Sequence[tuple[str, bytes]]
+"""Small members of an archive, in order: name and content."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,11 @@ class Sealer:
         settings: Settings,
         jobs: int,
         measure: Callable[[str, int], tuple[str, int]] = lambda name, read: (name, read),
+        digest: ContentDigest | None = None,
     ) -> None:
         """measure: what `current` and `done` become when a chunk is written that ends here. It is asked when the chunk
-        has been read, with the file's name and the bytes that were read of all files."""
+        has been read, with the file's name and the bytes that were read of all files. digest: takes in every member
+        that is written."""
         self._out = out
         self._passphrase = passphrase
         self._settings = settings
@@ -94,6 +100,7 @@ class Sealer:
         self._buffers = Buffers(jobs + 1)
         self._keys: dict[tuple[str, int], Future[Key]] = {}
         self._measure = measure
+        self._digest = digest
         self.current = ""
         self.done = 0
         self.read = 0
@@ -102,15 +109,16 @@ class Sealer:
         self,
         sources: Sequence[Source],
         backup: header.BackupHeader,
-        keys: Sequence[tuple[str, bytes]] = (),
-        begun: bytes | None = None,
+        keys: Members = (),
+        begun: Members | None = None,
     ) -> Iterator[FileRecord]:
         """A complete archive: header, keys, all files, manifest, end. Gives records and raises as write_files().
 
-        keys: as for beginning(). begun: what that gave, if it has been made already. Failed, and there is no manifest,
-        where nothing but the metadata is left of the files.
+        keys: as for first_members(). begun: what that gave, if it has been made already. Failed, and there is no
+        manifest, if nothing but the metadata is left of the files.
         """
-        made = done(begun) if begun else self._pool.submit(beginning, self._passphrase, backup, self._settings, keys)
+        secret, settings = self._passphrase, self._settings
+        made = done(begun) if begun else self._pool.submit(first_members, secret, backup, settings, keys)
         records = []
         for record in self.write_files(sources, made):
             records.append(record)
@@ -121,7 +129,7 @@ class Sealer:
             raise Failed("all files have failed: the archive is not completed")
         self._write_manifest(records)
 
-    def write_files(self, sources: Sequence[Source], begun: Future[bytes] | None = None) -> Iterator[FileRecord]:
+    def write_files(self, sources: Sequence[Source], begun: Future[Members] | None = None) -> Iterator[FileRecord]:
         """Seals all sources in order; gives the record of each file once its last chunk has been written, or once its
         source has failed.
 
@@ -132,7 +140,7 @@ class Sealer:
         names = [source.name for source in sources] + [chunks.MANIFEST] * (begun is not None)
         lane = Lane(self._read(sources, names))
         if begun:
-            self._out.write(begun.result())
+            self._write_members(begun.result())
         digest = hashlib.sha256()
         size = 0
         for chunk in lane:
@@ -231,31 +239,62 @@ class Sealer:
         self._out.write(outertar.header(member, total, self._settings.mtime) + chunk.header)
         self.current = chunk.label or self.current
         begun, more = self.done, max(chunk.reached - self.done, 0)
+        digest = self._digest
+        if digest:
+            digest.begin(member, total)
+            digest.update(chunk.header)
         view = memoryview(chunk.buffer)[: chunk.size]
         for at in range(0, chunk.size, BLOCK):
             self._out.write(view[at : at + BLOCK])
+            if digest:
+                digest.update(view[at : at + BLOCK])
             self.done = begun + more * min(at + BLOCK, chunk.size) // chunk.size
+        if digest:
+            digest.update(chunk.mac)
         self._out.write(chunk.mac + outertar.padding(total))
 
+    def _write_members(self, members: Members) -> None:
+        self._out.write(written(members, self._settings.mtime))
+        if self._digest:
+            for name, content in members:
+                self._digest.begin(name, len(content))
+                self._digest.update(content)
 
-def beginning(
+
+def first_members(
     passphrase: bytes,
     backup: header.BackupHeader,
     settings: Settings,
-    keys: Iterable[tuple[str, bytes]] = (),
+    keys: Members = (),
     sign: Callable[[bytes, bytes], bytes] | None = None,
-) -> bytes:
-    """The members `backup-header` and `backup-header.hmac`, keys behind them and a signature, ready to be written.
+) -> Members:
+    """The members `backup-header` and `backup-header.hmac`, keys behind them and a signature.
 
-    keys: names and contents of key members, in order. sign: makes the signature out of the contents of the first two
-    members. backup says whether there are any.
+    keys: key members, in order. sign: makes the signature out of the contents of the first two members. backup says
+    whether there are any.
     """
     data = header.serialise(backup)
     sealed = seal_bytes(chunks.header_passphrase(passphrase), settings.parameters, data, second_opinion=True)
     members = [(chunks.HEADER, data), (chunks.HEADER_MAC, sealed), *keys]
     if sign is not None:
         members.append((keymembers.SIGNATURE, sign(data, sealed)))
+    return members
+
+
+def beginning(
+    passphrase: bytes,
+    backup: header.BackupHeader,
+    settings: Settings,
+    keys: Members = (),
+    sign: Callable[[bytes, bytes], bytes] | None = None,
+) -> bytes:
+    """The same, ready to be written."""
+    return written(first_members(passphrase, backup, settings, keys, sign), settings.mtime)
+
+
+def written(members: Members, mtime: int) -> bytes:
+    """Small members as they stand in an archive."""
     return b"".join(
-        outertar.header(name, len(content), settings.mtime) + content + outertar.padding(len(content))
+        outertar.header(name, len(content), mtime) + content + outertar.padding(len(content))
         for name, content in members
     )

@@ -50,7 +50,7 @@ def main(call: Invocation) -> None:
     from qbtools.commands.archive import fromcommand, keyoptions, sealoptions, signoptions
     from qbtools.commands.archive.events import Events
     from qbtools.formats import chunks, header
-    from qbtools.formats.sealer import Sealer, Settings, beginning
+    from qbtools.formats.sealer import Sealer, Settings, first_members
 
     opts = call.options
     given_id = sealoptions.backup_id(call)
@@ -87,7 +87,7 @@ def main(call: Invocation) -> None:
         secret, keys = keyoptions.secret(call)
         # Who signs may be asked for a passphrase: now, before a file is read.
         sign = signoptions.signer(call, backup_id)
-        begun = beginning(secret, backup, settings, keys, sign) if sign else None
+        begun = first_members(secret, backup, settings, keys, sign) if sign else None
         sealer = Sealer(out, secret, settings, jobs, lambda name, read: (board.label or name, board.done or read))
         call.note(f"backup ID {backup_id}, {jobs} jobs")
         records = sealer.write_archive(sources, backup, keys, begun) if complete else sealer.write_files(sources)
