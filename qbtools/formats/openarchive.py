@@ -21,6 +21,10 @@ from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import Budget, Buffers, Lane, done, then
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qbtools.formats.receipt import Receipt
 
 END, BREAK = -1, -2
 
@@ -91,6 +95,8 @@ class Archive:
         """At the end: the files that failed when they were saved, as the manifest says."""
         self.manifest_digest = ""
         """At the end: SHA-256, in hexadecimal, over the sealed manifest. Empty where there is none."""
+        self.expected: Receipt | None = None
+        """What the manifest is held against at the end."""
         self.current = ""
         """The file whose chunks are given away now, for a progress display."""
         self.position = 0
@@ -136,6 +142,8 @@ class Archive:
                 raise Damaged("the manifest names files that failed, but the header names no chunk size")
         else:
             self._warn(self.no_manifest)
+        if self.expected is not None:
+            self.expected.check_manifest(self.manifest_digest)
 
     def _read(self, wanted: Callable[[str], bool]) -> Iterator[Future[Event]]:
         """Runs in the lane's thread."""

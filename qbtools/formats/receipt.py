@@ -9,7 +9,7 @@
     end
 
 header: over the contents of `backup-header` and `backup-header.hmac`. manifest: over that of the member of the
-manifest. content: over all members but those that wrap the key and the signature, for each of them its name, a NUL,
+manifest. content: over all members but the wrapped passphrases and the signature, for each of them its name, a NUL,
 the decimal number of its bytes, a NUL, and its content. bytes: the sum of those numbers. All SHA-256 are lower-case
 hexadecimal. A receipt stays right when the key of the archive is wrapped anew.
 """
@@ -20,14 +20,14 @@ import hashlib
 from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused
-from qbtools.formats import chunks, header
+from qbtools.formats import chunks, header, keymembers
+from qbtools.formats.beginning import header_digest
 
 MAX_SIZE = header.MAX_SIZE + 512
 """Bytes of the longest receipt: the longest backup ID, and the longest of everything else."""
 
 _MAGIC = "qb-receipt 1"
 _NAMES = ("backup-id", "header", "manifest", "content", "bytes")
-_UNCOUNTED = ("qb-key.age", "qb-key.scrypt", "qb-key.command", "qb-signature")
 _MAX_BYTES = (1 << 63) - 1
 _HEXADECIMAL = frozenset("0123456789abcdef")
 _HEADER = (chunks.HEADER, chunks.HEADER_MAC)
@@ -44,11 +44,17 @@ class Receipt:
     content: str
     size: int
 
-    def check_header(self, backup_id: str, digest: str) -> None:
-        """Holds the beginning of an archive against it. Refused for one of another backup, Damaged for another one."""
-        if backup_id != self.backup_id:
-            raise Refused(f"the archive has the backup ID {backup_id}, not {self.backup_id} as the receipt says")
-        if digest != self.header:
+    def check_header(self, untrusted_plain: bytes, untrusted_sealed: bytes) -> None:
+        """Holds the header of an archive, and its sealed copy, against it.
+
+        Refused for the archive of another backup, Damaged for any other header, and for a malformed one.
+        """
+        found = header.parse(untrusted_plain)
+        if found.version != 4:
+            raise Refused(f"the archive has version {found.version}, which has no receipt")
+        if found.backup_id != self.backup_id:
+            raise Refused(f"the archive has the backup ID {found.backup_id}, not {self.backup_id} as the receipt says")
+        if header_digest(untrusted_plain, untrusted_sealed) != self.header:
             raise Damaged("the header of the archive is not the one that the receipt names")
 
     def check_manifest(self, digest: str) -> None:
@@ -57,8 +63,7 @@ class Receipt:
             raise Damaged("the manifest of the archive is not the one that the receipt names")
 
     def check(self, found: Receipt) -> None:
-        """Holds what was found of a whole archive against it. Errors as the other checks have them."""
-        self.check_header(found.backup_id, found.header)
+        """Holds what was found of a whole archive, whose header was checked, against it. Damaged."""
         if found.size != self.size:
             raise Damaged(f"the archive has {found.size} bytes of content, not {self.size} as the receipt says")
         self.check_manifest(found.manifest)
@@ -116,7 +121,7 @@ class ContentDigest:
     def begin(self, name: str, size: int) -> None:
         """A member of size bytes begins."""
         self._current = ()
-        if name in _UNCOUNTED:
+        if name in keymembers.BOUNDS:
             return
         self._content.update(f"{name}\0{size}\0".encode("ascii"))
         self._size += size

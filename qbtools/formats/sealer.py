@@ -20,10 +20,13 @@ from qbtools.formats.container import Key, new_key, seal_bytes
 from qbtools.formats.containerhead import OVERHEAD, Parameters
 from qbtools.formats.ends import Ends
 from qbtools.formats.manifest import FileRecord
-from qbtools.formats.receipt import ContentDigest
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane, done
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK, Reader, Writer
+
+if TYPE_CHECKING:
+    from qbtools.formats.receipt import ContentDigest
 
 Members = Sequence[tuple[str, bytes]]
 """Small members of an archive, in order: name and content."""

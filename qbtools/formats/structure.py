@@ -1,6 +1,7 @@
 """What can be said of an archive without its passphrase: that nothing is missing, doubled or cut.
 
-It authenticates nothing. It is for the host that receives a backup and is not to be trusted with its passphrase.
+By itself it authenticates nothing. It is for the host that receives a backup and is not to be trusted with its
+passphrase. Held against a receipt that can be trusted it proves all of the archive.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from qbtools.formats import chunks, header
 from qbtools.formats.beginning import header_bound, read_beginning
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.outertar import MemberReader, Source
+from qbtools.formats.receipt import ContentDigest, Receipt
+from qbtools.streams import BLOCK
 
 
-def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[str]:
+def check(reader: Source, max_chunk: int, warn: Callable[[str], None], expected: Receipt | None = None) -> list[str]:
     """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged if its members, their names,
     order or sizes, a container's plain checksum or the manifest's presence are wrong.
 
-    Returns for each file without its last chunk what is to be said of it. Only the sealed manifest tells whether it
-    failed when it was saved, or chunks are missing.
+    Returns for each file without its last chunk what is to be said of it. Only the sealed manifest, or a receipt, tells
+    whether it failed when it was saved, or chunks are missing.
 
-    max_chunk: bytes of the largest chunk where the header names no chunk size.
+    max_chunk: bytes of the largest chunk where the header names no chunk size. expected: all content is read, and held
+    against it; errors as it has them.
     """
     members = MemberReader(reader, header_bound)
     untrusted_plain, untrusted_sealed, _keys = read_beginning(members, max_chunk)
@@ -31,15 +35,38 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None]) -> list[s
     parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     if len(untrusted_sealed) != len(untrusted_plain) + OVERHEAD:
         raise Damaged(f"{chunks.HEADER_MAC} does not have the size of what it seals")
+    digest = None
+    if expected is not None:
+        expected.check_header(untrusted_plain, untrusted_sealed)
+        digest = ContentDigest()
+        for part, content in ((chunks.HEADER, untrusted_plain), (chunks.HEADER_MAC, untrusted_sealed)):
+            digest.begin(part, len(content))
+            digest.update(content)
     members.bound = lambda member: chunks.member_bound(member, untrusted.chunk_size, max_chunk)
     order = chunks.Order(untrusted.chunk_size, untrusted.manifest, warn)
     while not order.manifest_seen and (member := members.next()) is not None:
         name, number = chunks.parse_member(member.untrusted_name)
         order.chunk(name, number, member.size - OVERHEAD)
-        parse_fixed(members.read(HEADER_SIZE), member.untrusted_name)
+        start = members.read(HEADER_SIZE)
+        parse_fixed(start, member.untrusted_name)
+        if digest is not None:
+            digest.begin(member.untrusted_name, member.size)
+            digest.update(start)
+            _read_body(members, digest)
     order.finish()
     if order.manifest_seen:
         members.read_end()
     else:
         warn(chunks.NO_MANIFEST)
-    return [f"{name} is incomplete: it failed when it was saved, or chunks are missing" for name in order.broken]
+    if expected is not None and digest is not None:
+        expected.check(digest.receipt(expected.backup_id))
+    why = "it failed when it was saved" + ", or chunks are missing" * (expected is None)
+    return [f"{name} is incomplete: {why}" for name in order.broken]
+
+
+def _read_body(members: MemberReader, digest: ContentDigest) -> None:
+    view = memoryview(bytearray(min(members.remaining, BLOCK)))
+    while members.remaining:
+        part = view[: members.remaining]
+        members.read_into(part)
+        digest.update(part)
