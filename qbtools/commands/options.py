@@ -75,6 +75,7 @@ JSON = """\
 
 OPENING = """\
   --expect-id ID        Refuse an archive with another backup ID.
+  --expect FILE         Hold the archive against the receipt FILE.
   --require-version V   Refuse an archive of another version than V (4).
   --max-memory S        Take at most S bytes for keys and chunks
                         (default: half of what this process may use).

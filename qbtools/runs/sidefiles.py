@@ -1,4 +1,4 @@
-"""A small file beside an archive, such as one with its ID. It gets its name when the archive is complete."""
+"""A small file beside an archive, with its ID or its receipt. It gets its name when the archive is complete."""
 
 from __future__ import annotations
 
@@ -44,41 +44,47 @@ class SideFile:
         except OSError as error:
             raise Failed(f"cannot write {path}: {error.strerror}") from error
 
-    def finish(self, text: str) -> None:
-        """Writes text and gives the file its name. An existing file is replaced. Failed on an I/O error."""
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a file to be written."""
+        return self._path is not None
+
+    def finish(self, data: bytes) -> None:
+        """Writes data and gives the file its name. An existing file is replaced. Failed on an I/O error."""
         if self._path is None:
             return
         try:
-            write_fd(self._fd, text.encode())
+            write_fd(self._fd, data)
             if self._partial:
                 os.fsync(self._fd)
                 os.replace(self._partial, self._path)
                 self._partial = ""
         except OSError as error:
             raise Failed(f"the archive is complete, but {self._path} cannot be written: {error.strerror}") from error
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Removes what has no name. Has no effect after finish()."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+        if self._partial:
+            with suppress(OSError):
+                os.unlink(self._partial)
+            self._partial = ""
 
     def __enter__(self) -> SideFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if self._fd >= 0:
-            self._close()
-        if self._partial:
-            with suppress(OSError):
-                os.unlink(self._partial)
+        self.close()
 
 
-def refuse_same(path: str, others: Mapping[str, str | None]) -> None:
-    """Refused if the file is one of others: their paths (None: no file) by description."""
+def refuse_same(option: str, path: str, others: Mapping[str, str | None]) -> None:
+    """Refused if the file of an option is one of others: their paths (None: no file) by description."""
     apart = Apart()
     for words, other in others.items():
         if other is not None:
             apart.add(spots.of_file(other), words)
     if (same := apart.add(spots.of_file(path), "")) is not None:
-        raise Refused(f"--id-file {path} is the same file as {same}")
+        raise Refused(f"{option} {path} is the same file as {same}")

@@ -16,11 +16,13 @@ EVERYWHERE = {
     *("--passphrase-file", "--passphrase-fd", "--passphrase-command", "--jobs", "--progress", "--quiet", "--verbose"),
     "--key-command",
 }
-OPENING = {"--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk", "--identity"}
-OPENING |= {"--signers", "--signer", "--signers-time", "--any-writer"}
+OPENING = {
+    *("--expect-id", "--expect", "--require-version", "--max-memory", "--max-work", "--max-chunk", "--identity"),
+    *("--signers", "--signer", "--signers-time", "--any-writer"),
+}
 SAVING = {
     *("--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"),
-    *("--recipient", "--recipients-file", "--wrap-passphrase", "--sign", "--sign-command"),
+    *("--recipient", "--recipients-file", "--wrap-passphrase", "--sign", "--sign-command", "--receipt"),
 }
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
@@ -84,6 +86,8 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
         (("restore", "--to="), "--to: the name is empty"),
         (("create", "a", "--output="), "--output: the name is empty"),
         (("create", "a", "--id-file="), "--id-file: the name is empty"),
+        (("create", "a", "--receipt="), "--receipt: the name is empty"),
+        (("verify", "--expect="), "--expect: the name is empty"),
         (("create", "--host="), "--host: the name is empty"),
         (("create", "a", "--passphrase-file="), "--passphrase-file: the name is empty"),
         (("create", "a", "-R", "x", "-R", ""), "--recipients-file: the name is empty"),

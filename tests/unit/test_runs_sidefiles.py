@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from qbtools.errors import Failed
-from qbtools.runs.sidefiles import SideFile
+from qbtools.errors import Failed, Refused
+from qbtools.runs.sidefiles import SideFile, refuse_same
 
 
 def test_none_is_wanted() -> None:
     with SideFile(None) as side:
-        side.finish("text")
+        side.finish(b"text")
 
 
 @pytest.mark.parametrize("before", [None, "earlier"])
@@ -24,7 +24,7 @@ def test_it_is_there_at_the_end(before: str | None, tmp_path: Path) -> None:
         path.write_text(before)
     with SideFile(str(path)) as side:
         assert path.exists() == (before is not None)
-        side.finish("an ID\n")
+        side.finish(b"an ID\n")
     assert path.read_text() == "an ID\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["id"]
@@ -51,7 +51,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     (tmp_path / "to").mkdir()
     (tmp_path / "id").symlink_to(tmp_path / "to/id")
     with SideFile(str(tmp_path / "id")) as side:
-        side.finish("x")
+        side.finish(b"x")
     assert (tmp_path / "id").is_symlink()
     assert (tmp_path / "to/id").read_text() == "x"
 
@@ -60,7 +60,7 @@ def test_a_partial_file_of_one_that_had_our_number(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("p")
     (tmp_path / f"id.partial.{os.getpid()}").symlink_to(tmp_path / "precious")
     with SideFile(str(tmp_path / "id")) as side:
-        side.finish("x")
+        side.finish(b"x")
     assert (tmp_path / "precious").read_text() == "p"
     assert not (tmp_path / "id").is_symlink()
 
@@ -71,7 +71,7 @@ def test_a_pipe(tmp_path: Path) -> None:
     thread = threading.Thread(target=lambda: got.append((tmp_path / "id").read_bytes()))
     thread.start()
     with SideFile(str(tmp_path / "id")) as side:
-        side.finish("x")
+        side.finish(b"x")
     thread.join()
     assert got == [b"x"]
 
@@ -79,4 +79,12 @@ def test_a_pipe(tmp_path: Path) -> None:
 def test_a_full_disk() -> None:
     with pytest.raises(Failed, match="the archive is complete, but /dev/full cannot be written: No space"):
         with SideFile("/dev/full") as side:
-            side.finish("x")
+            side.finish(b"x")
+
+
+def test_it_must_be_none_of_the_files_that_the_run_needs(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("a")
+    os.link(tmp_path / "a", tmp_path / "b")
+    refuse_same("--receipt", str(tmp_path / "c"), {"the archive": str(tmp_path / "a"), "the passphrase": None})
+    with pytest.raises(Refused, match=f"--receipt {tmp_path}/b is the same file as the archive"):
+        refuse_same("--receipt", str(tmp_path / "b"), {"the archive": str(tmp_path / "a")})

@@ -6,7 +6,7 @@ import json
 import time
 
 from qbtools import descriptors, passphrase
-from qbtools.commands.archive import keyoptions, openoptions, sealoptions, signoptions, writeroptions
+from qbtools.commands.archive import keyoptions, openoptions, receipts, sealoptions, signoptions, writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError, naming
 from qbtools.formats import header, opener
@@ -40,12 +40,14 @@ def read(call: Invocation) -> None:
     """qb-header read."""
     bounds = openoptions.limits(call)
     writer = writeroptions.Writer(call)
+    receipt = receipts.expected(call)
     path = call.options["FILE"]
     reader = call.stdin() if path == "-" else file_reader(path)
     reader.name = "the archive"
     out = call.stdout(binary=False)
     passphrase.forbid_core_dumps()
     opening = opener.Opening(reader, bounds, alone=True)
+    receipts.check_beginning(receipt, opening)
     found = opening.header(openoptions.secret(call, opening, bounds, writer))
     openoptions.check_expectations(call, found)
     out.write(_as_json(found) if call.options["--json"] else header.serialise(found))

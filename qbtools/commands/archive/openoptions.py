@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from qbtools.commands.archive import keyoptions, sealoptions, writeroptions
+from qbtools.commands.archive import keyoptions, receipts, sealoptions, writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING
@@ -34,7 +34,7 @@ def limits(call: Invocation) -> Limits:
 
 
 def open_archive(call: Invocation, first_wanted: bool) -> Archive:
-    """The archive on standard input, its header authenticated, held against --expect-id and --require-version.
+    """The archive on standard input, its header authenticated, held against --expect, --expect-id, --require-version.
 
     first_wanted: its first file will be opened.
     """
@@ -43,16 +43,19 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
 
     bounds = limits(call)
     writer = writeroptions.Writer(call)
+    receipt = receipts.expected(call)
     reader = call.stdin()
     reader.name = "the archive"
     passphrase.forbid_core_dumps()
     opening = Opening(reader, bounds)
+    receipts.check_beginning(receipt, opening)
     found = secret(call, opening, bounds, writer)
 
     def jobs(each: int) -> int:
         return sealoptions.jobs(call, each, bounds.memory)
 
     archive = opening.archive(found, jobs, call.warn, first_wanted)
+    archive.expected = receipt
     check_expectations(call, archive.header)
     return archive
 

@@ -13,7 +13,7 @@ Usage:
             [--wrap-passphrase] [--secret-fd N] [--sign KEYFILE]
             [--sign-command CMD] [--passphrase-file FILE] [--passphrase-fd N]
             [--passphrase-command CMD] [-q] [-v]
-  qb-header read [--json] [--expect-id ID] [--require-version V]
+  qb-header read [--json] [--expect-id ID] [--expect FILE] [--require-version V]
             [--max-memory S] [--max-work N] [-i FILE]... [--key-command CMD]
             [--signers FILE] [--signer NAME] [--signers-time T] [--any-writer]
             [--passphrase-file FILE] [--passphrase-fd N]

@@ -23,6 +23,8 @@ Options:
                         with the next one, and end with the status of the failure.
   --backup-id ID        Write the chunks only, for the backup ID.
   --complete            With --backup-id: write a complete archive.
+  --receipt FILE        Write the receipt of the archive, which --expect takes, to FILE
+                        when the archive is complete.
   --record FILE         Append a line for each file, which qb-manifest reads.
   --report FILE         Write what is done with each file, as JSON, to FILE.
   --opaque              Seal any bytes, without a look at whether each file is whole
@@ -47,7 +49,7 @@ def main(call: Invocation) -> None:
     import time
 
     from qbtools import processes, progress
-    from qbtools.commands.archive import fromcommand, keyoptions, sealoptions, signoptions
+    from qbtools.commands.archive import fromcommand, keyoptions, receipts, sealoptions, signoptions
     from qbtools.commands.archive.events import Events
     from qbtools.formats import chunks, header
     from qbtools.formats.sealer import Sealer, Settings, first_members
@@ -71,6 +73,7 @@ def main(call: Invocation) -> None:
     total = call.size("--total") if opts["--total"] is not None else None
     jobs = sealoptions.sealing_jobs(call, settings)
     with contextlib.ExitStack() as cleanup:
+        receipt = cleanup.enter_context(receipts.Receipting(call, complete))
         events = Events(opts["--report"])
         if opts["--from-command"] is not None:
             text = processes.check_cmd(opts["--from-command"], "--from-command")
@@ -88,7 +91,7 @@ def main(call: Invocation) -> None:
         # Who signs may be asked for a passphrase: now, before a file is read.
         sign = signoptions.signer(call, backup_id)
         begun = first_members(secret, backup, settings, keys, sign) if sign else None
-        sealer = Sealer(out, secret, settings, jobs, lambda name, read: (board.label or name, board.done or read))
+        sealer = Sealer(out, secret, settings, jobs, lambda at, n: (board.label or at, board.done or n), receipt.digest)
         call.note(f"backup ID {backup_id}, {jobs} jobs")
         records = sealer.write_archive(sources, backup, keys, begun) if complete else sealer.write_files(sources)
         display = progress.wanted(opts["--progress"], call.quiet)
@@ -104,5 +107,6 @@ def main(call: Invocation) -> None:
         sealoptions.keep(records, backup_id, opts["--record"], events)
         if complete:
             events.tell("complete", chunks.MANIFEST)
+            receipt.finish(backup_id)
         if files is not None and files.failed is not None:
             raise files.failed

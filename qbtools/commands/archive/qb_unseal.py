@@ -39,7 +39,7 @@ Options:
   --report FILE         Write what is done with each file, and what its CMD prints,
                         as JSON, to FILE.
   --structure           Check names, order, sizes and plain checksums, without a
-                        passphrase. It authenticates nothing.
+                        passphrase. Without --expect it authenticates nothing.
 {options.OPENING}
 {options.IDENTITY}
   --key-command CMD     Open the archive with what the bash command CMD prints when it
@@ -64,6 +64,8 @@ def main(call: Invocation) -> None:
     if opts["--structure"]:
         _structure(call)
         return
+    if opts["--expect"] is not None and opts["--stop"]:
+        raise UsageError("--expect does not go with --stop: the end of the archive would not be read")
     for option in ("--to-command", "--first"):
         if opts[option] is not None:
             processes.check_cmd(opts[option], option)
@@ -96,13 +98,14 @@ def main(call: Invocation) -> None:
 
 
 def _structure(call: Invocation) -> None:
-    from qbtools.commands.archive import writeroptions
+    from qbtools.commands.archive import receipts, writeroptions
     from qbtools.formats import structure
 
     for option in ("--expect-id", "--require-version", *writeroptions.OPTIONS):
         if call.options[option]:
             raise UsageError(f"{option} does not go with --structure, which authenticates nothing")
+    largest, receipt = call.size("--max-chunk", 1, 1 << 34), receipts.expected(call)
     reader = call.stdin()
     reader.name = "the archive"
-    for text in structure.check(reader, call.size("--max-chunk", 1, 1 << 34), call.warn):
+    for text in structure.check(reader, largest, call.warn, receipt):
         call.warn(text)

@@ -14,7 +14,7 @@ SEALING = ("--chunk-size", "--logn", *_KEYS, "--sign", "--sign-command")
 """What create hands on to qb-seal."""
 
 OPENING = (
-    *("--expect-id", "--require-version", "--max-memory", "--max-work", "--max-chunk"),
+    *("--expect-id", "--expect", "--require-version", "--max-memory", "--max-work", "--max-chunk"),
     *("--identity", "--key-command", *writeroptions.OPTIONS),
 )
 """What the others hand on to qb-unseal."""
@@ -25,10 +25,12 @@ FILES = {
     "--identity": "the identity",
     "--sign": "the signing key",
     "--signers": "the list of signers",
+    "--expect": "the receipt",
 }
 """Options that name files which a stage reads, and what these are."""
 
-_CREATING = frozenset({"--output", "--compress", "--id-file", "--state", "--cow", "--opaque", *SEALING})
+_BESIDE = ("--id-file", "--receipt")
+_CREATING = frozenset({"--output", "--compress", *_BESIDE, "--state", "--cow", "--opaque", *SEALING})
 _FILLING = frozenset({"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"})
 _RESTORING = _FILLING | {"--only"}
 _PLANNING = frozenset(
@@ -45,7 +47,7 @@ _FOREIGN = {
     "verify": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
     "restore": _CREATING.difference(OPENING) | _SAVING_HOSTS,
 }
-_NAMES = ("--output", "--id-file", "--host", "--plan", "--files-to", "--to", "--pool", "--signer", *FILES)
+_NAMES = ("--output", *_BESIDE, "--host", "--plan", "--files-to", "--to", "--pool", "--signer", *FILES)
 
 
 def foreign(command: str) -> frozenset[str]:

@@ -46,6 +46,9 @@ Options for create:
 {options.WRAP_PASSPHRASE}
 {options.SIGNING}
   --id-file FILE            Write the backup ID to FILE too.
+  --receipt FILE            Write the receipt of the archive to FILE, which --expect
+                            takes. With --each: FILE is a directory, and each archive
+                            has DOMAIN.receipt there.
 {options.STATE}
 {options.COW}
 {options.OPAQUE}

@@ -11,13 +11,13 @@ from typing import NamedTuple
 from qbtools import storing
 from qbtools.commands.archive import keyoptions, signoptions
 from qbtools.commands.backup import stagewords
+from qbtools.commands.backup.beside import Beside, Paths
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Refused, UsageError
 from qbtools.formats import header
-from qbtools.runs import creating, savinghost, sidefiles
+from qbtools.runs import creating, savinghost
 from qbtools.runs.creating import Contents, Passages
-from qbtools.runs.sidefiles import SideFile
 from qbtools.runs.wiring import Wiring
 
 _PATIENCE = "500h"
@@ -27,9 +27,9 @@ _PATIENCE = "500h"
 def run(call: Invocation) -> None:
     """Saves; the archive is complete where it returns."""
     check_options(call)
-    with side_file(call) as side:
+    with beside(call) as files:
         contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
-        seal(call, Job(new_id(), contents, call.options["--output"], Passages(), side))
+        seal(call, Job(new_id(), contents, call.options["--output"], Passages(), files))
 
 
 def check_options(call: Invocation) -> None:
@@ -51,23 +51,23 @@ def new_id() -> str:
 class Job(NamedTuple):
     """An archive to be made. output: its file, None for standard output. passages: keeps what becomes of each file.
 
-    side: gets the ID, None: nothing does. taking: gives the sources that are known only when their turn comes.
-    lost: as for creating.save. secret: the passphrase, if it was obtained already.
+    beside: the files that get its ID and its receipt. taking: gives the sources that are known only when their turn
+    comes. lost: as for creating.save. secret: the passphrase, if it was obtained already.
     """
 
     backup_id: str
     contents: Contents
     output: str | None
     passages: Passages
-    side: SideFile | None = None
+    beside: Beside
     taking: savinghost.Taking | None = None
     lost: Callable[[str, str], None] | None = None
     secret: bytes | None = None
 
 
-def side_file(call: Invocation) -> SideFile:
-    """The file of --id-file, opened. Refused or Failed, before anything is looked at, where it or --output cannot be
-    written, or it is a file that the run needs."""
+def beside(call: Invocation) -> Beside:
+    """The files of --id-file and --receipt, opened. Refused or Failed, before anything is looked at, where one of them
+    or --output cannot be written, or is a file that the run needs."""
     opts = call.options
     others = {f"the VOLUME {word}": creating.file_of(word) for word in opts["VOLUME"] if opts["--host"] is None}
     others |= stagewords.files(call)
@@ -78,9 +78,9 @@ def side_file(call: Invocation) -> SideFile:
             pass  # it can be made; qb-store makes it
         others["the archive"] = opts["--output"]
         others["the archive before it is complete"] = opts["--output"] + storing.SUFFIX
-    if opts["--id-file"] is not None:
-        sidefiles.refuse_same(opts["--id-file"], others)
-    return SideFile(None if opts["--dry-run"] else opts["--id-file"])
+    paths = Paths(opts["--id-file"], opts["--receipt"])
+    paths.refuse_same(others)
+    return Beside(Paths() if opts["--dry-run"] else paths)
 
 
 def seal(call: Invocation, job: Job) -> None:
@@ -90,8 +90,10 @@ def seal(call: Invocation, job: Job) -> None:
     with ExitStack() as cleanup:
         inputs = cleanup.enter_context(stagewords.Inputs(call, secret=job.secret))
         call.say(f"backup ID {backup_id}")
+        receipt_words, receipt_pipe = job.beside.descriptors()
         seal = [
             *inputs.words,
+            *receipt_words,
             f"--compression={opts['--compress']}",
             f"--backup-id={backup_id}",
             f"--total={job.contents.total}",
@@ -104,12 +106,11 @@ def seal(call: Invocation, job: Job) -> None:
             groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", job.output]
         if taking is not None:
             cleanup.callback(_release, call, taking)
-        wiring = Wiring(stagewords.script(), command, groups, voice, inputs.stdin, inputs.keep)
+        wiring = Wiring(stagewords.script(), command, groups, voice, inputs.stdin, [*inputs.keep, *receipt_pipe])
         source = taking.source if taking else _no_source
         read = taking.read if taking else _nothing
         creating.save(wiring, job.contents, source, read, job.passages, job.lost)
-        if job.side is not None:
-            job.side.finish(f"{backup_id}\n")
+        job.beside.finish(backup_id)
 
 
 def _no_source(name: str) -> str:

@@ -10,6 +10,7 @@ from qbtools import passphrase
 from qbtools.commands import cli
 from qbtools.commands.archive import keyoptions
 from qbtools.commands.backup import save, stagewords
+from qbtools.commands.backup.beside import Beside, Paths
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.domains import names
@@ -61,11 +62,12 @@ class _Run:
         """Does it."""
         call, opts = self._call, self._call.options
         how = volumeoptions.reading(call)
-        side = None
         if not opts["--each"]:
-            side = self._cleanup.enter_context(save.side_file(call))
-        elif opts["--output"] is not None:
-            stagewords.check_directory(opts["--output"], write=not opts["--dry-run"])
+            files = self._cleanup.enter_context(save.beside(call))
+        else:
+            for directory in (opts["--output"], opts["--receipt"]):
+                if directory is not None:
+                    stagewords.check_directory(directory, write=not opts["--dry-run"])
         if list(opts["VOLUME"]) != [names.ADMIN]:  # the home of dom0 needs no metadata
             _refuse_bare(opts["--host"])
         choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
@@ -89,7 +91,7 @@ class _Run:
                 taking = savinghost.Taking(archive, how)
                 lost = None if opts["--strict"] else _Lost(call, taking)
                 save.seal(
-                    call, save.Job(self._backup_id, taking.contents, opts["--output"], passages, side, taking, lost)
+                    call, save.Job(self._backup_id, taking.contents, opts["--output"], passages, files, taking, lost)
                 )
             finally:
                 self._found += results.of_saving(archive.files, passages.log, passages.complete)
@@ -111,7 +113,8 @@ class _Run:
             try:
                 archive = survey._replace(machines=[machine]).archive()
                 taking = savinghost.Taking(archive, how)
-                save.seal(call, save.Job(backup_id, taking.contents, path, passages, None, taking, None, secret))
+                with self._receipt(machine.name) as files:
+                    save.seal(call, save.Job(backup_id, taking.contents, path, passages, files, taking, None, secret))
                 problem = None
             except QbError as error:
                 problem = error.message or "it failed"
@@ -127,6 +130,15 @@ class _Run:
                     rest = survey.machines[at + 1 :] if problem == results.EARLY or opts["--strict"] else ()
                     self._found.append(result._replace(problem=problem))
                     self._found += [Result(one.name, problem=results.EARLY) for one in rest]
+
+    def _receipt(self, domain: str) -> Beside:
+        """The file for the receipt of an archive of its own."""
+        opts = self._call.options
+        if opts["--receipt"] is None:
+            return Beside(Paths())
+        paths = Paths(receipt=os.path.join(opts["--receipt"], f"{domain}.receipt"))
+        paths.refuse_same(stagewords.files(self._call))
+        return Beside(paths)
 
     def _check(self, survey: Survey) -> None:
         """Says what is not saved. Raises where that, or --strict, leaves nothing to be done."""

@@ -1,0 +1,82 @@
+"""What --receipt and --expect mean: the receipt of an archive that is written, and archives held against theirs."""
+
+from __future__ import annotations
+
+from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError, naming
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from qbtools.formats.opener import Opening
+    from qbtools.formats.receipt import ContentDigest, Receipt
+    from qbtools.runs.sidefiles import SideFile
+
+
+class Receipting:
+    """The file of --receipt of qb-seal. A `with` that ends without finish() leaves none."""
+
+    def __init__(self, call: Invocation, complete: bool) -> None:
+        """complete: a whole archive is written. UsageError where it is not; Failed where the file cannot be written,
+        Refused where it is one that is needed."""
+        self.digest: ContentDigest | None = None
+        """Takes in what is written; None where no receipt is wanted."""
+        self._file: SideFile | None = None
+        opts = call.options
+        path = opts["--receipt"]
+        if path is None:
+            return
+        if not complete:
+            raise UsageError("--receipt needs a whole archive", "give --complete too, or leave out --backup-id")
+        from qbtools.formats.receipt import ContentDigest
+        from qbtools.runs import sidefiles
+
+        others = {
+            "the archive": "/dev/stdout",
+            "standard input": "/dev/stdin",
+            "the list": opts["LIST"] if opts["LIST"] != "-" else None,
+            "the passphrase": opts["--passphrase-file"],
+            "that of --record": opts["--record"],
+            "that of --report": opts["--report"],
+            "the key of --sign": opts["--sign"],
+            **{f"the recipients {file}": file for file in opts["--recipients-file"]},
+        }
+        sidefiles.refuse_same("--receipt", path, others)
+        self._file = sidefiles.SideFile(path)
+        self.digest = ContentDigest()
+
+    def finish(self, backup_id: str) -> None:
+        """Writes the receipt: the archive is complete. Failed on an I/O error."""
+        if self._file is not None and self.digest is not None:
+            from qbtools.formats.receipt import serialise
+
+            self._file.finish(serialise(self.digest.receipt(backup_id)))
+
+    def __enter__(self) -> Receipting:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def expected(call: Invocation) -> Receipt | None:
+    """The receipt of --expect, read. Failed where it cannot be, Damaged where it is none."""
+    path = call.options["--expect"]
+    if path is None:
+        return None
+    import io
+
+    from qbtools.formats import receipt
+    from qbtools.streams import Reader
+
+    with naming(f"read {path}"):
+        file = io.FileIO(path)
+    return receipt.parse(Reader(file, path).read_up_to(receipt.MAX_SIZE + 1), path)
+
+
+def check_beginning(receipt: Receipt | None, opening: Opening) -> None:
+    """Holds what was read of an archive against its receipt, before a passphrase is asked for. Refused, Damaged."""
+    if receipt is not None:
+        receipt.check_header(opening.beginning.untrusted_plain, opening.beginning.untrusted_sealed)

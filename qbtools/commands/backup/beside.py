@@ -1,0 +1,79 @@
+"""What qb-backup create writes beside an archive: the files of --id-file and --receipt."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import TracebackType
+from typing import NamedTuple
+
+from qbtools.errors import Damaged, Failed
+from qbtools.formats import receipt
+from qbtools.runs import sidefiles
+from qbtools.runs.sidefiles import SideFile
+
+
+class Paths(NamedTuple):
+    """The files; None: it is not wanted."""
+
+    id_file: str | None = None
+    receipt: str | None = None
+
+    def refuse_same(self, others: Mapping[str, str | None]) -> None:
+        """Refused where one of them is the other one, or one of others: path by what it is, None: no file."""
+        taken = dict(others)
+        for option, path in (("--id-file", self.id_file), ("--receipt", self.receipt)):
+            if path is not None:
+                sidefiles.refuse_same(option, path, taken)
+                taken[f"that of {option}"] = path
+
+
+class Beside:
+    """The files of one archive, opened. A `with` that ends removes what has no name yet."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Failed where one of them cannot be written."""
+        self._id_file = SideFile(paths.id_file)
+        try:
+            self._receipt = SideFile(paths.receipt)
+        except BaseException:
+            self._id_file.close()
+            raise
+        self._pipe: tuple[int, int] | None = None
+
+    def descriptors(self) -> tuple[list[str], list[int]]:
+        """Words for qb-seal, and the descriptors that it must inherit for them."""
+        if not self._receipt.wanted:
+            return [], []
+        self._pipe = os.pipe()
+        theirs = self._pipe[1]
+        return [f"--receipt=/dev/fd/{theirs}"], [theirs]
+
+    def finish(self, backup_id: str) -> None:
+        """The archive is complete, and has its name: so do the files now. Failed where one cannot be written."""
+        try:
+            if self._pipe is not None:
+                self._receipt.finish(_received(self._pipe[0], backup_id))
+        finally:
+            self._id_file.finish(f"{backup_id}\n".encode())
+
+    def __enter__(self) -> Beside:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self._id_file.close()
+        self._receipt.close()
+        for fd in self._pipe or ():
+            os.close(fd)
+
+
+def _received(fd: int, backup_id: str) -> bytes:
+    """The receipt that qb-seal wrote into a pipe, which holds all of it. Failed where it did not."""
+    os.set_blocking(fd, False)
+    try:
+        data = os.read(fd, receipt.MAX_SIZE + 1)
+        if receipt.parse(data).backup_id == backup_id:
+            return data
+    except (BlockingIOError, Damaged):
+        pass
+    raise Failed("the archive is complete, but qb-seal has not told its receipt")
