@@ -174,6 +174,18 @@ def test_over_ssh(place: Path, save: str) -> None:
     assert (place / "restored/vm1/private.img").read_bytes() == DISK_IMAGE
 
 
+def test_over_ssh_a_receipt_shows_what_was_changed(place: Path) -> None:
+    succeed(place, "ssh-receipt", stderr=None)
+    assert succeed(place, "ssh-compare") == b""
+    with (place / "far/vm1.qb").open("r+b") as archive:
+        archive.seek(200_000)
+        byte = archive.read(1)
+        archive.seek(200_000)
+        archive.write(bytes([byte[0] ^ 1]))
+    done = cook(place, "ssh-compare")
+    assert (done.returncode, b"the receipt" in done.stderr) == (4, True)
+
+
 def test_over_ssh_an_older_archive_is_noticed(place: Path) -> None:
     succeed(place, "ssh-save", stderr=None)
     (place / "far/vm1.qb").rename(place / "older")
