@@ -8,6 +8,7 @@ import signal
 import tarfile
 from pathlib import Path
 
+import identities
 import pytest
 from hostdirs import Machine, make_host
 from running import Running, kill
@@ -179,9 +180,12 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(folder: P
 def test_no_room_at_the_end(folder: Path, tmp_path: Path) -> None:
     """The archive is complete: it stays, and that is told."""
     told = f"the archive is complete, but /dev/full cannot be written: {NO_ROOM}"
-    words = f"{CREATE} --receipt /dev/full -o {tmp_path}/a.qb root.img"
-    assert outcome(folder, words) == (1, told)
-    assert outcome(folder, f"qb-backup verify {tmp_path}/a.qb") == (0, "")
+    for full, other in (("--receipt", "--id-file"), ("--id-file", "--receipt")):
+        words = f"{CREATE} {full} /dev/full {other} {tmp_path}/{other} -o {tmp_path}/a.qb root.img"
+        assert outcome(folder, words) == (1, told)
+        assert outcome(folder, f"qb-backup verify {tmp_path}/a.qb") == (0, "")
+        assert (tmp_path / other).exists()
+        (tmp_path / "a.qb").unlink()
     words = f"qb-seal --opaque --receipt /dev/full --logn 10 a <root.img >{tmp_path}/b.qb"
     assert outcome(folder, words) == (1, told)
     assert outcome(folder, f"qb-unseal --verify <{tmp_path}/b.qb") == (0, "")
@@ -240,7 +244,7 @@ def test_of_each_machine(folder: Path, tmp_path: Path) -> None:
     make_host(tmp_path / "A", [Machine(name, data={"private": name.encode()}) for name in ("one", "two")])
     create = f"{CREATE} --host {tmp_path}/A --each -o {tmp_path}/archives --receipt {tmp_path}/receipts"
     (tmp_path / "archives").mkdir()
-    assert outcome(folder, create) == (1, f"{tmp_path}/receipts is not a directory")
+    assert outcome(folder, create) == (1, f"cannot write to {tmp_path}/receipts: No such file or directory")
     assert not os.listdir(tmp_path / "archives")
     (tmp_path / "receipts").mkdir()
     (tmp_path / "receipts/two.receipt").mkdir()
@@ -376,6 +380,26 @@ def test_wrapping_the_passphrase_anew_changes_no_receipt(folder: Path, tmp_path:
         (tmp_path / "receipt").write_text(receipt_of([*head, *files, made.manifest(files)], made.ID))
         (tmp_path / "a.qb").write_bytes(made.archive(pieces))
         assert read(folder, "structure", f"{tmp_path}/a.qb", f"{tmp_path}/receipt") == (0, "")
+
+
+def test_an_archive_that_was_wrapped_for_somebody_else(folder: Path, tmp_path: Path) -> None:
+    """A receipt proves who wrote it, so that nothing else is needed to open it."""
+    for name in ("old", "new"):
+        identities.age(tmp_path / name)
+    create = f'{CREATE} -r "$(age-keygen -y {tmp_path}/old)" --receipt {tmp_path}/receipt -o {tmp_path}/a.qb'
+    assert outcome(folder, f"{create} vm1:root=root.img") == (0, "")
+    pieces = pieces_of(tmp_path / "a.qb")
+    assert [name for name, _ in pieces][2] == "qb-key.age"
+    (tmp_path / "key").write_bytes(pieces[2][1])
+    done = bash(f'cd {tmp_path} && age -d -i old key | age -r "$(age-keygen -y new)"')
+    assert done.returncode == 0
+    (tmp_path / "b.qb").write_bytes(made.archive([*pieces[:2], ("qb-key.age", done.stdout), *pieces[3:]]))
+    for archive, identity in (("a.qb", "old"), ("b.qb", "new")):
+        for reader in READERS:
+            words = f"{tmp_path}/receipt" + f" -i {tmp_path}/{identity}" * (reader != "structure")
+            assert read(folder, reader, f"{tmp_path}/{archive}", words, QB_PASSPHRASE_FILE="") == (0, "")
+            words = words.replace(f"{tmp_path}/receipt", "a.receipt")
+            assert read(folder, reader, f"{tmp_path}/{archive}", words, QB_PASSPHRASE_FILE="")[0] == 5
 
 
 def test_a_file_that_is_called_like_a_wrapped_passphrase_counts(folder: Path, tmp_path: Path) -> None:
