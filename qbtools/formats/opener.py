@@ -5,22 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qbtools.errors import PASSPHRASE_HINT, Damaged, QbError, WrongPassphrase
-from qbtools.formats import chunks, container, header
+from qbtools.formats import chunks, container, header, structure
 from qbtools.formats.beginning import header_bound, read_beginning
 from qbtools.formats.container import WrongKey
 from qbtools.formats.containerhead import Parameters, parse_fixed
 from qbtools.formats.firstchunk import FirstChunk
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive
-from qbtools.formats.outertar import MemberReader
+from qbtools.formats.outertar import MemberReader, Source
 from qbtools.formats.workers import Budget
-from qbtools.streams import Reader
 
 
 class Opening:
     """An archive of which the beginning has been read, and which waits for its passphrase."""
 
-    def __init__(self, reader: Reader, limits: Limits, alone: bool = False) -> None:
+    def __init__(self, reader: Source, limits: Limits, alone: bool = False) -> None:
         """Reads up to the first chunk. Damaged if the beginning is not as it must be, Refused if its key
         derivation would cost too much.
 
@@ -64,6 +63,10 @@ class Opening:
             raise Damaged(f"backup-header says version {parsed.version} in an archive of version 4")
         self._known = passphrase, parsed
         return parsed
+
+    def check_rest(self, warn: Callable[[str], None]) -> list[str]:
+        """Reads to the end of the archive, without its passphrase: as structure.check(). Called once."""
+        return structure.check_rest(self._members, self.beginning, self._limits.chunk, warn)
 
     def archive(
         self, passphrase: bytes, jobs: Callable[[int], int], warn: Callable[[str], None], first_wanted: bool = False

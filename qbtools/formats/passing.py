@@ -36,6 +36,10 @@ class Passing:
         """Bytes that were handed out or passed over."""
         return self._reader.position
 
+    def direct(self, writer: Writer) -> None:
+        """From now on everything is written there."""
+        self._writer = writer
+
     def _write(self, data: bytes | memoryview) -> None:
         self._check_room(len(data))
         self._writer.write(data)

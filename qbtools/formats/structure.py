@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from qbtools.errors import Damaged
 from qbtools.formats import chunks, header
-from qbtools.formats.beginning import header_bound, read_beginning
+from qbtools.formats.beginning import Beginning, header_bound, read_beginning
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.outertar import MemberReader, Source
 from qbtools.formats.receipt import ContentDigest, Receipt
@@ -28,7 +28,12 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None], expected:
     against it; errors as it has them.
     """
     members = MemberReader(reader, header_bound)
-    untrusted_plain, untrusted_sealed, _keys = read_beginning(members, max_chunk)
+    return check_rest(members, read_beginning(members, max_chunk), max_chunk, warn)
+
+
+def check_rest(members: MemberReader, beginning: Beginning, max_chunk: int, warn: Callable[[str], None]) -> list[str]:
+    """As check(), for an archive of which the beginning has just been read out of members."""
+    untrusted_plain, untrusted_sealed, _keys = beginning
     untrusted = header.parse(untrusted_plain)
     if untrusted.version != 4:
         raise header.OtherVersion(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
