@@ -25,16 +25,23 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors put it in front of a text
 Voice = Callable[[str], None]
 
 
-def obtain(options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice) -> bytes:
+def obtain(
+    options: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    sealing: bool,
+    warn: Voice,
+    new: bool = False,
+) -> bytes:
     """The passphrase from the first source that is given. This process leaves no core dump from now on.
 
     options: values of --passphrase-file, --passphrase-fd and --passphrase-command (None: not given).
     sealing: the passphrase will seal something. So it is refused if other programs may not accept it, and the
-    terminal is asked twice. UsageError if there is no source or two options are given. Failed if the source cannot
-    be read. Refused if the passphrase is empty, too long or cannot be used, or the typed ones differ TRIES times.
+    terminal is asked twice. new: it replaces another one, so the options are --new-passphrase-file, and so on.
+    UsageError if there is no source or two options are given. Failed if the source cannot be read. Refused if the
+    passphrase is empty, too long or cannot be used, or the typed ones differ TRIES times.
     """
     forbid_core_dumps()
-    passphrase = without_newline(_from_source(options, environment, sealing, warn))
+    passphrase = without_newline(_from_source(options, environment, sealing, warn, "new-" if new else ""))
     if not passphrase:
         raise Refused("the passphrase is empty")
     if passphrase.startswith(_BYTE_ORDER_MARK):
@@ -82,15 +89,17 @@ def _check_for_sealing(passphrase: bytes, warn: Voice) -> None:
 
 
 def _from_source(
-    options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice
+    options: Mapping[str, str | None], environment: Mapping[str, str], sealing: bool, warn: Voice, new: str
 ) -> bytes:
-    file, fd, command = (options.get(f"--passphrase-{kind}") for kind in ("file", "fd", "command"))
+    """new: what the names of the options have in front."""
+    names = [f"--{new}passphrase-{kind}" for kind in ("file", "fd", "command")]
+    file, fd, command = (options.get(name) for name in names)
     if sum(given is not None for given in (file, fd, command)) > 1:
-        raise UsageError("--passphrase-file, --passphrase-fd and --passphrase-command exclude each other")
+        raise UsageError(f"{names[0]}, {names[1]} and {names[2]} exclude each other")
     if file is not None:
         return _from_file(file, warn)
     if fd is not None:
-        return _from_descriptor(fd)
+        return _from_descriptor(fd, names[1])
     if command is not None:
         return _from_command(command)
     if environment.get("QB_PASSPHRASE_FILE"):
@@ -103,7 +112,7 @@ def _from_source(
             # An entry in its access control list, for the user of the service, shows as a bit of the group; nobody
             # else can open the directory.
             return _from_file(credential, None)
-    return _from_terminal(sealing)
+    return _from_terminal(sealing, new)
 
 
 def _read(fd: int, what: str) -> bytes:
@@ -130,9 +139,9 @@ def _from_file(path: str, warn: Voice | None) -> bytes:
         os.close(fd)
 
 
-def _from_descriptor(number: str) -> bytes:
+def _from_descriptor(number: str, option: str) -> bytes:
     if not number.isascii() or not number.isdigit() or len(number) > 9:
-        raise UsageError(f"--passphrase-fd: not a descriptor: {number}")
+        raise UsageError(f"{option}: not a descriptor: {number}")
     data = _read(int(number), f"descriptor {number}")
     if int(number) > 2:
         os.close(int(number))  # no child process may inherit it
@@ -148,18 +157,19 @@ def _from_command(text: str) -> bytes:
     return capture(text, _READ, check)
 
 
-def _from_terminal(sealing: bool) -> bytes:
+def _from_terminal(sealing: bool, new: str) -> bytes:
+    what = "new passphrase" if new else "passphrase"
     try:
         tty = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         raise UsageError(
-            "no passphrase, and no terminal to ask for one",
-            "use --passphrase-file, --passphrase-fd or --passphrase-command",
+            f"no {what}, and no terminal to ask for one",
+            f"use --{new}passphrase-file, --{new}passphrase-fd or --{new}passphrase-command",
         ) from None
     try:
         for left in reversed(range(TRIES)):
-            passphrase = _ask(tty, "passphrase: ")
-            if not sealing or _ask(tty, "passphrase again: ") == passphrase:
+            passphrase = _ask(tty, f"{what}: ")
+            if not sealing or _ask(tty, f"{what} again: ") == passphrase:
                 return passphrase
             if left:
                 os.write(tty, b"the two passphrases differ\n")

@@ -44,6 +44,9 @@ IDENTITY = """\
                         Open the archive with the age identity or SSH key in FILE;
                         repeatable."""
 
+OPENING_COMMAND = """\
+  --key-command CMD     Open the archive with what the bash command CMD prints when it
+                        reads what another CMD made of the passphrase."""
 
 SIGNING = """\
   --sign KEYFILE        Sign the archive with the SSH key in KEYFILE: a private key, or

@@ -18,13 +18,14 @@ SHARED_LINES = {line for text in SHARED.values() for line in text.splitlines()}
 OF_ITS_OWN = {"--quiet", "--key-command", "--json", "--expect-id", "--overwrite", "--shrink"}
 
 
-def shared_text(option: str) -> str | None:
-    """The text of an option in options.py."""
-    for text in SHARED.values():
-        for block in re.split(r"\n(?=  -)", text):
-            if re.search(rf"^  (-\S( \S+)? )?{option}(?![\w-])", block):
-                return block.strip()
-    return None
+def shared_texts(option: str) -> list[str]:
+    """The texts of an option in options.py: --key-command has one for sealing and one for opening."""
+    return [
+        block.strip()
+        for text in SHARED.values()
+        for block in re.split(r"\n(?=  -)", text)
+        if re.search(rf"^  (-\S( \S+)? )?{option}(?![\w-])", block)
+    ]
 
 
 def test_no_option_text_occurs_in_two_programs_by_itself() -> None:
@@ -32,7 +33,7 @@ def test_no_option_text_occurs_in_two_programs_by_itself() -> None:
     for program in IN_PYTHON:
         for option, text in option_texts(program).items():
             if text in first:
-                assert shared_text(option) == text, f"{option} of {first[text]} and {program} belongs in options.py"
+                assert text in shared_texts(option), f"{option} of {first[text]} and {program} belongs in options.py"
             first.setdefault(text, program)
 
 
@@ -52,10 +53,10 @@ def test_what_stands_in_options_is_shared(name: str) -> None:
 def test_qb_backup_says_the_same_of_the_options_that_it_hands_on() -> None:
     checked = 0
     for option, text in option_texts("qb-backup").items():
-        expected = shared_text(option)
-        if expected is None or option in OF_ITS_OWN:
+        expected = [re.sub(r"\s+", " ", one) for one in shared_texts(option)]
+        if not expected or option in OF_ITS_OWN:
             continue
-        assert re.sub(r"\s+", " ", text) == re.sub(r"\s+", " ", expected)
+        assert re.sub(r"\s+", " ", text) in expected
         checked += 1
     assert checked >= 10
 
@@ -67,7 +68,7 @@ def test_every_program_takes_the_options_that_all_have(program: str) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_no_option_takes_the_passphrase_itself(program: str) -> None:
-    named = {name for name in options(program) if "pass" in name}
+    named = {name.replace("--new-", "--") for name in options(program) if "pass" in name}
     assert named <= {"--passphrase-file", "--passphrase-fd", "--passphrase-command", "--wrap-passphrase"}
 
 

@@ -1,4 +1,4 @@
-"""What the options mean that make a passphrase for one archive, and wrap it: of qb-seal and qb-header."""
+"""What the options mean that make a passphrase for one archive, and wrap it: of qb-seal, qb-header and qb-key."""
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ def makes_passphrase(call: Invocation) -> bool:
                 f"{option} is of no use with {given[0]}: a passphrase is made",
                 "--wrap-passphrase makes it open the archive too",
             )
-    if call.options["--key-command"] is not None:
+    check_wraps(call, "--key-command")
+    return bool(given)
+
+
+def check_wraps(call: Invocation, command: str) -> None:
+    """UsageError for recipients and a command that cannot be right. command: the option that names that."""
+    if call.options[command] is not None:
         from qbtools.processes import check_cmd
 
-        check_cmd(call.options["--key-command"], "--key-command")
+        check_cmd(call.options[command], command)
     for option, what in (("--recipient", "recipient"), ("--recipients-file", "name")):
         if "" in call.options[option]:
             raise UsageError(f"{option}: the {what} is empty")
     if "-" in call.options["--recipients-file"]:
         raise UsageError("--recipients-file: standard input is taken")
-    return bool(given)
 
 
 def secret(call: Invocation) -> Secret:

@@ -42,8 +42,7 @@ Options:
                         passphrase. Without --expect it authenticates nothing.
 {options.OPENING}
 {options.IDENTITY}
-  --key-command CMD     Open the archive with what the bash command CMD prints when it
-                        reads what another CMD made of the passphrase.
+{options.OPENING_COMMAND}
 {options.WRITER}
 {options.MAX_CHUNK}
 {options.JOBS}
