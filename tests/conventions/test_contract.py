@@ -29,6 +29,7 @@ CALLS = {
     "qb-host": ["apply", "--host={target}", "--metadata={volume}", "{records}"],
     "qb-host-dir": ["{volume}", "inventory"],
     "qb-host-lvm": ["vg/pool", "inventory"],
+    "qb-key": ["show"],
     "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],
     "qb-meta": ["list"],
     "qb-plan": ["--metadata={volume}", "--host={target}"],
@@ -44,9 +45,9 @@ CALLS = {
 }
 HOSTS = {program for program in CALLS if program.startswith("qb-host")}
 NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
-WRITE_NO_DATA = {"qb-meta", "qb-plan", "qb-snapshot", "qb-store", "qb-tree", "qb-volwrite"}
+WRITE_NO_DATA = {"qb-key", "qb-meta", "qb-plan", "qb-snapshot", "qb-store", "qb-tree", "qb-volwrite"}
 WRITE_BINARY = sorted(CALLS.keys() - HOSTS - WRITE_NO_DATA)
-READ_DATA = ["qb-compress", "qb-decompress", "qb-seal", "qb-store", "qb-tarextract", "qb-tarwrite", "qb-tree"]
+READ_DATA = ["qb-compress", "qb-decompress", "qb-key", "qb-seal", "qb-store", "qb-tarextract", "qb-tarwrite", "qb-tree"]
 READ_DATA += ["qb-unseal", "qb-volwrite"]
 
 

@@ -67,7 +67,7 @@ def secret(call: Invocation, opening: Opening, bounds: Limits, writer: writeropt
     """
     if writer is None:
         return _unlock(call, opening, bounds)[0]
-    writer.check_signature(opening)
+    writer.check_signature(opening.beginning)
     found, wrapped = _unlock(call, opening, bounds)
     writer.check_proven(wrapped)
     return found

@@ -9,8 +9,8 @@ from qbtools.errors import Refused, UsageError
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from qbtools.formats.opener import Opening
-    from qbtools.keys.sshsig import Signers
+    from qbtools.formats.beginning import Beginning
+    from qbtools.keys.sshsig import Signer, Signers
 
 OPTIONS = ("--signers", "--signer", "--signers-time", "--any-writer")
 
@@ -27,15 +27,18 @@ class Writer:
 
             self._signers = sshsig.read_signers(path, call.options["--signer"], call.options["--signers-time"])
 
-    def check_signature(self, opening: Opening) -> None:
-        """Checks the signature, if a list of signers was given. Refused for an archive without one; raises what
-        sshsig.verify() raises. No passphrase is needed."""
+    def check_signature(self, read: Beginning) -> Signer | None:
+        """Checks the signature, if a list of signers was given, and says who has signed. No passphrase is needed.
+
+        read: what the archive begins with. Refused for an archive without a signature; raises what sshsig.verify()
+        raises.
+        """
         if self._signers is None:
-            return
+            return None
         from qbtools.formats import beginning, header, keymembers
         from qbtools.keys import sshsig
 
-        untrusted_plain, untrusted_sealed, untrusted_keys = opening.beginning
+        untrusted_plain, untrusted_sealed, untrusted_keys = read
         untrusted = header.parse(untrusted_plain)
         if untrusted.version != 4:
             raise Refused(f"the archive has version {untrusted.version}, which cannot be signed")
@@ -44,6 +47,7 @@ class Writer:
         text = sshsig.text(untrusted.backup_id, beginning.header_digest(untrusted_plain, untrusted_sealed))
         signer = sshsig.verify(untrusted_keys[keymembers.SIGNATURE], text, self._signers)
         self._call.note(f"signed by the key {signer.fingerprint} of {signer.principal}")
+        return signer
 
     def check_proven(self, wrapped: bool) -> None:
         """Refused if nothing proves who wrote the archive.

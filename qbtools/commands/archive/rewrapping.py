@@ -1,0 +1,98 @@
+"""What qb-key does with the passphrase of an archive: shows it, and wraps it anew."""
+
+from __future__ import annotations
+
+import os
+
+from qbtools import passphrase
+from qbtools.commands.archive import keyoptions, openoptions, writeroptions
+from qbtools.commands.cli import Invocation
+from qbtools.errors import Refused, UsageError
+from qbtools.formats import header, replacing
+from qbtools.formats.limits import Limits
+from qbtools.formats.opener import Opening
+from qbtools.formats.passing import READ_AHEAD, Passing
+from qbtools.keys import wrapping
+from qbtools.streams import Reader, Writer
+
+_NEW_PASSPHRASE = tuple(option.replace("--", "--new-") for option in keyoptions.PASSPHRASE)
+_NEW = ("--recipient", "--recipients-file", "--new-key-command", "--wrap-passphrase")
+
+
+def show(call: Invocation) -> None:
+    """qb-key show."""
+    bounds = openoptions.limits(call)
+    writer = writeroptions.Writer(call)
+    reader = call.stdin()
+    reader.name = "the archive"
+    out = call.stdout(binary=False)
+    passphrase.forbid_core_dumps()
+    opening = Opening(reader, bounds, alone=True)
+    secret = openoptions.secret(call, opening, bounds, writer)
+    openoptions.check_expectations(call, opening.header(secret))
+    if os.isatty(1) and any(byte < 0x20 or byte == 0x7F for byte in secret):
+        raise Refused("the passphrase holds a control character: a terminal would obey it", "redirect standard output")
+    out.write(secret + b"\n")
+
+
+def rewrap(call: Invocation) -> None:
+    """qb-key rewrap."""
+    _check_wraps(call)
+    bounds = openoptions.limits(call)
+    writer = writeroptions.Writer(call)
+    kept = replacing.Kept()
+    # The block is small, so that almost nothing of a body goes through Python.
+    source = Passing(Reader(call.stdin().file, "the archive", READ_AHEAD), Writer(kept))
+    out = call.stdout()
+    passphrase.forbid_core_dumps()
+    opening = Opening(source, bounds)
+    _check_wrapped(opening)
+    secret = _old(call, opening, bounds, writer)
+    openoptions.check_expectations(call, opening.header(secret))
+    data = replacing.with_keys(kept.data(), wrapping.members(_wraps(call), secret, call.warn))
+    source.direct(out)
+    out.write(data)
+    for name in opening.check_rest(call.warn):
+        call.note(f"{name} is incomplete: whoever saved it knows of it, or chunks are missing")
+
+
+def _check_wraps(call: Invocation) -> None:
+    """UsageError if the options for new wraps do not go together, or there is none."""
+    opts = call.options
+    keyoptions.check_wraps(call, "--new-key-command")
+    if not any(opts[option] for option in _NEW):
+        hint = "use -r, -R, --new-key-command or --wrap-passphrase"
+        raise UsageError("nothing is given that wraps the passphrase", hint)
+    for option in _NEW_PASSPHRASE:
+        if opts[option] is not None and not opts["--wrap-passphrase"]:
+            raise UsageError(f"{option} needs --wrap-passphrase")
+
+
+def _check_wrapped(opening: Opening) -> None:
+    """Refused for an archive whose passphrase is not wrapped."""
+    untrusted = header.parse(opening.beginning.untrusted_plain)
+    if not untrusted.key:
+        raise Refused(
+            "the archive has no wrapped passphrase: its chunks are sealed with the passphrase that somebody typed",
+            "only a new backup can have another one",
+        )
+
+
+def _old(call: Invocation, opening: Opening, bounds: Limits, writer: writeroptions.Writer) -> bytes:
+    """The passphrase of an archive. Errors as openoptions.secret().
+
+    A typed passphrase proves who wrote an archive. So an archive gets one only if that is known already.
+    """
+    if call.options["--wrap-passphrase"]:
+        return openoptions.secret(call, opening, bounds, writer)
+    writer.check_signature(opening.beginning)
+    return openoptions.secret(call, opening, bounds)
+
+
+def _wraps(call: Invocation) -> wrapping.Wraps:
+    """The new wraps. Errors as passphrase.obtain()."""
+    opts = call.options
+    typed = None
+    if opts["--wrap-passphrase"]:
+        typed = passphrase.obtain(opts, {}, sealing=True, warn=call.warn, new=True)
+    return wrapping.Wraps(opts["--recipient"], opts["--recipients-file"], opts["--new-key-command"], typed)
