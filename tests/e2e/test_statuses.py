@@ -145,6 +145,9 @@ ENVIRONMENT = [
     ("qb-unseal --verify --to-command true <a.qb", "qb-unseal: error: qubes.xml: the command did not read all of it"),
     ("qb-unseal --passphrase-file none a <a.qb", f"qb-unseal: error: cannot read the passphrase from none: {NO_FILE}"),
     ("qb-header read none.qb", f"qb-header: error: cannot open none.qb: {NO_FILE}"),
+    ("qb-key show --passphrase-file none <a.qb", f"qb-key: error: cannot read the passphrase from none: {NO_FILE}"),
+    ("qb-key show <a.qb >/dev/full", f"qb-key: error: cannot write to standard output: {NO_ROOM}"),
+    ("qb-key list <a.qb -q >/dev/full", f"qb-key: error: cannot write to standard output: {NO_ROOM}"),
     (f"qb-manifest --backup-id {ID} none", f"qb-manifest: error: cannot open none: {NO_FILE}"),
     ("qb-meta list none.xml", f"qb-meta: error: cannot open none.xml: {NO_FILE}"),
     ("qb-plan --metadata none.xml --host dir:B", f"qb-plan: error: cannot open none.xml: {NO_FILE}"),
@@ -197,6 +200,8 @@ USAGE = [
     (f"{SEAL} --from-command ' ' list", "qb-seal: error: --from-command: the command is empty"),
     ("qb-unseal --to-command '' <a.qb", "qb-unseal: error: --to-command: the command is empty"),
     ("qb-unseal --max-work 9 --verify <a.qb", "qb-unseal: error: --max-work: must be a number between 10 and 60"),
+    ("qb-key rewrap <a.qb", "qb-key: error: nothing is given that wraps the passphrase"),
+    ("qb-key show -i id <a.qb", "qb-key: error: -i: the archive has no qb-key.age"),
     ("qb-volread .", "qb-volread: error: . is a directory, not a file or a block device"),
     (
         "qb-volwrite /dev/null <stream",
@@ -224,6 +229,7 @@ PASSPHRASE = [
     (f"qb-unseal {WRONG} --verify <a.qb", "qb-unseal"),
     (f"qb-unseal {WRONG} vm1/root.img <a.qb", "qb-unseal"),
     (f"qb-header read {WRONG} a.qb", "qb-header"),
+    (f"qb-key show {WRONG} <a.qb", "qb-key"),
     (f"qb-backup list {WRONG} a.qb", "qb-unseal"),
     (f"qb-backup verify {WRONG} a.qb", "qb-unseal"),
     (f"qb-backup restore --to to {WRONG} a.qb", "qb-unseal"),
@@ -278,6 +284,12 @@ DAMAGE = [
     ),
     ("qb-unseal other <a.qb", "qb-unseal: error: other is not in the archive"),
     ("qb-unseal --structure <cut.qb", "qb-unseal: error: the archive ends in the middle of vm1/root.img.002.enc"),
+    ("qb-key show <header.qb", "qb-key: error: backup-header differs from its sealed copy: the archive was changed"),
+    ("qb-key list <nothing.qb", "qb-key: error: the archive is empty: did the program before fail?"),
+    (
+        "qb-key rewrap --wrap-passphrase <nothing.qb",
+        "qb-key: error: the archive is empty: did the program before fail?",
+    ),
     ("qb-header read nothing.qb", "qb-header: error: the archive is empty: did the program before fail?"),
     (
         "qb-header read header.qb",
@@ -299,6 +311,13 @@ REFUSED = [
     ("qb-unseal --max-memory 1M --verify <a.qb", "qb-unseal: error: 1 MiB of memory are needed for one chunk, …"),
     (f"qb-header read --expect-id {ID} a.qb", f"qb-header: error: {NOT_THE_ID}"),
     ("qb-header read --max-work 10 a.qb", f"qb-header: error: {TOO_COSTLY}"),
+    (f"qb-key show --expect-id {ID} <a.qb", f"qb-key: error: {NOT_THE_ID}"),
+    ("qb-key show --max-work 10 <a.qb", f"qb-key: error: {TOO_COSTLY}"),
+    (
+        "qb-key rewrap --wrap-passphrase <a.qb",
+        "qb-key: error: the archive has no wrapped passphrase:"
+        " its chunks are sealed with the passphrase that somebody typed",
+    ),
     (f"{SEAL} --passphrase-file /dev/null a <stream", "qb-seal: error: the passphrase is empty"),
     (
         f"qb-manifest --backup-id {ID} --passphrase-file /dev/null records",
