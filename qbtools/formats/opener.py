@@ -13,6 +13,7 @@ from qbtools.formats.firstchunk import FirstChunk
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive
 from qbtools.formats.outertar import MemberReader, Source
+from qbtools.formats.receipt import Receipt
 from qbtools.formats.workers import Budget
 
 
@@ -64,9 +65,9 @@ class Opening:
         self._known = passphrase, parsed
         return parsed
 
-    def check_rest(self, warn: Callable[[str], None]) -> list[str]:
+    def check_rest(self, warn: Callable[[str], None], expected: Receipt | None = None) -> list[str]:
         """Reads to the end of the archive, without its passphrase: as structure.check(). Called once."""
-        return structure.check_rest(self._members, self.beginning, self._limits.chunk, warn)
+        return structure.check_rest(self._members, self.beginning, self._limits.chunk, warn, expected)
 
     def archive(
         self, passphrase: bytes, jobs: Callable[[int], int], warn: Callable[[str], None], first_wanted: bool = False

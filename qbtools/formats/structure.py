@@ -28,10 +28,16 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None], expected:
     against it; errors as it has them.
     """
     members = MemberReader(reader, header_bound)
-    return check_rest(members, read_beginning(members, max_chunk), max_chunk, warn)
+    return check_rest(members, read_beginning(members, max_chunk), max_chunk, warn, expected)
 
 
-def check_rest(members: MemberReader, beginning: Beginning, max_chunk: int, warn: Callable[[str], None]) -> list[str]:
+def check_rest(
+    members: MemberReader,
+    beginning: Beginning,
+    max_chunk: int,
+    warn: Callable[[str], None],
+    expected: Receipt | None = None,
+) -> list[str]:
     """As check(), for an archive of which the beginning has just been read out of members."""
     untrusted_plain, untrusted_sealed, _keys = beginning
     untrusted = header.parse(untrusted_plain)

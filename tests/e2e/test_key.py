@@ -264,6 +264,29 @@ def test_no_age(folder: Path, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.decode(), done.stdout) == (1, said, b"")
 
 
+# --- receipts ---
+
+
+def test_the_receipt_stays(folder: Path, tmp_path: Path) -> None:
+    """Rewrapping changes nothing that a receipt names. As long as it passes it is held against it, too."""
+    good(folder, f"qb-seal --opaque --logn 10 -R old.pub --receipt {tmp_path}/receipt vm1/data <data >{tmp_path}/a.qb")
+    good(folder, f"qb-seal --opaque --logn 10 -R old.pub --receipt {tmp_path}/other vm1/data <data >/dev/null")
+    for at, words in enumerate(("", "--expect receipt")):
+        good(tmp_path, f"qb-key rewrap -i {folder}/old -R {folder}/new.pub {words} <a.qb >{at}.qb")
+        good(tmp_path, f"qb-unseal --structure --expect receipt <{at}.qb")
+        good(tmp_path, f"qb-unseal --verify -i {folder}/new --expect receipt <{at}.qb")
+        assert raw(tmp_path / f"{at}.qb") == raw(tmp_path / "a.qb")
+    assert good(tmp_path, f"qb-key show -i {folder}/old --expect receipt <a.qb")
+    data = bytearray((tmp_path / "a.qb").read_bytes())
+    data[-9000] ^= 1
+    changed = key(tmp_path, f"qb-key rewrap -i {folder}/old -R {folder}/new.pub --expect receipt", bytes(data))
+    said = "qb-key: error: the content of the archive is not what the receipt names: the archive was changed\n"
+    assert (changed.returncode, changed.stderr.decode()) == (4, said)
+    for command in ("show", "rewrap -r x"):
+        done = key(tmp_path, f"qb-key {command} -i {folder}/old --expect other <a.qb")
+        assert (done.returncode, done.stdout) == (5, b"") and b" as the receipt says\n" in done.stderr
+
+
 # --- what comes is not whole, or not what it should be ---
 
 

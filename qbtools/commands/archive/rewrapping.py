@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from qbtools import passphrase
-from qbtools.commands.archive import keyoptions, openoptions, writeroptions
+from qbtools.commands.archive import keyoptions, openoptions, receipts, writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError
 from qbtools.formats import header, replacing
@@ -23,11 +23,13 @@ def show(call: Invocation) -> None:
     """qb-key show."""
     bounds = openoptions.limits(call)
     writer = writeroptions.Writer(call)
+    receipt = receipts.expected(call)
     reader = call.stdin()
     reader.name = "the archive"
     out = call.stdout(binary=False)
     passphrase.forbid_core_dumps()
     opening = Opening(reader, bounds, alone=True)
+    receipts.check_beginning(receipt, opening)
     secret = openoptions.secret(call, opening, bounds, writer)
     openoptions.check_expectations(call, opening.header(secret))
     if os.isatty(1) and any(byte < 0x20 or byte == 0x7F for byte in secret):
@@ -40,6 +42,7 @@ def rewrap(call: Invocation) -> None:
     _check_wraps(call)
     bounds = openoptions.limits(call)
     writer = writeroptions.Writer(call)
+    receipt = receipts.expected(call)
     kept = replacing.Kept()
     # The block is small, so that almost nothing of a body goes through Python.
     source = Passing(Reader(call.stdin().file, "the archive", READ_AHEAD), Writer(kept))
@@ -47,13 +50,14 @@ def rewrap(call: Invocation) -> None:
     passphrase.forbid_core_dumps()
     opening = Opening(source, bounds)
     _check_wrapped(opening)
+    receipts.check_beginning(receipt, opening)
     secret = _old(call, opening, bounds, writer)
     openoptions.check_expectations(call, opening.header(secret))
     data = replacing.with_keys(kept.data(), wrapping.members(_wraps(call), secret, call.warn))
     source.direct(out)
     out.write(data)
-    for name in opening.check_rest(call.warn):
-        call.note(f"{name} is incomplete: whoever saved it knows of it, or chunks are missing")
+    for text in opening.check_rest(call.warn, receipt):
+        call.note(text)
 
 
 def _check_wraps(call: Invocation) -> None:
