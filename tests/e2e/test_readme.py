@@ -22,7 +22,7 @@ def blocks(language: str, section: str | None = None) -> list[str]:
 
 
 def test_every_session_prints_what_the_readme_says(tmp_path: Path) -> None:
-    need("gzip", "tar")
+    need("gzip", "tar", "age", "age-keygen")
     expected = [step for session in blocks("console") for step in steps(session)]
     assert len(expected) > 10
     script = tmp_path / "script"
@@ -49,7 +49,7 @@ def test_the_emergency_commands_are_those_of_the_manual() -> None:
     """Which tests/peers/test_emergency.py runs."""
     page = examples("qbtools.7")
     assert "".join(blocks("sh", "Emergency restore")) == "".join(
-        page[f"emergency-{step}"] for step in ("open", "chunks", "restore", "check")
+        page[f"emergency-{step}"] for step in ("extract", "age", "wrapped", "open", "chunks", "restore", "check")
     )
 
 

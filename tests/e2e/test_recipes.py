@@ -121,6 +121,23 @@ def test_pieces(place: Path) -> None:
     assert restored(place, "vm1.qb", "vm1/private.img") == DISK_IMAGE
 
 
+def test_archives_that_the_machine_cannot_open(place: Path) -> None:
+    shown = succeed(place, "keys-make", "keys-save", "keys-restore", "keys-check", "keys-rewrap", "keys-show")
+    assert (place / "restored/vm1/root.img").read_bytes() == ROOT_IMAGE
+    assert (place / "restored/vm1/private.img").read_bytes() == DISK_IMAGE
+    assert re.fullmatch(rb"[a-z2-7]{52}\n", shown)
+    other = bash(f"cd {place} && qb-backup verify -i other.key --signers signers --expect vm1.receipt other.qb")
+    assert (other.returncode, other.stderr) == (0, b"")
+
+
+def test_pieces_with_a_made_passphrase(place: Path) -> None:
+    succeed(place, "keys-make", "keys-pieces")
+    opened = bash(
+        f"cd {place} && qb-unseal -i backup.key --any-writer vm1/private.img < vm1.qb | gzip -dc | qb-tarextract --raw"
+    )
+    assert (opened.returncode, opened.stderr, opened.stdout) == (0, b"", DISK_IMAGE)
+
+
 def test_metadata(place: Path) -> None:
     succeed(place, "meta-save")
     assert b"<qubes>" in restored(place, "vm1.qb", "qubes.xml")

@@ -11,7 +11,7 @@ from manual import examples
 from support import bash, need
 
 PAGE = examples("qbtools.7")
-OPEN = PAGE["emergency-open"] + PAGE["emergency-chunks"]
+OPEN = PAGE["emergency-extract"] + PAGE["emergency-open"] + PAGE["emergency-chunks"]
 RESTORE = OPEN + PAGE["emergency-restore"]
 BARE = PAGE["bare-header"] + PAGE["bare-chunks"] + "test $? -eq 0 &&\n" + PAGE["bare-archive"]
 PASSPHRASE = "correct  horse 'battery' \"$stäple\" %s!"
@@ -66,6 +66,19 @@ def test_restore_of_a_sparse_volume(tmp_path: Path) -> None:
     assert restored.stat().st_blocks * 512 < len(content) // 2  # its holes are holes again
     assert "compression-filter=gzip" in stdout
     assert stdout.splitlines()[-1] == f"{FILE}: complete"
+
+
+@pytest.mark.parametrize("how", ["age", "wrapped"])
+def test_restore_of_an_archive_that_carries_its_passphrase(tmp_path: Path, how: str) -> None:
+    need("age", "age-keygen")
+    made = bash(f"cd {tmp_path} && age-keygen -o backup.key")
+    assert made.returncode == 0
+    content = archive(tmp_path, '-r "$(age-keygen -y backup.key)" --wrap-passphrase')
+    opened = PAGE["emergency-extract"] + PAGE[f"emergency-{how}"] + PAGE["emergency-open"] + PAGE["emergency-chunks"]
+    status, stdout, stderr = emergency(tmp_path, opened + PAGE["emergency-restore"] + PAGE["emergency-check"])
+    assert (status, stderr) == (0, "")
+    assert (tmp_path / "emergency" / FILE).read_bytes() == content
+    assert "key=True" in stdout and stdout.splitlines()[-1] == f"{FILE}: complete"
 
 
 def test_restore_past_999_chunks(tmp_path: Path) -> None:
