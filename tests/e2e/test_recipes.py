@@ -307,19 +307,41 @@ def test_whole_machines(place: Path) -> None:
     assert {path.split("/")[0] for path in images(place / "srv/vms")} == {"work", "work-1"}
 
 
-def test_unattended(place: Path) -> None:
-    """The script as cron starts it, then as systemd does: with little in PATH, and the passphrase where each has it."""
-    script = place / "usr/local/sbin/backup-vm1"
-    for path in (script, place / "dev/vg/root"):
+def machine(place: Path, script: str) -> None:
+    """The script of a recipe, with the programs and the volume that it needs."""
+    for path in (place / "usr/local/sbin/backup-vm1", place / "dev/vg/root"):
         path.parent.mkdir(parents=True)
     shutil.copy(place / "root.img", place / "dev/vg/root")
-    script.write_text(adapted(PAGE["unattended-script"], place))
-    script.chmod(0o700)
+    (place / "usr/local/sbin/backup-vm1").write_text(adapted(PAGE[script], place))
+    (place / "usr/local/sbin/backup-vm1").chmod(0o700)
     for name in BIN.iterdir():
         (place / "usr/local/bin" / name.name).symlink_to(name)
     python = place / "usr/local/bin/python3"
     python.write_text(f'#!/bin/sh\nexec {shutil.which("python3")} "$@"\n')
     python.chmod(0o755)
+
+
+def test_unattended_with_recipients(place: Path) -> None:
+    """No passphrase is anywhere."""
+    machine(place, "unattended-recipients")
+    (place / "passphrase").unlink()
+    (place / "etc/qbtools").mkdir(parents=True)
+    made = bash(f"cd {place} && age-keygen -o id 2>/dev/null && age-keygen -y id >etc/qbtools/recipients")
+    assert made.returncode == 0
+    (place / "backup-vm1.service").write_text(adapted(PAGE["unattended-recipients-service"], place))
+    unit = configparser.ConfigParser()
+    unit.read(place / "backup-vm1.service")
+    done = bash(f"env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin {unit['Service']['ExecStart']}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    [archive], [receipt] = (place / "srv/backup").iterdir(), (place / "root/receipts").iterdir()
+    assert archive.name == f"{receipt.name}.qb"
+    done = bash(f"qb-backup verify -i {place}/id --expect {receipt} {archive}")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_unattended(place: Path) -> None:
+    """The script as cron starts it, then as systemd does: with little in PATH, and the passphrase where each has it."""
+    machine(place, "unattended-script")
     (place / "passphrase").unlink()
     done = bash(f"cd {place}\n" + adapted(PAGE["unattended-passphrase"], place), data=b"recipes\n")
     assert (done.returncode, (place / "passphrase").stat().st_mode & 0o777) == (0, 0o600)
