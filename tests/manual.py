@@ -40,7 +40,9 @@ def steps(session: str) -> list[tuple[str, str]]:
 
 def cheap(text: str) -> str:
     """The commands, with keys that are derived quickly."""
-    return re.sub(r"\b(qb-seal|qb-manifest|qb-header write|qb-backup create)(?= )", r"\1 --logn 10", text)
+    return re.sub(
+        r"\b(qb-seal|qb-manifest|qb-header write|qb-backup create)(?= )(?![^\n]* --logn )", r"\1 --logn 10", text
+    )
 
 
 def _plain(block: str) -> str:

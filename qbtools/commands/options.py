@@ -102,6 +102,8 @@ OPAQUE = """\
   --opaque              Save a qcow2, vdi or vmdk file even if it needs another
                         file, such as a backing file."""
 
+READING = f"{STATE}\n{COW}\n{OPAQUE}"
+
 FILLING = """\
   --create              Make TARGET, which must not exist unless --overwrite is
                         given too. Implied for a file.

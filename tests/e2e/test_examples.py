@@ -70,6 +70,12 @@ def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
         QB_PASSPHRASE_FILE=str(place / "passphrase"),
     )
     assert (made.returncode, made.stderr) == (0, b"")
+    keyed = bash(
+        f"cd {place} && age-keygen -o old 2>/dev/null && age-keygen -y old >team && cp old identity &&"
+        " ssh-keygen -q -t ed25519 -N '' -f key && echo \"* $(cat key.pub)\" >signers &&"
+        " qb-backup create -q -R team --sign key -o keyed.qb vm1:root=disk.img",
+    )
+    assert (keyed.returncode, keyed.stderr) == (0, b"")
     return place
 
 
@@ -91,12 +97,13 @@ def adapted(text: str, place: Path) -> str:
     text = re.sub(r"(?<=[ =])vg/(?=\w)", f"{place}/dev/vg/", text)
     text = text.replace("--pool lvm:vg/pool", "--to pool").replace("lvm:vg/pool", f"dir:{place}/srv/pool")
     text = re.sub(r"qb-backup restore --host (?!.*--dry-run)", "qb-backup restore --yes --host ", text)
+    text = text.replace("--wrap-passphrase --signers", "--wrap-passphrase --new-passphrase-file passphrase --signers")
     return cheap(text)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page(page: str, place: Path) -> None:
-    need("gzip", "jq", "openssl", "rclone", "tar", "zstd")
+    need("age", "gzip", "jq", "openssl", "rclone", "ssh-keygen", "tar", "zstd")
     settings = {
         "QB_PASSPHRASE_FILE": f"{place}/passphrase",
         "RCLONE_CONFIG": f"{place}/rclone.conf",
@@ -104,6 +111,8 @@ def test_the_examples_of_a_page(page: str, place: Path) -> None:
         "RCLONE_CONFIG_REMOTE_REMOTE": f"{place}/far",
     }
     (place / "rclone.conf").touch()
+    if page == "qb-key.1":
+        (place / "keyed.qb").rename(place / "vm1.qb")
     for number, example in enumerate(EXAMPLES[page]):
         if (page, number) in ELSEWHERE:
             continue

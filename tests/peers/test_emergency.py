@@ -68,13 +68,13 @@ def test_restore_of_a_sparse_volume(tmp_path: Path) -> None:
     assert stdout.splitlines()[-1] == f"{FILE}: complete"
 
 
-@pytest.mark.parametrize("how", ["age", "wrapped"])
+@pytest.mark.parametrize("how", ["emergency-age", "emergency-wrapped"])
 def test_restore_of_an_archive_that_carries_its_passphrase(tmp_path: Path, how: str) -> None:
     need("age", "age-keygen")
     made = bash(f"cd {tmp_path} && age-keygen -o backup.key")
     assert made.returncode == 0
     content = archive(tmp_path, '-r "$(age-keygen -y backup.key)" --wrap-passphrase')
-    opened = PAGE["emergency-extract"] + PAGE[f"emergency-{how}"] + PAGE["emergency-open"] + PAGE["emergency-chunks"]
+    opened = PAGE["emergency-extract"] + PAGE[how] + PAGE["emergency-open"] + PAGE["emergency-chunks"]
     status, stdout, stderr = emergency(tmp_path, opened + PAGE["emergency-restore"] + PAGE["emergency-check"])
     assert (status, stderr) == (0, "")
     assert (tmp_path / "emergency" / FILE).read_bytes() == content

@@ -49,9 +49,7 @@ Options for create:
   --receipt FILE            Write the receipt of the archive to FILE, which --expect
                             takes. With --each: FILE is a directory, and each archive
                             has DOMAIN.receipt there.
-{options.STATE}
-{options.COW}
-{options.OPAQUE}
+{options.READING}
 
 Options for list, verify and restore:
   --json                    Print one JSON document: the list, or a result for each

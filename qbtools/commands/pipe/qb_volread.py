@@ -22,9 +22,7 @@ Options:
   --raw                 Write plain bytes instead, holes as zeros, no end line.
   --size                Print the size of the volume and about how many bytes of
                         it are data, separated by a tab, and stop. No snapshot.
-{options.STATE}
-{options.COW}
-{options.OPAQUE}
+{options.READING}
 {options.PROGRESS}
 {options.COMMON}
 """
