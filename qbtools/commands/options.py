@@ -66,6 +66,10 @@ CHUNK_SIZE = """\
   --chunk-size S        Cut files in chunks of S bytes, at least 64K
                         [default: 100M]."""
 
+RECEIPT = """\
+  --receipt FILE        When the archive is complete, write its receipt to FILE, for
+                        the option --expect of the programs that read archives."""
+
 BACKUP_ID = """\
   --backup-id ID        The backup of which this is a piece; qb-header id makes one."""
 
@@ -78,7 +82,7 @@ JSON = """\
 
 OPENING = """\
   --expect-id ID        Refuse an archive with another backup ID.
-  --expect FILE         Hold the archive against the receipt FILE.
+  --expect FILE         Refuse an archive that is not the one of the receipt FILE.
   --require-version V   Refuse an archive of another version than V (4).
   --max-memory S        Take at most S bytes for keys and chunks
                         (default: half of what this process may use).

@@ -96,7 +96,7 @@ class Archive:
         self.manifest_digest = ""
         """At the end: SHA-256, in hexadecimal, over the sealed manifest. Empty where there is none."""
         self.expected: Receipt | None = None
-        """What the manifest is held against at the end."""
+        """The receipt that the manifest is compared with at the end."""
         self.current = ""
         """The file whose chunks are given away now, for a progress display."""
         self.position = 0

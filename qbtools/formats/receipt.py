@@ -1,4 +1,4 @@
-"""The receipt of an archive: a small text, kept elsewhere, that tells this archive from any other. No key is needed.
+"""The receipt of an archive: a small text that identifies it, and is kept in another place. No key is needed.
 
     qb-receipt 1
     backup-id ID
@@ -11,7 +11,7 @@
 header: over the contents of `backup-header` and `backup-header.hmac`. manifest: over that of the member of the
 manifest. content: over all members but the wrapped passphrases and the signature, for each of them its name, a NUL,
 the decimal number of its bytes, a NUL, and its content. bytes: the sum of those numbers. All SHA-256 are lower-case
-hexadecimal. A receipt stays right when the key of the archive is wrapped anew.
+hexadecimal. If the passphrase of the archive is wrapped for other recipients, the receipt stays the same.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Receipt:
     size: int
 
     def check_header(self, untrusted_plain: bytes, untrusted_sealed: bytes) -> None:
-        """Holds the header of an archive, and its sealed copy, against it.
+        """Compares the header of an archive, and its sealed copy, with the receipt.
 
-        Refused for the archive of another backup, Damaged for any other header, and for a malformed one.
+        Refused for the archive of another backup. Damaged for any other header, and for a malformed one.
         """
         found = header.parse(untrusted_plain)
         if found.version != 4:
@@ -55,20 +55,23 @@ class Receipt:
         if found.backup_id != self.backup_id:
             raise Refused(f"the archive has the backup ID {found.backup_id}, not {self.backup_id} as the receipt says")
         if header_digest(untrusted_plain, untrusted_sealed) != self.header:
-            raise Damaged("the header of the archive is not the one that the receipt names")
+            raise Damaged("the header of the archive differs from the receipt")
 
     def check_manifest(self, digest: str) -> None:
-        """Holds the manifest of an archive against it. Damaged."""
+        """Compares the manifest of an archive with the receipt. Damaged if they differ."""
         if digest != self.manifest:
-            raise Damaged("the manifest of the archive is not the one that the receipt names")
+            raise Damaged("the manifest of the archive differs from the receipt")
 
     def check(self, found: Receipt) -> None:
-        """Holds what was found of a whole archive, whose header was checked, against it. Damaged."""
+        """Compares a complete archive with the receipt: found is its own. Damaged if they differ.
+
+        The header was compared before.
+        """
         if found.size != self.size:
             raise Damaged(f"the archive has {found.size} bytes of content, not {self.size} as the receipt says")
         self.check_manifest(found.manifest)
         if found.content != self.content:
-            raise Damaged("the content of the archive is not what the receipt names: the archive was changed")
+            raise Damaged("the content of the archive differs from the receipt")
 
 
 def serialise(receipt: Receipt) -> bytes:
@@ -79,7 +82,7 @@ def serialise(receipt: Receipt) -> bytes:
 
 
 def parse(data: bytes, name: str = "the receipt") -> Receipt:
-    """The receipt that data says. Damaged for whatever is not exactly in the format. name: what messages call it."""
+    """The receipt with this text. Damaged if the text is not exactly in the format. name: what messages call it."""
     if len(data) > MAX_SIZE:
         raise Damaged(f"{name} is no receipt: it has more than {MAX_SIZE} bytes")
     lines = data.decode("ascii", "replace").split("\n")
@@ -109,7 +112,7 @@ def _good(word: str, value: str) -> bool:
 
 
 class ContentDigest:
-    """Takes in the members of an archive in order, as they are written or read, and makes its receipt."""
+    """Makes the receipt of an archive from its members, in order, while they are written or read."""
 
     def __init__(self) -> None:
         self._header = hashlib.sha256()
@@ -134,6 +137,6 @@ class ContentDigest:
             digest.update(data)
 
     def receipt(self, backup_id: str) -> Receipt:
-        """The receipt of the archive: all its members have been taken in."""
+        """The receipt, after the last member."""
         digests = [digest.hexdigest() for digest in (self._header, self._manifest, self._content)]
         return Receipt(backup_id, digests[0], digests[1], digests[2], self._size)

@@ -1,7 +1,7 @@
 """What can be said of an archive without its passphrase: that nothing is missing, doubled or cut.
 
 By itself it authenticates nothing. It is for the host that receives a backup and is not to be trusted with its
-passphrase. Held against a receipt that can be trusted it proves all of the archive.
+passphrase. Compared with a trusted receipt it proves that the archive is unchanged and complete.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def check(reader: Source, max_chunk: int, warn: Callable[[str], None], expected:
     Returns for each file without its last chunk what is to be said of it. Only the sealed manifest, or a receipt, tells
     whether it failed when it was saved, or chunks are missing.
 
-    max_chunk: bytes of the largest chunk where the header names no chunk size. expected: all content is read, and held
-    against it; errors as it has them.
+    max_chunk: bytes of the largest chunk where the header names no chunk size. expected: all content is
+    read and compared with it; errors as Receipt raises them.
     """
     members = MemberReader(reader, header_bound)
     return check_rest(members, read_beginning(members, max_chunk), max_chunk, warn, expected)

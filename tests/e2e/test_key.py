@@ -280,7 +280,7 @@ def test_the_receipt_stays(folder: Path, tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.qb").read_bytes())
     data[-9000] ^= 1
     changed = key(tmp_path, f"qb-key rewrap -i {folder}/old -R {folder}/new.pub --expect receipt", bytes(data))
-    said = "qb-key: error: the content of the archive is not what the receipt names: the archive was changed\n"
+    said = "qb-key: error: the content of the archive differs from the receipt\n"
     assert (changed.returncode, changed.stderr.decode()) == (4, said)
     for command in ("show", "rewrap -r x"):
         done = key(tmp_path, f"qb-key {command} -i {folder}/old --expect other <a.qb")

@@ -140,7 +140,7 @@ def test_of_files_from_a_command_some_of_which_fail(folder: Path, tmp_path: Path
 
 def test_a_whole_archive_only(folder: Path) -> None:
     done = outcome(folder, f"qb-seal --receipt new --backup-id {made.ID} a </dev/null | cat")
-    assert done == (2, "--receipt needs a whole archive")
+    assert done == (2, "--receipt needs a complete archive")
     assert not (folder / "new").exists()
 
 
@@ -278,7 +278,7 @@ def test_another_archive(reader: str, folder: Path) -> None:
     ids = [(folder / f"{name}.receipt").read_text().splitlines()[1].split()[1] for name in "ab"]
     told = f"the archive has the backup ID {ids[1]}, not {ids[0]} as the receipt says"
     assert read(folder, reader, "b.qb", "a.receipt", QB_PASSPHRASE_FILE="") == (5, told)
-    told = "the header of the archive is not the one that the receipt names"
+    told = "the header of the archive differs from the receipt"
     assert read(folder, reader, "c.qb", "a.receipt", QB_PASSPHRASE_FILE="") == (4, told)
     if reader == "backup restore":
         assert not (folder / "to").exists()
@@ -306,13 +306,13 @@ def test_bad_receipts(reader: str, folder: Path) -> None:
 def test_edited_receipts(reader: str, folder: Path) -> None:
     assert read(folder, reader, "a.qb", "header.receipt")[0] == 4
     assert read(folder, reader, "a.qb", "id.receipt")[0] == 5
-    told = "the manifest of the archive is not the one that the receipt names"
+    told = "the manifest of the archive differs from the receipt"
     expected = (0, "") if reader == "header" else (4, told)
     assert read(folder, reader, "a.qb", "manifest.receipt") == expected
 
 
 def test_edited_content(folder: Path) -> None:
-    told = "the content of the archive is not what the receipt names: the archive was changed"
+    told = "the content of the archive differs from the receipt"
     assert read(folder, "structure", "a.qb", "content.receipt") == (4, told)
     size = int((folder / "a.receipt").read_text().split("\nbytes ")[1].split()[0])
     told = f"the archive has {size} bytes of content, not 1{size} as the receipt says"

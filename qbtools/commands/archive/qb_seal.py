@@ -23,8 +23,7 @@ Options:
                         with the next one, and end with the status of the failure.
   --backup-id ID        Write the chunks only, for the backup ID.
   --complete            With --backup-id: write a complete archive.
-  --receipt FILE        Write the receipt of the archive, which --expect takes, to FILE
-                        when the archive is complete.
+{options.RECEIPT}
   --record FILE         Append a line for each file, which qb-manifest reads.
   --report FILE         Write what is done with each file, as JSON, to FILE.
   --opaque              Seal any bytes, without a look at whether each file is whole

@@ -1,4 +1,4 @@
-"""What --receipt and --expect mean: the receipt of an archive that is written, and archives held against theirs."""
+"""The options --receipt and --expect: writes the receipt of an archive, and compares archives with receipts."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Receipting:
-    """The file of --receipt of qb-seal. A `with` that ends without finish() leaves none."""
+    """The file of qb-seal --receipt. A `with` that ends without finish() leaves no file."""
 
     def __init__(self, call: Invocation, complete: bool) -> None:
-        """complete: a whole archive is written. UsageError where it is not; Failed where the file cannot be written,
-        Refused where it is one that is needed."""
+        """complete: a complete archive is written. UsageError if not, Failed if the file cannot be written, Refused if
+        the run uses it for something else."""
         self.digest: ContentDigest | None = None
-        """Takes in what is written; None where no receipt is wanted."""
+        """Gets everything that is written; None if no receipt is wanted."""
         self._file: SideFile | None = None
         opts = call.options
         path = opts["--receipt"]
         if path is None:
             return
         if not complete:
-            raise UsageError("--receipt needs a whole archive", "give --complete too, or leave out --backup-id")
+            raise UsageError("--receipt needs a complete archive", "use --complete too, or leave out --backup-id")
         from qbtools.formats.receipt import ContentDigest
         from qbtools.runs import sidefiles
 
@@ -47,7 +47,7 @@ class Receipting:
         self.digest = ContentDigest()
 
     def finish(self, backup_id: str) -> None:
-        """Writes the receipt: the archive is complete. Failed on an I/O error."""
+        """Writes the receipt. The archive is complete. Failed on an I/O error."""
         if self._file is not None and self.digest is not None:
             from qbtools.formats.receipt import serialise
 
@@ -62,7 +62,7 @@ class Receipting:
 
 
 def expected(call: Invocation) -> Receipt | None:
-    """The receipt of --expect, read. Failed where it cannot be, Damaged where it is none."""
+    """Reads the receipt of --expect. Failed if it cannot be read, Damaged if it is malformed."""
     path = call.options["--expect"]
     if path is None:
         return None
@@ -77,6 +77,6 @@ def expected(call: Invocation) -> Receipt | None:
 
 
 def check_beginning(receipt: Receipt | None, opening: Opening) -> None:
-    """Holds what was read of an archive against its receipt, before a passphrase is asked for. Refused, Damaged."""
+    """Compares the header of an archive with the receipt, before a passphrase is asked for. Refused or Damaged."""
     if receipt is not None:
         receipt.check_header(opening.beginning.untrusted_plain, opening.beginning.untrusted_sealed)

@@ -14,13 +14,13 @@ from qbtools.runs.sidefiles import SideFile
 
 
 class Paths(NamedTuple):
-    """The files; None: it is not wanted."""
+    """The names of the files; None: it is not wanted."""
 
     id_file: str | None = None
     receipt: str | None = None
 
     def refuse_same(self, others: Mapping[str, str | None]) -> None:
-        """Refused where one of them is the other one, or one of others: path by what it is, None: no file."""
+        """Refused if both are the same file, or one of others: their paths (None: no file) by description."""
         taken = dict(others)
         for option, path in (("--id-file", self.id_file), ("--receipt", self.receipt)):
             if path is not None:
@@ -29,10 +29,10 @@ class Paths(NamedTuple):
 
 
 class Beside:
-    """The files of one archive, opened. A `with` that ends removes what has no name yet."""
+    """The open files of one archive. A `with` that ends without finish() leaves no file."""
 
     def __init__(self, paths: Paths) -> None:
-        """Failed where one of them cannot be written."""
+        """Failed if one of them cannot be written."""
         self._id_file = SideFile(paths.id_file)
         try:
             self._receipt = SideFile(paths.receipt)
@@ -42,7 +42,7 @@ class Beside:
         self._pipe: tuple[int, int] | None = None
 
     def descriptors(self) -> tuple[list[str], list[int]]:
-        """Words for qb-seal, and the descriptors that it must inherit for them."""
+        """Options for qb-seal, and the descriptors that it must inherit for them."""
         if not self._receipt.wanted:
             return [], []
         self._pipe = os.pipe()
@@ -50,7 +50,7 @@ class Beside:
         return [f"--receipt=/dev/fd/{theirs}"], [theirs]
 
     def finish(self, backup_id: str) -> None:
-        """The archive is complete, and has its name: so do the files now. Failed where one cannot be written."""
+        """Writes the files. The archive is complete and has its name. Failed if a file cannot be written."""
         try:
             if self._pipe is not None:
                 self._receipt.finish(_received(self._pipe[0], backup_id))
@@ -68,7 +68,7 @@ class Beside:
 
 
 def _received(fd: int, backup_id: str) -> bytes:
-    """The receipt that qb-seal wrote into a pipe, which holds all of it. Failed where it did not."""
+    """Reads the receipt that qb-seal has written to a pipe. Failed if it has not."""
     os.set_blocking(fd, False)
     try:
         data = os.read(fd, receipt.MAX_SIZE + 1)
@@ -76,4 +76,4 @@ def _received(fd: int, backup_id: str) -> bytes:
             return data
     except (BlockingIOError, Damaged):
         pass
-    raise Failed("the archive is complete, but qb-seal has not told its receipt")
+    raise Failed("the archive is complete, but qb-seal has written no receipt")

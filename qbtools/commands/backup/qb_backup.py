@@ -46,9 +46,7 @@ Options for create:
 {options.WRAP_PASSPHRASE}
 {options.SIGNING}
   --id-file FILE            Write the backup ID to FILE too.
-  --receipt FILE            Write the receipt of the archive to FILE, which --expect
-                            takes. With --each: FILE is a directory, and each archive
-                            has DOMAIN.receipt there.
+{options.RECEIPT}
 {options.READING}
 
 Options for list, verify and restore:
@@ -76,8 +74,8 @@ Options for create and restore with a host:
   -n --dry-run              Print what would be saved, or the plan, and stop.
 
 Options for create with a host:
-  --each                    Make an archive for each domain: DIR/DOMAIN.qbk, where
-                            DIR is what --output names.
+  --each                    Make an archive for each domain: DIR/DOMAIN.qbk and
+                            DIR/DOMAIN.receipt, where --output and --receipt name DIR.
   --strict                  Save nothing if a domain cannot be saved.
 
 Options for restore to a host:
