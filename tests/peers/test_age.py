@@ -11,7 +11,7 @@ from manual import examples
 from support import bash, need
 
 PAGE = examples("qbtools.7")
-OPEN = PAGE["emergency-open"] + PAGE["emergency-chunks"] + PAGE["emergency-restore"] + PAGE["emergency-check"]
+OPEN = "".join(PAGE[f"emergency-{step}"] for step in ("extract", "open", "chunks", "restore", "check"))
 FILE = "vm1/private.img"
 TYPED = "correct  horse 'battery' \"$stäple\" %s!"
 
