@@ -150,8 +150,7 @@ def _from_descriptor(number: str, option: str) -> bytes:
 
 def _from_command(text: str) -> bytes:
     def check(ending: Ending) -> None:
-        # If it prints more than we read, it dies of SIGPIPE; then the size is reported instead.
-        if ending.failed and ending.status != 141:
+        if ending.failed:
             raise Failed(f"the passphrase command {ending.describe()}")
 
     return capture(text, _READ, check)

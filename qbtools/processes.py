@@ -31,6 +31,8 @@ GRACE = 5.0
 _SETTLE = 0.1
 """Seconds before SIGTERM: a process that bash has just forked, and that runs no program yet, would lose the signal."""
 
+_SIGPIPE = 128 + signal.SIGPIPE
+
 _LOOK = 200  # milliseconds between two checks whether bash has ended without a report
 
 _REPORT = """unset QB_TRAP; trap 'printf "stages %s\\n" "$? ${PIPESTATUS[*]}" >&FD' EXIT"""
@@ -266,7 +268,8 @@ def fed(content: bytes) -> int:
 def capture(text: str, limit: int, check: Callable[[Ending], None], data: bytes | None = None) -> bytes:
     """The output of a CMD, at most limit bytes. check is called with its ending and may raise an error.
 
-    data: for its standard input, None: /dev/null.
+    check is not called if the CMD died of SIGPIPE because it printed more than limit bytes, or if only stages before
+    the last one died of SIGPIPE. data: for its standard input, None: /dev/null.
     """
     stdin = None if data is None else fed(data)
     try:
@@ -282,7 +285,9 @@ def capture(text: str, limit: int, check: Callable[[Ending], None], data: bytes 
     except BaseException:
         command.abort()
         raise
-    check(ending)
+    last_ended_well = _SIGPIPE in ending.stages and ending.stages[-1] == 0
+    if ending.status != _SIGPIPE or not (len(found) == limit or last_ended_well):
+        check(ending)
     return found
 
 

@@ -205,6 +205,7 @@ def test_a_command_both_ways() -> None:
     [
         ("exit 3", Failed, "the key command ended with status 3"),
         ("kill -KILL $$", Failed, "the key command "),
+        ("printf half; kill -PIPE $$", Failed, "the key command was killed by SIGPIPE"),
         ("no-such-program-here", Failed, "the key command ended with status 127"),
         ("true", Failed, "the key command printed nothing"),
         ("cat /dev/zero", Refused, "the key command printed more than 65536 bytes"),

@@ -156,6 +156,7 @@ def test_what_a_command_prints() -> None:
         ("echo secret; exit 3", "^the passphrase command ended with status 3$"),
         ("(exit 4) | echo secret", "^the passphrase command stage 1 of 2 ended with status 4$"),
         ("echo secret; kill -9 $$", "^the passphrase command was killed by SIGKILL$"),
+        ("printf secret; kill -PIPE $$", "^the passphrase command was killed by SIGPIPE$"),
         ("no-such-program-anywhere", "^the passphrase command ended with status 127$"),
     ],
 )

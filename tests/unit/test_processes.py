@@ -326,7 +326,20 @@ def test_capture_takes_no_more_than_its_limit() -> None:
     assert capture("printf 12345", 5, endings.append) == b"12345"
     assert capture("printf 123; printf 45", 100, endings.append) == b"12345"
     assert capture("yes", 4, endings.append) == b"y\ny\n"
-    assert [ending.status for ending in endings] == [0, 0, 141]
+    assert [ending.status for ending in endings] == [0, 0]
+
+
+@pytest.mark.parametrize("text", ["printf half; kill -PIPE $$", "(printf half; kill -PIPE $BASHPID)"])
+def test_capture_does_not_take_half_of_an_output_for_all(text: str) -> None:
+    endings: list[Ending] = []
+    assert capture(text, 100, endings.append) == b"half"
+    assert [ending.describe() for ending in endings] == ["was killed by SIGPIPE"]
+
+
+def test_capture_takes_what_the_last_stage_printed() -> None:
+    endings: list[Ending] = []
+    assert capture("yes | head -n 2", 100, endings.append) == b"y\ny\n"
+    assert endings == []
 
 
 def test_the_check_of_capture_may_refuse() -> None:
