@@ -334,6 +334,13 @@ def test_hostile_beginnings(command: str, folder: Path) -> None:
         assert done.stderr.startswith(b"qb-key: error: " + said)
 
 
+@pytest.mark.parametrize("command", ["list", "check --signers signers"])
+def test_a_header_that_is_not_sealed(command: str, signed: Path) -> None:
+    data = (signed / "signed.qb").read_bytes()
+    said = "qb-key: error: backup-header.hmac is not an scrypt container\n"
+    fails(signed, f"qb-key {command}", 4, said, data.replace(b"scrypt\0", b"xcrypt\0", 1))
+
+
 def test_a_key_of_another_archive(folder: Path, tmp_path: Path) -> None:
     good(folder, f"qb-seal --opaque --logn 10 -R old.pub x <data >{tmp_path}/other.qb")
     other, blob = dict(members(tmp_path / "other.qb")), dict(members(folder / "old.qb"))["qb-key.age"]

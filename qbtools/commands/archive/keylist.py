@@ -66,7 +66,10 @@ def check(call: Invocation) -> None:
 def _read(call: Invocation) -> Beginning:
     reader = call.stdin()
     reader.name = "the archive"
-    return read_beginning(MemberReader(reader, header_bound), chunks.DEFAULT_CHUNK_SIZE)
+    found = read_beginning(MemberReader(reader, header_bound), chunks.DEFAULT_CHUNK_SIZE)
+    if header.parse(found.untrusted_plain).version == 4:
+        parse_fixed(found.untrusted_sealed, chunks.HEADER_MAC)
+    return found
 
 
 def _look(beginning: Beginning) -> Wraps:
