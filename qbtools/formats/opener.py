@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from qbtools.errors import PASSPHRASE_HINT, Damaged, QbError, WrongPassphrase
-from qbtools.formats import chunks, container, header, structure
+from qbtools.formats import chunks, container, header
 from qbtools.formats.beginning import header_bound, read_beginning
 from qbtools.formats.container import WrongKey
 from qbtools.formats.containerhead import Parameters, parse_fixed
@@ -13,8 +13,11 @@ from qbtools.formats.firstchunk import FirstChunk
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive
 from qbtools.formats.outertar import MemberReader, Source
-from qbtools.formats.receipt import Receipt
 from qbtools.formats.workers import Budget
+from qbtools.lean import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qbtools.formats.receipt import Receipt
 
 
 class Opening:
@@ -67,6 +70,8 @@ class Opening:
 
     def check_rest(self, warn: Callable[[str], None], expected: Receipt | None = None) -> list[str]:
         """Reads to the end of the archive, without its passphrase: as structure.check(). Called once."""
+        from qbtools.formats import structure
+
         return structure.check_rest(self._members, self.beginning, self._limits.chunk, warn, expected)
 
     def archive(
