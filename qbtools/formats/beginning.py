@@ -78,6 +78,9 @@ def _read_keys(members: MemberReader, untrusted: header.BackupHeader, max_chunk:
         keymembers.check_place(member.untrusted_name, found)
         members.next()
         found[member.untrusted_name] = members.read_all()
-    if member is None and not found and (untrusted.key or untrusted.signed):
-        members.next()  # raises what is wrong with it
-    keymembers.check_promise(found, untrusted.key, untrusted.signed)
+    try:
+        keymembers.check_promise(found, untrusted.key, untrusted.signed)
+    except Damaged:
+        if member is None:
+            members.next()  # raises what is wrong with it
+        raise

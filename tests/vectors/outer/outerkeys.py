@@ -108,6 +108,13 @@ def sizes() -> dict[str, Vector]:
             raw = b"".join(blocks(pair)) + head(name.encode(), size) + bytes(1024)
             verdict = f"4 {name} is too long: {size} bytes"
             vectors[f"keys-size-{name}-{size}"] = bad("larger than its bound", raw, verdict, header=verdict)
+    both = b"".join(blocks([*header_pair(header(more=KEY + SIGNED)), member(AGE)]))
+    verdict = f"4 {SIGNATURE} is too long: {1 << 30} bytes"
+    raw = both + head(SIGNATURE.encode(), 1 << 30) + bytes(1024)
+    vectors["keys-size-behind-another"] = bad("larger than its bound", raw, verdict, header=verdict)
+    verdict = "4 the archive ends in the middle of a tar header"
+    raw = both + head(SIGNATURE.encode(), 10)[:-1]
+    vectors["keys-cut-header"] = bad("the archive ends before the signature", raw, verdict, header=verdict)
     pair = header_pair(header(more=KEY))
     cut = b"".join(blocks([*pair, member(AGE)]))[:-450]
     verdict = f"4 the archive ends in the middle of {AGE}"
