@@ -21,7 +21,7 @@ PATIENCE = 60.0
 """Seconds that a program gets when there is no terminal on which it could ask somebody."""
 
 _BLOCK = 1 << 16
-_LOW = re.compile(r"/(?:dev|proc/self)/fd/([3-9])", re.ASCII)  # a program that we start has others of our own there
+_LOW = re.compile(r"/(?:dev|proc/self)/fd/([0-9])|/dev/stdin", re.ASCII)  # a program that we start has others there
 _SOON = 1.0  # seconds after which a program that still runs waits for somebody: then its words are passed on
 _WAIT = 0.2  # seconds between two looks
 
@@ -82,7 +82,7 @@ def readable(path: str, what: str) -> str:
         if not stat.S_ISFIFO(os.stat(path).st_mode):  # a FIFO must be opened once only
             os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         match = _LOW.fullmatch(path)
-        return f"/dev/fd/{fcntl.fcntl(int(match[1]), fcntl.F_DUPFD, 10)}" if match else path
+        return f"/dev/fd/{fcntl.fcntl(int(match[1] or 0), fcntl.F_DUPFD, 10)}" if match else path
     except OSError as error:
         raise Failed(f"cannot read {what} {path}: {error.strerror}") from error
 

@@ -117,22 +117,25 @@ def test_what_can_be_read(tmp_path: Path) -> None:
         readable("/nonexistent", "the identity")
 
 
-def test_a_low_descriptor_is_handed_on(tmp_path: Path) -> None:
-    """The program has descriptors of ours at low numbers."""
+@pytest.mark.parametrize("name", ["/dev/fd/3", "/dev/fd/0", "/dev/stdin"])
+def test_a_low_descriptor_is_handed_on(name: str, tmp_path: Path) -> None:
+    """The program has descriptors of ours at low numbers, and what we give it on its standard input."""
     text = """
+import sys
 from qbtools.keys.exchange import exchange, readable
-path = readable("/dev/fd/3", "the identity")
-assert path != "/dev/fd/3"
+path = readable(sys.argv[1], "the identity")
+assert path != sys.argv[1]
 print(exchange(["/bin/cat", path], b"", 100, print).output.decode())
 """
-    (tmp_path / "file").write_text("what 3 holds")
+    (tmp_path / "file").write_text("what it holds")
+    number = 3 if name.endswith("3") else 0
     done = subprocess.run(
-        ["bash", "-c", f'exec 3<{tmp_path}/file; exec {sys.executable} -c "$1"', "x", text],
+        ["bash", "-c", f'exec {number}<{tmp_path}/file; exec {sys.executable} -c "$1" "$2"', "x", text, name],
         capture_output=True,
         check=False,
         env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
-    assert (done.stdout, done.stderr) == (b"what 3 holds\n", b"")
+    assert (done.stdout, done.stderr) == (b"what it holds\n", b"")
 
 
 def test_the_terminal_is_left_as_it_was(program: Program) -> None:
