@@ -145,6 +145,23 @@ def test_a_whole_archive_only(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("qb-seal --receipt= a </dev/null | cat", "--receipt"),
+        (f"{CREATE} --receipt= -o new.qb root.img", "--receipt"),
+        ("qb-unseal --expect= --list <a.qb", "--expect"),
+        ("qb-unseal --expect= --structure <a.qb", "--expect"),
+        ("qb-header read --expect= a.qb", "--expect"),
+        ("qb-key show --expect= <a.qb", "--expect"),
+        ("qb-backup verify --expect= a.qb", "--expect"),
+    ],
+)
+def test_an_empty_name(command: str, option: str, folder: Path) -> None:
+    assert outcome(folder, command) == (2, f"{option}: the name is empty")
+    assert not list(folder.glob("new*"))
+
+
+@pytest.mark.parametrize(
     ("command", "same"),
     [
         ("qb-seal --receipt FILE a </dev/null >FILE", "the archive"),

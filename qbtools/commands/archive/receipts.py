@@ -18,13 +18,13 @@ class Receipting:
     """The file of qb-seal --receipt. A `with` that ends without finish() leaves no file."""
 
     def __init__(self, call: Invocation, complete: bool) -> None:
-        """complete: a complete archive is written. UsageError if not, Failed if the file cannot be written, Refused if
-        the run uses it for something else."""
+        """complete: a complete archive is written. UsageError if not, or for an empty name; Failed if the file cannot
+        be written, Refused if the run uses it for something else."""
         self.digest: ContentDigest | None = None
         """Gets everything that is written; None if no receipt is wanted."""
         self._file: SideFile | None = None
         opts = call.options
-        path = opts["--receipt"]
+        path = _path(call, "--receipt")
         if path is None:
             return
         if not complete:
@@ -62,8 +62,9 @@ class Receipting:
 
 
 def expected(call: Invocation) -> Receipt | None:
-    """Reads the receipt of --expect. Failed if it cannot be read, Damaged if it is malformed."""
-    path = call.options["--expect"]
+    """Reads the receipt of --expect. Failed if it cannot be read, Damaged if it is malformed, UsageError for an empty
+    name."""
+    path = _path(call, "--expect")
     if path is None:
         return None
     import io
@@ -74,6 +75,13 @@ def expected(call: Invocation) -> Receipt | None:
     with naming(f"read {path}"):
         file = io.FileIO(path)
     return receipt.parse(Reader(file, path).read_up_to(receipt.MAX_SIZE + 1), path)
+
+
+def _path(call: Invocation, option: str) -> str | None:
+    path: str | None = call.options[option]
+    if path == "":
+        raise UsageError(f"{option}: the name is empty")
+    return path
 
 
 def check_beginning(receipt: Receipt | None, opening: Opening) -> None:
