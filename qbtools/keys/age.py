@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import os
 import re
 from collections.abc import Callable, Sequence
 
@@ -20,6 +21,7 @@ _MAGIC = b"age-encryption.org/v1\n"
 _ARMOR = b"-----BEGIN AGE ENCRYPTED FILE-----"
 _ARMOR_END = b"-----END AGE ENCRYPTED FILE-----"
 _STANZA = re.compile(rb"-> ([!-~]+)((?: [!-~]+)*)")
+_RECIPIENT = ("age1", "ssh-")  # how a recipient begins
 _BY_PASSPHRASE = "scrypt"
 _REPORT = "report unexpected or unhelpful errors"  # age's last line, whatever the error was
 _ERROR = "error: "
@@ -39,13 +41,15 @@ def wrap(
     for recipient in recipients:
         argv += ["-r", recipient]
     for file in files:
-        argv += ["-R", exchange.readable(file, "the recipients file")]
+        argv += ["-R", _listing(file)]
     bound = keymembers.BOUNDS[keymembers.AGE]
     outcome = exchange.exchange(argv, passphrase, bound, warn, patience=patience)
     if len(outcome.output) > bound:
         raise Refused(f"too many recipients: what age prints for them has more than {bound} bytes")
     if outcome.status:
-        raise Failed(f"cannot wrap the passphrase: age: {_reason(outcome)}")
+        named = next((recipient for recipient in recipients if os.path.exists(recipient)), None)
+        hint = None if named is None else f"-R {named} takes the recipients that this file lists"
+        raise Failed(f"cannot wrap the passphrase: age: {_reason(outcome)}", hint)
     if not outcome.output.startswith(_MAGIC):
         raise Failed("cannot wrap the passphrase: age printed nothing that is an age file")
     return outcome.output
@@ -91,6 +95,15 @@ def stanzas(untrusted_blob: bytes) -> list[tuple[str, list[str]]]:
         if match := _STANZA.fullmatch(line):
             found.append((match[1].decode("ascii"), match[2].decode("ascii").split()))
     raise Damaged(f"{keymembers.AGE} is cut: its header does not end")
+
+
+def _listing(file: str) -> str:
+    """A path by which age can read a recipients file."""
+    try:
+        return exchange.readable(file, "the recipients file")
+    except Failed as error:
+        hint = "-r takes a recipient, -R a file with recipients" if file.startswith(_RECIPIENT) else None
+        raise Failed(error.message, hint) from error
 
 
 def _dearmored(untrusted_blob: bytes) -> bytes:

@@ -35,6 +35,7 @@ _MAX_SIZE = keymembers.BOUNDS[_MEMBER]
 _MAX_WORDS = 1 << 16  # bytes that are taken of what ssh-keygen prints where that is no signature
 _NO_WINDOW = {"SSH_ASKPASS_REQUIRE": "never"}  # a passphrase is asked for on the terminal
 _BROKEN = ("Couldn't read", "Unable to", "Invalid")  # what ssh-keygen says where it could not do its work
+_KINDS = (b"ssh-", b"ecdsa-", b"sk-")  # how the kind of a public key begins
 _NO = 255  # its status for everything that is not right
 _DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _ABOVE = 10  # the lowest descriptor that is inherited by its number
@@ -78,7 +79,7 @@ def time_problem(text: str) -> str | None:
                 return None
         except ValueError:
             pass
-    return "not a time: write YYYYMMDD or YYYYMMDDHHMM, with Z behind it for UTC"
+    return "not a time: write YYYYMMDD or YYYYMMDDHHMMSS, with Z at the end for UTC"
 
 
 def text(backup_id: str, header_digest: str) -> bytes:
@@ -98,11 +99,20 @@ def sign(keyfile: str, signed: bytes, warn: Callable[[str], None]) -> bytes:
     if len(outcome.output) > _MAX_SIZE:
         raise Failed(f"{_PROGRAM} printed more than {_MAX_SIZE} bytes")
     if outcome.status:
-        reason = _reason(outcome)
-        locked = "passphrase" in reason or "No private key" in reason
-        hint = "without a terminal, add the key to an agent with ssh-add"
-        raise Failed(f"cannot sign with {keyfile}: {reason}", hint if locked else None)
+        raise Failed(*_unsigned(keyfile, _reason(outcome)))
     return _made(outcome.output, signed, _PROGRAM)
+
+
+def _unsigned(keyfile: str, reason: str) -> tuple[str, str | None]:
+    """Why a key has not signed, and a hint. reason: the words of ssh-keygen."""
+    hint = None
+    if "No private key" in reason:
+        hint = "give the private key, or add it to an agent with ssh-add"
+    elif "passphrase" in reason and not exchange.has_terminal():
+        hint = "without a terminal, add the key to an agent with ssh-add"
+    elif reason.startswith("Couldn't load public key"):  # what it tries last, for a file in which it finds no key
+        reason = f"{_PROGRAM} finds no SSH key in it"
+    return f"cannot sign with {keyfile}: {reason}", hint
 
 
 def sign_with_command(command: str, signed: bytes) -> bytes:
@@ -219,7 +229,14 @@ def _does_not_count(fingerprint: str, signers: Signers, said: list[str]) -> QbEr
     if "not permitted for use in signature namespace" in every:
         return Damaged(f"{key}, which is not listed in {signers.path} for the namespace {NAMESPACE}")
     owner = "" if signers.name is None else f" for {signers.name}"
-    return Damaged(f"{key}, which is not listed in {signers.path}{owner}")
+    listing = 'a line of this list is a name, namespaces="qbtools" and a public key'
+    reason = f"{key}, which is not listed in {signers.path}{owner}"
+    return Damaged(reason, None if _has_keys(signers.lines) else listing)
+
+
+def _has_keys(lines: bytes) -> bool:
+    """Whether any line of a list has a key behind a name: a file of public keys has none, nor has a private key."""
+    return any(word.startswith(_KINDS) for line in lines.splitlines() for word in line.split()[1:])
 
 
 class _Files:

@@ -139,6 +139,17 @@ def test_a_recipients_file(tmp_path: Path) -> None:
         age.wrap([], [str(tmp_path / "list")], SECRET, pytest.fail)
 
 
+def test_a_file_for_a_recipient_and_the_other_way_round(tmp_path: Path, recipient: str) -> None:
+    listed = tmp_path / "list"
+    listed.write_text(f"{recipient}\n")
+    with pytest.raises(Failed) as caught:
+        age.wrap([recipient, str(listed)], [], SECRET, pytest.fail)
+    assert caught.value.hint == f"-R {listed} takes the recipients that this file lists"
+    with pytest.raises(Failed) as caught:
+        age.wrap([], [recipient], SECRET, pytest.fail)
+    assert caught.value.hint == "-r takes a recipient, -R a file with recipients"
+
+
 def test_too_many_recipients(recipient: str) -> None:
     assert len(age.wrap([recipient] * 600, [], SECRET, pytest.fail)) < 65536
     with pytest.raises(Refused, match=r"^too many recipients: what age prints for them has more than 65536 bytes$"):

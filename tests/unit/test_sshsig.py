@@ -107,7 +107,7 @@ def test_a_public_key_whose_private_half_an_agent_holds(tmp_path: Path, monkeypa
         assert sshsig.fingerprint(sign(str(alone))) == fingerprint(key)
     with pytest.raises(Failed, match="cannot sign with .*alone.pub: No private key found") as caught:
         sign(str(alone))
-    assert caught.value.hint is not None and "ssh-add" in caught.value.hint
+    assert caught.value.hint == "give the private key, or add it to an agent with ssh-add"
 
 
 def test_a_certificate(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,8 +179,8 @@ def test_a_key_with_a_passphrase_where_there_is_no_terminal(tmp_path: Path) -> N
     ("make", "reason"),
     [
         (lambda path: None, "No such file or directory"),
-        (lambda path: path.write_text("no key\n"), "Couldn't load public key"),
-        (lambda path: path.mkdir(), "Couldn't load public key"),
+        (lambda path: path.write_text("no key\n"), "ssh-keygen finds no SSH key in it$"),
+        (lambda path: path.mkdir(), "ssh-keygen finds no SSH key in it$"),
         (lambda path: make_key(path).chmod(0o644), "Permissions 0644 for .* are too open"),
     ],
 )
@@ -299,6 +299,17 @@ def test_a_key_that_is_not_listed(key: Path, other: Path) -> None:
     ):
         message = refused(Damaged, signed(key, TEXT), listed(*lines))
         assert message == f"the archive is signed by the key {fingerprint(key)}, which is not listed in LIST"
+
+
+def test_a_file_that_is_no_list(key: Path, other: Path) -> None:
+    def hint(lines: bytes) -> str | None:
+        with pytest.raises(Damaged, match="which is not listed in LIST$") as caught:
+            sshsig.verify(signed(key, TEXT), TEXT, sshsig.Signers(lines, "LIST"))
+        return caught.value.hint
+
+    for lines in (b"", b"junk\n", public(key).encode(), key.read_bytes()):
+        assert hint(lines) == 'a line of this list is a name, namespaces="qbtools" and a public key'
+    assert hint(f"alice {public(other)}\n".encode()) is None
 
 
 def test_a_key_that_is_listed_for_another_use(key: Path) -> None:
