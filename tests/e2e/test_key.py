@@ -204,6 +204,8 @@ def test_an_archive_that_a_typed_passphrase_opens(folder: Path) -> None:
         ("-i old --passphrase-file wrong", 2, "--identity and --passphrase-file exclude each other"),
         ("-i old -i ''", 2, "--identity: the name is empty"),
         ("-i old -r ''", 2, "--recipient: the recipient is empty"),
+        ("-i AGE-SECRET-KEY-1XYZ", 2, "--identity: this is an identity, not the file that holds it"),
+        ("-i old -r age-secret-key-1xyz", 2, "--recipient: this is an identity, not a recipient"),
         ("-i old -R -", 2, "--recipients-file: standard input is taken"),
         ("-i old -r age1none", 1, "cannot wrap the passphrase: age: "),
         ("-i old -R none", 1, "cannot read the recipients file none: No such file or directory"),
@@ -582,6 +584,8 @@ def test_check(signed: Path) -> None:
     fails(signed, "qb-key check <signed.qb", 2, none)
     for archive in ("old.qb", "none.qb"):
         fails(signed, f"qb-key check --signers signers <{archive}", 5, "qb-key: error: the archive is not signed\n")
+    hint = "hint: if you trust its source, open it with --any-writer\n"
+    fails(signed, "qb-key show --signers signers <old.qb", 5, f"qb-key: error: the archive is not signed\n{hint}")
 
 
 def test_a_signature_of_another_archive(signed: Path) -> None:

@@ -11,6 +11,8 @@ from qbtools.lean import NamedTuple
 
 PASSPHRASE = ("--passphrase-file", "--passphrase-fd", "--passphrase-command")
 _WRAPPING = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
+IDENTITY = "AGE-SECRET-KEY-"
+"""How an identity of age begins. No message may show one: messages end up in logs."""
 
 
 class Secret(NamedTuple):
@@ -43,6 +45,8 @@ def check_wraps(call: Invocation, command: str) -> None:
     for option, what in (("--recipient", "recipient"), ("--recipients-file", "name")):
         if "" in call.options[option]:
             raise UsageError(f"{option}: the {what} is empty")
+    if any(recipient.upper().startswith(IDENTITY) for recipient in call.options["--recipient"]):
+        raise UsageError("--recipient: this is an identity, not a recipient", "age-keygen -y prints its recipient")
     if "-" in call.options["--recipients-file"]:
         raise UsageError("--recipients-file: standard input is taken")
 

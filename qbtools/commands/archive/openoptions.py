@@ -102,6 +102,8 @@ def check_keys(call: Invocation) -> None:
                 raise UsageError(f"{given} and {option} exclude each other")
     if "" in opts["--identity"]:
         raise UsageError("--identity: the name is empty")
+    if any(identity.upper().startswith(keyoptions.IDENTITY) for identity in opts["--identity"]):
+        raise UsageError("--identity: this is an identity, not the file that holds it")
     if "-" in opts["--identity"]:
         raise UsageError("--identity: the archive is on standard input")
     if opts["--key-command"] is not None:

@@ -43,7 +43,7 @@ class Writer:
         if untrusted.version != 4:
             raise Refused(f"the archive has version {untrusted.version}, which cannot be signed")
         if keymembers.SIGNATURE not in untrusted_keys:
-            raise Refused("the archive is not signed", "--any-writer opens it without a signature")
+            raise Refused("the archive is not signed", "if you trust its source, open it with --any-writer")
         text = sshsig.text(untrusted.backup_id, beginning.header_digest(untrusted_plain, untrusted_sealed))
         signer = sshsig.verify(untrusted_keys[keymembers.SIGNATURE], text, self._signers)
         self._call.note(f"signed by the key {signer.fingerprint} of {signer.principal}")
