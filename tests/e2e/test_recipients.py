@@ -255,7 +255,37 @@ def test_the_recipients_are_not_the_file_of_the_id(folder: Path, tmp_path: Path)
     assert (tmp_path / "to").read_bytes() == (folder / "rsa.pub").read_bytes()
 
 
+def test_a_copy_of_the_wrap_opens_an_archive_whose_own_is_damaged(folder: Path, tmp_path: Path) -> None:
+    """The receipt does not cover it, as qbtools(7) says."""
+    make = f"qb-backup create -q -R rsa.pub --receipt {tmp_path}/receipt -o {tmp_path}/a.qb vm1:root=data"
+    assert bash(f"cd {folder}; {make} && tar -xOf {tmp_path}/a.qb qb-key.age >{tmp_path}/copy").returncode == 0
+    data, wrap = (tmp_path / "a.qb").read_bytes(), (tmp_path / "copy").read_bytes()
+    assert data.count(wrap) == 1
+    (tmp_path / "b.qb").write_bytes(data.replace(wrap, wrap[:-1] + bytes([wrap[-1] ^ 1])))
+    place = f"cd {folder}; set -- {tmp_path}/b.qb {tmp_path}/receipt;"
+    assert bash(f'{place} qb-unseal --structure --expect "$2" <"$1"').returncode == 0
+    assert bash(f'{place} qb-backup verify -i rsa --expect "$2" "$1"').returncode == 3
+    assert bash(f"{place} qb-backup verify --passphrase-command 'age -d -i rsa {tmp_path}/copy' \"$1\"").returncode == 0
+
+
 # --- by hand ---
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("-R rsa.pub", "a passphrase is made, but --secret-fd is not given\nhint: qb-seal and qb-manifest need it too"),
+        (
+            "--secret-fd 4 --passphrase-file data",
+            "--secret-fd needs an option that makes a passphrase\nhint: use -r, -R, --key-command or --wrap-passphrase",
+        ),
+    ],
+)
+def test_a_header_and_its_secret_belong_together(words: str, message: str, folder: Path) -> None:
+    done = bash(f"cd {folder}; qb-header write --backup-id one {words} 4>/dev/null")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.decode() == f"qb-header: error: {message}\n"
+
 
 BY_HAND = """
 cd $OUT

@@ -19,8 +19,11 @@ def write(call: Invocation) -> None:
     """qb-header write. Without a --secret-fd nobody could seal the chunks with a passphrase that is made here."""
     opts = call.options
     made = keyoptions.makes_passphrase(call)
-    if made != (opts["--secret-fd"] is not None):
-        raise UsageError("--secret-fd goes with an option that makes a passphrase, and such an option with --secret-fd")
+    if made and opts["--secret-fd"] is None:
+        raise UsageError("a passphrase is made, but --secret-fd is not given", "qb-seal and qb-manifest need it too")
+    if not made and opts["--secret-fd"] is not None:
+        hint = "use -r, -R, --key-command or --wrap-passphrase"
+        raise UsageError("--secret-fd needs an option that makes a passphrase", hint)
     backup_id = sealoptions.backup_id(call) or ""
     manifest, signed = not opts["--no-manifest"], signoptions.signs(call)
     backup = sealoptions.backup_header(call, backup_id, manifest, key=made, signed=signed)
