@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import socket
 import subprocess
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -44,11 +45,16 @@ class Agent:
         self._agent = subprocess.Popen(
             ["ssh-agent", "-D", "-a", self.socket], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
-        while not os.path.exists(self.socket):
-            self._agent.poll()
-            assert self._agent.returncode is None
+        while not self._listens():
+            assert self._agent.poll() is None
+            time.sleep(0.01)
         subprocess.run(["ssh-add", "-q", self._key], check=True, env=environment(SSH_AUTH_SOCK=self.socket))
         return self
+
+    def _listens(self) -> bool:
+        """Its socket exists a moment before it can be connected."""
+        with socket.socket(socket.AF_UNIX) as client:
+            return not client.connect_ex(self.socket)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
