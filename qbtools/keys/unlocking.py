@@ -21,6 +21,12 @@ from qbtools.processes import capture
 _CHEAP = 1 << 17
 """N·r·p of a derivation that takes no time that anybody notices."""
 
+_WAYS = {
+    keymembers.AGE: "-i IDENTITY",
+    keymembers.COMMAND: "--key-command",
+    keymembers.STRETCHED: "a passphrase",
+}
+
 Warn = Callable[[str], None]
 
 
@@ -66,7 +72,8 @@ def unlock(opening: Opening, sources: Sources, limits: Limits, warn: Warn) -> Se
     try:
         typed = sources.typed()
     except UsageError as error:
-        raise UsageError(error.message, _hint(untrusted_keys) or error.hint) from None
+        only_typed = set(untrusted_keys) <= {keymembers.STRETCHED, keymembers.SIGNATURE}
+        raise UsageError(error.message, error.hint if only_typed else _hint(untrusted_keys)) from None
     return Secret(_by_typing(opening, typed, limits))
 
 
@@ -79,11 +86,10 @@ def _no_member(opening: Opening, sources: Sources) -> Exception:
 
 def _hint(untrusted_keys: dict[str, bytes]) -> str | None:
     """What opens an archive that carries its passphrase."""
-    if keymembers.STRETCHED in untrusted_keys:
-        return "a passphrase opens this archive"
-    if keymembers.AGE in untrusted_keys:
-        return f"-i IDENTITY opens this archive: its passphrase is in {keymembers.AGE}"
-    return "--key-command opens this archive" if keymembers.COMMAND in untrusted_keys else None
+    ways = [way for name, way in _WAYS.items() if name in untrusted_keys]
+    if ways == [_WAYS[keymembers.AGE]]:
+        return f"{ways[0]} opens this archive: its passphrase is in {keymembers.AGE}"
+    return f"{' or '.join(ways)} opens this archive" if ways else None
 
 
 def _by_typing(opening: Opening, typed: bytes, limits: Limits) -> bytes:
@@ -92,7 +98,7 @@ def _by_typing(opening: Opening, typed: bytes, limits: Limits) -> bytes:
     untrusted = untrusted_keys.get(keymembers.STRETCHED)
     if untrusted is None or opening.parameters is None:
         if untrusted_keys:
-            _try(opening, typed, _hint(untrusted_keys))
+            _try(opening, typed, _hint(untrusted_keys) or PASSPHRASE_HINT)
         return typed  # whoever opens the archive finds out
     if opening.parameters.work <= _CHEAP:
         with suppress(WrongPassphrase):

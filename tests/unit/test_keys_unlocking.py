@@ -38,7 +38,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opening(keys: Members, passphrase: bytes = MADE, log_n: int = 10) -> Opening:
-    made = header.new_header(ID, "gzip", 1 << 20, key=bool(keys))
+    names = {name for name, _blob in keys}
+    signed = keymembers.SIGNATURE in names
+    made = header.new_header(ID, "gzip", 1 << 20, key=bool(names - {keymembers.SIGNATURE}), signed=signed)
     settings = Settings(ID, 1 << 20, Parameters(log_n), 0)
     data = beginning(passphrase, made, settings, keys) + END_OF_ARCHIVE
     return Opening(Reader(io.BytesIO(data), "the archive"), LIMITS)
@@ -126,6 +128,11 @@ def test_one_that_opens_neither(log_n: int) -> None:
     assert hint is not None and hint.startswith("check for blanks")
 
 
+def test_a_wrong_passphrase_of_a_signed_archive() -> None:
+    hint = refuse(opening([(keymembers.SIGNATURE, b"x")]), typed(b"x"), WrongPassphrase, "the passphrase is wrong")
+    assert hint is not None and hint.startswith("check for blanks")
+
+
 def test_without_a_stretched_one_the_hint_tells_what_opens() -> None:
     hint = refuse(opening(wrapped(command="cat")), typed(b"x"), WrongPassphrase, "the passphrase is wrong")
     assert hint == "--key-command opens this archive"
@@ -186,6 +193,10 @@ def test_nobody_to_ask() -> None:
     assert refuse(opening([]), sources, UsageError, "no passphrase") == "use --passphrase-file"
     hint = refuse(opening([(keymembers.AGE, b"x")]), sources, UsageError, "no passphrase")
     assert hint is not None and hint.startswith("-i IDENTITY opens")
+    hint = refuse(opening(wrapped(typed=TYPED)), sources, UsageError, "no passphrase")
+    assert hint == "use --passphrase-file"
+    hint = refuse(opening([(keymembers.AGE, b"x"), *wrapped(typed=TYPED)]), sources, UsageError, "no passphrase")
+    assert hint == "-i IDENTITY or a passphrase opens this archive"
 
 
 # --- a command ---
