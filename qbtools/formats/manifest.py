@@ -61,12 +61,17 @@ def serialise(backup_id: str, records: Sequence[FileRecord]) -> bytes:
     """The manifest's text. Damaged if a record's name occurs twice or stands in no valid order."""
     _check_order(records)
     lines = [_MAGIC[any(record.failed for record in records)], f"backup-id {backup_id}"]
-    lines += (_fields(record) if record.failed else f"file {_fields(record)}" for record in records)
+    lines += (file_line(record) for record in records)
     lines.append(f"end {len(records)}")
     data = "".join(line + "\n" for line in lines).encode("ascii")
     if len(data) > MAX_MANIFEST:
         raise Refused(f"the manifest would have more than {MAX_MANIFEST} bytes")
     return data
+
+
+def file_line(record: FileRecord) -> str:
+    """The line of a file in the manifest, without its newline."""
+    return _fields(record) if record.failed else f"file {_fields(record)}"
 
 
 def parse(data: bytes) -> tuple[str, list[FileRecord]]:

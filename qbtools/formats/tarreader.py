@@ -75,11 +75,14 @@ class TarReader:
         self._header = b""
         self._end = reader.position  # where the body of the current member ends, known when its map was read
 
-    def find(self, name: str | None) -> Member:
-        """The member called name, the others being skipped; None: the first. Damaged if it is not a regular file."""
+    def find(self, name: str | None, suffix: str = "") -> Member:
+        """The member called name, the others being skipped; None: the first. Damaged if it is not a regular file.
+
+        suffix: it may also be called name and this.
+        """
         self._wanted = name
         while (member := self.next()) is not None:
-            if name is None or member.untrusted_name == name:
+            if name is None or member.untrusted_name in (name, f"{name}{suffix}"):
                 if member.kind:
                     raise Damaged(f"{member.untrusted_name} is {member.kind}, not a regular file")
                 return member

@@ -9,12 +9,13 @@
     <the bytes of the extents, one after the other>
     end 5242880\\n                their sum; then EOF
 
-What no extent covers reads as zeros. Numbers are decimal, without sign or leading zeros.
+What no extent covers reads as zeros. Numbers are decimal, without sign or leading zeros. What changed since a base is
+another stream: deltastream.py.
 """
 
 from __future__ import annotations
 
-from qbtools.errors import Damaged, Truncated
+from qbtools.errors import Damaged, Refused, Truncated
 from qbtools.formats import magic
 from qbtools.lean import TYPE_CHECKING, number
 from qbtools.streams import Reader, Writer
@@ -33,6 +34,9 @@ ALIGN = 512
 
 MAX_SIZE = (1 << 63) - 1
 """Bytes of the largest volume: what a file offset of the kernel can hold."""
+
+INCREMENT = b"qb-volume 2\n"
+"""The first line of the other stream."""
 
 _FIRST_LINE = b"qb-volume 1\n"
 _HINTS: dict[str | None, str] = {None: "--raw takes a plain image"}
@@ -159,13 +163,24 @@ def write_plain(writer: Writer, reader: Reader, extents: ExtentMap) -> None:
 
 
 def read_header(reader: Reader) -> ExtentMap:
-    """The map; the reader then stands at the first byte of data. Damaged or Truncated for all that is not one."""
+    """The map; the reader then stands at the first byte of data. Damaged or Truncated for all that is not one.
+
+    Refused for an increment: it is no whole volume.
+    """
     head = reader.peek(len(_FIRST_LINE))
+    if head == INCREMENT:
+        raise Refused(f"{reader.name} is an increment, not a whole volume", "qb-merge makes one of it and its base")
     if not _FIRST_LINE.startswith(head) or not head:
         raise magic.wrong(reader.name, reader.peek(magic.HEAD), magic.STREAM, _HINTS)
     reader.read_lines(1, _LINE)
-    size = _number(reader, "size", MAX_SIZE)
-    count = _number(reader, "extents", MAX_EXTENTS)
+    extents = read_map(reader, read_number(reader, "size", MAX_SIZE))
+    read_empty_line(reader)
+    return extents
+
+
+def read_map(reader: Reader, size: int) -> ExtentMap:
+    """Reads the line `extents` and those of the map."""
+    count = read_number(reader, "extents", MAX_EXTENTS)
     extents = ExtentMap(size)
     append = extents.append
     while len(extents) < count:
@@ -173,38 +188,53 @@ def read_header(reader: Reader) -> ExtentMap:
             first, _, second = line.partition(b" ")
             offset, length = number(first), number(second)
             if offset is None or not length:
-                raise _malformed(reader, "a line of the map is not two numbers")
+                raise malformed(reader, "a line of the map is not two numbers")
             try:
                 append(offset, length)
             except ValueError as error:
-                raise _malformed(reader, str(error)) from None
-    if reader.read_lines(1, _LINE) != [b""]:
-        raise _malformed(reader, "no empty line behind the map")
+                raise malformed(reader, str(error)) from None
     return extents
 
 
+def read_empty_line(reader: Reader) -> None:
+    """Reads the line that ends a header."""
+    if reader.read_lines(1, _LINE) != [b""]:
+        raise malformed(reader, "no empty line behind the map")
+
+
 def read_end(reader: Reader, extents: ExtentMap) -> None:
-    """Reads the end line and EOF, behind the data. Damaged or Truncated if anything else comes."""
+    """Reads the end line and EOF, behind the data. Damaged or Truncated where anything else comes."""
+    check_end(reader, read_last(reader), extents.data)
+
+
+def read_last(reader: Reader) -> bytes:
+    """Reads a line that may be the last one. Truncated where the input ends within it."""
     line = reader.read_line(_LINE)
     if not line.endswith(b"\n") and len(line) < _LINE:
         raise Truncated(f"the volume stream on {reader.name} ends without its end line")
-    if line != b"end %d\n" % extents.data:
-        raise _malformed(reader, "no end line where the data ends")
+    return line
+
+
+def check_end(reader: Reader, line: bytes, data: int) -> None:
+    """Damaged where line, which was just read, is not the end line of so many bytes, or anything follows it."""
+    if line != b"end %d\n" % data:
+        raise malformed(reader, "no end line where the data ends")
     if not reader.at_eof():
-        raise _malformed(reader, "bytes follow the end line")
+        raise malformed(reader, "bytes follow the end line")
 
 
-def _number(reader: Reader, word: str, most: int) -> int:
-    """The number of the header line `word NUMBER`. Damaged if the line is another, or the number above most."""
+def read_number(reader: Reader, word: str, most: int) -> int:
+    """The number of the header line `word NUMBER`. Damaged where the line is another, or the number above most."""
     (line,) = reader.read_lines(1, _LINE)
     found, _, digits = line.partition(b" ")
     value = number(digits) if found == word.encode("ascii") else None
     if value is None:
-        raise _malformed(reader, f"no line `{word} NUMBER` where it should be")
+        raise malformed(reader, f"no line `{word} NUMBER` where it should be")
     if value > most:
-        raise _malformed(reader, f"{word} is above {most}")
+        raise malformed(reader, f"{word} is above {most}")
     return value
 
 
-def _malformed(reader: Reader, what: str) -> Damaged:
+def malformed(reader: Reader, what: str) -> Damaged:
+    """What is said of a stream that breaks a rule of its format."""
     return Damaged(f"the volume stream on {reader.name} is malformed: {what}")

@@ -19,7 +19,8 @@ Usage:
 
 Turn the tar archive on standard input into the volume stream of its member NAME.
 Without NAME the archive must have exactly one member. The rest of the archive is
-read and checked before the end of the stream is written.
+read and checked before the end of the stream is written. If NAME was archived as an
+increment, the stream is one that qb-merge reads.
 With --volumes fill several volumes: each ROUTE is VOLUME=TARGET. TARGET is a word
 for qb-volwrite, and gets the content of DIRECTORY/VOLUME.img. It gets its name when
 the whole archive was read.
@@ -52,7 +53,8 @@ def main(call: Invocation) -> None:
         return
 
     from qbtools import progress
-    from qbtools.formats import tarreader, volumestream
+    from qbtools.commands.pipe import increments
+    from qbtools.formats import deltatar, tarreader, volumestream
 
     name, raw = call.options["NAME"], call.options["--raw"]
     text_only = call.options["--size"] or call.options["--list"]
@@ -65,7 +67,12 @@ def main(call: Invocation) -> None:
         if call.options["--list"]:
             writer.write(_listing(archive, name))
             return
-        member = archive.find(name)
+        member = archive.find(name, deltatar.SIZE)
+        if deltatar.is_increment(reader, member) and member.untrusted_name != name:
+            increments.extract(call, writer, deltatar.IncrementTar(archive, reader, member))
+            return
+        if name is not None and member.untrusted_name != name:
+            raise Damaged(f"{member.untrusted_name} is not the header of an increment")
         if call.options["--size"]:
             writer.write(b"%d\n" % member.size)
             return

@@ -14,7 +14,8 @@ Usage:
   qb-tarwrite [options] NAME
 
 Turn the volume stream on standard input into a tar archive that holds one sparse
-file, NAME. The same input always gives the same bytes.
+file, NAME; or several files below NAME.d, if the stream is an increment. The same
+input always gives the same bytes.
 
 Options:
   --raw                 Standard input is the plain volume, not a volume stream.
@@ -46,7 +47,7 @@ def main(call: Invocation) -> None:
 
 def _write(call: Invocation, writer: Writer) -> None:
     from qbtools import progress
-    from qbtools.formats import chunks, sparsetar, volumestream
+    from qbtools.formats import chunks, deltastream, sparsetar, volumestream
 
     name, raw = call.options["NAME"], call.options["--raw"]
     problem = chunks.name_problem(name)
@@ -58,6 +59,11 @@ def _write(call: Invocation, writer: Writer) -> None:
     total: int | None = None
     display = call.options["--progress"] and not call.quiet
     with progress.shown(lambda: reader.position, lambda: total, lambda: name, display):
+        if not raw and deltastream.is_increment(reader):
+            from qbtools.commands.pipe import increments
+
+            increments.write(call, writer, reader, told)
+            return
         extents = ExtentMap(size) if raw else volumestream.read_header(reader)
         if size:
             extents.append(0, size)

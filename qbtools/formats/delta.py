@@ -1,0 +1,161 @@
+"""What a volume has changed since its index was made: volume stream 1 in, volume stream 2 out, and a new index.
+
+One pass: the digest of each block is taken as it passes. Memory does not grow with the volume.
+"""
+
+from __future__ import annotations
+
+from qbtools.errors import Truncated
+from qbtools.formats import blockindex
+from qbtools.formats.blockindex import DIGEST, PER_WINDOW, IndexReader, IndexWriter
+from qbtools.formats.deltastream import RecordWriter
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import TYPE_CHECKING
+from qbtools.streams import Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPAN = 1 << 20
+"""Bytes that are looked at together: one block or more."""
+
+_ZEROS = bytes(SPAN)
+_SAME = bytes(DIGEST)
+_ALL_SAME = bytes(PER_WINDOW * DIGEST)
+
+
+class Delta:
+    """Takes the data of a volume, once."""
+
+    def __init__(
+        self,
+        reader: Reader,
+        extents: ExtentMap,
+        block: int,
+        key: bytes,
+        base: IndexReader | None,
+        index: IndexWriter | None,
+    ) -> None:
+        """reader stands at the data of extents. block and key: of both indexes. base: what was; index: what is now."""
+        self._reader = reader
+        self._extents = extents
+        self._block = block
+        self._hash = blockindex.digest_of(key)
+        self._base = base
+        self._index = index
+        self._buffer = bytearray(SPAN)
+        self._at = 0  # up to here all is done: a multiple of SPAN
+        self._pieces: list[tuple[int, int]] = []  # of the span that begins there, what is data
+        self._digests: bytes | memoryview = b""
+
+    def copy(self, put: Callable[[memoryview], None]) -> None:
+        """Gives all data to put, as it is. Truncated where the input ends too early."""
+        self._run(lambda: self._put_pieces(put))
+
+    def changes(self, records: RecordWriter) -> None:
+        """Gives what differs from the base to records, without its end. Truncated as copy()."""
+        self._run(lambda: self._compare(records), records)
+
+    def _run(self, take: Callable[[], None], records: RecordWriter | None = None) -> None:
+        view = memoryview(self._buffer)
+        size = self._extents.size
+        for offset, length in self._extents:
+            end = offset + length
+            while offset < end:
+                span = offset - offset % SPAN
+                if span != self._at or not self._pieces:
+                    self._close(take)
+                    self._hole(span, records)
+                stop = min(end, span + SPAN)
+                begin, offset = offset - span, stop
+                part = view[begin : stop - span]
+                if self._reader.read_into(part) < len(part):
+                    raise Truncated(f"{self._reader.name} ends too early")
+                self._pieces.append((begin, stop - span))
+        self._close(take)
+        self._hole(size, records)
+
+    def _close(self, take: Callable[[], None]) -> None:
+        """Looks at the span whose pieces were read."""
+        if not self._pieces:
+            return
+        count = min(SPAN, self._extents.size - self._at)
+        at = 0
+        for begin, end in (*self._pieces, (SPAN, SPAN)):
+            if at < begin:
+                self._buffer[at:begin] = memoryview(_ZEROS)[: begin - at]
+            at = end
+        self._digests = self._digests_of(count)
+        take()
+        if self._index is not None:
+            self._index.add(self._digests)
+        self._pieces.clear()
+        self._at += count
+
+    def _digests_of(self, count: int) -> bytes:
+        view, block = memoryview(self._buffer), self._block
+        found = []
+        for at in range(0, count, block):
+            if self._buffer.startswith(memoryview(_ZEROS)[:block], at):
+                found.append(_SAME)
+            else:
+                one = self._hash.copy()
+                one.update(view[at : at + block])
+                found.append(one.digest()[:DIGEST])
+        return b"".join(found)
+
+    def _put_pieces(self, put: Callable[[memoryview], None]) -> None:
+        view = memoryview(self._buffer)
+        for begin, end in self._pieces:
+            put(view[begin:end])
+
+    def _compare(self, records: RecordWriter) -> None:
+        """Writes the blocks of a span that differ from the base."""
+        digests, block = self._digests, self._block
+        count = len(digests) // DIGEST
+        before = bytes(self._base.take(count)) if self._base else bytes(len(digests))
+        if before == digests:
+            return
+        size = self._extents.size
+        for number in range(count):
+            digest = digests[number * DIGEST : number * DIGEST + DIGEST]
+            if digest == before[number * DIGEST : number * DIGEST + DIGEST]:
+                continue
+            begin = number * block
+            end = min(begin + block, size - self._at)
+            if digest == _SAME:
+                records.add_zeros(self._at + begin, end - begin)
+            else:
+                self._put_block(records, begin, end)
+
+    def _put_block(self, records: RecordWriter, begin: int, end: int) -> None:
+        """Writes a block: data where the map has some, zeros elsewhere, for the base may have data there."""
+        view, at = memoryview(self._buffer), begin
+        for start, stop in self._pieces:
+            if stop <= begin or start >= end:
+                continue
+            start, stop = max(start, begin), min(stop, end)
+            if at < start:
+                records.add_zeros(self._at + at, start - at)
+            records.add_data(self._at + start, view[start:stop])
+            at = stop
+        if at < end:
+            records.add_zeros(self._at + at, end - at)
+
+    def _hole(self, until: int, records: RecordWriter | None) -> None:
+        """Goes on to `until`, where the next span or the volume ends; nothing between is data."""
+        block = self._block
+        count = -(-(until - self._at) // block)
+        if self._index is not None:
+            self._index.add_zeros(count)
+        at, self._at = self._at, until
+        while count and self._base is not None and records is not None and not self._base.at_end:
+            part = min(count, PER_WINDOW)
+            before = bytes(self._base.take(part))
+            if before != _ALL_SAME[: len(before)]:
+                for number in range(part):
+                    if before[number * DIGEST : number * DIGEST + DIGEST] != _SAME:
+                        begin = at + number * block
+                        records.add_zeros(begin, min(block, until - begin))
+            at += part * block
+            count -= part

@@ -1,0 +1,200 @@
+"""Several volume streams to one: a volume or an increment, and the increments that follow it.
+
+The map is that of the last stream. What a place holds comes from the last stream that has a record for it; of a stream
+counts only what lies below the smallest size of those above it, for what a volume lost when it shrank does not come
+back when it grows. All streams are sorted, so this takes one pass and keeps one record of each.
+"""
+
+from __future__ import annotations
+
+from qbtools.errors import Damaged, Truncated
+from qbtools.formats import deltastream, volumestream
+from qbtools.formats.deltastream import Base, Head, Record, RecordReader, RecordWriter
+from qbtools.formats.volumestream import MAX_SIZE, ExtentMap
+from qbtools.lean import TYPE_CHECKING
+from qbtools.streams import BLOCK, Reader, Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+
+class _Layer:
+    """One of the streams. Between start and stop lies its record; where there is none left, start is MAX_SIZE."""
+
+    def __init__(self, reader: Reader, size: int, extents: ExtentMap | None) -> None:
+        self.reader = reader
+        self.size = size
+        self.cut = size
+        """Up to here it counts."""
+        self.zero = False
+        self.start = self.stop = 0
+        self._extents = extents
+        self._records: Iterator[Record] = iter(())
+        self._at = 0  # in the record, up to here its data was taken
+
+    def begin(self) -> None:
+        """Reads up to the first record."""
+        self._records = self._read()
+        self._next()
+
+    def pass_over(self, place: int) -> None:
+        """Reads up to the first record that ends behind place."""
+        while self.stop <= place and self.start < MAX_SIZE:
+            self._next()
+
+    def take(self, begin: int, end: int, put: Callable[[memoryview], None], buffer: memoryview) -> None:
+        """Gives the data between two places of the record to put."""
+        self.reader.skip(begin - self._at)
+        while begin < end:
+            part = buffer[: end - begin]
+            if self.reader.read_into(part) < len(part):
+                raise Truncated(f"{self.reader.name} ends too early")
+            put(part)
+            begin += len(part)
+        self._at = end
+
+    def finish(self) -> None:
+        """Reads all that is left, to the end line and EOF."""
+        self.pass_over(MAX_SIZE)
+
+    def _next(self) -> None:
+        if not self.zero:
+            self.reader.skip(self.stop - self._at)
+        record = next(self._records, None)
+        if record is None:
+            self.zero, self.start, self.stop = True, MAX_SIZE, MAX_SIZE
+        else:
+            self.zero, self.start, self.stop = record.zero, record.offset, record.offset + record.length
+        self._at = self.start
+
+    def _read(self) -> Iterator[Record]:
+        raise NotImplementedError
+
+
+class _Whole(_Layer):
+    """A volume: each extent is a record."""
+
+    def __init__(self, reader: Reader, extents: ExtentMap) -> None:
+        super().__init__(reader, extents.size, extents)
+        self._map = extents
+
+    def _read(self) -> Iterator[Record]:
+        for offset, length in self._map:
+            yield Record(False, offset, length)
+        volumestream.read_end(self.reader, self._map)
+
+
+class _Increment(_Layer):
+    """An increment. Its map is not kept but for the last one: who made the stream has held the data against it."""
+
+    def __init__(self, reader: Reader, head: Head, last: bool) -> None:
+        super().__init__(reader, head.extents.size, head.extents if last else None)
+
+    def _read(self) -> Iterator[Record]:
+        records = RecordReader(self.reader, self.size, self._extents)
+        while (record := records.next()) is not None:
+            yield record
+
+
+class Merge:
+    """One merge. size, data: of the map of the result, for messages."""
+
+    def __init__(self, readers: Sequence[Reader]) -> None:
+        """Reads the headers. Damaged where one is no stream, or they cannot follow each other."""
+        self._base: Base | None = None
+        self._layers: list[_Layer] = []
+        self.extents = ExtentMap(0)
+        seen: set[str] = set()
+        for number, reader in enumerate(readers):
+            last = number == len(readers) - 1
+            if number == 0 and not deltastream.is_increment(reader):
+                self.extents = volumestream.read_header(reader)
+                self._layers.append(_Whole(reader, self.extents))
+                continue
+            if reader.peek(1) and not deltastream.is_increment(reader):
+                whole = volumestream.read_header(reader)
+                raise Damaged(f"{reader.name} is a whole volume of {whole.size} bytes, not an increment")
+            head = deltastream.read_header(reader)
+            if head.base.backup_id in seen:
+                raise Damaged(f"{reader.name} has the same base as a stream before it: {head.base.backup_id}")
+            seen.add(head.base.backup_id)
+            self._base = head.base if number == 0 else self._base
+            self.extents = head.extents
+            self._layers.append(_Increment(reader, head, last))
+        self._set_cuts()
+        self._buffer = memoryview(bytearray(BLOCK))
+
+    def _set_cuts(self) -> None:
+        cut = MAX_SIZE
+        for layer in reversed(self._layers):
+            layer.cut = min(cut, layer.size)
+            cut = layer.cut
+        self._cut = cut
+
+    def run(self, writer: Writer) -> None:
+        """Writes the result. The end line is written when all streams were read to theirs."""
+        if self._base is None:
+            volumestream.write_header(writer, self.extents)
+        else:
+            deltastream.write_header(writer, Head(self.extents, self._base))
+        for layer in self._layers:
+            layer.begin()
+        records = RecordWriter(writer)
+        if self._base is None:
+            self._write_volume(writer)
+        else:
+            self._write_increment(records)
+        for layer in self._layers:
+            layer.finish()
+        if self._base is None:
+            volumestream.write_end(writer, self.extents)
+        else:
+            records.end()
+
+    def _write_volume(self, writer: Writer) -> None:
+        for offset, length in self.extents:
+            for begin, end, layer in self._pieces(offset, offset + length):
+                if layer is None or layer.zero:
+                    writer.write_zeros(end - begin)
+                else:
+                    layer.take(begin, end, writer.write, self._buffer)
+
+    def _write_increment(self, records: RecordWriter) -> None:
+        at = 0
+        for offset, length in self.extents:
+            self._write_records(records, at, offset, False)
+            at = offset + length
+            self._write_records(records, offset, at, True)
+        self._write_records(records, at, self.extents.size, False)
+
+    def _write_records(self, records: RecordWriter, begin: int, end: int, data: bool) -> None:
+        """Writes what is known of a part of the volume. data: the map has data there."""
+        for start, stop, layer in self._pieces(begin, end):
+            if layer is not None and not layer.zero and data:
+                at = start
+
+                def put(part: memoryview) -> None:
+                    nonlocal at
+                    records.add_data(at, part)
+                    at += len(part)
+
+                layer.take(start, stop, put, self._buffer)
+            elif layer is not None:
+                records.add_zeros(start, stop - start)
+            elif stop > self._cut:  # what the base has there was lost when the volume shrank
+                start = max(start, self._cut)
+                records.add_zeros(start, stop - start)
+
+    def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int, _Layer | None]]:
+        """A part of the volume in pieces, each with the layer that it comes from, None where no layer has a record."""
+        while begin < end:
+            stop, found = end, None
+            for layer in reversed(self._layers):
+                layer.pass_over(begin)
+                if layer.start <= begin < layer.cut:
+                    stop, found = min(stop, layer.stop, layer.cut), layer
+                    break
+                if begin < layer.start < layer.cut:
+                    stop = min(stop, layer.start)
+            yield begin, stop, found
+            begin = stop

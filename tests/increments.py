@@ -1,0 +1,97 @@
+"""Volumes that change, and their streams, made by the formats alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+
+from qbtools.formats import blockindex, delta, deltamerge, deltastream, deltatar, tarreader, volumestream
+from qbtools.formats.blockindex import IndexReader, IndexWriter
+from qbtools.formats.deltastream import Base
+from qbtools.formats.volumestream import ALIGN, ExtentMap
+from qbtools.streams import Reader, Writer
+
+KEY = bytes(range(32))
+NAME = "vm1/private.img"
+
+
+def map_of(data: bytes, gap: int = 0) -> ExtentMap:
+    """A map of where data is not zero."""
+    made = ExtentMap(len(data), gap)
+    for at in range(0, len(data), ALIGN):
+        if any(data[at : at + ALIGN]):
+            made.add(at, ALIGN)
+    return made
+
+
+def stream(data: bytes, extents: ExtentMap | None = None) -> bytes:
+    """Volume stream 1 of data."""
+    extents = map_of(data) if extents is None else extents
+    file = io.BytesIO()
+    volumestream.write_header(Writer(file), extents)
+    for offset, length in extents:
+        file.write(data[offset : offset + length])
+    volumestream.write_end(Writer(file), extents)
+    return file.getvalue()
+
+
+def volume(data: bytes) -> bytes:
+    """The volume of a volume stream 1."""
+    file, reader = io.BytesIO(), Reader(io.BytesIO(data))
+    extents = volumestream.read_header(reader)
+    volumestream.write_plain(Writer(file), reader, extents)
+    volumestream.read_end(reader, extents)
+    return file.getvalue()
+
+
+def digest(backup_id: str) -> str:
+    """What stands for SHA-256 of the manifest line of a backup."""
+    return hashlib.sha256(backup_id.encode()).hexdigest()
+
+
+def saved(whole: bytes, backup_id: str, base: bytes | None, block: int = 4096) -> tuple[bytes, bytes]:
+    """The stream of a volume stream 1 against the index base (None: a whole volume), and its index."""
+    reader, out, new = Reader(io.BytesIO(whole)), io.BytesIO(), io.BytesIO()
+    writer = Writer(out)
+    extents = volumestream.read_header(reader)
+    before = None if base is None else IndexReader(Reader(io.BytesIO(base)))
+    key = before.head.key if before else KEY
+    head = blockindex.Head(key, extents.size, block, Base(backup_id, digest(backup_id)), NAME)
+    index = IndexWriter(Writer(new), head)
+    work = delta.Delta(reader, extents, block, key, before, index)
+    if before is None:
+        volumestream.write_header(writer, extents)
+        work.copy(writer.write)
+        volumestream.write_end(writer, extents)
+    else:
+        records = deltastream.RecordWriter(writer)
+        deltastream.write_header(writer, deltastream.Head(extents, before.head.base))
+        work.changes(records)
+        records.end()
+    volumestream.read_end(reader, extents)
+    index.end()
+    return out.getvalue(), new.getvalue()
+
+
+def merged(streams: Sequence[bytes]) -> bytes:
+    """What qb-merge makes of streams."""
+    out = io.BytesIO()
+    readers = [Reader(io.BytesIO(data), f"stream {number}") for number, data in enumerate(streams)]
+    deltamerge.Merge(readers).run(Writer(out))
+    return out.getvalue()
+
+
+def archive(increment: bytes, name: str = NAME) -> bytes:
+    """The inner archive of an increment."""
+    out, reader = io.BytesIO(), Reader(io.BytesIO(increment))
+    deltatar.write(Writer(out), reader, name, deltastream.read_header(reader))
+    return out.getvalue()
+
+
+def extracted(data: bytes) -> bytes:
+    """The increment of an inner archive."""
+    out, reader = io.BytesIO(), Reader(io.BytesIO(data), "the archive")
+    tar = tarreader.TarReader(reader)
+    deltatar.IncrementTar(tar, reader, tar.find(None)).copy(Writer(out))
+    return out.getvalue()

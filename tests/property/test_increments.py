@@ -1,0 +1,152 @@
+"""A chain of backups restores each state of a volume, however it changed and whatever the backups are."""
+
+from __future__ import annotations
+
+import contextlib
+
+import increments
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from qbtools.errors import Damaged, QbError
+from qbtools.formats.volumestream import ALIGN, ExtentMap
+
+BLOCK = 4096
+MOST = 3 * BLOCK + 2 * ALIGN
+
+fills = st.sampled_from([b"\0", b"A", b"B", b"C"])
+parts = st.tuples(fills, st.integers(0, MOST // ALIGN), st.integers(0, 9))
+sizes = st.one_of(st.integers(0, MOST), st.sampled_from([0, 1, ALIGN, BLOCK, 2 * BLOCK, BLOCK + ALIGN, MOST]))
+
+
+@st.composite
+def states(draw: st.DrawFn) -> list[bytes]:
+    """Up to six states, each made from the one before."""
+    found: list[bytes] = []
+    data = b""
+    for _ in range(draw(st.integers(1, 6))):
+        how = draw(st.sampled_from(["write", "write", "resize", "resize", "zero", "move", "same", "new"]))
+        if how == "resize" or not found:
+            data = data[: draw(sizes)].ljust(draw(sizes), b"\0")
+        elif how == "zero":
+            data = bytes(len(data))
+        elif how == "move":
+            data = data[draw(st.integers(0, 9)) * ALIGN :].ljust(len(data), b"\0")
+        elif how == "new":
+            data = draw(fills) * draw(sizes)
+        changed = bytearray(data)
+        for fill, at, count in draw(st.lists(parts, max_size=3)) if how == "write" or not found else []:
+            changed[at * ALIGN : (at + count) * ALIGN] = fill * (count * ALIGN)
+        data = bytes(changed[:MOST])
+        found.append(data)
+    return found
+
+
+def extents_of(draw: st.DrawFn, data: bytes) -> ExtentMap:
+    """A map of data, exact, or as coarse as that of a device."""
+    made = ExtentMap(len(data), draw(st.sampled_from([0, 1 << 16])))
+    for at in range(0, len(data), ALIGN):
+        if any(data[at : at + ALIGN]) or draw(st.integers(0, 9)) == 9:
+            made.add(at, ALIGN)
+    return made
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> list[tuple[bytes, bytes, int | None]]:
+    """States, each with its stream and the number of its base."""
+    found: list[tuple[bytes, bytes, int | None]] = []
+    indexes: list[bytes] = []
+    full = 0
+    for number, data in enumerate(draw(states())):
+        kind = draw(st.sampled_from(["full", "incremental", "incremental", "differential"])) if number else "full"
+        base = {"full": None, "incremental": number - 1, "differential": full}[kind]
+        whole = increments.stream(data, extents_of(draw, data))
+        stream, index = increments.saved(whole, f"backup-{number}", None if base is None else indexes[base])
+        full = number if base is None else full
+        indexes.append(index)
+        found.append((data, stream, base))
+    return found
+
+
+def chain_of(chain: list[tuple[bytes, bytes, int | None]], number: int) -> list[bytes]:
+    """The streams that a state needs, the whole one first."""
+    streams = [chain[number][1]]
+    while (base := chain[number][2]) is not None:
+        number = base
+        streams.insert(0, chain[number][1])
+    return streams
+
+
+@given(chains())
+@settings(max_examples=400)
+def test_every_state_is_restored(chain: list[tuple[bytes, bytes, int | None]]) -> None:
+    for number, (data, _, _) in enumerate(chain):
+        assert increments.volume(increments.merged(chain_of(chain, number))) == data
+
+
+@given(chains(), st.data())
+@settings(max_examples=400)
+def test_increments_merged_first(chain: list[tuple[bytes, bytes, int | None]], data: st.DataObject) -> None:
+    """Any run of a chain may be merged before the rest is."""
+    for number, (state, _, _) in enumerate(chain):
+        streams = chain_of(chain, number)
+        begin = data.draw(st.integers(0, len(streams) - 1))
+        end = data.draw(st.integers(begin + 1, len(streams)))
+        streams[begin:end] = [increments.merged(streams[begin:end])]
+        assert increments.volume(increments.merged(streams)) == state
+
+
+@given(chains())
+def test_an_increment_is_the_same_out_of_its_archive(chain: list[tuple[bytes, bytes, int | None]]) -> None:
+    for _, stream, base in chain:
+        if base is not None:
+            assert increments.extracted(increments.archive(stream)) == stream
+
+
+@given(chains(), st.data())
+def test_every_cut_of_an_increment_is_noticed(
+    chain: list[tuple[bytes, bytes, int | None]], data: st.DataObject
+) -> None:
+    streams = chain_of(chain, len(chain) - 1)
+    at = data.draw(st.integers(0, len(streams) - 1))
+    for written, read in ((streams[at], None), (increments.archive(streams[at]) if at else b"", increments.extracted)):
+        if not written:
+            continue
+        cut = written[: data.draw(st.integers(0, len(written) - 1))]
+        try:
+            read(cut) if read else increments.merged([*streams[:at], cut, *streams[at + 1 :]])
+        except Damaged:
+            continue
+        raise AssertionError(f"taken for whole: {len(cut)} of {len(written)} bytes")
+
+
+@given(chains(), st.integers(0, 1 << 30), st.integers(1, 255), st.sampled_from(["change", "insert", "delete"]))
+@settings(max_examples=300)
+def test_mutations_fail_or_give_a_volume(
+    chain: list[tuple[bytes, bytes, int | None]], at: int, by: int, how: str
+) -> None:
+    """Nothing but an error of ours; and what is read as an increment can be written as one."""
+    streams = chain_of(chain, len(chain) - 1)
+    for written, read in ((streams[-1], None), (increments.archive(streams[-1]) if streams[1:] else b"", "tar")):
+        if not written:
+            continue
+        place = at % len(written)
+        changed = written[:place]
+        if how == "change":
+            changed += bytes([written[place] ^ by]) + written[place + 1 :]
+        else:
+            changed += bytes([by]) + written[place:] if how == "insert" else written[place + 1 :]
+        with contextlib.suppress(QbError):
+            if read:
+                assert increments.extracted(increments.archive(increments.extracted(changed)))
+            elif len(changed) < 1 << 20:
+                increments.merged([*streams[:-1], changed])
+
+
+@example(b"qb-volume 2\nsize 0\n")
+@given(st.binary(max_size=3000))
+def test_bytes_of_any_kind(data: bytes) -> None:
+    for streams in ([data], [increments.stream(b"A" * 512), data]):
+        with contextlib.suppress(QbError):
+            increments.merged(streams)
+            raise AssertionError("taken for whole")
