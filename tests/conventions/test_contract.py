@@ -25,12 +25,14 @@ CALLS = {
     "qb-backup": ["create", "--logn=10", "{volume}"],
     "qb-compress": ["gzip"],
     "qb-decompress": ["gzip"],
+    "qb-delta": ["--name=vm1/root.img"],
     "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
     "qb-host": ["apply", "--host={target}", "--metadata={volume}", "{records}"],
     "qb-host-dir": ["{volume}", "inventory"],
     "qb-host-lvm": ["vg/pool", "inventory"],
     "qb-key": ["show"],
     "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],
+    "qb-merge": ["{volume}"],
     "qb-meta": ["list"],
     "qb-plan": ["--metadata={volume}", "--host={target}"],
     "qb-seal": ["--logn=10", "vm1/root.img"],
@@ -44,11 +46,12 @@ CALLS = {
     "qb-volwrite": ["{target}"],
 }
 HOSTS = {program for program in CALLS if program.startswith("qb-host")}
-NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-tarextract"})
+NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-delta", "qb-tarextract"})
 WRITE_NO_DATA = {"qb-key", "qb-meta", "qb-plan", "qb-snapshot", "qb-store", "qb-tree", "qb-volwrite"}
 WRITE_BINARY = sorted(CALLS.keys() - HOSTS - WRITE_NO_DATA)
+TAKE_MANY = {"qb-backup", "qb-merge", "qb-snapshot", "qb-unseal"}
 READ_DATA = ["qb-compress", "qb-decompress", "qb-key", "qb-seal", "qb-store", "qb-tarextract", "qb-tarwrite", "qb-tree"]
-READ_DATA += ["qb-unseal", "qb-volwrite"]
+READ_DATA += ["qb-delta", "qb-unseal", "qb-volwrite"]
 
 
 @pytest.fixture
@@ -118,7 +121,7 @@ def test_without_arguments(program: str) -> None:
     usage_error(program)
 
 
-@pytest.mark.parametrize("program", [p for p in PROGRAMS if p not in ("qb-backup", "qb-unseal", "qb-snapshot")])
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if p not in TAKE_MANY])
 def test_too_many_arguments(program: str, place: dict[str, str]) -> None:
     usage_error(*arguments(program, place), "one", "two", "three", message="the arguments do not fit together")
 
