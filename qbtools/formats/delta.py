@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SPAN = 1 << 20
-"""Bytes that are looked at together: one block or more."""
+"""Bytes that are looked at together, at most: one block or more."""
 
 _ZEROS = bytes(SPAN)
 _SAME = bytes(DIGEST)
@@ -44,7 +44,7 @@ class Delta:
         self._base = base
         self._index = index
         self._buffer = bytearray(SPAN)
-        self._at = 0  # up to here all is done: a multiple of SPAN
+        self._at = 0  # up to here all is done: where a block begins
         self._pieces: list[tuple[int, int]] = []  # of the span that begins there, what is data
         self._digests: bytes | memoryview = b""
 
@@ -57,31 +57,37 @@ class Delta:
         self._run(lambda: self._compare(records), records)
 
     def _run(self, take: Callable[[], None], records: RecordWriter | None = None) -> None:
-        view = memoryview(self._buffer)
-        size = self._extents.size
+        view, pieces = memoryview(self._buffer), self._pieces
         for offset, length in self._extents:
             end = offset + length
             while offset < end:
-                span = offset - offset % SPAN
-                if span != self._at or not self._pieces:
+                block = offset - offset % self._block
+                if not pieces or block - self._at > self._whole_blocks() or offset - self._at >= SPAN:
                     self._close(take)
-                    self._hole(span, records)
-                stop = min(end, span + SPAN)
-                begin, offset = offset - span, stop
-                part = view[begin : stop - span]
+                    self._hole(block, records)
+                stop = min(end, self._at + SPAN)
+                piece = (offset - self._at, stop - self._at)
+                part = view[piece[0] : piece[1]]
                 if self._reader.read_into(part) < len(part):
                     raise Truncated(f"{self._reader.name} ends too early")
-                self._pieces.append((begin, stop - span))
+                pieces.append(piece)
+                offset = stop
         self._close(take)
-        self._hole(size, records)
+        self._hole(self._extents.size, records)
+
+    def _whole_blocks(self) -> int:
+        """Bytes of the span up to the end of the last block that was read, or begun."""
+        end = self._pieces[-1][1]
+        return end + -end % self._block
 
     def _close(self, take: Callable[[], None]) -> None:
         """Looks at the span whose pieces were read."""
         if not self._pieces:
             return
-        count = min(SPAN, self._extents.size - self._at)
+        full = self._whole_blocks()
+        count = min(full, self._extents.size - self._at)
         at = 0
-        for begin, end in (*self._pieces, (SPAN, SPAN)):
+        for begin, end in (*self._pieces, (full, full)):
             if at < begin:
                 self._buffer[at:begin] = memoryview(_ZEROS)[: begin - at]
             at = end
@@ -143,7 +149,7 @@ class Delta:
             records.add_zeros(self._at + at, end - at)
 
     def _hole(self, until: int, records: RecordWriter | None) -> None:
-        """Goes on to `until`, where the next span or the volume ends; nothing between is data."""
+        """Goes on to `until`, where the next span begins or the volume ends; nothing between is data."""
         block = self._block
         count = -(-(until - self._at) // block)
         if self._index is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from qbtools.errors import Damaged, Truncated
 from qbtools.formats import deltastream, volumestream
 from qbtools.formats.deltastream import Base, Head, Record, RecordReader, RecordWriter
-from qbtools.formats.volumestream import MAX_SIZE, ExtentMap
+from qbtools.formats.volumestream import ALIGN, MAX_SIZE, ExtentMap
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK, Reader, Writer
 
@@ -169,21 +169,34 @@ class Merge:
 
     def _write_records(self, records: RecordWriter, begin: int, end: int, data: bool) -> None:
         """Writes what is known of a part of the volume. data: the map has data there."""
+        done = begin
         for start, stop, layer in self._pieces(begin, end):
+            start = max(start, done)
+            if start >= stop:
+                continue
             if layer is not None and not layer.zero and data:
-                at = start
-
-                def put(part: memoryview) -> None:
-                    nonlocal at
-                    records.add_data(at, part)
-                    at += len(part)
-
-                layer.take(start, stop, put, self._buffer)
+                done = self._copy(records, start, stop, layer, end)
             elif layer is not None:
                 records.add_zeros(start, stop - start)
             elif stop > self._cut:  # what the base has there was lost when the volume shrank
                 start = max(start, self._cut)
                 records.add_zeros(start, stop - start)
+
+    def _copy(self, records: RecordWriter, start: int, stop: int, layer: _Layer, end: int) -> int:
+        """Adds data of a layer, and zeros up to a place where data may end; returns that place.
+
+        Where the data ends elsewhere, the volume ended once, so what follows was lost.
+        """
+        at = start
+
+        def put(part: memoryview) -> None:
+            nonlocal at
+            records.add_data(at, part)
+            at += len(part)
+
+        layer.take(start, stop, put, self._buffer)
+        put(memoryview(bytes(min(-stop % ALIGN, end - stop))))
+        return at
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int, _Layer | None]]:
         """A part of the volume in pieces, each with the layer that it comes from, None where no layer has a record."""

@@ -12,7 +12,8 @@
     end 65536\\n                          the sum of the lengths of the data; then EOF
 
 Records come in ascending order. What no record covers is as in the base; of that, and of all below it, only what lies
-below the smallest size of all streams above counts: the rest reads as zeros. Records are not kept in memory.
+below the smallest size of all streams above counts: the rest reads as zeros. Offsets and lengths follow the rules of
+extents, but for zeros that begin where a volume ended once. Records are not kept in memory.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ class Order:
             raise ValueError("a record passes the end of the volume")
         if record.offset < self._end:
             raise ValueError("records overlap, or are not sorted")
-        if record.offset % ALIGN or (end % ALIGN and end != self._size):
+        if (record.offset % ALIGN and not record.zero) or (end % ALIGN and end != self._size):
             raise ValueError(f"a record is not aligned at {ALIGN} bytes")
         if not record.zero:
             if record.length > MAX_DATA:

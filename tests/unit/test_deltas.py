@@ -119,6 +119,22 @@ def test_what_a_volume_lost_does_not_come_back() -> None:
     assert volume(merged([whole, both])) == expected
 
 
+def test_a_volume_that_ended_within_a_sector() -> None:
+    """What is left of the sector in front of that end is in the base, or in a record, and zeros follow."""
+    small = increment(515, "one", b"end 0\n", (0, 515))
+    large = increment(2048, "two", b"end 0\n", (0, 2048))
+    both = merged([small, large])
+    assert records(both) == b"zero 515 1533\nend 0\n"
+    whole = stream(b"A" * 2048)
+    assert volume(merged([whole, both])) == volume(merged([whole, small, large])) == b"A" * 515 + bytes(1533)
+    small = increment(515, "one", b"data 512 3\nBBBend 3\n", (0, 515))
+    both = merged([small, large])
+    assert records(both) == b"data 512 512\nBBB" + bytes(509) + b"zero 1024 1024\nend 512\n"
+    assert volume(merged([whole, both])) == b"A" * 512 + b"BBB" + bytes(1533)
+    larger = increment(2050, "three", b"end 0\n", (0, 512), (1024, 1026))
+    assert records(merged([small, large, larger])) == b"zero 512 1538\nend 0\n"
+
+
 def test_merging_one_stream_is_a_copy() -> None:
     whole = stream(b"A" * 4096 + bytes(4096) + b"B" * 100)
     assert merged([whole]) == whole

@@ -78,6 +78,7 @@ def _good() -> dict[str, tuple[bytes, dict[str, str]]]:
         "increment-over-two": (increment(1024, "0 512\n512 512\n", ("data 0 1024", A + B)), {"size": "1024"}),
         "increment-odd": (increment(515, "0 515\n", ("data 512 3", b"abc")), {"size": "515"}),
         "increment-odd-zeros": (increment(515, "", ("zero 512 3", b"")), {"size": "515"}),
+        "increment-zeros-anywhere": (increment(1024, "0 1024\n", ("zero 515 509", b"")), {"size": "1024"}),
         "increment-short-id": (CHANGED.replace(b"20261124T055255-0123456789abcdef", b"x"), {"size": "4096"}),
         "large": (stream((1 << 63) - 1, "0 512\n9223372036854774784 512\n", A + B), {"size": str((1 << 63) - 1)}),
     }
