@@ -8,7 +8,7 @@ back when it grows. All streams are sorted, so this takes one pass and keeps one
 from __future__ import annotations
 
 from qbtools.errors import Damaged, Truncated
-from qbtools.formats import deltastream, volumestream
+from qbtools.formats import deltastream, magic, volumestream
 from qbtools.formats.deltastream import Base, Head, Record, RecordReader, RecordWriter
 from qbtools.formats.volumestream import ALIGN, MAX_SIZE, ExtentMap
 from qbtools.lean import TYPE_CHECKING
@@ -111,7 +111,9 @@ class Merge:
                 self.extents = volumestream.read_header(reader)
                 self._layers.append(_Whole(reader, self.extents))
                 continue
-            if reader.peek(1) and not deltastream.is_increment(reader):
+            if not reader.peek(1):
+                raise magic.empty(reader.name)
+            if not deltastream.is_increment(reader):
                 whole = volumestream.read_header(reader)
                 raise Damaged(f"{reader.name} is a whole volume of {whole.size} bytes, not an increment")
             head = deltastream.read_header(reader)

@@ -167,9 +167,13 @@ class RecordWriter:
 
     def end(self) -> None:
         """Writes the end line. Only for who knows that all that came before is whole."""
+        self.flush()
+        self._writer.write(b"end %d\n" % self.data)
+
+    def flush(self) -> None:
+        """Writes what is kept. For who has nothing more to add."""
         self._put()
         self._offset = self._end
-        self._writer.write(b"end %d\n" % self.data)
 
     def _put(self) -> None:
         if self._end > self._offset:

@@ -18,8 +18,6 @@ fills = st.sampled_from([b"\0", b"A", b"B", b"C"])
 parts = st.tuples(fills, st.integers(0, MOST // ALIGN), st.integers(0, 9))
 edges = st.sampled_from([0, 1, ALIGN, BLOCK, 2 * BLOCK, BLOCK + ALIGN, MOST])
 sizes = st.one_of(st.integers(0, MOST), st.integers(0, MOST), edges)
-    st.integers(0, MOST), st.integers(0, MOST), st.sampled_from([0, 1, ALIGN, BLOCK, 2 * BLOCK, BLOCK + ALIGN, MOST])
-)
 
 
 @st.composite

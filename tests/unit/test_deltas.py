@@ -152,7 +152,7 @@ NEXT = increment(512, "one", b"data 0 512\n" + B + b"end 512\n", (0, 512))
         ([NEXT, stream(B)], Damaged, "stream 1 is a whole volume of 512 bytes, not an increment"),
         ([stream(A), NEXT, NEXT], Damaged, "stream 2 has the same base as a stream before it: one"),
         ([NEXT, NEXT], Damaged, "stream 1 has the same base as a stream before it: one"),
-        ([stream(A), b""], Truncated, "stream 1 ends too early"),
+        ([stream(A), b""], Truncated, "stream 1 is empty"),
         ([b"", NEXT], Truncated, "stream 0 is empty"),
         ([stream(A), b"hello\n"], Damaged, "stream 1 is not a volume stream"),
         ([stream(A)[:-1], NEXT], Truncated, "stream 0 ends without its end line"),

@@ -98,6 +98,7 @@ def _write(
     else:
         deltastream.write_header(writer, deltastream.Head(extents, base.head.base))
         work.changes(records)
+        records.flush()  # a reader that has gone is noticed before the index has its name
     volumestream.read_end(reader, extents)
     if file and index:
         index.end()
