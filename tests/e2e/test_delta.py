@@ -396,7 +396,7 @@ def test_memory_with_16_tib(huge: Path) -> None:
     assert measured(huge, f"qb-delta {words} <a >/dev/null") <= 120
     confirm(huge, "a")
     assert (huge / "a.index").stat().st_size > 4 << 30
-    assert (huge / "a.index").stat().st_blocks * 512 < 1 << 20
+    assert (huge / "a.index").stat().st_blocks * 512 < 32 << 20  # blocks of zeros take no room
     words = f"--base a.index --index b.index --id id-b --name {NAME}"
     assert measured(huge, f"qb-delta {words} <b >delta") <= 120
     assert measured(huge, "qb-merge a delta >merged") <= 120
