@@ -373,8 +373,8 @@ def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
             file.write(
                 b"".join(b"%d 512\n" % (at << 10) for at in range(count - 1)) + b"%d 512\n\n" % ((1 << 44) - 512)
             )
-            for _ in range(64):
-                file.write(fill * (count // 64 * 512))
+            for part in range(64):
+                file.write((b"A" if part else fill) * (count // 64 * 512))
             file.write(b"end %d\n" % (count * 512))
     (place / "measure.py").write_text(MEASURE)
     return place

@@ -26,6 +26,8 @@ def place(tmp_path: Path) -> Path:
     ("words", "stdin"),
     [
         (["qb-volread", "file:v.img"], None),
+        (["qb-delta", "--name=vm1/root.img"], "stream"),
+        (["qb-merge", "stream"], None),
         (["qb-tarwrite", "--size=28192", "vm1/root.img"], "stream"),
         (["qb-compress", "gzip"], "tar"),
         (["qb-decompress", "gzip"], "tar.gz"),
