@@ -97,7 +97,7 @@ def serialise(head: Head) -> bytes:
 
 
 def parse(data: bytes, path: str) -> Head:
-    """The same, read from the file path. Damaged where it is not exactly that."""
+    """The same, read from the file path. Damaged if it is not exactly that."""
     if len(data) != HEAD or data[:16] != _MAGIC:
         raise Damaged(f"{path} is not an index of blocks")
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
@@ -166,7 +166,7 @@ class IndexWriter:
             count -= part
 
     def end(self) -> None:
-        """Writes the rest. ValueError where the volume has another number of blocks."""
+        """Writes the rest. ValueError if the volume has another number of blocks."""
         if self._left:
             raise ValueError(f"{self._left} digests are missing")
         if self._held:

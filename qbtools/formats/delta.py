@@ -49,7 +49,7 @@ class Delta:
         self._digests: bytes | memoryview = b""
 
     def copy(self, put: Callable[[memoryview], None]) -> None:
-        """Gives all data to put, as it is. Truncated where the input ends too early."""
+        """Gives all data to put, as it is. Truncated if the input ends too early."""
         self._run(lambda: self._put_pieces(put))
 
     def changes(self, records: RecordWriter) -> None:

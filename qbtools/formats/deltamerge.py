@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from qbtools.errors import Damaged, Truncated
 from qbtools.formats import deltastream, magic, volumestream
-from qbtools.formats.deltastream import Base, Head, Record, RecordReader, RecordWriter
+from qbtools.formats.deltastream import Base, Head, RecordReader, RecordWriter
 from qbtools.formats.volumestream import ALIGN, MAX_SIZE, ExtentMap
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK, Reader, Writer
@@ -29,7 +29,7 @@ class _Layer:
         self.zero = False
         self.start = self.stop = 0
         self._extents = extents
-        self._records: Iterator[Record] = iter(())
+        self._records: Iterator[tuple[bool, int, int]] = iter(())
         self._at = 0  # in the record, up to here its data was taken
 
     def begin(self) -> None:
@@ -44,7 +44,8 @@ class _Layer:
 
     def take(self, begin: int, end: int, put: Callable[[memoryview], None], buffer: memoryview) -> None:
         """Gives the data between two places of the record to put."""
-        self.reader.skip(begin - self._at)
+        if begin > self._at:
+            self.reader.skip(begin - self._at)
         while begin < end:
             part = buffer[: end - begin]
             if self.reader.read_into(part) < len(part):
@@ -58,16 +59,13 @@ class _Layer:
         self.pass_over(MAX_SIZE)
 
     def _next(self) -> None:
-        if not self.zero:
+        if not self.zero and self.stop > self._at:
             self.reader.skip(self.stop - self._at)
-        record = next(self._records, None)
-        if record is None:
-            self.zero, self.start, self.stop = True, MAX_SIZE, MAX_SIZE
-        else:
-            self.zero, self.start, self.stop = record.zero, record.offset, record.offset + record.length
+        self.zero, self.start, length = next(self._records, (True, MAX_SIZE, 0))
+        self.stop = self.start + length
         self._at = self.start
 
-    def _read(self) -> Iterator[Record]:
+    def _read(self) -> Iterator[tuple[bool, int, int]]:
         raise NotImplementedError
 
 
@@ -78,9 +76,9 @@ class _Whole(_Layer):
         super().__init__(reader, extents.size, extents)
         self._map = extents
 
-    def _read(self) -> Iterator[Record]:
+    def _read(self) -> Iterator[tuple[bool, int, int]]:
         for offset, length in self._map:
-            yield Record(False, offset, length)
+            yield False, offset, length
         volumestream.read_end(self.reader, self._map)
 
 
@@ -90,7 +88,7 @@ class _Increment(_Layer):
     def __init__(self, reader: Reader, head: Head, last: bool) -> None:
         super().__init__(reader, head.extents.size, head.extents if last else None)
 
-    def _read(self) -> Iterator[Record]:
+    def _read(self) -> Iterator[tuple[bool, int, int]]:
         records = RecordReader(self.reader, self.size, self._extents)
         while (record := records.next()) is not None:
             yield record
@@ -100,7 +98,7 @@ class Merge:
     """One merge. size, data: of the map of the result, for messages."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
-        """Reads the headers. Damaged where one is no stream, or they cannot follow each other."""
+        """Reads the headers. Damaged if one is no stream, or they cannot follow each other."""
         self._base: Base | None = None
         self._layers: list[_Layer] = []
         self.extents = ExtentMap(0)
@@ -201,7 +199,7 @@ class Merge:
         return at
 
     def _pieces(self, begin: int, end: int) -> Iterator[tuple[int, int, _Layer | None]]:
-        """A part of the volume in pieces, each with the layer that it comes from, None where no layer has a record."""
+        """A part of the volume in pieces, each with the layer that it comes from, None if no layer has a record."""
         while begin < end:
             stop, found = end, None
             for layer in reversed(self._layers):

@@ -80,7 +80,7 @@ class Order:
         self._end = 0
 
     def check(self, record: Record) -> None:
-        """ValueError, with the rule as text, where the record breaks one."""
+        """ValueError, with the rule as text, if the record breaks one."""
         end = record.offset + record.length
         if record.length <= 0:
             raise ValueError("a record is empty")

@@ -142,7 +142,7 @@ class IncrementTar:
 
 
 def _check_plain(archive: TarReader, member: Member) -> None:
-    """Reads the map of member. Damaged where it is not a regular file without holes."""
+    """Reads the map of member. Damaged if it is not a regular file without holes."""
     if member.kind:
         raise Damaged(f"{member.untrusted_name} is {member.kind}, not a regular file")
     if archive.read_map().data != member.size:

@@ -203,12 +203,12 @@ def read_empty_line(reader: Reader) -> None:
 
 
 def read_end(reader: Reader, extents: ExtentMap) -> None:
-    """Reads the end line and EOF, behind the data. Damaged or Truncated where anything else comes."""
+    """Reads the end line and EOF, behind the data. Damaged or Truncated if anything else comes."""
     check_end(reader, read_last(reader), extents.data)
 
 
 def read_last(reader: Reader) -> bytes:
-    """Reads a line that may be the last one. Truncated where the input ends within it."""
+    """Reads a line that may be the last one. Truncated if the input ends within it."""
     line = reader.read_line(_LINE)
     if not line.endswith(b"\n") and len(line) < _LINE:
         raise Truncated(f"the volume stream on {reader.name} ends without its end line")
@@ -216,7 +216,7 @@ def read_last(reader: Reader) -> bytes:
 
 
 def check_end(reader: Reader, line: bytes, data: int) -> None:
-    """Damaged where line, which was just read, is not the end line of so many bytes, or anything follows it."""
+    """Damaged if line, which was just read, is not the end line of so many bytes, or anything follows it."""
     if line != b"end %d\n" % data:
         raise malformed(reader, "no end line where the data ends")
     if not reader.at_eof():
@@ -224,7 +224,7 @@ def check_end(reader: Reader, line: bytes, data: int) -> None:
 
 
 def read_number(reader: Reader, word: str, most: int) -> int:
-    """The number of the header line `word NUMBER`. Damaged where the line is another, or the number above most."""
+    """The number of the header line `word NUMBER`. Damaged if the line is another, or the number above most."""
     (line,) = reader.read_lines(1, _LINE)
     found, _, digits = line.partition(b" ")
     value = number(digits) if found == word.encode("ascii") else None

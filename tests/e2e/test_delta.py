@@ -401,10 +401,6 @@ def test_memory_with_16_tib(huge: Path) -> None:
     assert measured(huge, f"qb-delta {words} <b >delta") <= 120
     assert measured(huge, "qb-merge a delta >merged") <= 120
     assert bash(f"cd {huge} && cmp b merged").returncode == 0
-    confirm(huge, "b")
-    assert measured(huge, "qb-delta --base b.index <a >back") <= 120
-    assert measured(huge, "qb-merge delta back >both") <= 120
-    assert bash(f"cd {huge} && qb-merge a both | cmp a -").returncode == 0
 
 
 def test_streams_by_hand_are_the_same(place: Path) -> None:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from qbtools.storing import PartialFile
 
 BLOCK = 1 << 16
-"""Bytes of a block where nothing else is said."""
+"""Bytes of a block if nothing else is said."""
 
 
 def check_options(call: Invocation) -> int | None:
-    """UsageError for options that do not fit together; returns the size of blocks, None where it is not given."""
+    """UsageError for options that do not fit together; returns the size of blocks, None if it is not given."""
     index, backup_id, name = (call.options[option] for option in ("--index", "--id", "--name"))
     if index is not None and (backup_id is None or name is None):
         raise UsageError("--index needs --id and --name")
@@ -44,7 +44,7 @@ def check_options(call: Invocation) -> int | None:
 
 
 def base(call: Invocation, block: int | None) -> IndexReader | None:
-    """The index of the base, from its first digest on; None, with a warning, where the volume must be saved whole.
+    """The index of the base, from its first digest on; None, with a warning, if the volume must be saved whole.
 
     All of it is checked here, for when the first byte was written it is too late to save the volume whole.
     """
@@ -85,7 +85,7 @@ def _check_fits(head: Head, path: str, block: int | None, name: str | None) -> N
 
 
 def new(call: Invocation) -> PartialFile:
-    """The new index: it gets its name when it is complete. Refused where it exists, without --overwrite."""
+    """The new index: it gets its name when it is complete. Refused if it exists, without --overwrite."""
     from qbtools import storing
 
     return storing.PartialFile(call.options["--index"], bool(call.options["--overwrite"]), keep=False)
