@@ -225,7 +225,7 @@ def test_the_inner_archive_of_an_increment(place: Path) -> None:
     assert run("qb-tarextract", "--size", NAME, data=archive.stdout).stdout == b"%d\n" % SIZE
     other = run("qb-tarextract", "vm1/other", data=archive.stdout)
     assert (other.returncode, other.stdout) == (4, b"")
-    assert other.stderr == b"qb-tarextract: error: the archive holds no member vm1/other\n"
+    assert other.stderr == b"qb-tarextract: error: the archive has no member vm1/other\n"
     sizes = run("qb-tarwrite", "--size", "1", NAME, data=increment)
     assert sizes.returncode == 4 and b"the volume has 3000003 bytes, not 1" in sizes.stderr
     long = run("qb-tarwrite", "d" * 120 + "/" + "b" * 30, data=increment)

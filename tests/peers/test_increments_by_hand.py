@@ -90,7 +90,7 @@ def test_from_sealed_archives(tmp_path: Path) -> None:
         made = bash(text, QB_PASSPHRASE_FILE=str(tmp_path / "passphrase"))
         assert (made.returncode, made.stderr) == (0, b"")
     page = examples("qbtools.7")
-    opening = page["emergency-open"] + page["emergency-chunks"]
+    opening = page["emergency-extract"] + page["emergency-open"] + page["emergency-chunks"]
     for number in range(3):
         place = tmp_path / f"part{number}"
         place.mkdir()
