@@ -1,4 +1,4 @@
-"""What an archive begins with: backup-header, its sealed copy, and the members that keymembers.py names."""
+"""Reads the beginning of an archive: backup-header, its sealed copy, and the members that keymembers.py names."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _OLD_FIRST = f"{chunks.METADATA}.000"
 
 
 class Beginning(NamedTuple):
-    """The contents of these members, unchecked but for their order, their sizes and which of them must be there."""
+    """The contents of these members. Only their order and sizes were checked, and that none is missing."""
 
     untrusted_plain: bytes
     untrusted_sealed: bytes
     untrusted_keys: dict[str, bytes]
-    """By name; empty in version 3, and where the header is malformed."""
+    """By name; empty in version 3, and if the header is malformed."""
 
     @property
     def sealed_by_scrypt(self) -> bool:
@@ -32,17 +32,17 @@ def header_digest(plain: bytes, sealed: bytes) -> str:
 
 
 def header_bound(untrusted_member: str) -> int:
-    """Bytes that a member may have as long as the header is not known."""
-    # Archives of version 2 begin with the metadata: what is said of them is not that it is too long.
+    """The maximum bytes of a member while the header is not known."""
+    # Archives of version 2 begin with the metadata: the message about them must not be that it is too long.
     return chunks.DEFAULT_CHUNK_SIZE if untrusted_member == _OLD_FIRST else header.MAX_MEMBER
 
 
 def read_beginning(members: MemberReader, max_chunk: int, alone: bool = False) -> Beginning:
     """Reads these members, and only looks at the next one. members was made with header_bound.
 
-    max_chunk: bytes of the largest chunk where the header names no chunk size. alone: nothing that the header does
-    not promise is waited for. Damaged if a member is missing,
-    too large or out of place, or is not what the header promises.
+    max_chunk: bytes of the largest chunk if the header names no chunk size. alone: do not wait for members that the
+    header does not promise. Damaged if a member is missing, too large or out of place, or differs from what the header
+    promises.
     """
     head = members.reader.peek(magic.HEAD)
     if not head or magic.kind(head) not in (None, magic.TAR, magic.ARCHIVE):
@@ -62,7 +62,7 @@ def read_beginning(members: MemberReader, max_chunk: int, alone: bool = False) -
         try:
             untrusted = header.parse(found.untrusted_plain)
         except QbError:
-            return found  # whoever opens the sealed copy says what is wrong
+            return found  # the error is raised when the sealed copy is opened
         if untrusted.key or untrusted.signed or not alone:
             _read_keys(members, untrusted, max_chunk, found.untrusted_keys)
     return found

@@ -1,8 +1,8 @@
-"""Chunks: how they are named, in which order they stand, and the passphrase that binds each to its place.
+"""Chunks: their names, their order, and the passphrase that binds each of them to its place.
 
-A compressed inner archive called NAME (vm1/private.img) is cut in pieces of chunk-size; piece n is sealed into the
-member NAME.%03d.enc of the outer archive. A chunk of exactly chunk-size is always followed by another one, a shorter
-one ends its file. Source of every rule: the qb-format(5) page, "Chunks".
+A compressed inner archive called NAME (vm1/private.img) is cut into pieces of chunk-size; piece n is sealed into the
+member NAME.%03d.enc of the outer archive. A chunk of exactly chunk-size is always followed by another one. A shorter
+chunk ends its file. Source of every rule: the qb-format(5) page, "Chunks".
 """
 
 from __future__ import annotations
@@ -14,41 +14,42 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEFAULT_CHUNK_SIZE = 104857600
-"""Bytes of data in a chunk: 100 MiB. Qubes cuts at it, and its restore counts on no smaller one."""
+"""Bytes of data in a chunk: 100 MiB. Qubes uses this size, and its restore expects no smaller one."""
 
 METADATA = "qubes.xml"
-"""The file with the metadata of the domains: one chunk, the first of all."""
+"""The file with the metadata of the domains. It is one chunk, and the first one."""
 
 MANIFEST = "qb-manifest"
-"""The file that ends an archive: one chunk."""
+"""The last file of an archive. It is one chunk."""
 
 HEADER = "backup-header"
 HEADER_MAC = "backup-header.hmac"
 
 OVERHEAD = 128
-"""What a sealed member is longer than its data: the container's header (96) and its last MAC (32)."""
+"""Bytes that a sealed member has in addition to its data: the header (96) and the last MAC (32) of the container."""
 
 MAX_CHUNK_SIZE = 8**11 - 1 - OVERHEAD
-"""Bytes of data in the largest chunk: sealed, its size must fit the octal digits of a tar header."""
+"""Bytes of data in the largest chunk. Its sealed size must fit in the octal digits of a tar header."""
 
 MAX_METADATA = (1 << 20) - OVERHEAD
-"""Bytes of the compressed metadata: Qubes reads 1 MiB of the sealed member."""
+"""Maximum bytes of the compressed metadata: Qubes reads 1 MiB of the sealed member."""
 
 MAX_MANIFEST = 24 << 20
-"""Bytes of the manifest: MAX_FILES of its longest lines fit."""
+"""Maximum bytes of the manifest: MAX_FILES of its longest lines fit."""
 
 NO_MANIFEST = "the archive has no manifest: files that are missing at its end cannot be detected"
 """The warning for an archive that does not promise one."""
 
 MAX_FILES = 1 << 16
-"""Files in one archive. Bounds the memory that a hostile archive can take by its names: at most 800 bytes each."""
+"""Maximum files in one archive. Limits the memory for the names of a hostile archive: at most 800 bytes each."""
 
 MAX_DIRECTORY = 138
 MAX_BASE = 88
-"""Bytes of a name's directory and of its last component, so that both the member and the sparse inner one fit ustar."""
+"""Maximum bytes of a name's directory and of its last component. The outer member and the sparse inner member then
+both fit in ustar."""
 
 MAX_NUMBER = 9_999_999
-"""The last chunk number with which a name of MAX_BASE bytes fits ustar (950 TiB at the default chunk size)."""
+"""The last chunk number with which a name of MAX_BASE bytes fits in ustar (950 TiB at the default chunk size)."""
 
 _LETTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.@+-")
 _MEMBER = Pattern(r"(.+)\.([0-9]{3}|[1-9][0-9]{3,6})\.enc")
@@ -56,9 +57,9 @@ _RESERVED = (HEADER, MANIFEST)
 
 
 def path_problem(path: str, final_dot: bool = False) -> str | None:
-    """What is wrong with path as a relative path of harmless components, or None.
+    """The problem of path as a relative path of harmless components, or None.
 
-    final_dot: the last component may be `.` (archives of version 3 hold whole directories so).
+    final_dot: the last component may be `.` (in archives of version 3 this is a complete directory).
     """
     components = path.split("/")
     for at, component in enumerate(components):
@@ -70,7 +71,7 @@ def path_problem(path: str, final_dot: bool = False) -> str | None:
 
 
 def name_problem(name: str, final_dot: bool = False) -> str | None:
-    """What is wrong with name as the name of a file in an archive, or None. final_dot as for path_problem."""
+    """The problem of name as the name of a file in an archive, or None. final_dot as for path_problem."""
     directory, _, base = name.rpartition("/")
     if len(directory) > MAX_DIRECTORY or len(base) > MAX_BASE:
         return f"longer than {MAX_DIRECTORY} bytes of directory and {MAX_BASE} of last component"
@@ -82,7 +83,7 @@ def name_problem(name: str, final_dot: bool = False) -> str | None:
 def member_name(name: str, number: int) -> str:
     """The member of the outer archive that holds chunk number of the file name. 0 <= number <= MAX_NUMBER.
 
-    Refused for a number past that.
+    Refused for a larger number.
     """
     if number > MAX_NUMBER:
         raise Refused(f"{name} has more than {MAX_NUMBER + 1} chunks", "use a larger --chunk-size")
@@ -90,7 +91,7 @@ def member_name(name: str, number: int) -> str:
 
 
 def parse_member(untrusted_member: str) -> tuple[str, int]:
-    """File and chunk number of a member; the file may be MANIFEST. Damaged for what no chunk is called."""
+    """File and chunk number of a member; the file may be MANIFEST. Damaged if it is not the name of a chunk."""
     if untrusted_member in (HEADER, HEADER_MAC):
         raise Damaged(f"a second {untrusted_member}: a file holds one archive")
     match = _MEMBER.fullmatch(untrusted_member)
@@ -104,19 +105,19 @@ def parse_member(untrusted_member: str) -> tuple[str, int]:
 
 
 def header_passphrase(passphrase: bytes) -> bytes:
-    """What backup-header.hmac is sealed with."""
+    """The passphrase that seals backup-header.hmac."""
     return b"backup-header!" + passphrase
 
 
 def chunk_passphrase(passphrase: bytes, backup_id: str, name: str, number: int) -> bytes:
-    """What chunk number of the file name is sealed with: binds it to its backup, its file and its place."""
+    """The passphrase that seals a chunk of the file name. It binds the chunk to its backup, its file and its place."""
     return f"{backup_id}!{name}.{number:03d}!".encode("ascii") + passphrase
 
 
 def member_bound(member: str, chunk_size: int | None, max_chunk: int = DEFAULT_CHUNK_SIZE) -> int:
-    """Bytes that a sealed member may have.
+    """The maximum bytes of a sealed member.
 
-    chunk_size: the authenticated header's, None if it has none (Qubes' own archives); max_chunk counts then.
+    chunk_size: of the authenticated header. None if it has none (archives of Qubes): then max_chunk is used.
     """
     largest = max_chunk if chunk_size is None else chunk_size
     if member == f"{MANIFEST}.000.enc":
@@ -127,11 +128,11 @@ def member_bound(member: str, chunk_size: int | None, max_chunk: int = DEFAULT_C
 
 
 class FileOrder:
-    """In which order files may stand in an archive.
+    """Checks the order of the files in an archive.
 
-    No name twice; METADATA only as the first; all files of a domain, which is what stands below one top directory,
-    together: GNU tar and Qubes stop reading a directory when another one comes between. legacy: version 3, where a
-    domain has a directory of its own further down (appvms/NAME).
+    No name occurs twice. METADATA can only be the first. All files of a domain follow each other: these are all files
+    below one top directory. GNU tar and Qubes stop reading a directory when another one begins. legacy: version 3, in
+    which the directory of a domain is one level deeper (appvms/NAME).
     """
 
     def __init__(self, legacy: bool = False) -> None:
@@ -142,11 +143,11 @@ class FileOrder:
 
     @property
     def count(self) -> int:
-        """How many files there were."""
+        """The number of files so far."""
         return len(self._names)
 
     def problem(self, name: str) -> str | None:
-        """Takes name as the next file; what is wrong with it there, or None. Refused past MAX_FILES."""
+        """Adds name as the next file. Returns its problem, or None. Refused if there are more than MAX_FILES."""
         if name in self._names:
             return "occurs twice"
         if name == METADATA and self._names:
@@ -167,10 +168,10 @@ class FileOrder:
 
 
 class Order:
-    """Holds the chunks of an archive, as they come, against the order that the format gives.
+    """Checks that the chunks of an archive are in the order of the format, one after the other.
 
-    chunk_size: the authenticated header's, or None (Qubes' own archives). manifest: the header says that one ends the
-    archive; without it METADATA must be there. legacy: version 3.
+    chunk_size: of the authenticated header, or None (archives of Qubes). manifest: the header promises a manifest at
+    the end; otherwise METADATA must exist. legacy: version 3.
     """
 
     def __init__(
@@ -186,26 +187,26 @@ class Order:
         self.name = ""
         """The file that is being read; empty before the first."""
         self.broken: dict[str, Damaged] = {}
-        """By the name of each file that ended without its last chunk what is to be said, unless the manifest says that
-        the file failed when it was saved. Only where a manifest is promised: else chunk() raises it."""
+        """The error of each file that ended without its last chunk, by the name of the file. It is not an error if the
+        manifest says that the file failed when it was saved. Empty if no manifest is promised: then chunk() raises."""
 
     @property
     def ended(self) -> bool:
-        """True where the current file is known to be whole: its last chunk was shorter than chunk-size."""
+        """True if the current file is known to be complete: its last chunk was shorter than chunk-size."""
         if self.name in (METADATA, MANIFEST):
             return True
         return self._chunk_size is not None and 0 <= self._last < self._chunk_size
 
     @property
     def manifest_seen(self) -> bool:
-        """True where the manifest came."""
+        """True if the manifest was read."""
         return self.name == MANIFEST
 
     def chunk(self, name: str, number: int, size: int) -> None:
-        """Takes a chunk of size bytes of data (the member's less OVERHEAD) as the next one.
+        """Adds the next chunk, with size bytes of data (the size of the member minus OVERHEAD).
 
-        Damaged if it cannot stand here; Refused past MAX_FILES. Warns of a file of Qubes' whose end cannot be told.
-        Where the file before is not whole, see broken.
+        Damaged if it is out of place; Refused if there are more than MAX_FILES. Warns if the end of a file of Qubes
+        cannot be recognised. If the file before is incomplete, see broken.
         """
         member = f"{name}.{number:03d}{self._suffix}"
         if self.manifest_seen:
@@ -226,8 +227,7 @@ class Order:
         self._last = size
 
     def finish(self) -> None:
-        """Takes the end of the archive. Truncated if the last file is not whole, or the manifest or metadata is
-        missing."""
+        """The archive ends here. Truncated if the last file is incomplete, or the manifest or metadata is missing."""
         try:
             self._end_file()
             if self.name in self.broken:
@@ -248,7 +248,7 @@ class Order:
         self.name, self._due, self._last = name, 0, -1
 
     def _end_file(self) -> None:
-        """The current file gets no further chunk."""
+        """The current file has no further chunk."""
         if not self.name or self.ended:
             return
         if self._chunk_size is not None:

@@ -1,4 +1,4 @@
-"""The scrypt container: what `scrypt enc` writes and `scrypt dec` reads.
+"""The scrypt container: the format that `scrypt enc` writes and `scrypt dec` reads.
 
     offset  length
     0       6       "scrypt"
@@ -13,7 +13,7 @@
     96+X    32      HMAC-SHA256 over bytes 0 ... 96+X-1
 
 64 bytes = scrypt(passphrase, salt, N, r, p): the first 32 are the AES key, the last 32 the HMAC key. The nonce is
-always 0, so a salt is never used twice. Source: the file FORMAT of the scrypt program.
+always 0, so a salt must never be used twice. Source: the file FORMAT of the scrypt program.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from qbtools.formats import kdf
 from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, Parameters, build_fixed, parse_fixed
 
 SLACK = 15
-"""Bytes behind the data that a buffer must have: `update_into` insists on room for a block less one."""
+"""Spare bytes that a buffer needs behind the data: `update_into` requires a block minus one."""
 
-_STEP = 1 << 18  # encrypted and hashed while it is in the second-level cache
+_STEP = 1 << 18  # bytes that are encrypted and hashed at a time: they fit in the second-level cache
 
 
 class NotAuthentic(Damaged):
-    """A keyed check fails: damage, or forgery."""
+    """A keyed check fails: the data is damaged or forged."""
 
 
 class WrongKey(NotAuthentic):
-    """The header's keyed check fails: where its plain checksum holds, most likely the passphrase is wrong."""
+    """The keyed check of the header fails. If its plain checksum is right, the passphrase is probably wrong."""
 
 
 class Key:
@@ -55,7 +55,7 @@ class Key:
         self.header = fixed + hmac.digest(self._hmac, fixed, "sha256")
 
     def seal(self, buffer: memoryview, size: int) -> bytes:
-        """Encrypts the first size bytes of buffer in place; returns the trailing MAC. Use a key once only.
+        """Encrypts the first size bytes of buffer in place; returns the trailing MAC. Use a key only once.
 
         buffer has at least size + SLACK bytes.
         """
@@ -85,12 +85,12 @@ class Key:
 
 
 def new_key(passphrase: bytes, parameters: Parameters, second_opinion: bool = False) -> Key:
-    """A key of a fresh random salt, for one container."""
+    """A key with a new random salt, for one container."""
     return Key(passphrase, parameters, os.urandom(32), second_opinion)
 
 
 def seal_bytes(passphrase: bytes, parameters: Parameters, data: bytes, second_opinion: bool = False) -> bytes:
-    """A whole container with data in it."""
+    """A complete container with data in it."""
     key = new_key(passphrase, parameters, second_opinion)
     buffer = memoryview(bytearray(data) + bytes(SLACK))
     mac = key.seal(buffer, len(data))
@@ -98,7 +98,7 @@ def seal_bytes(passphrase: bytes, parameters: Parameters, data: bytes, second_op
 
 
 def open_bytes(passphrase: bytes, sealed: bytes, second_opinion: bool = False) -> bytes:
-    """What is in a whole container. Damaged if it is none, NotAuthentic where a keyed check fails.
+    """The data of a complete container. Damaged if it is not a container, NotAuthentic if a keyed check fails.
 
     The caller has bounded the parameters (parse_fixed).
     """

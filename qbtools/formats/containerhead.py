@@ -1,4 +1,4 @@
-"""What a container (container.py) begins with, as far as it can be read without a key: its first 96 bytes."""
+"""The first 96 bytes of a container (container.py), as far as they can be read without a key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAGIC = b"scrypt"
 
 @dataclass(frozen=True)
 class Parameters:
-    """What key derivation costs. 10 <= log_n <= 40, r·p < 2^30."""
+    """The cost of key derivation. 10 <= log_n <= 40, r·p < 2^30."""
 
     log_n: int = 17
     r: int = 8
@@ -26,20 +26,20 @@ class Parameters:
 
     @property
     def memory(self) -> int:
-        """Bytes that one derivation takes."""
+        """Bytes of memory for one derivation."""
         return 128 * self.r * ((1 << self.log_n) + self.p + 2)
 
     @property
     def work(self) -> int:
-        """N·r·p: a derivation takes time in proportion to it."""
+        """N·r·p: the time of a derivation is proportional to it."""
         return (1 << self.log_n) * self.r * self.p
 
 
 def parse_fixed(data: bytes, what: str = "the container") -> tuple[Parameters, bytes]:
     """Parameters and salt from a container's first 96 bytes, as far as they can be checked without a key.
 
-    what: names it in messages. Damaged if it is no container, or its plain checksum or parameters are wrong. What
-    comes back is still untrusted: the caller bounds work and memory before a key is derived.
+    what: its name in messages. Damaged if it is not a container, or its plain checksum or parameters are wrong. The
+    result is still untrusted: the caller limits work and memory before a key is derived.
     """
     if len(data) < HEADER_SIZE:
         raise Damaged(f"{what} is too short for an scrypt container")

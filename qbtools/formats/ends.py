@@ -1,14 +1,14 @@
-"""Both ends of a file that is sealed: whether it begins as its compression does, and whether it is whole.
+"""Checks both ends of a file that is sealed: whether its beginning fits its compression, and whether it is complete.
 
-A program that died in the middle of a pipe leaves less than a whole inner archive, and the compressor behind it ends
-as if all were well. Nothing is decompressed here: this looks at what the stored bytes tell.
+If a program in the middle of a pipe dies, the inner archive is incomplete, but the compressor behind it ends without
+an error. Nothing is decompressed here: this only looks at the stored bytes.
 
     none     blocks of 512 bytes, the last two of zeros
     gzip     its trailer has the size of the archive modulo 2^32
     xz       its index has the size of the archive
-    all      too few bytes for any archive, or SPOILT at the end
+    all      it is an error if there are too few bytes for any archive, or SPOILT at the end
 
-zstd and bzip2 tell nothing else at their end.
+The end of zstd and bzip2 data shows nothing else.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from qbtools.formats import magic, ustar
 from qbtools.streams import SPOILT
 
 LEAST = 40
-"""A compressed file with fewer bytes is not an archive: the compressors make 9 to 32 bytes of nothing."""
+"""A compressed file with fewer bytes is not an archive: the compressors turn empty input into 9 to 32 bytes."""
 
 SEARCHED = 64 << 20
-"""Bytes at the beginning of a gzip file in which further members are looked for; and in its last piece. A search of
-all of a large file would slow its sealing down."""
+"""Bytes at the beginning of a gzip file that are searched for further members, as is its last piece. To search all of
+a large file would slow down its sealing."""
 
-_TAIL = 1 << 16  # bytes that are kept of the end: an xz index of some thousand blocks
-_RATIO = 1032  # deflate makes at most so many bytes of one
+_TAIL = 1 << 16  # bytes of the end that are kept: enough for an xz index of some thousand blocks
+_RATIO = 1032  # deflate turns one byte into at most this many
 _HINTS: dict[str | None, str] = {
     None: "qb-tarwrite --raw makes an archive of a plain image; --opaque seals any bytes",
     magic.STREAM: "qb-tarwrite and a compressor come before qb-seal",
@@ -47,7 +47,7 @@ _XZ_HEAD, _XZ_FOOT = 12, 12
 
 
 class Ends:
-    """Looks at a file that goes by in pieces."""
+    """Checks a file that it sees in pieces."""
 
     def __init__(self, name: str, compression: str) -> None:
         """name: for messages. compression: one of header.COMPRESSIONS."""
@@ -58,9 +58,9 @@ class Ends:
         self._several = False
 
     def see(self, piece: memoryview, last: bool) -> None:
-        """Looks at the next piece. last: the file ends with it; it may have any size, others have magic.HEAD or more.
+        """Looks at the next piece. last: it is the last one, of any size. Other pieces have at least magic.HEAD bytes.
 
-        Damaged if the file begins with something other than its compression says, Truncated if it is not whole.
+        Damaged if the beginning of the file does not fit its compression, Truncated if it is incomplete.
         """
         if not self._size:
             self._check_head(bytes(piece[: magic.HEAD]))
@@ -83,7 +83,7 @@ class Ends:
         return magic.wrong(self._name, head, wanted, _HINTS)
 
     def _search(self, piece: memoryview, before: bytes) -> None:
-        """Looks for a further member of gzip, in a piece and at its edge to what came before."""
+        """Looks for a further member of gzip, in a piece and across the edge to the piece before."""
         if not self._several:
             edge = before[1 - _MEMBER_SIZE :] + bytes(piece[: _MEMBER_SIZE - 1])
             self._several = bool(_MEMBER.search(piece, 0 if before else 1) or (before and _MEMBER.search(edge)))
@@ -103,9 +103,9 @@ class Ends:
             self._check_xz()
 
     def _check_gzip(self, piece: memoryview, before: bytes) -> None:
-        """Holds the size in the trailer against that of an archive. It is that of the last member alone."""
+        """Checks that the size in the trailer can be that of an archive. It is the size of the last member only."""
         size = int.from_bytes(self._tail[-4:], "little")
-        beyond = self._size * _RATIO >= 1 << 32  # so much can be in it that the size may have turned over
+        beyond = self._size * _RATIO >= 1 << 32  # the data may be so large that its size has wrapped around
         if size % ustar.BLOCK == 0 and (beyond or len(ustar.END_OF_ARCHIVE) <= size <= self._size * _RATIO):
             return
         self._search(piece, before)
@@ -117,7 +117,7 @@ class Ends:
         return Truncated(f"{self._name} is not a whole tar archive: its {trailer} says {size} bytes", _HINT)
 
     def _check_xz(self) -> None:
-        """Checks the footer and, where it was kept, the index; holds the sizes in it against that of an archive."""
+        """Checks the footer and, if it was kept, the index. The sizes in it must be possible for an archive."""
         end = self._tail.rstrip(b"\0")
         padding = len(self._tail) - len(end)
         foot = end[-_XZ_FOOT:]
@@ -148,7 +148,7 @@ def _little(data: bytes) -> int:
 
 
 def _records(index: bytes) -> tuple[int, int]:
-    """Bytes that the blocks of an xz stream take, and hold, by its index."""
+    """The stored bytes and the uncompressed bytes of the blocks of an xz stream, by its index."""
     numbers: list[int] = []
     value = shift = 0
     for byte in index:

@@ -1,7 +1,7 @@
-"""The first chunk of an archive, begun while the key of the header is still being derived.
+"""Begins the first chunk of an archive while the key of the header is still being derived.
 
-What is known of it then comes from the plain header, which anybody can change. That is no risk: the key that is derived
-from it opens nothing until the header has been authenticated, and authenticates the chunk as any key does.
+At that time its key can only be derived from the plain header, which anybody can change. That is no risk: the key is
+not used until the header has been authenticated, and it authenticates the chunk like any other key.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ class FirstChunk:
     """The first bytes of the first chunk's container, and its key."""
 
     def __init__(self, members: MemberReader, passphrase: bytes, untrusted_id: str, limits: Limits, taken: int) -> None:
-        """Reads from members, which stand behind the header. taken: bytes of memory that the header's key takes.
+        """Reads from members, whose position is behind the header. taken: bytes of memory for the key of the header.
 
-        Raises no QbError: what is wrong is said when the chunk's turn comes.
+        Raises no QbError: errors are raised when the chunk is opened.
         """
         self.untrusted_header = b""
-        """The first bytes of the container; empty where they could not be read."""
+        """The first bytes of the container; empty if they could not be read."""
         self.key: Future[Key] | None = None
-        """None if it could not be begun."""
+        """None if the derivation could not be started."""
         member = members.look()
         if member is None or member.size < OVERHEAD:
             return

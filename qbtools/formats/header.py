@@ -1,7 +1,7 @@
-"""backup-header: the text that says how an archive is made. parse(serialise(x)) == x.
+"""backup-header: the text that describes how an archive is made. parse(serialise(x)) == x.
 
-Source of the keys and of what is accepted: the qb-format(5) page, "Outer archive". The text in the archive is
-untrusted; what counts is the same text out of the opened backup-header.hmac.
+Source of the keys and of the accepted values: the qb-format(5) page, "Outer archive". The text in the archive is
+untrusted. Only the same text from the opened backup-header.hmac is trusted.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from qbtools.errors import Damaged, Refused
 
 MAX_SIZE = 3968
-"""Bytes of the text: sealed it must fit the 4,096 bytes that Qubes reads of backup-header.hmac."""
+"""Maximum bytes of the text: the sealed text must fit in the 4,096 bytes that Qubes reads of backup-header.hmac."""
 
 MAX_MEMBER = 4096
-"""Bytes of the members backup-header and backup-header.hmac."""
+"""Maximum bytes of the members backup-header and backup-header.hmac."""
 
 COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd", "none")
-"""What can be written, in the words of --compression."""
+"""The methods that can be written, in the words of --compression."""
 
-# Never run a program that an archive names: only what stands here, each with the name it goes under in qbtools.
+# Never run a program that an archive names. These names are accepted, each with its name in qbtools.
 _FILTERS = {
     "gzip": "gzip",
     "pigz": "gzip",
@@ -37,7 +37,7 @@ _FALSE = ("0", "false", "no")
 _OLD_HMACS = ("sha1", "sha256", "sha384", "sha512")
 _CIPHER = "aes-256-cbc"
 _SIGNED = "ssh"
-_NEWER = ("key", "signed")  # what no archive of version 3 has
+_NEWER = ("key", "signed")  # keys that do not exist in version 3
 _KEYS = (
     "version",
     "encrypted",
@@ -56,17 +56,17 @@ _DATED = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{
 
 
 class OtherVersion(Damaged):
-    """As far as its header tells, which nothing has authenticated: an archive of a version that is not read here."""
+    """The header says that the archive has a version that is not read here. The header was not authenticated."""
 
 
 @dataclass(frozen=True)
 class BackupHeader:
-    """What a backup-header says; every value is checked.
+    """The values of a backup-header; all of them are checked.
 
-    version: 4 or 3. encrypted: always true in version 4. compressed: whether compression counts. compression: gzip,
-    bzip2, xz, zstd or lzma. hmac_algorithm: scrypt in version 4, else sha1, sha256, sha384 or sha512.
+    version: 4 or 3. encrypted: always true in version 4. compressed: whether compression is used. compression: gzip,
+    bzip2, xz, zstd or lzma. hmac_algorithm: scrypt in version 4, otherwise sha1, sha256, sha384 or sha512.
     crypto_algorithm: aes-256-cbc or None. backup_id: empty in version 3. chunk_size: bytes, or None if Qubes wrote
-    it. manifest: one ends the archive. key: the archive carries its passphrase, wrapped. signed: and a signature.
+    it. manifest: the archive ends with one. key: the archive has its wrapped passphrase. signed: it has a signature.
     """
 
     version: int
@@ -83,19 +83,19 @@ class BackupHeader:
 
     @property
     def program(self) -> str | None:
-        """What the files are compressed with: gzip, bzip2, xz, zstd or lzma (xz's old format); None for nothing."""
+        """The compression of the files: gzip, bzip2, xz, zstd or lzma (xz's old format); None if there is none."""
         return self.compression if self.compressed else None
 
     @property
     def method(self) -> str:
-        """The same as a word for users and scripts: `none` for nothing."""
+        """The same as a word for users and scripts: `none` if there is none."""
         return self.program or "none"
 
 
 def new_header(
     backup_id: str, compression: str, chunk_size: int, manifest: bool = True, key: bool = False, signed: bool = False
 ) -> BackupHeader:
-    """The header that qbtools writes. compression: one of COMPRESSIONS. Refused for an ID that no header can hold."""
+    """The header that qbtools writes. compression: one of COMPRESSIONS. Refused if the ID is not valid."""
     problem = backup_id_problem(backup_id)
     if problem:
         raise Refused(f"the backup ID {backup_id}: {problem}")
@@ -120,9 +120,9 @@ def new_backup_id(now: float, randomness: bytes) -> str:
 
 
 def made(backup_id: str) -> str | None:
-    """When a backup was begun, by its ID: `2026-11-24 05:52:55 UTC`; None if the ID does not tell.
+    """The date on which a backup began, from its ID: `2026-11-24 05:52:55 UTC`; None if the ID has no date.
 
-    IDs of Qubes OS are by its own clock, with the local time, so that their date has no zone.
+    IDs of Qubes OS have the local time, so the result has no zone for them.
     """
     match = _DATED.fullmatch(backup_id)
     if match is None:
@@ -132,7 +132,7 @@ def made(backup_id: str) -> str | None:
 
 
 def backup_id_problem(backup_id: str) -> str | None:
-    """What is wrong with a backup ID, or None."""
+    """The problem of a backup ID, or None."""
     if not _WORD.fullmatch(backup_id) or backup_id.startswith("-"):
         return "not made of letters, digits and -, or begins with -"
     return None
@@ -144,7 +144,7 @@ def serialise(header: BackupHeader) -> bytes:
         "version": str(header.version),
         "encrypted": str(header.encrypted),
         "compressed": str(header.compressed),
-        "compression-filter": header.compression,  # Qubes checks it even where nothing is compressed
+        "compression-filter": header.compression,  # Qubes checks it even if nothing is compressed
         "hmac-algorithm": header.hmac_algorithm,
     }
     if header.crypto_algorithm is not None:
@@ -166,9 +166,9 @@ def serialise(header: BackupHeader) -> bytes:
 
 
 def parse(data: bytes) -> BackupHeader:
-    """The header that data says. Damaged for everything that does not keep to the format, OtherVersion if that is why.
+    """The header with this text. Damaged for everything that breaks the format, OtherVersion for another version.
 
-    Where data comes out of an opened backup-header.hmac it is trusted to be what was sealed, and checked all the same.
+    The text is checked even if it comes from an opened backup-header.hmac.
     """
     values = _values(data)
     version = values.get("version")
@@ -180,7 +180,7 @@ def parse(data: bytes) -> BackupHeader:
 
 
 def _values(data: bytes) -> dict[str, str]:
-    """The known keys with their values, which are not checked yet."""
+    """The known keys with their unchecked values."""
     if len(data) > MAX_SIZE:
         raise Damaged(f"backup-header: longer than {MAX_SIZE} bytes")
     try:
@@ -212,7 +212,7 @@ def _values(data: bytes) -> dict[str, str]:
 
 
 class _Fields:
-    """The values of the known keys, each checked when it is asked for."""
+    """The values of the known keys. Each is checked when it is read."""
 
     def __init__(self, values: dict[str, str]) -> None:
         self._values = values

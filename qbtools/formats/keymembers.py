@@ -1,8 +1,8 @@
 """The members between the header and the first chunk: wrapped passphrases, and the signature.
 
-With `key=True` in its header an archive carries its passphrase, wrapped by another program: at least one of the key
-members follows backup-header.hmac. With `signed=ssh` the signature follows them. Source of names, bounds and order: the
-qb-format(5) page, "Backup key".
+With `key=True` in its header, an archive contains its passphrase, wrapped by another program: at least one of the key
+members follows backup-header.hmac. With `signed=ssh`, the signature follows them. Source of names, bounds and order:
+the qb-format(5) page, "Backup key".
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 AGE = "qb-key.age"
-"""What age printed for all recipients together."""
+"""The output of age for all recipients together."""
 
 STRETCHED = "qb-key.scrypt"
 """An scrypt container that a typed passphrase opens."""
 
 COMMAND = "qb-key.command"
-"""What the user's own CMD printed."""
+"""The output of the user's own CMD."""
 
 SIGNATURE = "qb-signature"
 """An SSH signature of the header."""
 
 BOUNDS = {AGE: 1 << 16, STRETCHED: 1 << 12, COMMAND: 1 << 16, SIGNATURE: 1 << 16}
-"""The bytes that each may have, by name, in the order in which they stand."""
+"""The maximum bytes of each, by name, in their order in the archive."""
 
 _ORDER = list(BOUNDS)
 
 
 def check_place(untrusted_member: str, before: Iterable[str]) -> None:
-    """Damaged if a member of BOUNDS cannot follow those members before it."""
+    """Damaged if a member of BOUNDS must not follow the members before it."""
     if untrusted_member in before:
         raise Damaged(f"{untrusted_member} occurs twice")
     for other in before:
@@ -41,7 +41,7 @@ def check_place(untrusted_member: str, before: Iterable[str]) -> None:
 
 
 def check_promise(found: Iterable[str], key: bool, signed: bool) -> None:
-    """Damaged if the members found are not those that a header promises. key, signed: what the header says."""
+    """Damaged if the members found differ from the promise of the header. key, signed: the values of the header."""
     keys = [name for name in found if name != SIGNATURE]
     if key and not keys:
         raise Damaged("the archive has no wrapped passphrase, but its header promises one")

@@ -1,9 +1,9 @@
 """Archives of version 3 (Qubes OS 2 to 3.2), read only.
 
 Each chunk NAME.NNN of a file is followed by NAME.NNN.hmac, the text that `openssl dgst -ALG -hmac PASSPHRASE` printed
-for the chunk as it is stored; backup-header.hmac is the same for the header. In an encrypted archive each file is one
-stream of `openssl enc` (opensslenc.py), cut in chunks afterwards. Names and order stand under no MAC. Source of every
-rule: the qb-format(5) page, "Older versions".
+for the stored chunk; backup-header.hmac is the same for the header. In an encrypted archive each file is one stream of
+`openssl enc` (opensslenc.py), which was then cut into chunks. No MAC protects names and order. Source of every rule:
+the qb-format(5) page, "Older versions".
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from qbtools.formats.outertar import MemberReader
 from qbtools.formats.workers import done
 
 NOT_PROTECTED = "an archive of version 3: missing or exchanged files, and files of another backup, are not detected"
-"""The warning: what the HMACs of this version do not tell."""
+"""The warning about errors that the HMACs of this version cannot detect."""
 
 _SUFFIX = ".hmac"
 _STEP = 1 << 20
 _MEMBER = re.compile(r"(.+)\.([0-9]{3}|[1-9][0-9]{3,6})", re.ASCII)
 
-# How openssl has called the digests of its output, in lower case; some of its versions call them nothing.
+# The names of digests in the output of openssl, in lower case. Some versions of openssl print no name.
 _LABELS = {
     "sha1": ("sha1",),
     "sha256": ("sha256", "sha2-256"),
@@ -41,9 +41,9 @@ _LABELS = {
 def open_header(untrusted_plain: bytes, untrusted_hmac: bytes, passphrase: bytes) -> header.BackupHeader:
     """The header of an archive of version 3, authenticated.
 
-    Its own word for the algorithm is taken before that: whichever of the list it is, the passphrase is needed to make
-    the HMAC. WrongPassphrase if the HMAC is another one: nothing tells that from a damaged header. Damaged for
-    what is malformed.
+    The algorithm is read from the header before that. This is safe: the HMAC needs the passphrase with any algorithm
+    of the list. WrongPassphrase if the HMAC differs: this cannot be told from a damaged header. Damaged if something
+    is malformed.
     """
     untrusted = header.parse(untrusted_plain)
     mac = parse_hmac(untrusted_hmac, untrusted.hmac_algorithm, chunks.HEADER_MAC)
@@ -56,9 +56,9 @@ def open_header(untrusted_plain: bytes, untrusted_hmac: bytes, passphrase: bytes
 
 
 def parse_hmac(untrusted: bytes, algorithm: str, what: str) -> bytes:
-    """The MAC in the text that `openssl dgst` printed. algorithm: as in BackupHeader. what: names it in messages.
+    """The MAC in the text that `openssl dgst` printed. algorithm: as in BackupHeader. what: its name in messages.
 
-    Damaged for whatever no version of openssl prints for that algorithm.
+    Damaged for a text that no version of openssl prints for that algorithm.
     """
     text = untrusted.decode("latin-1")
     label, found, digits = text.removesuffix("\n").partition("(stdin)= ")
@@ -70,7 +70,7 @@ def parse_hmac(untrusted: bytes, algorithm: str, what: str) -> bytes:
 
 
 def parse_member(untrusted_member: str) -> tuple[str, int]:
-    """File and chunk number of a member; a whole directory is the file `PATH/.`. Damaged for no name of a chunk."""
+    """File and chunk number of a member. A complete directory is the file `PATH/.`. Damaged if it is not a chunk."""
     if untrusted_member in (chunks.HEADER, chunks.HEADER_MAC):
         raise Damaged(f"a second {untrusted_member}: a file holds one archive")
     match = _MEMBER.fullmatch(untrusted_member)
@@ -89,10 +89,10 @@ def _hmac(passphrase: bytes, data: memoryview, algorithm: str) -> bytes:
 
 
 class LegacyArchive(Archive):
-    """An archive of version 3 whose header has been authenticated. The same events as of any archive.
+    """An archive of version 3 whose header has been authenticated. Its events are those of any archive.
 
-    Of an encrypted file the last bytes come as one more event with data, of size 0, behind its last chunk: only there
-    its padding is known. The MAC of an event is the HMAC.
+    The last bytes of an encrypted file are in an additional event with data and size 0, after its last chunk: the
+    padding is only known there. The MAC of an event is the HMAC.
     """
 
     no_manifest = NOT_PROTECTED
@@ -106,7 +106,7 @@ class LegacyArchive(Archive):
         jobs: Callable[[int], int],
         warn: Callable[[str], None],
     ) -> None:
-        """found: the header that open_header gave, which was read from members. The rest as for Opening.archive."""
+        """found: the result of open_header, which was read from members. The rest as for Opening.archive."""
         super().__init__(members, found, 0, passphrase, limits, jobs, warn)
         self._order = chunks.Order(None, False, warn, legacy=True)
         self._decryptor: Decryptor | None = None
@@ -156,7 +156,7 @@ class LegacyArchive(Archive):
         return chunk
 
     def _decrypted(self, event: Event) -> Iterator[Event]:
-        """Runs in the caller's thread: each chunk needs the end of the one before."""
+        """Runs in the thread of the caller: each chunk needs the end of the chunk before."""
         if not self.header.encrypted:
             yield event
             return

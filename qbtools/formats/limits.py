@@ -1,4 +1,4 @@
-"""What an archive may cost whoever opens it."""
+"""Limits of the memory and time that opening an archive may take."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from qbtools.formats import chunks
 from qbtools.formats.containerhead import Parameters
 
 MAX_WORK = 1 << 26
-"""N·r·p of the dearest derivation: four times what the scrypt program picks for 5 seconds on today's machines."""
+"""Maximum N·r·p of a derivation: four times the value that the scrypt program chooses for 5 seconds today."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of memory, of time for each key, and of the size of a chunk."""
+    """Limits of memory, of the time for each key, and of the size of a chunk."""
 
     memory: int
     """Bytes for key derivation and chunk buffers of all jobs together."""
     work: int = MAX_WORK
     chunk: int = chunks.DEFAULT_CHUNK_SIZE
-    """Bytes of the largest chunk of an archive whose header names no chunk size."""
+    """Maximum bytes of a chunk if the header of the archive names no chunk size."""
 
     def check(self, parameters: Parameters) -> None:
         """Refused if a derivation would cost too much time."""

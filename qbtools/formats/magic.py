@@ -1,7 +1,7 @@
-"""What data is, by its first bytes; and what to say where it comes to the wrong stage.
+"""Recognises the kind of data by its first bytes, and makes the message for data that a stage cannot read.
 
-Each stage asks for one kind of data. What it gets instead is mostly what another stage takes, so the message names
-both, and the hint says which program is meant.
+Each stage needs one kind of data. If it gets another one, that is usually the input of another stage. So the message
+names both kinds, and the hint names the right program.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HEAD = 512
-"""First bytes that are enough to tell a kind."""
+"""Bytes at the beginning that are enough to recognise the kind."""
 
 STREAM, TAR, ARCHIVE = "volume stream", "tar", "archive"
 COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd")
 IMAGES = ("qcow2", "vmdk", "vdi", "vhdx", "vhd")
 
-# Offset, bytes, kind. The first that fits counts: an archive is a tar archive too.
+# Offset, bytes, kind. The first match counts: an archive is also a tar archive.
 _MAGIC = (
     (0, b"\x1f\x8b\x08", "gzip"),
     (0, b"BZh", "bzip2"),
     (0, b"\xfd7zXZ\0", "xz"),
     (0, b"\x28\xb5\x2f\xfd", "zstd"),
-    *((0, bytes([byte]) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),  # a frame to skip: pzstd's first
+    *((0, bytes([byte]) + b"\x2a\x4d\x18", "zstd") for byte in range(0x50, 0x60)),  # a skippable frame: pzstd
     (0, b"qb-volume ", STREAM),
     (0, b"QFI\xfb", "qcow2"),
     (0, b"KDMV", "vmdk"),
@@ -45,7 +45,7 @@ _TEXTS = {
     **{name: f"a {name} image" for name in IMAGES},
 }
 
-# What takes each kind.
+# The program that reads each kind.
 _TAKERS: dict[str | None, str] = {
     STREAM: "qb-tarwrite and qb-volwrite read it",
     TAR: "qb-tarextract reads it",
@@ -64,12 +64,12 @@ def kind(head: bytes) -> str | None:
 
 
 def empty(name: str) -> Truncated:
-    """What is said of an input without a byte. name: of the input."""
+    """The error for an empty input. name: of the input."""
     return Truncated(f"{name} is empty: did the program before fail?")
 
 
 def wrong(name: str, head: bytes, wanted: str, hints: Mapping[str | None, str] = _TAKERS) -> Damaged:
-    """What is said of an input that begins with head and is not of the kind wanted. hints: by the kind that it is."""
+    """The error for an input that begins with head and is not of the wanted kind. hints: by its actual kind."""
     if not head:
         return empty(name)
     found = kind(head)
@@ -79,6 +79,6 @@ def wrong(name: str, head: bytes, wanted: str, hints: Mapping[str | None, str] =
 
 
 def check(name: str, head: bytes, wanted: str) -> None:
-    """Damaged if head is known to be of another kind than wanted, Truncated if it is empty."""
+    """Damaged if head is of a known kind other than wanted, Truncated if it is empty."""
     if not head or kind(head) not in (None, wanted):
         raise wrong(name, head, wanted)

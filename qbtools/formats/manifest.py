@@ -1,4 +1,4 @@
-"""The sealed inventory that ends an archive, and the records that it is made of.
+"""The sealed inventory at the end of an archive, and its records.
 
     qb-manifest 1
     backup-id ID
@@ -6,10 +6,10 @@
     failed NAME
     end COUNT
 
-One line for each file, in the order of the archive. BYTES: plaintext bytes of all its chunks. SHA256: over the last
-MACs (32 bytes each) of its containers, in order, in hexadecimal. `failed`: the source of the file failed, so the
-archive has at most its beginning; a manifest with such a line begins with `qb-manifest 2`. A record, which qb-seal
-writes and qb-manifest reads, is one line `ID CHUNKS BYTES SHA256 NAME`, or `ID failed NAME`.
+It has one line for each file, in the order of the archive. BYTES: plaintext bytes of all its chunks. SHA256: over the
+last MACs (32 bytes each) of its containers, in order, in hexadecimal. `failed`: the source of the file failed, so the
+archive has at most its beginning. A manifest with such a line begins with `qb-manifest 2`. qb-seal writes records and
+qb-manifest reads them; a record is one line `ID CHUNKS BYTES SHA256 NAME`, or `ID failed NAME`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from qbtools.formats.chunks import MAX_FILES, MAX_MANIFEST, MAX_NUMBER, METADATA
 from qbtools.formats.header import MAX_SIZE, backup_id_problem
 
 MAX_LINE = MAX_SIZE + 512
-"""Bytes of the longest record: the longest backup ID, and the longest of everything else."""
+"""Bytes of the longest record: the longest backup ID, and the longest values of the other fields."""
 
-_MAGIC = ("qb-manifest 1", "qb-manifest 2")  # without, and with files that failed
+_MAGIC = ("qb-manifest 1", "qb-manifest 2")  # without and with files that failed
 _FAILED = "failed"
 _NUMBER = r"(0|[1-9][0-9]{0,18})"
 _RECORD = re.compile(rf"{_NUMBER} {_NUMBER} ([0-9a-f]{{64}}) ([!-~]+)", re.ASCII)
@@ -34,21 +34,21 @@ _MAX_BYTES = (1 << 63) - 1
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """What a manifest says of one file."""
+    """The record of one file in a manifest."""
 
     name: str
     chunks: int
-    """How many; 0 for a file whose source failed: then size is 0 and digest empty."""
+    """Their number. 0 if the source of the file failed: then size is 0 and digest is empty."""
 
     size: int
-    """Bytes of data in all of them (compressed, not sealed)."""
+    """Bytes of data in all chunks (compressed, not sealed)."""
 
     digest: str
     """SHA-256 over the last MACs of the containers, in order: 64 lower-case hexadecimal digits."""
 
     @property
     def failed(self) -> bool:
-        """True for a file whose source failed: its last chunk is not in the archive."""
+        """True if the source of the file failed: its last chunk is not in the archive."""
         return self.chunks == 0
 
 
@@ -58,7 +58,7 @@ def failed_file(name: str) -> FileRecord:
 
 
 def serialise(backup_id: str, records: Sequence[FileRecord]) -> bytes:
-    """The manifest's text. Damaged if a record's name occurs twice or stands in no valid order."""
+    """The text of the manifest. Damaged if a name occurs twice or the order of the records is not valid."""
     _check_order(records)
     lines = [_MAGIC[any(record.failed for record in records)], f"backup-id {backup_id}"]
     lines += (file_line(record) for record in records)
@@ -75,7 +75,7 @@ def file_line(record: FileRecord) -> str:
 
 
 def parse(data: bytes) -> tuple[str, list[FileRecord]]:
-    """The backup ID and the files that a manifest lists. Damaged for whatever is not exactly in the format."""
+    """The backup ID and the files of a manifest. Damaged for everything that is not exactly in the format."""
     if len(data) > MAX_MANIFEST:
         raise Damaged(f"the manifest has more than {MAX_MANIFEST} bytes")
     try:
@@ -105,12 +105,12 @@ def parse(data: bytes) -> tuple[str, list[FileRecord]]:
 
 
 def to_line(backup_id: str, record: FileRecord) -> str:
-    """The line, with its newline, that qb-seal writes for a file that it sealed."""
+    """The line, with newline, that qb-seal writes for a sealed file."""
     return f"{backup_id} {_fields(record)}\n"
 
 
 def from_line(line: bytes) -> tuple[str, FileRecord] | None:
-    """Backup ID and record out of such a line; None for whatever is not exactly in the format."""
+    """Backup ID and record from such a line; None if it is not exactly in the format."""
     text = line.decode("ascii", "replace")
     backup_id, _, fields = text.removesuffix("\n").partition(" ")
     record = _record(fields)
@@ -120,10 +120,10 @@ def from_line(line: bytes) -> tuple[str, FileRecord] | None:
 
 
 def compare(listed: Iterable[FileRecord], seen: Iterable[FileRecord], broken: Mapping[str, Damaged]) -> list[str]:
-    """Holds what the manifest lists against what came; returns the names of the files that failed.
+    """Compares the files of the manifest with the files that were read. Returns the names of the files that failed.
 
-    broken: by the name of each file that came without its last chunk the error, unless the manifest says that it
-    failed. Damaged, naming the first file that differs.
+    broken: the error of each file without its last chunk, by its name. It is raised unless the manifest says that the
+    file failed. Damaged if files differ; it names the first one.
     """
     listed = list(listed)
     failed = {record.name: None for record in listed if record.failed}

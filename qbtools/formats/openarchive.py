@@ -1,8 +1,8 @@
-"""The chunks of an outer archive, several at a time, and at the end whether it was complete.
+"""Reads the chunks of an outer archive, several at a time, and checks at the end that it is complete.
 
-One thread reads members, `jobs` threads derive keys, authenticate and decrypt, the caller's thread gets the chunks in
-order. Nothing of a chunk comes out before its MAC has been verified. What is not wanted is not opened: its size and
-its trailing MAC are taken down all the same, so that the manifest can be held against every file.
+One thread reads members, `jobs` threads derive keys, authenticate and decrypt, and the caller's thread gets the chunks
+in order. No data of a chunk is returned before its MAC has been verified. Unwanted chunks are not opened. Their sizes
+and trailing MACs are recorded nevertheless, so that the manifest can be compared with every file.
 """
 
 from __future__ import annotations
@@ -31,33 +31,33 @@ END, BREAK = -1, -2
 
 @dataclass
 class Event:
-    """A chunk of a file, or the end of one (number END or BREAK). In an archive whose header names no chunk size, the
-    end of a file is known only when the next one begins."""
+    """A chunk of a file, or the end of a file (number END or BREAK). If the header names no chunk size, the end of a
+    file is only known when the next file begins."""
 
     name: str
     number: int
     size: int = 0
     mac: bytes = b""
     data: memoryview | None = None
-    """The plaintext, where it was wanted; only until the next event is asked for."""
+    """The plaintext, if it was wanted. Only valid until the next event is requested."""
     release: Callable[[], None] = lambda: None
     position: int = 0
     """Bytes of the archive up to the end of the chunk."""
 
     @property
     def ends(self) -> bool:
-        """True where this is the end of a file, which is whole as far as the format can tell."""
+        """True for the end of a file that is complete, as far as the format shows."""
         return self.number == END
 
     @property
     def breaks(self) -> bool:
-        """True where no more comes of a file, and its last chunk is missing: either the manifest says that the file
-        failed when it was saved, or the archive is damaged."""
+        """True for the end of a file whose last chunk is missing. Either the manifest says that the file failed when it
+        was saved, or the archive is damaged."""
         return self.number == BREAK
 
 
 class Archive:
-    """An archive whose header has been authenticated; the chunks of version 4 (those of version 3: legacy.py)."""
+    """An archive whose header has been authenticated. This reads chunks of version 4; legacy.py reads version 3."""
 
     no_manifest = chunks.NO_MANIFEST
     """The warning for an archive that does not promise a manifest."""
@@ -73,9 +73,9 @@ class Archive:
         warn: Callable[[str], None],
         first: FirstChunk | None = None,
     ) -> None:
-        """found: the authenticated header, which was read from members. memory: what a key derivation takes.
+        """found: the authenticated header, which was read from members. memory: bytes for a key derivation.
 
-        first: what was begun of the first chunk. The rest as for Opening.archive.
+        first: the first chunk, if it was begun. The rest as for Opening.archive.
         """
         self._passphrase = passphrase
         self._limits = limits
@@ -90,28 +90,28 @@ class Archive:
         self._buffers = Buffers(self.jobs + 1)
         self._pool = ThreadPoolExecutor(self.jobs)
         self.records: list[FileRecord] = []
-        """The files that have come to their end so far."""
+        """The files that have been read completely."""
         self.failed: list[str] = []
-        """At the end: the files that failed when they were saved, as the manifest says."""
+        """At the end: the files that failed when they were saved, according to the manifest."""
         self.manifest_digest = ""
-        """At the end: SHA-256, in hexadecimal, over the sealed manifest. Empty where there is none."""
+        """At the end: SHA-256, in hexadecimal, over the sealed manifest. Empty if there is none."""
         self.expected: Receipt | None = None
         """The receipt that the manifest is compared with at the end."""
         self.current = ""
-        """The file whose chunks are given away now, for a progress display."""
+        """The file whose chunks are being returned, for a progress display."""
         self.position = 0
-        """Bytes of the archive that are dealt with: what was only read ahead does not count."""
+        """Bytes of the archive that are processed. Bytes that were only read ahead do not count."""
 
     @property
     def read(self) -> int:
-        """Bytes of the archive that were read so far."""
+        """Bytes of the archive that have been read."""
         return self._members.reader.position
 
     def events(self, wanted: Callable[[str], bool]) -> Iterator[Event]:
-        """All chunks in order, those of wanted files opened, and the end of each file behind its last.
+        """All chunks in order, and the end of each file after its last chunk. Chunks of wanted files are opened.
 
-        wanted is asked for every chunk, from another thread. After the last event the archive was complete: its
-        manifest agrees. Damaged, Refused, Failed at the place where something is wrong.
+        wanted is called for every chunk, in another thread. When the last event has been returned, the archive is
+        complete: its manifest agrees. Damaged, Refused, Failed at the place of the error.
         """
         digest = hashlib.sha256()
         size = count = 0
@@ -150,7 +150,7 @@ class Archive:
         open_file = ""
         while not self._order.manifest_seen and (member := self._members.next()) is not None:
             name, number, size = self._parse(member.untrusted_name, member.size)
-            self._order.chunk(name, number, size)  # first of all: it may say that the open file is not whole
+            self._order.chunk(name, number, size)  # first: the open file may be incomplete
             if open_file and name != open_file:
                 yield done(Event(open_file, BREAK if open_file in self._order.broken else END))
             open_file = name
@@ -166,7 +166,7 @@ class Archive:
             self._members.read_end()
 
     def _bound(self, untrusted_member: str) -> int:
-        """Bytes that a member may have."""
+        """The maximum bytes of a member."""
         return chunks.member_bound(untrusted_member, self.header.chunk_size, self._limits.chunk)
 
     def _parse(self, untrusted_member: str, size: int) -> tuple[str, int, int]:
@@ -174,11 +174,11 @@ class Archive:
         return *chunks.parse_member(untrusted_member), size - OVERHEAD
 
     def _decrypted(self, event: Event) -> Iterator[Event]:
-        """What the caller gets of an event."""
+        """The events that the caller gets for an event."""
         yield event  # a worker has decrypted it
 
     def _open(self, name: str, number: int, size: int) -> Future[Event]:
-        """Reads a chunk and gives it to a worker; the body is read while its key is derived."""
+        """Reads a chunk and gives it to a worker. Its body is read while its key is derived."""
         first, self._first = self._first, None
         untrusted_header = (first and first.untrusted_header) or self._members.read(HEADER_SIZE)
         parameters, salt = parse_fixed(untrusted_header, chunks.member_name(name, number))
@@ -200,7 +200,7 @@ class Archive:
         return then(self._pool, key, lambda found: self._unseal(found, untrusted_header, chunk))
 
     def _body(self, name: str, number: int, size: int) -> Event:
-        """Reads what follows a chunk's header."""
+        """Reads the rest of a chunk after its header."""
         buffer = self._buffers.take(size)
         view = memoryview(buffer)
         self._members.read_into(view[:size])
@@ -214,7 +214,7 @@ class Archive:
 
     @staticmethod
     def _unseal(key: Key, untrusted_header: bytes, chunk: Event) -> Event:
-        """Runs in a worker: authenticates all of a chunk, and only then decrypts it."""
+        """Runs in a worker. Authenticates the complete chunk, and only then decrypts it."""
         view = chunk.data or memoryview(b"")
         try:
             key.authenticate(untrusted_header, view[: chunk.size], chunk.mac)
@@ -226,7 +226,7 @@ class Archive:
         return chunk
 
     def _pass(self, name: str, number: int, size: int) -> Future[Event]:
-        """Takes down what the manifest needs of a chunk that nobody wants."""
+        """Records the size and MAC of an unwanted chunk, which the manifest needs."""
         self._first = None
         self._members.skip(self._members.remaining - MAC_SIZE)
         mac = self._members.read(MAC_SIZE)

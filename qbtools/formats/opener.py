@@ -1,4 +1,4 @@
-"""Opens an archive: reads what it begins with, authenticates its header, and chooses the reader of its version."""
+"""Opens an archive: reads its beginning, authenticates its header, and chooses the reader for its version."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class Opening:
-    """An archive of which the beginning has been read, and which waits for its passphrase."""
+    """An archive whose beginning has been read. It needs its passphrase next."""
 
     def __init__(self, reader: Source, limits: Limits, alone: bool = False) -> None:
-        """Reads up to the first chunk. Damaged if the beginning is not as it must be, Refused if its key
-        derivation would cost too much.
+        """Reads up to the first chunk. Damaged if the beginning is not valid, Refused if its key derivation would
+        cost too much.
 
         alone: as for read_beginning; the chunks will not be read.
         """
@@ -43,8 +43,8 @@ class Opening:
     def header(self, passphrase: bytes) -> header.BackupHeader:
         """The authenticated header. WrongPassphrase, Damaged, Refused.
 
-        What says which version it is, is not the header but whether it is sealed: with a passphrase that an attacker
-        does not know, neither can be made into the other.
+        The seal of the header decides which version it is, not the text of the header. An attacker who does not know
+        the passphrase cannot turn one version into the other.
         """
         if self._known is not None and self._known[0] == passphrase:
             return self._known[1]
@@ -77,10 +77,10 @@ class Opening:
     def archive(
         self, passphrase: bytes, jobs: Callable[[int], int], warn: Callable[[str], None], first_wanted: bool = False
     ) -> Archive:
-        """The archive, of version 4 or 3, its header authenticated. Called once. Errors as header().
+        """The archive, of version 4 or 3, with its header authenticated. Called once. Errors as header().
 
-        jobs: gives the number of workers, from the bytes of memory that one takes. first_wanted: the first file will
-        be opened, so its key is derived at the same time as that of the header.
+        jobs: returns the number of workers for the bytes of memory that one worker needs. first_wanted: the first file
+        will be opened, so its key is derived at the same time as the key of the header.
         """
         first = self._begin_first(passphrase, self.parameters) if first_wanted and self.parameters else None
         found = self.header(passphrase)
@@ -92,7 +92,7 @@ class Opening:
         return LegacyArchive(self._members, found, passphrase, self._limits, jobs, warn)
 
     def _begin_first(self, passphrase: bytes, parameters: Parameters) -> FirstChunk | None:
-        """Begins the first chunk by what the plain header says; leaves a malformed one to those who check it."""
+        """Begins the first chunk with the values of the plain header. None if it is malformed: others report that."""
         try:
             untrusted = header.parse(self.beginning.untrusted_plain)
         except QbError:

@@ -1,12 +1,12 @@
-"""What `openssl enc -aes-256-cbc` wrote in archives of version 3, decrypted piece by piece.
+"""Decrypts the output of `openssl enc -aes-256-cbc` in archives of version 3, piece by piece.
 
     offset  length
     0       8       "Salted__"
     8       8       salt
-    16      X       AES-256-CBC of the data, padded with 1 to 16 bytes that each say how many
+    16      X       AES-256-CBC of the data, padded with 1 to 16 bytes that each contain their number
 
-Key (32 bytes) and first block (16) are EVP_BytesToKey with MD5 and one round: D1 = MD5(passphrase salt), each further
-D = MD5(the one before, passphrase, salt), one behind the other. Nothing here authenticates: the caller did.
+Key (32 bytes) and IV (16) are EVP_BytesToKey with MD5 and one round: D1 = MD5(passphrase salt), each further
+D = MD5(previous D, passphrase, salt), concatenated. Nothing is authenticated here: the caller does it before.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from cryptography.hazmat.primitives.ciphers.modes import CBC
 from qbtools.errors import Damaged
 
 SLACK = 15
-"""Bytes behind a piece that its buffer must have: `update_into` insists on room for a block less one."""
+"""Spare bytes that a buffer needs behind a piece: `update_into` requires a block minus one."""
 
 HEADROOM = 32
-"""Bytes in front of a piece that its buffer must have: what was held back of the one before goes there."""
+"""Spare bytes that a buffer needs in front of a piece, for the bytes that were kept from the piece before."""
 
 _MAGIC = b"Salted__"
 _HEAD = 16
 _BLOCK = 16
-_STEP = 1 << 18  # decrypted while it is in the second-level cache
+_STEP = 1 << 18  # bytes that are decrypted at a time: they fit in the second-level cache
 
 
 class Decryptor:
-    """One encrypted stream. update() for each piece of it, in order, whatever their sizes; then finish()."""
+    """One encrypted stream. Call update() for each piece, of any size, in order; then finish()."""
 
     def __init__(self, passphrase: bytes) -> None:
         self._passphrase = passphrase
         self._context: CipherContext | None = None
-        self._held = b""  # up to 31 bytes: whatever fills no block, and the last one, which may be the padding
+        self._held = b""  # up to 31 bytes: an incomplete block, and the block before it, which may be the padding
 
     def update(self, buffer: memoryview, end: int) -> memoryview:
-        """Decrypts in place the piece that stands in buffer from HEADROOM to end; returns where the plaintext is.
+        """Decrypts in place the piece in buffer from HEADROOM to end; returns the part with the plaintext.
 
-        buffer has at least end + SLACK bytes. Damaged if the stream does not begin as openssl begins one.
+        buffer has at least end + SLACK bytes. Damaged if the beginning of the stream is not that of openssl.
         """
         start = HEADROOM - len(self._held)
         buffer[start:HEADROOM] = self._held
@@ -61,7 +61,7 @@ class Decryptor:
         return buffer[start:stop]
 
     def finish(self) -> bytes:
-        """The last bytes of the plaintext. Damaged if the stream does not end with a whole, padded block."""
+        """The last bytes of the plaintext. Damaged if the stream does not end with a complete, padded block."""
         if self._context is None or len(self._held) != _BLOCK:
             raise Damaged("its encryption ends in the middle of a block")
         block = self._context.update(self._held)

@@ -1,7 +1,7 @@
-"""The outer archive: plain tar members, written and read strictly.
+"""The outer archive: writes plain tar members, and reads them strictly.
 
-A member is a header (ustar.py), its body, and NULs up to 512. What is written is always a regular file (typeflag 0)
-that fits ustar. What is read may also have a pax local header (typeflag x), of which only path and size count.
+A member is a header (ustar.py), its body, and NULs up to 512. A written member is always a regular file (typeflag 0)
+that fits in ustar. A member that is read may also have a pax local header (typeflag x): its path and size are used.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from qbtools.formats.ustar import BLOCK, END_OF_ARCHIVE
 from qbtools.streams import Writer
 
 MAX_BODY = ustar.MAX_OCTAL_SIZE
-"""Bytes of the largest body that ustar can say."""
+"""Bytes of the largest body that fits in ustar."""
 
 MAX_PAX = 1 << 16
-"""Bytes of a pax local header."""
+"""Maximum bytes of a pax local header."""
 
 MAX_NAME = 256
-"""Bytes of a member's name: what ustar can hold."""
+"""Maximum bytes of a member's name: the limit of ustar."""
 
 _ZERO_BLOCK = bytes(BLOCK)
 _PATH, _SIZE = b"path", b"size"
@@ -33,8 +33,8 @@ _PATH, _SIZE = b"path", b"size"
 def header(name: str, size: int, mtime: int) -> bytes:
     """The header of a member: 512 bytes.
 
-    name: ASCII; one of more than 100 bytes goes with its directory into ustar's prefix. size: bytes of the body.
-    mtime: seconds since 1970, see ustar.build(). Refused for a name or a size that ustar cannot hold.
+    name: ASCII. If it has more than 100 bytes, its directory is written as ustar's prefix. size: bytes of the body.
+    mtime: seconds since 1970, see ustar.build(). Refused if the name or the size does not fit in ustar.
     """
     if size > MAX_BODY:
         raise Refused(f"{name}: more than {MAX_BODY} bytes in one member", "use a smaller --chunk-size")
@@ -45,12 +45,12 @@ def header(name: str, size: int, mtime: int) -> bytes:
 
 
 def padding(size: int) -> bytes:
-    """The NULs that follow a body of size bytes."""
+    """The NULs after a body of size bytes."""
     return bytes(ustar.padding(size))
 
 
 class MemberWriter:
-    """Writes members with one mtime (seconds since 1970: when the backup began)."""
+    """Writes members that all have the same mtime (seconds since 1970: when the backup began)."""
 
     def __init__(self, writer: Writer, mtime: int) -> None:
         self._writer = writer
@@ -58,7 +58,7 @@ class MemberWriter:
         self._size = 0
 
     def start(self, name: str, size: int) -> None:
-        """Writes a member's header; size bytes of body must follow, then finish(). Refused as header()."""
+        """Writes the header of a member. The caller then writes size bytes and calls finish(). Refused as header()."""
         self._writer.write(header(name, size, self._mtime))
         self._size = size
 
@@ -67,32 +67,32 @@ class MemberWriter:
         self._writer.write(padding(self._size))
 
     def add(self, name: str, data: bytes) -> None:
-        """Writes a whole member."""
+        """Writes a complete member."""
         self.start(name, len(data))
         self._writer.write(data)
         self.finish()
 
     def end_of_archive(self) -> None:
-        """Writes the two zero blocks that end an archive."""
+        """Writes the two zero blocks at the end of an archive."""
         self._writer.write(END_OF_ARCHIVE)
 
 
 @dataclass(frozen=True)
 class Member:
-    """A member whose header was read: a regular file of size bytes, within the bound that the caller set."""
+    """A member whose header was read. It is a regular file, and its size is within the bound of the caller."""
 
     untrusted_name: str
-    """A relative path of harmless components; whether it may stand here is not known yet."""
+    """A relative path of harmless components. It has not been checked whether the archive may have it here."""
 
     size: int
 
 
 class Source(Protocol):
-    """What members are read from: a Reader, or what does as much of it."""
+    """The input of members: a Reader, or an object with these methods of it."""
 
     @property
     def position(self) -> int:
-        """Bytes that were handed out or passed over."""
+        """Bytes that were read or skipped."""
 
     def peek(self, size: int) -> bytes: ...
     def read_exact(self, size: int) -> bytes: ...
@@ -105,15 +105,15 @@ class Source(Protocol):
 class MemberReader:
     """Reads the members of an outer archive one after the other.
 
-    Whatever is no regular member with a harmless name, or larger than `bound` allows, is Damaged before anything of
-    its body is read. A body is read through the methods here or from the Source itself: what counts is how far that
-    is. Takes no memory that grows with the archive.
+    Damaged, before any of the body is read, for everything except a regular member with a harmless name and a size
+    that `bound` allows. A body can be read with the methods here or directly from the Source: its position is used.
+    The memory does not grow with the archive.
     """
 
     def __init__(self, reader: Source, bound: Callable[[str], int]) -> None:
         self.reader = reader
         self.bound = bound
-        """Gives the bytes that a member of an (untrusted) name may have. The caller changes it as it learns more."""
+        """Returns the maximum bytes of a member with an (untrusted) name. The caller replaces it when it knows more."""
 
         self._name = ""
         self._end = reader.position
@@ -122,11 +122,11 @@ class MemberReader:
 
     @property
     def remaining(self) -> int:
-        """Bytes of the current body that were not read yet."""
+        """Bytes of the current body that have not been read yet."""
         return self._end - self.reader.position if self._name else 0
 
     def look(self) -> Member | None:
-        """What next() will return; None, too, where it will raise. The body may be read before next() is called."""
+        """The next result of next(), or None if it will raise. The body may be read before next() is called."""
         try:
             self._ahead = self.next(), None
         except QbError as error:
@@ -134,10 +134,10 @@ class MemberReader:
         return self._ahead[0]
 
     def next(self) -> Member | None:
-        """The next member, or None at the end of the input. What is left of the current one is skipped.
+        """The next member, or None at the end of the input. The rest of the current member is skipped.
 
-        Zero blocks between members are passed over. Truncated if the input ends inside a member or its header,
-        Damaged for everything that is no plain member.
+        Zero blocks between members are skipped. Truncated if the input ends inside a member or its header, Damaged
+        for everything that is not a plain member.
         """
         if self._ahead is not None:
             (member, error), self._ahead = self._ahead, None
@@ -156,7 +156,7 @@ class MemberReader:
         return self._member(found, records)
 
     def read_into(self, view: memoryview) -> None:
-        """Fills view out of the body; its length is at most `remaining`. Truncated if the input ends before."""
+        """Fills view from the body; its length is at most `remaining`. Truncated if the input ends before."""
         if self.reader.read_into(view) < len(view):
             raise self._truncated()
 
@@ -167,20 +167,20 @@ class MemberReader:
         return bytes(data)
 
     def read_all(self) -> bytes:
-        """What is left of the body, and its padding. For small members: the bytes are copied."""
+        """Reads the rest of the body and its padding; returns the body. For small members: the bytes are copied."""
         data = self.read(self.remaining)
         self.skip_body()
         return data
 
     def skip(self, size: int) -> None:
-        """Passes over the next size bytes of the body, at most `remaining`, by seeking where the input can."""
+        """Skips the next size bytes of the body, at most `remaining`. Seeks if the input can."""
         try:
             self.reader.skip(size)
         except Truncated:
             raise self._truncated() from None
 
     def skip_body(self) -> None:
-        """Passes over what is left of the body (by seeking where the input can); reads its padding.
+        """Skips the rest of the body (seeks if the input can), and reads its padding.
 
         Truncated if the input ends before, Damaged if the padding is not zeros.
         """
@@ -196,13 +196,13 @@ class MemberReader:
         self._name = ""
 
     def read_end(self) -> None:
-        """Reads to the end of the input. Damaged if something else than zeros follows the current member."""
+        """Reads to the end of the input. Damaged if anything but zeros follows the current member."""
         self.skip_body()
         if self.reader.read_zeros_to_eof() < 0:
             raise Damaged("something follows the end of the archive")
 
     def _begin(self, name: str, size: int) -> None:
-        """A body of size bytes begins here."""
+        """Records that a body of size bytes begins here."""
         self._name = name
         self._end = self.reader.position + size
         self._padding = ustar.padding(size)
@@ -217,7 +217,7 @@ class MemberReader:
             raise Truncated("the archive ends in the middle of a tar header") from None
 
     def _header_block(self) -> bytes | None:
-        """The next block that is not zero; None at the end of the input."""
+        """The next block that is not all zeros; None at the end of the input."""
         while not self.reader.at_eof():
             block = self._block()
             if block != _ZERO_BLOCK:

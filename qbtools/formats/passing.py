@@ -1,4 +1,4 @@
-"""An archive that is read here is written on at the same time, byte for byte."""
+"""Copies an archive, byte for byte, while it is read here."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from qbtools.formats.ustar import BLOCK
 from qbtools.streams import Reader, Writer
 
 READ_AHEAD = BLOCK
-"""The block of a Reader from which bodies go past Python: more would be read ahead of them, and copied."""
+"""The block size of a Reader whose bodies are not copied in Python. A larger block would be read ahead and copied."""
 
 _STEP = 32 << 20
 _TAIL = 1 << 16
 
 
 class Passing:
-    """A Source (outertar.py) that writes on everything that it hands out or passes over, once it is known to fit.
+    """A Source (outertar.py) that also writes everything that is read from it or skipped, if it fits.
 
-    What is passed over goes from descriptor to descriptor. At the end of the input, early or not, all that came has
-    been written. Refused before more than `limit` bytes are written.
+    Skipped bytes are copied from descriptor to descriptor. At the end of the input, even an early one, everything that
+    was read has been written. Refused before more than `limit` bytes are written.
     """
 
     def __init__(
         self, reader: Reader, writer: Writer, limit: int | None = None, moved: Callable[[], None] = lambda: None
     ) -> None:
-        """reader: nothing was read from it yet; its block is best READ_AHEAD. moved: called now and then on the way."""
+        """reader: nothing has been read from it; its block should be READ_AHEAD. moved: called between large copies."""
         self._reader = reader
         self._writer = writer
         self._limit = limit
@@ -33,11 +33,11 @@ class Passing:
 
     @property
     def position(self) -> int:
-        """Bytes that were handed out or passed over."""
+        """Bytes that were read or skipped."""
         return self._reader.position
 
     def direct(self, writer: Writer) -> None:
-        """From now on everything is written there."""
+        """From now on everything is written to writer."""
         self._writer = writer
 
     def _write(self, data: bytes | memoryview) -> None:
@@ -67,7 +67,7 @@ class Passing:
         return count
 
     def skip(self, size: int) -> None:
-        """As Reader.skip, but that nothing is seeked over."""
+        """As Reader.skip, but it never seeks."""
         self._check_room(size)
         while size:
             step = min(size, _STEP)

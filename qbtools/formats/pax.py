@@ -1,6 +1,6 @@
 """The records of a pax extended header: `LENGTH KEY=VALUE newline`, one after the other.
 
-LENGTH counts all bytes of its record, itself and the newline too (IEEE Std 1003.1, pax, "pax Extended Header").
+LENGTH counts all bytes of its record, with LENGTH itself and the newline (IEEE Std 1003.1, "pax Extended Header").
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 MAX_SIZE = 1 << 20
-"""Bytes of the longest extended header that is read."""
+"""Maximum bytes of an extended header that is read."""
 
 _LENGTH_DIGITS = 7
 
 
 def build(records: Mapping[str, str]) -> bytes:
-    """The bytes of records, in their order. Keys are ASCII without `=`."""
+    """The bytes of the records, in their order. Keys are ASCII without `=`."""
     return b"".join(_record(f" {key}={value}\n".encode()) for key, value in records.items())
 
 
@@ -30,7 +30,7 @@ def _record(rest: bytes) -> bytes:
 
 
 def parse(data: bytes, wanted: Iterable[bytes]) -> dict[bytes, bytes]:
-    """The last value of each wanted key that is there. Damaged for anything but whole records."""
+    """The last value of each wanted key that exists. Damaged for anything but complete records."""
     keys = frozenset(wanted)
     found: dict[bytes, bytes] = {}
     at = 0

@@ -1,4 +1,4 @@
-"""The receipt of an archive: a small text that identifies it, and is kept in another place. No key is needed.
+"""The receipt of an archive: a small text that identifies it, and that is kept in another place. It needs no key.
 
     qb-receipt 1
     backup-id ID
@@ -8,9 +8,9 @@
     bytes N
     end
 
-header: over the contents of `backup-header` and `backup-header.hmac`. manifest: over that of the member of the
-manifest. content: over all members but the wrapped passphrases and the signature, for each of them its name, a NUL,
-the decimal number of its bytes, a NUL, and its content. bytes: the sum of those numbers. All SHA-256 are lower-case
+header: over the contents of `backup-header` and `backup-header.hmac`. manifest: over the content of the manifest's
+member. content: over all members except the wrapped passphrases and the signature: for each its name, a NUL, the
+decimal number of its bytes, a NUL, and its content. bytes: the sum of those numbers. All SHA-256 are lower-case
 hexadecimal. If the passphrase of the archive is wrapped for other recipients, the receipt stays the same.
 """
 
@@ -24,7 +24,7 @@ from qbtools.formats import chunks, header, keymembers
 from qbtools.formats.beginning import header_digest
 
 MAX_SIZE = header.MAX_SIZE + 512
-"""Bytes of the longest receipt: the longest backup ID, and the longest of everything else."""
+"""Bytes of the longest receipt: the longest backup ID, and the longest values of the other fields."""
 
 _MAGIC = "qb-receipt 1"
 _NAMES = ("backup-id", "header", "manifest", "content", "bytes")
@@ -36,7 +36,7 @@ _MANIFEST = chunks.member_name(chunks.MANIFEST, 0)
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a receipt says. The digests are 64 lower-case hexadecimal digits."""
+    """The values of a receipt. The digests are 64 lower-case hexadecimal digits."""
 
     backup_id: str
     header: str
@@ -63,9 +63,9 @@ class Receipt:
             raise Damaged("the manifest of the archive differs from the receipt")
 
     def check(self, found: Receipt) -> None:
-        """Compares a complete archive with the receipt: found is its own. Damaged if they differ.
+        """Compares found, the receipt made from a complete archive, with this one. Damaged if they differ.
 
-        The header was compared before.
+        The header is compared before.
         """
         if found.size != self.size:
             raise Damaged(f"the archive has {found.size} bytes of content, not {self.size} as the receipt says")
@@ -82,7 +82,7 @@ def serialise(receipt: Receipt) -> bytes:
 
 
 def parse(data: bytes, name: str = "the receipt") -> Receipt:
-    """The receipt with this text. Damaged if the text is not exactly in the format. name: what messages call it."""
+    """The receipt with this text. Damaged if the text is not exactly in the format. name: its name in messages."""
     if len(data) > MAX_SIZE:
         raise Damaged(f"{name} is no receipt: it has more than {MAX_SIZE} bytes")
     lines = data.decode("ascii", "replace").split("\n")

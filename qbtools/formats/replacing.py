@@ -1,4 +1,4 @@
-"""An archive whose key members are replaced while it passes; nothing else of it is changed."""
+"""Replaces the key members at the beginning of an archive. Nothing else is changed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from qbtools.lean import suppress
 from qbtools.streams import Reader
 
 MAX_BEGINNING = 1 << 20
-"""Bytes before the first chunk: all members have room there, each padded as Qubes does it."""
+"""Maximum bytes before the first chunk: enough for all members, each with the padding that Qubes writes."""
 
 _PAIR = (chunks.HEADER, chunks.HEADER_MAC)
 _STAY = (*_PAIR, keymembers.SIGNATURE)
 
 
 class Kept:
-    """Keeps what is written to it. Refused for more than MAX_BEGINNING bytes."""
+    """Keeps the bytes that are written to it. Refused for more than MAX_BEGINNING bytes."""
 
     def __init__(self) -> None:
         self._data = bytearray()
@@ -31,8 +31,8 @@ class Kept:
         return len(data)
 
     def data(self) -> bytes:
-        """All that was written."""
-        self._check()  # whoever looks ahead may not have told of it yet
+        """All bytes that were written."""
+        self._check()  # MemberReader.look() does not raise the error of write()
         return bytes(self._data)
 
     def _check(self) -> None:
@@ -43,8 +43,8 @@ class Kept:
 def with_keys(beginning: bytes, keys: Iterable[tuple[str, bytes]]) -> bytes:
     """The bytes of an archive before its first chunk, with these key members instead of those that it has.
 
-    beginning: as it was read, up to the tar header of the first chunk or of anything else that follows. keys: names
-    and contents, in order. Errors as MemberReader.
+    beginning: the bytes that were read, up to the tar header of the first chunk or of any other next member. keys:
+    names and contents, in order. Errors as MemberReader.
     """
     members = MemberReader(Reader(io.BytesIO(beginning)), lambda _name: ustar.MAX_NUMBER)
     parts: list[bytes] = []
@@ -64,7 +64,7 @@ def with_keys(beginning: bytes, keys: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def _mtime(block: bytes) -> int:
-    """When the backup began, by the tar header of its first member."""
+    """The time at which the backup began, from the tar header of its first member."""
     with suppress(Damaged):
         return ustar.number(block[136:148])
     return 0

@@ -1,8 +1,8 @@
-"""Seals files into the chunks of an outer archive, several at a time, with the keys derived ahead.
+"""Seals files into the chunks of an outer archive, several at a time, and derives keys in advance.
 
-One thread reads the files, `jobs` threads derive keys and encrypt, the caller's thread writes, in order. The key of
-a file's first chunk is derived while the files before it are read; a further chunk's only once the chunk before it
-is mostly full, so that many small files cost one derivation each.
+One thread reads the files, `jobs` threads derive keys and encrypt, and the caller's thread writes, in order. The key
+of a file's first chunk is derived while the files before it are read. The key of a further chunk is only derived when
+the chunk before it is mostly full, so that a small file needs only one derivation.
 """
 
 from __future__ import annotations
@@ -34,27 +34,28 @@ Members = Sequence[tuple[str, bytes]]
 
 @dataclass(frozen=True)
 class Settings:
-    """What all containers of an archive share."""
+    """The settings of all containers of an archive."""
 
     backup_id: str
     chunk_size: int = chunks.DEFAULT_CHUNK_SIZE
     parameters: Parameters = Parameters()
     mtime: int = 0
-    """Seconds since 1970 that every member carries: when the backup began."""
+    """The time in every member, in seconds since 1970: when the backup began."""
     compression: str | None = None
-    """What every file must be compressed with, and be whole as far as that can be seen; None: nothing is checked."""
+    """The compression that every file must have; files must also be complete, as far as that can be detected. None:
+    nothing is checked."""
 
 
 class Lost(QbError):
-    """The source of a file has failed, and the archive is to be completed without that file."""
+    """The source of a file has failed, and the archive is completed without that file."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file to seal. open starts reading; end is called at its EOF, before the last chunk is given away or looked at.
+    """A file to seal. open starts reading. end is called at its EOF, before the last chunk is checked or sealed.
 
-    end raises where what came is not the whole file: its last chunk is then never written. If open or end raises Lost,
-    the sealer goes on with the next file.
+    end raises if the data is not the complete file: its last chunk is then never written. If open or end raises Lost,
+    the sealer continues with the next file.
     """
 
     name: str
@@ -74,14 +75,14 @@ class _Chunk:
     lost: bool = False
     """True instead of the last chunk of a file whose source has failed."""
     reached: int = 0
-    """How far the run is with its data once this chunk is written."""
+    """The progress of the run, in bytes, when this chunk is written."""
     label: str = ""
     header: bytes = b""
     mac: bytes = b""
 
 
 class Sealer:
-    """Writes files as chunks. `done` and `current` say how much is written, and of what; `read` counts bytes read."""
+    """Writes files as chunks. `done` is the progress, `current` what is being written, `read` the bytes read."""
 
     def __init__(
         self,
@@ -92,9 +93,9 @@ class Sealer:
         measure: Callable[[str, int], tuple[str, int]] = lambda name, read: (name, read),
         digest: ContentDigest | None = None,
     ) -> None:
-        """measure: what `current` and `done` become when a chunk is written that ends here. It is asked when the chunk
-        has been read, with the file's name and the bytes that were read of all files. digest: takes in every member
-        that is written."""
+        """measure: returns `current` and `done` for the end of a chunk; they are set when it is written. It is called
+        when the chunk has been read, with the name of the file and the bytes read from all files. digest: gets every
+        member that is written."""
         self._out = out
         self._passphrase = passphrase
         self._settings = settings
@@ -115,10 +116,10 @@ class Sealer:
         keys: Members = (),
         begun: Members | None = None,
     ) -> Iterator[FileRecord]:
-        """A complete archive: header, keys, all files, manifest, end. Gives records and raises as write_files().
+        """Writes a complete archive: header, keys, all files, manifest, end. Yields and raises as write_files().
 
-        keys: as for first_members(). begun: what that gave, if it has been made already. Failed, and there is no
-        manifest, if nothing but the metadata is left of the files.
+        keys: as for first_members(). begun: the result of that, if it already exists. Failed, without a manifest, if
+        all files except the metadata have failed.
         """
         secret, settings = self._passphrase, self._settings
         made = done(begun) if begun else self._pool.submit(first_members, secret, backup, settings, keys)
@@ -133,12 +134,12 @@ class Sealer:
         self._write_manifest(records)
 
     def write_files(self, sources: Sequence[Source], begun: Future[Members] | None = None) -> Iterator[FileRecord]:
-        """Seals all sources in order; gives the record of each file once its last chunk has been written, or once its
+        """Seals all sources in order. Yields the record of each file when its last chunk has been written, or its
         source has failed.
 
-        begun: what a complete archive begins with. Raises what a source raises (but Lost), Failed on an I/O
-        error, BrokenPipeError where the reader has left, Refused for metadata of more than a chunk, Damaged for a file
-        that is not what Settings.compression says, or not whole: its last chunk is then never written.
+        begun: the beginning of a complete archive. Raises the errors of the sources (except Lost), Failed on an I/O
+        error, BrokenPipeError if the reader has closed the output, Refused for metadata of more than a chunk, Damaged
+        for a file that does not fit Settings.compression or is incomplete: its last chunk is then never written.
         """
         names = [source.name for source in sources] + [chunks.MANIFEST] * (begun is not None)
         lane = Lane(self._read(sources, names))
@@ -160,7 +161,7 @@ class Sealer:
                 digest, size = hashlib.sha256(), 0
 
     def _write_manifest(self, records: Sequence[FileRecord]) -> None:
-        """Writes the sealed manifest and the end of the archive: nothing may have failed before."""
+        """Writes the sealed manifest and the end of the archive. Only called if nothing has failed before."""
         data = manifest.serialise(self._settings.backup_id, records)
         self._ahead(chunks.MANIFEST, 0)
         key = self._keys.pop((chunks.MANIFEST, 0)).result()
@@ -170,7 +171,7 @@ class Sealer:
         self._out.write(END_OF_ARCHIVE)
 
     def _read(self, sources: Sequence[Source], names: Sequence[str]) -> Iterator[Future[_Chunk]]:
-        """Runs in the lane's thread. names: of all files whose first key is to be derived ahead, in order."""
+        """Runs in the lane's thread. names: all files whose first key is derived in advance, in order."""
         for at, source in enumerate(sources):
             for name in names[at : at + 1 + 2 * self._jobs]:
                 self._ahead(name, 0)
@@ -197,18 +198,18 @@ class Sealer:
                 key = self._keys.pop((source.name, number))
                 yield self._pool.submit(lambda key, chunk: self._seal(key.result(), chunk), key, chunk)
                 if chunk.last:
-                    self._keys.pop((source.name, number + 1), None)  # derived in vain
+                    self._keys.pop((source.name, number + 1), None)  # this key is not needed
                     break
 
     def _lost(self, name: str, number: int) -> Future[_Chunk]:
-        """Stands for chunk number of a file, which will not come; the keys for it were derived in vain."""
+        """A placeholder for a chunk that will not be written. Its keys are not needed any more."""
         for at in (number, number + 1):
             self._keys.pop((name, at), None)
         return done(_Chunk(name, number, mmap(-1, 1), 0, False, lost=True))
 
     def _fill(self, name: str, number: int, reader: Reader) -> _Chunk:
-        """Reads a chunk; asks for the next one's key as soon as this one is mostly full."""
-        # The metadata is one chunk whatever the chunk size is: Qubes reads no more of it.
+        """Reads a chunk, and starts to derive the key of the next one when this one is mostly full."""
+        # The metadata is always one chunk, of any size: Qubes reads no more of it.
         whole = self._settings.chunk_size if name != chunks.METADATA else chunks.MAX_METADATA + 1
         buffer = self._buffers.take(whole)
         view = memoryview(buffer)
@@ -223,8 +224,8 @@ class Sealer:
         return _Chunk(name, number, buffer, size, size < whole)
 
     def _ahead(self, name: str, number: int) -> None:
-        """Makes sure that a chunk's key is being derived. First in, first out: a sealing job never waits for a key
-        that stands behind it."""
+        """Makes sure that the key of a chunk is being derived. The pool is first in, first out, so a sealing job never
+        waits for a key that is queued after it."""
         if (name, number) not in self._keys:
             secret = chunks.chunk_passphrase(self._passphrase, self._settings.backup_id, name, number)
             self._keys[name, number] = self._pool.submit(new_key, secret, self._settings.parameters)
@@ -271,10 +272,10 @@ def first_members(
     keys: Members = (),
     sign: Callable[[bytes, bytes], bytes] | None = None,
 ) -> Members:
-    """The members `backup-header` and `backup-header.hmac`, keys behind them and a signature.
+    """The members `backup-header` and `backup-header.hmac`, then the keys and a signature.
 
-    keys: key members, in order. sign: makes the signature out of the contents of the first two members. backup says
-    whether there are any.
+    keys: key members, in order. sign: makes the signature from the contents of the first two members. backup must
+    promise both if they are given.
     """
     data = header.serialise(backup)
     sealed = seal_bytes(chunks.header_passphrase(passphrase), settings.parameters, data, second_opinion=True)
@@ -291,12 +292,12 @@ def beginning(
     keys: Members = (),
     sign: Callable[[bytes, bytes], bytes] | None = None,
 ) -> bytes:
-    """The same, ready to be written."""
+    """The bytes of first_members(), with their tar headers."""
     return written(first_members(passphrase, backup, settings, keys, sign), settings.mtime)
 
 
 def written(members: Members, mtime: int) -> bytes:
-    """Small members as they stand in an archive."""
+    """The bytes of small members in an archive."""
     return b"".join(
         outertar.header(name, len(content), mtime) + content + outertar.padding(len(content))
         for name, content in members

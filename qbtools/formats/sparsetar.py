@@ -1,8 +1,8 @@
-"""Writes the inner archive: a tar archive of one member, which is a volume.
+"""Writes the inner archive: a tar archive with one member, which is a volume.
 
-A volume that its extents cover wholly is a regular member. Any other is in GNU tar's sparse format 1.0: pax records
-tell its name and real size, and its body begins with the map, in decimal, one number a line: how many extents, then
-offset and length of each; padded with NUL to 512. Then the data of the extents.
+A volume without holes is a regular member. Any other is in GNU tar's sparse format 1.0: pax records have its name and
+real size, and its body begins with the map. The map is decimal, one number per line: the number of extents, then the
+offset and length of each. It is padded with NUL to 512. The data of the extents follows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def write_member_header(writer: Writer, name: str, extents: ExtentMap) -> None:
-    """Writes all that stands before the data: pax header, ustar header, map. Same arguments, same bytes.
+    """Writes everything before the data: pax header, ustar header, map. The same arguments give the same bytes.
 
-    name: the member's, ASCII; its directory at most 138 bytes, its last component at most 88 (ValueError else).
-    The bytes of the extents follow, written by the caller, then write_member_end().
+    name: of the member, ASCII. ValueError if its directory has more than 138 bytes, or its last component more than
+    88. The caller then writes the bytes of the extents, and calls write_member_end().
     """
     directory, _, base = name.rpartition("/")
     directory = directory or "."
@@ -33,7 +33,7 @@ def write_member_header(writer: Writer, name: str, extents: ExtentMap) -> None:
     if sparse:
         map_size = sum(map(len, _map_lines(extents)))
         size = map_size + ustar.padding(map_size) + data
-        # GNU tar puts its process id where the 0 stands.
+        # GNU tar writes its process id instead of 0.
         header_name = f"{directory}/GNUSparseFile.0/{base}"
         records = {
             "GNU.sparse.major": "1",
@@ -54,12 +54,12 @@ def write_member_header(writer: Writer, name: str, extents: ExtentMap) -> None:
 
 
 def write_member_end(writer: Writer, extents: ExtentMap) -> None:
-    """Writes padding and end of archive. Only for who knows that all that came before is whole."""
+    """Writes padding and end of archive. Only called if everything before is complete."""
     writer.write(bytes(ustar.padding(extents.data)) + ustar.END_OF_ARCHIVE)
 
 
 def _map_lines(extents: ExtentMap) -> Iterator[str]:
-    """The map. Its last entry reaches the end of the volume: GNU tar would restore a shorter one without it."""
+    """The map. Its last entry reaches the end of the volume: without it GNU tar would restore a shorter one."""
     tail = [f"{extents.size}\n0\n"] if extents.end != extents.size else []
     lines = (f"{offset}\n{length}\n" for offset, length in extents)
     return chain([f"{len(extents) + len(tail)}\n"], lines, tail)

@@ -1,7 +1,7 @@
-"""What can be said of an archive without its passphrase: that nothing is missing, doubled or cut.
+"""Checks an archive without its passphrase: that nothing is missing, duplicated or truncated.
 
-By itself it authenticates nothing. It is for the host that receives a backup and is not to be trusted with its
-passphrase. Compared with a trusted receipt it proves that the archive is unchanged and complete.
+This check alone authenticates nothing. It is for a host that receives a backup but must not have its passphrase. With
+a trusted receipt it proves that the archive is unchanged and complete.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from qbtools.streams import BLOCK
 
 
 def check(reader: Source, max_chunk: int, warn: Callable[[str], None], expected: Receipt | None = None) -> list[str]:
-    """Reads an archive to its end. OtherVersion where it is not of version 4. Damaged if its members, their names,
-    order or sizes, a container's plain checksum or the manifest's presence are wrong.
+    """Reads an archive to its end. OtherVersion if it is not of version 4. Damaged if its members, their names, order
+    or sizes, or the plain checksum of a container are wrong, or a promised manifest is missing.
 
-    Returns for each file without its last chunk what is to be said of it. Only the sealed manifest, or a receipt, tells
-    whether it failed when it was saved, or chunks are missing.
+    Returns a warning for each file without its last chunk. Only the sealed manifest, or a receipt, shows whether it
+    failed when it was saved, or chunks are missing.
 
-    max_chunk: bytes of the largest chunk where the header names no chunk size. expected: all content is
-    read and compared with it; errors as Receipt raises them.
+    max_chunk: bytes of the largest chunk if the header names no chunk size. expected: all content is read and compared
+    with it; errors as Receipt raises them.
     """
     members = MemberReader(reader, header_bound)
     return check_rest(members, read_beginning(members, max_chunk), max_chunk, warn, expected)
@@ -38,7 +38,7 @@ def check_rest(
     warn: Callable[[str], None],
     expected: Receipt | None = None,
 ) -> list[str]:
-    """As check(), for an archive of which the beginning has just been read out of members."""
+    """As check(), for an archive whose beginning has just been read from members."""
     untrusted_plain, untrusted_sealed, _keys = beginning
     untrusted = header.parse(untrusted_plain)
     if untrusted.version != 4:

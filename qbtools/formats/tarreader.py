@@ -1,8 +1,8 @@
-"""Reads inner archives: what sparsetar writes, and what Qubes and GNU tar wrote.
+"""Reads inner archives: those that sparsetar, Qubes and GNU tar write.
 
-Read are regular members, both sparse formats of GNU tar that keep a map in the archive (its old own one, typeflag S,
-and pax sparse 1.0), long names (typeflag L) and pax headers. Everything is bounded, and whatever is not plainly right
-is Damaged: the archive comes out of verified chunks, but who sealed them may have been anybody.
+It reads regular members, both sparse formats of GNU tar with a map in the archive (its own old one, typeflag S, and
+pax sparse 1.0), long names (typeflag L) and pax headers. Everything has a bound, and everything that is not clearly
+right is Damaged: the archive comes from verified chunks, but it is not known who sealed them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _PATH, _LINK, _SIZE = b"path", b"linkpath", b"size"
 _MAJOR, _MINOR, _NAME, _REAL_SIZE = (b"GNU.sparse." + word for word in (b"major", b"minor", b"name", b"realsize"))
-# Sparse formats 0.0 and 0.1, which no version of Qubes wrote, have their map in these.
+# The records with the map in sparse formats 0.0 and 0.1, which no version of Qubes wrote.
 _OLDER = tuple(b"GNU.sparse." + word for word in (b"size", b"numblocks", b"offset", b"numbytes", b"map"))
 _KEYS = (_PATH, _LINK, _SIZE, _MAJOR, _MINOR, _NAME, _REAL_SIZE, *_OLDER)
 
@@ -26,7 +26,7 @@ _EXTENDED = {b"x": "pax", b"g": "global pax", b"L": "long name", b"K": "long lin
 _REGULAR = (b"0", b"\0", b"S")
 _LINKS = (b"1", b"2")
 
-# The sparse map of GNU tar's own format: entries of two numbers in the header, then in blocks of nothing else.
+# The sparse map of GNU tar's own format: entries of two numbers, in the header and then in blocks of their own.
 _ENTRY = 24
 _HEADER_ENTRIES = slice(386, 482)
 _HEADER_EXTENDED = 482
@@ -34,7 +34,7 @@ _HEADER_REAL_SIZE = slice(483, 495)
 _BLOCK_ENTRIES = slice(0, 504)
 _BLOCK_EXTENDED = 504
 
-_MOST_HEADERS = 16  # in front of one member: GNU tar writes two, and keeps in memory all that it reads
+_MOST_HEADERS = 16  # before one member: GNU tar writes two, and keeps all headers that it reads in memory
 
 _MAP_LINE = 32  # bytes of the longest line of a map
 _MAP_LINES = 1 << 12  # lines parsed in one step
@@ -44,23 +44,23 @@ class Member(NamedTuple):
     """A member whose header was read."""
 
     untrusted_name: str
-    """As it stands in the archive; bytes that are no UTF-8 as surrogates."""
+    """The name in the archive. Bytes that are not UTF-8 are surrogates."""
 
     size: int
-    """Bytes of the file, holes included; 0 … 2^63 - 1. Nothing has been held against it yet."""
+    """Bytes of the file, including holes; 0 … 2^63 - 1. It has not been compared with anything yet."""
 
     kind: str
-    """Empty for a regular file, else what it is: `a directory`."""
+    """Empty for a regular file, otherwise its type: `a directory`."""
 
     untrusted_target: str = ""
-    """What a link leads to, as untrusted_name."""
+    """The target of a link, in the form of untrusted_name."""
 
 
 class TarReader:
-    """Reads the members of an archive one after the other, from where reader stands to its EOF.
+    """Reads the members of an archive one after the other, from the position of reader to EOF.
 
-    All methods raise Damaged for what breaks the format, Truncated if the input ends too early, Refused for a map
-    of more than MAX_EXTENTS extents.
+    All methods raise Damaged if the format is broken, Truncated if the input ends too early, Refused for a map of
+    more than MAX_EXTENTS extents.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -71,9 +71,9 @@ class TarReader:
         self._name = ""
         self._stored = 0  # bytes of the body
         self._size = 0
-        self._map = ""  # where the map is that was not read yet: "whole" (in none), "pax", "old"; "" once it was
+        self._map = ""  # the kind of a map that has not been read yet: "whole" (no map), "pax", "old"; otherwise ""
         self._header = b""
-        self._end = reader.position  # where the body of the current member ends, known when its map was read
+        self._end = reader.position  # where the body of the current member ends; known when its map has been read
 
     def find(self, name: str | None, suffix: str = "") -> Member:
         """The member called name, the others being skipped; None: the first. Damaged if it is not a regular file.
@@ -89,7 +89,7 @@ class TarReader:
         raise Damaged("the archive has no member" if name is None else f"the archive has no member {name}")
 
     def finish(self) -> None:
-        """Reads from the member that find() gave to EOF. Damaged if name comes again, or, without, any other."""
+        """Reads to EOF after find(). Damaged if the name occurs again, or, without a name, if any other follows."""
         while (member := self.next()) is not None:
             if self._wanted is None:
                 raise Damaged("the archive holds more than one member", "name the one that is wanted")
@@ -97,7 +97,7 @@ class TarReader:
                 raise Damaged(f"{member.untrusted_name} occurs twice")
 
     def next(self) -> Member | None:
-        """The next member, or None if the archive ended as it should. Skips what is left of the current one."""
+        """The next member, or None at a valid end of the archive. Skips the rest of the current member."""
         self._check_kind()
         if self._map:
             self.read_map()
@@ -131,7 +131,7 @@ class TarReader:
                 long_link = body.removesuffix(b"\0")
 
     def _check_kind(self) -> None:
-        """Damaged if the input is something else than a tar archive, as far as its first bytes tell."""
+        """Damaged if the first bytes of the input show that it is not a tar archive."""
         if not self._begun:
             self._begun = True
             magic.check(self._reader.name, self._reader.peek(magic.HEAD), magic.TAR)
@@ -144,9 +144,9 @@ class TarReader:
             raise
 
     def read_map(self) -> ExtentMap:
-        """The map of the current member; called once. The reader then stands at the first byte of its data.
+        """The map of the current member; called once. The reader is then at the first byte of the data.
 
-        The caller may take the data, all of it or less, from the reader.
+        The caller may read all or some of the data from the reader.
         """
         kind, self._map = self._map, ""
         began = self._reader.position
@@ -170,7 +170,7 @@ class TarReader:
     def _begin(
         self, header: ustar.Header, long_name: bytes | None, long_link: bytes | None, records: dict[bytes, bytes]
     ) -> Member:
-        """Takes a header that is a member's own."""
+        """Begins a member with its own header, after any extended headers."""
         name = records.get(_NAME) or records.get(_PATH) or long_name or header.untrusted_name
         if not name or b"\0" in name:
             raise Damaged("a member has no name, or one with a NUL byte")
@@ -212,7 +212,7 @@ class TarReader:
         return int(digits)
 
     def _read_extended(self, header: ustar.Header) -> bytes:
-        """The body of a header that only describes the next member."""
+        """The body of an extended header, which only describes the next member."""
         size = header.untrusted_size
         if size > pax.MAX_SIZE:
             raise Damaged(f"a {_EXTENDED[header.typeflag]} header of {size} bytes is too long")
@@ -221,14 +221,14 @@ class TarReader:
         return body
 
     def _read_padding(self, size: int, what: str) -> None:
-        """Reads what fills up the last block of size bytes."""
+        """Reads the padding after size bytes."""
         if any(self._reader.read_exact(ustar.padding(size))):
             raise Damaged(f"{what} is padded with something other than zeros")
 
     def _read_tail(self) -> None:
-        """Reads from behind the first zero block to EOF.
+        """Reads from the end of the first zero block to EOF.
 
-        Counted are zeros from the end of the last body on, padding included: Qubes' own writer leaves that out.
+        All zeros after the last body count, including its padding: Qubes' own writer leaves the padding out.
         """
         if self._reader.read_zeros_to_eof() < 0:
             raise Damaged("something follows the end of the archive")
@@ -236,7 +236,7 @@ class TarReader:
             raise Truncated(f"{self._reader.name} ends too early")
 
     def _collect(self, entries: Iterable[tuple[int, int]]) -> ExtentMap:
-        """The entries of a map, checked. Empty ones only say where the file ends, and are left out."""
+        """The checked entries of a map. Empty entries only show where the file ends, and are left out."""
         extents = ExtentMap(self._size)
         append = extents.append
         for count, (offset, length) in enumerate(entries, 1):

@@ -1,4 +1,4 @@
-"""The members of an archive of a directory: which of them, and in which order, a tar can put where they belong."""
+"""Checks the members of the archive of a directory: whether tar can extract them safely and in this order."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from qbtools.formats.tarreader import Member
 _DEVICES = (ustar.KINDS[b"3"], ustar.KINDS[b"4"])
 _DIRECTORY = ustar.KINDS[b"5"]
 _HARD_LINK = ustar.KINDS[b"1"]
-_NAMES = 1 << 20  # names that are remembered
-_MAX_NAME = 4095  # bytes of a path that Linux takes (PATH_MAX)
+_NAMES = 1 << 20  # maximum number of names that are remembered
+_MAX_NAME = 4095  # maximum bytes of a path in Linux (PATH_MAX)
 
 
 class TreeMembers:
-    """Looks at one member after the other. All but those below name, and name itself, are left out."""
+    """Checks one member after the other. Only name itself and members below it are checked."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._others: set[int] = set()  # of what is no directory
+        self._others: set[int] = set()  # hashes of the names that are not directories
         self._folders: set[int] = set()
         self.found = False
-        """Whether there was any."""
+        """Whether there was a member of name."""
 
     def add(self, member: Member) -> None:
-        """Damaged if the next member must not be, or cannot be extracted behind those that came before."""
+        """Checks the next member. Damaged if it is not allowed, or cannot be extracted after the members before."""
         untrusted = member.untrusted_name.rstrip("/")
         if untrusted != self._name and not untrusted.startswith(f"{self._name}/"):
             return
@@ -54,7 +54,7 @@ class TreeMembers:
             at = untrusted.find("/", at + 1)
 
     def _check_target(self, untrusted: str, untrusted_target: str) -> None:
-        """Damaged if a hard link leads to nothing that came before. tar takes a slash in front away."""
+        """Damaged if the target of a hard link is not an earlier member. tar ignores a leading slash."""
         known = hash(_plain(untrusted_target)) in self._others
         if not known and len(self._others) < _NAMES:
             raise Damaged(f"{untrusted} is a hard link to {untrusted_target}, which is not in front of it")
@@ -67,7 +67,7 @@ class TreeMembers:
 
 
 def _plain(untrusted: str) -> str:
-    """A name without the parts that lead nowhere."""
+    """A name without empty parts and `.`."""
     return "/".join(part for part in untrusted.split("/") if part not in ("", "."))
 
 

@@ -1,18 +1,18 @@
-"""One tar header, 512 bytes: what the inner archive and the outer archive are made of.
+"""One tar header, 512 bytes. Both the inner and the outer archive consist of such headers and data.
 
     offset length
          0    100  name
        100      8  mode, uid, gid: 8 each
        124     12  size
        136     12  mtime
-       148      8  checksum: the sum of all bytes of the header, these eight taken as spaces
+       148      8  checksum: the sum of all bytes of the header, with these eight counted as spaces
        156      1  typeflag
        157    100  link name
        257      8  "ustar\\0" "00"; GNU tar's own format has "ustar  \\0", and no prefix
        265     80  user name, group name (32 each), device numbers (8 each)
-       345    155  prefix: the directory, where the name is longer than 100 bytes
+       345    155  prefix: the directory, if the name is longer than 100 bytes
 
-Numbers are octal digits, ended by NUL or space; where those do not reach, GNU tar sets the first bit and writes binary.
+Numbers are octal digits, ended by NUL or space. If they do not suffice, GNU tar sets the first bit and writes binary.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BLOCK = 512
 END_OF_ARCHIVE = bytes(2 * BLOCK)
 
 MAX_OCTAL_SIZE = 8**11 - 1
-"""Largest size that octal digits hold; above it a pax record tells the size."""
+"""Largest size that fits in octal digits. A larger size is in a pax record."""
 
 MAX_NUMBER = (1 << 63) - 1
 """Largest number that is read."""
@@ -38,7 +38,7 @@ KINDS = {
     b"6": "a fifo",
     b"g": "a pax global header",
 }
-"""What the typeflags of members that are no files stand for."""
+"""The meanings of typeflags other than those of regular files."""
 
 _MODE = b"0000600\0"
 _NONE = b"0000000\0"  # uid, gid, device numbers
@@ -47,7 +47,7 @@ _SPACES = 8 * 0x20
 
 
 class Header(NamedTuple):
-    """What a header says. Nothing of it but the checksum has been checked."""
+    """The values of a header. Only the checksum has been checked."""
 
     untrusted_name: bytes
     untrusted_size: int
@@ -56,7 +56,7 @@ class Header(NamedTuple):
 
     @property
     def untrusted_target(self) -> bytes:
-        """What a link leads to."""
+        """The target of a link."""
         return _text(self.block[157:257])
 
 
@@ -68,10 +68,10 @@ def padding(size: int) -> int:
 def build(name: str, size: int, typeflag: bytes = b"0", mtime: int = 0) -> bytes:
     """A ustar header with mode 0600, owner 0 and no user name.
 
-    name: ASCII; beyond 100 bytes its directory must fit in 155 and its last component in 100 (ValueError else).
-    size: bytes of the body; written as 0 where it is above MAX_OCTAL_SIZE, the caller having told it in a pax record.
-    mtime: seconds since 1970. Octal digits hold the years 1970 to 2242. For any other time, which a wrong clock gives,
-    the nearest of these is written.
+    name: ASCII. If it has more than 100 bytes, its directory must fit in 155 bytes and its last component in 100.
+    ValueError if it does not fit. size: bytes of the body. It is written as 0 if it is above MAX_OCTAL_SIZE: the caller
+    has written it in a pax record. mtime: seconds since 1970. Octal digits hold the years 1970 to 2242; any other time,
+    from a wrong clock, is replaced by the nearest of these.
     """
     base, prefix = name.encode("ascii"), b""
     if len(base) > 100:
@@ -87,7 +87,7 @@ def build(name: str, size: int, typeflag: bytes = b"0", mtime: int = 0) -> bytes
 
 
 def parse(block: bytes) -> Header:
-    """Reads one header, of ustar, of GNU tar's own format, or of the time before both. Damaged if it is none."""
+    """Reads one header, in ustar, in GNU tar's own format, or in the older one. Damaged if it is none of them."""
     untrusted_sum = number(block[148:156])
     if untrusted_sum != sum(block) - sum(block[148:156]) + _SPACES:
         raise Damaged("a tar header has a wrong checksum")
@@ -101,7 +101,7 @@ def parse(block: bytes) -> Header:
 
 
 def number(field: bytes) -> int:
-    """A number of a header, 0 … MAX_NUMBER. Damaged if it is malformed or another."""
+    """A number of a header, 0 … MAX_NUMBER. Damaged if it is malformed or out of bounds."""
     if field[0] == 0x80:
         value = int.from_bytes(field[1:], "big")
         if value <= MAX_NUMBER:

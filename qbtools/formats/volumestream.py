@@ -1,9 +1,9 @@
-"""The volume stream: what flows between qb-volread and qb-tarwrite, and between qb-tarextract and qb-volwrite.
+"""The volume stream: the format between qb-volread and qb-tarwrite, and between qb-tarextract and qb-volwrite.
 
     qb-volume 1\\n
     size 4294967296\\n            bytes of the whole volume
     extents 2\\n
-    0 4194304\\n                  offset and length, one line an extent
+    0 4194304\\n                  offset and length, one line per extent
     8388608 1048576\\n
     \\n
     <the bytes of the extents, one after the other>
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, MutableSequence
 
 MAX_EXTENTS = 1 << 20
-"""Most extents of a map: a reader keeps 16 bytes for each."""
+"""Maximum extents of a map: a reader keeps 16 bytes for each."""
 
 JOIN_GAP = 1 << 16
 """A writer turns holes smaller than this into data, so that maps stay small."""
 
 ALIGN = 512
-"""Extents begin and end at multiples of this; only the end of the volume may be another."""
+"""Extents begin and end at multiples of this. Only the end of the volume may be different."""
 
 MAX_SIZE = (1 << 63) - 1
-"""Bytes of the largest volume: what a file offset of the kernel can hold."""
+"""Bytes of the largest volume: the largest file offset of the kernel."""
 
 INCREMENT = b"qb-volume 2\n"
 """The first line of the other stream."""
@@ -46,9 +46,9 @@ _LINES = 1 << 12  # lines parsed in one step
 
 
 class ExtentMap:
-    """Where the data of a volume lies: extents (offset, length in bytes), sorted, not empty, not overlapping.
+    """The places with data in a volume: extents (offset, length in bytes), sorted, not empty, not overlapping.
 
-    Takes 16 bytes of memory an extent, and holds at most MAX_EXTENTS.
+    It has at most MAX_EXTENTS, and needs 16 bytes of memory for each.
     """
 
     def __init__(self, size: int, gap: int = JOIN_GAP) -> None:
@@ -62,12 +62,12 @@ class ExtentMap:
 
     @property
     def data(self) -> int:
-        """Bytes that all extents hold together."""
+        """Bytes of data in all extents."""
         return sum(self._lengths)
 
     @property
     def end(self) -> int:
-        """Where the last extent ends; 0 where there is none."""
+        """The end of the last extent; 0 if there is none."""
         return self._offsets[-1] + self._lengths[-1] if self._offsets else 0
 
     def __len__(self) -> int:
@@ -77,11 +77,11 @@ class ExtentMap:
         return zip(self._offsets, self._lengths, strict=True)
 
     def add(self, offset: int, length: int) -> None:
-        """Adds what holds data, for who makes a map: calls come in ascending order of offset.
+        """Adds a place with data when a map is made. Calls must be in ascending order of offset.
 
-        The extent is rounded out to ALIGN, clipped to the volume, and joined with the one before it where they
-        touch or the hole between them is smaller than the gap. Where the map is full, the gap is doubled until the
-        extent fits. What lies beyond the volume, and length 0, add nothing.
+        The extent is rounded out to ALIGN, clipped to the volume, and joined with the extent before it if they touch
+        or the hole between them is smaller than the gap. If the map is full, the gap is doubled until the extent fits.
+        Length 0, and an offset beyond the volume, add nothing.
         """
         if length <= 0 or offset >= self.size:
             return
@@ -101,7 +101,7 @@ class ExtentMap:
         self._put(offset, end - offset)
 
     def _join(self) -> None:
-        """Joins the extents between which the hole is smaller than the gap, in place."""
+        """Joins, in place, all extents with a hole smaller than the gap between them."""
         offsets, lengths, gap = self._offsets, self._lengths, self.gap
         at = 0
         last = offsets[0] + lengths[0]
@@ -117,7 +117,7 @@ class ExtentMap:
         del offsets[at + 1 :], lengths[at + 1 :]
 
     def append(self, offset: int, length: int) -> None:
-        """Adds an extent as it is, for who reads a map. ValueError, with the rule that it breaks as text."""
+        """Adds an unchanged extent when a map is read. ValueError if it breaks a rule; its text names the rule."""
         end = offset + length
         if length <= 0:
             raise ValueError("an extent is empty")
@@ -132,7 +132,7 @@ class ExtentMap:
         self._put(offset, length)
 
     def _put(self, offset: int, length: int) -> None:
-        if len(self._offsets) == _SHORT:  # a long one is kept in less memory; a short one does not load that
+        if len(self._offsets) == _SHORT:  # an array needs less memory; short maps need not import it
             from array import array
 
             self._offsets, self._lengths = array("Q", self._offsets), array("Q", self._lengths)
@@ -141,19 +141,19 @@ class ExtentMap:
 
 
 def write_header(writer: Writer, extents: ExtentMap) -> None:
-    """Writes the header. The bytes of the extents follow, written by the caller, then write_end()."""
+    """Writes the header. The caller then writes the bytes of the extents, and calls write_end()."""
     writer.write_lines((f"qb-volume 1\nsize {extents.size}\n", f"extents {len(extents)}\n"))
     writer.write_lines(f"{offset} {length}\n" for offset, length in extents)
     writer.write(b"\n")
 
 
 def write_end(writer: Writer, extents: ExtentMap) -> None:
-    """Writes the end line. Only for who knows that all that came before is whole."""
+    """Writes the end line. Only called if everything before is complete."""
     writer.write(b"end %d\n" % extents.data)
 
 
 def write_plain(writer: Writer, reader: Reader, extents: ExtentMap) -> None:
-    """Moves the data of the extents, which reader gives one after the other, to writer as the plain volume."""
+    """Writes the plain volume. reader: gives the data of the extents, one after the other."""
     end = 0
     for offset, length in extents:
         writer.write_zeros(offset - end)

@@ -1,6 +1,6 @@
 """Work on several chunks at a time, in order: threads, buffers, and one budget of memory.
 
-Key derivation, hashing, encryption and reads all let go of the interpreter's lock, so threads are enough.
+Key derivation, hashing, encryption and reads all release the lock of the interpreter, so threads are enough.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ U = TypeVar("U")
 
 
 class Budget:
-    """Bytes that all jobs together may take. What does not fit now waits; what never fits is refused."""
+    """Bytes that all jobs together may use. A request that does not fit now waits. One that never fits is refused."""
 
     def __init__(self, total: int) -> None:
         self.total = total
@@ -47,7 +47,7 @@ class Budget:
 
 
 class Buffers:
-    """At most count buffers, reused, in huge pages where there are any: a fresh one of 100 MiB costs 25,000 faults."""
+    """At most count buffers. They are reused and in huge pages: a new buffer of 100 MiB costs 25,000 page faults."""
 
     def __init__(self, count: int) -> None:
         self._free: list[mmap.mmap] = []
@@ -55,16 +55,16 @@ class Buffers:
         self._lock = threading.Lock()
 
     def take(self, size: int) -> mmap.mmap:
-        """A buffer with room for size bytes and the cipher's slack; waits while all are in use."""
+        """A buffer for size bytes and the slack of the cipher. Waits while all buffers are in use."""
         self._slots.acquire()
         with self._lock:
             for at, buffer in enumerate(self._free):
                 if len(buffer) >= size + SLACK:
                     return self._free.pop(at)
             if self._free:
-                self._free.pop()  # too small: the new one takes its place
+                self._free.pop()  # too small: the new one replaces it
         fresh = mmap.mmap(-1, size + SLACK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a kernel without them
+        with contextlib.suppress(OSError):  # a kernel without huge pages
             fresh.madvise(mmap.MADV_HUGEPAGE)
         return fresh
 
@@ -75,19 +75,19 @@ class Buffers:
         self._slots.release()
 
 
-_MOST_WAITING = 1024  # results that nobody has taken; more than there are jobs
+_MOST_WAITING = 1024  # results that were not read yet; more than there are jobs
 
 
 class _End:
-    """Stands behind the last item."""
+    """The end of the queue, after the last item."""
 
 
 class Lane(Generic[T]):
-    """Runs a generator of futures in a thread of its own and hands their results on, in its order.
+    """Runs a generator of futures in a separate thread, and yields their results in order.
 
-    An exception of the generator or of a future comes out at its place. The number of buffers in use is the
-    generator's business. Here only the number of items has a bound: an archive may have millions of chunks that
-    nobody wants, and that need no buffer.
+    An exception of the generator or of a future is raised at its place in the order. The generator limits the number
+    of buffers. Here only the number of items is limited: an archive may have millions of unwanted chunks, which need
+    no buffer.
     """
 
     def __init__(self, source: Iterator[Future[T]]) -> None:
@@ -102,7 +102,7 @@ class Lane(Generic[T]):
                 self._room.acquire()
                 self._queue.put(future)
             self._queue.put(_End())
-        except BaseException as error:  # it belongs to the consumer, who stands in the main thread
+        except BaseException as error:  # the consumer in the main thread raises it
             self._queue.put(error)
 
     def __iter__(self) -> Iterator[T]:
@@ -114,27 +114,27 @@ class Lane(Generic[T]):
 
 
 def done(value: T) -> Future[T]:
-    """A future that is over already, for items that need no work."""
+    """A future that is already done, for items that need no work."""
     future: Future[T] = Future()
     future.set_result(value)
     return future
 
 
 def then(pool: ThreadPoolExecutor, first: Future[T], job: Callable[[T], U]) -> Future[U]:
-    """Runs job in the pool with what first gives, once that is there; whatever first raises comes out too.
+    """Runs job in the pool with the result of first, when first is done. An error of first is the error of the result.
 
-    No worker waits for it: one that did would have no time for other work, and would keep the program from ending.
+    No worker waits for first: a waiting worker could not do other work, and would prevent the end of the program.
     """
     future: Future[U] = Future()
 
     def run() -> None:
         try:
             future.set_result(job(first.result()))
-        except BaseException as error:  # it belongs to whoever asks for the result
+        except BaseException as error:  # the reader of the result gets it
             future.set_exception(error)
 
     def start(_: Future[T]) -> None:
-        with contextlib.suppress(RuntimeError):  # the program ends: nobody asks any more
+        with contextlib.suppress(RuntimeError):  # the program ends: nobody needs the result
             pool.submit(run)
 
     first.add_done_callback(start)
@@ -142,13 +142,13 @@ def then(pool: ThreadPoolExecutor, first: Future[T], job: Callable[[T], U]) -> F
 
 
 def beside(job: Callable[[], T]) -> Future[T]:
-    """Runs job in a thread of its own, which does not keep the program from ending."""
+    """Runs job in a separate thread, which does not prevent the end of the program."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
             future.set_result(job())
-        except BaseException as error:  # it belongs to whoever asks for the result
+        except BaseException as error:  # the reader of the result gets it
             future.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()

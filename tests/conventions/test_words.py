@@ -76,7 +76,11 @@ RIDDLES = {
 # Rooms in which the phrases have all been replaced, and the pages.
 PLAIN = [
     *(ROOT / "qbtools").glob("*.py"),
-    *(path for room in ("volumes", "domains", "hosts", "runs") for path in (ROOT / "qbtools" / room).rglob("*.py")),
+    *(
+        path
+        for room in ("formats", "volumes", "domains", "hosts", "runs")
+        for path in (ROOT / "qbtools" / room).rglob("*.py")
+    ),
     *(path for room in ("machines", "pipe") for path in (ROOT / "qbtools/commands" / room).rglob("*.py")),
     *(ROOT / "man").iterdir(),
     ROOT / "README.md",
