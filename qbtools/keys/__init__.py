@@ -1,4 +1,4 @@
-"""Passphrases that are made for one archive and wrapped for those who may open it, and signatures of who writes one.
+"""Wraps the passphrase of an archive for those who may open it, and signs archives.
 
-Wrapping and signing is done by other programs: age, scrypt, ssh-keygen, or a command of the user's.
+Other programs do the wrapping and signing: age, scrypt, ssh-keygen, or a command of the user.
 """

@@ -1,6 +1,6 @@
-"""Wraps a passphrase with the program age, and opens what age has wrapped.
+"""Wraps a passphrase with the program age, and opens it again.
 
-https://age-encryption.org/v1 describes what age writes. Of its header only the kinds of the stanzas are read here.
+https://age-encryption.org/v1 describes the format of age. Only the kinds of the stanzas are read from its header here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ARMOR_END = b"-----END AGE ENCRYPTED FILE-----"
 _STANZA = re.compile(rb"-> ([!-~]+)((?: [!-~]+)*)")
 _RECIPIENT = ("age1", "ssh-")  # how a recipient begins
 _BY_PASSPHRASE = "scrypt"
-_REPORT = "report unexpected or unhelpful errors"  # age's last line, whatever the error was
+_REPORT = "report unexpected or unhelpful errors"  # the last line of age for every error
 _ERROR = "error: "
 
 Warn = Callable[[str], None]
@@ -32,9 +32,9 @@ Warn = Callable[[str], None]
 def wrap(
     recipients: Sequence[str], files: Sequence[str], passphrase: bytes, warn: Warn, patience: float | None = None
 ) -> bytes:
-    """What age prints for the passphrase: every recipient, and every one listed in a file, can open it.
+    """The output of age for the passphrase. Every recipient, and every recipient listed in a file, can open it.
 
-    Failed if age is missing or fails, Refused for more recipients than the member can hold.
+    Failed if age is missing or fails, Refused if the output for the recipients does not fit in the member.
     """
     program = exchange.path_of("age", HINT)
     argv = [program]
@@ -58,10 +58,10 @@ def wrap(
 def unwrap(
     identities: Sequence[str], untrusted_blob: bytes, limit: int, warn: Warn, patience: float | None = None
 ) -> bytes:
-    """What is in an age file. limit: bytes of it.
+    """The content of an age file. limit: its maximum bytes.
 
-    Damaged for what is no age file or holds more, Refused if it was made with a passphrase (age asks for that on
-    a terminal alone), WrongPassphrase if age cannot open it, Failed if age is missing, killed or hangs.
+    Damaged if it is not an age file or has more bytes, Refused if it was made with a passphrase (age asks for that
+    only on a terminal), WrongPassphrase if age cannot open it, Failed if age is missing, killed or hangs.
     """
     kinds = [kind for kind, _rest in stanzas(untrusted_blob)]
     if _BY_PASSPHRASE in kinds:
@@ -81,9 +81,9 @@ def unwrap(
 
 
 def stanzas(untrusted_blob: bytes) -> list[tuple[str, list[str]]]:
-    """For each recipient of an age file its kind (X25519, ssh-ed25519, …) and the words that follow.
+    """The kind (X25519, ssh-ed25519, …) of each recipient of an age file, with the words that follow it.
 
-    Damaged if the header is not one of age's, armored or not. Nothing of it is authenticated.
+    Damaged if the header is not valid, with or without armor. Nothing is authenticated.
     """
     header = _dearmored(untrusted_blob)
     if not header.startswith(_MAGIC):

@@ -1,4 +1,4 @@
-"""Runs a program that we choose: bytes on its standard input, bytes from its standard output, both bounded."""
+"""Runs a program that we choose: writes bytes to its standard input and reads a bounded standard output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from qbtools import programs
 from qbtools.errors import Failed
 
 PATIENCE = 60.0
-"""Seconds that a program gets when there is no terminal on which it could ask somebody."""
+"""Seconds until a program must have ended if there is no terminal on which it could ask the user."""
 
 _BLOCK = 1 << 16
 _LOW = re.compile(r"/(?:dev|proc/self)/fd/([0-9])|/dev/stdin", re.ASCII)  # a program that we start has others there
@@ -27,7 +27,7 @@ _WAIT = 0.2  # seconds between two looks
 
 
 class Outcome(NamedTuple):
-    """How a program ended. status: 0 … 255. output: at most one byte more than was asked for. said: its lines."""
+    """How a program ended. status: 0 … 255. output: at most limit + 1 bytes. said: its lines on stderr."""
 
     status: int
     output: bytes
@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
 
 
 def has_terminal() -> bool:
-    """Whether a program could ask somebody."""
+    """Whether there is a terminal on which a program could ask the user."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
     except OSError:
@@ -44,7 +44,7 @@ def has_terminal() -> bool:
 
 
 class _kept_terminal:
-    """A context manager: the terminal is left with the settings that it has now. What is killed while it asks for a
+    """A context manager that restores the settings of the terminal. A program that is killed while it asks for a
     passphrase would leave it without echo."""
 
     def __enter__(self) -> None:
@@ -58,7 +58,7 @@ class _kept_terminal:
         if self._fd < 0:
             return
         with contextlib.suppress(OSError, termios.error):
-            # In the background nothing of ours has changed them, and whoever tries to is stopped.
+            # In the background the program cannot have changed them, and we would be stopped if we tried.
             ours = os.tcgetpgrp(self._fd) == os.getpgrp()
             if self._before is not None and ours and termios.tcgetattr(self._fd) != self._before:
                 termios.tcsetattr(self._fd, termios.TCSAFLUSH, self._before)
@@ -66,7 +66,7 @@ class _kept_terminal:
 
 
 def path_of(program: str, hint: str) -> str:
-    """Where the program is. Failed, with the hint, where it is not installed."""
+    """The path of the program. Failed, with the hint, if it is not installed."""
     path = programs.find(program)
     if path is None:
         raise Failed(f"the program {program} is not installed", hint)
@@ -74,12 +74,13 @@ def path_of(program: str, hint: str) -> str:
 
 
 def readable(path: str, what: str) -> str:
-    """A path by which a program that we start can read the file: path itself, unless it is one of its low descriptors.
+    """A path with which a program that we start can read the file.
 
-    what: what the file is. Failed if the file cannot be read.
+    It is path itself, unless path names a low descriptor. what: the description of the file. Failed if the file cannot
+    be read.
     """
     try:
-        if not stat.S_ISFIFO(os.stat(path).st_mode):  # a FIFO must be opened once only
+        if not stat.S_ISFIFO(os.stat(path).st_mode):  # a FIFO can only be opened once
             os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         match = _LOW.fullmatch(path)
         return f"/dev/fd/{fcntl.fcntl(int(match[1] or 0), fcntl.F_DUPFD, 10)}" if match else path
@@ -97,9 +98,9 @@ def exchange(
 ) -> Outcome:
     """Runs argv, whose first word is a path, with data on its standard input and the environment of chosen programs.
 
-    limit: bytes of output; a program that prints more is ended, and Outcome.output has limit + 1 bytes. warn: told
-    what a program says that ends well, or that waits for somebody. extra: variables for it. patience: seconds until
-    it must have ended; None: PATIENCE, or no bound where it could ask somebody on a terminal.
+    limit: maximum bytes of output. A program that prints more is ended, and Outcome.output has limit + 1 bytes. warn:
+    prints the messages of a program that succeeds or waits for the user. extra: more variables for it. patience:
+    seconds until it must have ended. None: PATIENCE, or no limit if it could ask the user on a terminal.
 
     Failed if it cannot be started, is killed by a signal, or does not end in time.
     """
@@ -134,7 +135,7 @@ def exchange(
 
 
 class _Talk:
-    """What goes to and fro between us and a program that runs."""
+    """The input, output and messages of a running program."""
 
     def __init__(self, child: programs.Child, stdin: int, stdout: int, limit: int, warn: Callable[[str], None]) -> None:
         self._child = child
@@ -150,14 +151,14 @@ class _Talk:
         self.said: list[str] = []
 
     def feed(self, data: bytes, fed: Callable[[], None]) -> None:
-        """data is to be written while we listen; fed closes standard input."""
+        """Sets the data that listen() writes to the program. fed: closes its standard input."""
         os.set_blocking(self._stdin, False)
         self._data, self._fed = memoryview(data), fed
         if not data:
             fed()
 
     def listen(self, patience: float | None) -> None:
-        """Until the program closes its output, or has printed too much."""
+        """Writes the data and reads the output until the program closes its output or has printed too much."""
         while len(self.output) <= self._limit:
             poller = select.poll()
             poller.register(self._stdout, select.POLLIN)
@@ -174,9 +175,9 @@ class _Talk:
             self._look(patience)
 
     def end(self, patience: float | None) -> int:
-        """Waits for the end of the program; its status, or the negative number of a signal."""
+        """Waits for the end of the program. Returns its status, or the negative number of a signal."""
         poller = select.poll()
-        poller.register(self._child.words, 0)  # POLLHUP alone: EOF there is its end
+        poller.register(self._child.words, 0)  # only POLLHUP: EOF there means that it has ended
         while not poller.poll(_WAIT * 1000):
             self._look(patience)
         self._hear()
@@ -186,7 +187,7 @@ class _Talk:
             raise Failed(f"{self._child.name} was killed by SIGPIPE") from None
 
     def pass_on(self) -> None:
-        """Tells what the program has said and nobody has heard yet."""
+        """Prints the messages of the program that have not been printed yet."""
         for line in self.said[self._told :]:
             self._warn(f"{self._child.name}: {line}")
         self._told = len(self.said)
@@ -194,7 +195,7 @@ class _Talk:
     def _write(self) -> None:
         try:
             self._data = self._data[os.write(self._stdin, self._data[:_BLOCK]) :]
-        except BrokenPipeError:  # it wants no more; how it ends tells whether that is well
+        except BrokenPipeError:  # it reads no more; its status shows whether that is an error
             self._data = self._data[:0]
         if not self._data:
             self._fed()

@@ -1,6 +1,6 @@
-"""What an SSH signature says of itself: its namespace, and the key that it names. Nothing of it is proven here.
+"""Reads the namespace and the key that an SSH signature names. Nothing is verified here.
 
-The bytes are those of OpenSSH's PROTOCOL.sshsig; keys and certificates are in RFC 4253 and PROTOCOL.certkeys.
+The format is described in OpenSSH's PROTOCOL.sshsig; keys and certificates in RFC 4253 and PROTOCOL.certkeys.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ _END = b"\n-----END SSH SIGNATURE-----"
 _MAGIC = b"SSHSIG\0\0\0\1"
 
 _CERTIFICATE = b"-cert-v01@openssh.com"
-# How many fields of a certificate, behind its kind and a random one, are the key: of all others it is one.
+# The number of fields of a certificate that are the key, after its kind and a nonce. For all other kinds it is one.
 _KEY_FIELDS = {b"ssh-rsa": 2, b"ecdsa-sha2": 2, b"sk-ssh-ed25519": 2, b"sk-ecdsa-sha2": 3}
 
 
 class Named(NamedTuple):
-    """What a signature names. key: as it stands in a list of keys, in base64. fingerprint: as `ssh-keygen -l` shows
-    it. certified: the key comes with a certificate, so that a list may name its authority instead."""
+    """The namespace and the key that a signature names. key: in base64, as in a list of keys. fingerprint: in the form
+    of `ssh-keygen -l`. certified: the key has a certificate, so that a list may name its authority instead."""
 
     namespace: str
     key: bytes
@@ -31,7 +31,7 @@ class Named(NamedTuple):
 
 
 def parse(untrusted_signature: bytes, name: str) -> Named:
-    """What a signature in its armor names. name: what it is called in a message. Damaged if it is none."""
+    """What an armored signature names. name: its name in messages. Damaged if it is not a signature."""
     body, end, rest = untrusted_signature.removeprefix(_BEGIN).partition(_END)
     if not untrusted_signature.startswith(_BEGIN) or not end or rest.strip():
         raise Damaged(f"{name} is not an SSH signature")
@@ -52,7 +52,7 @@ def parse(untrusted_signature: bytes, name: str) -> Named:
 
 
 def _field(data: bytes) -> tuple[bytes, bytes]:
-    """The first of the fields in data, each with its length in front, and the others. ValueError where it is cut."""
+    """The first field in data and the remaining bytes. Each field begins with its length. ValueError if it is cut."""
     end = 4 + int.from_bytes(data[:4], "big")
     if len(data) < max(end, 4):
         raise ValueError
@@ -60,13 +60,13 @@ def _field(data: bytes) -> tuple[bytes, bytes]:
 
 
 def _certified_key(kind: bytes, fields: bytes) -> bytes:
-    """The key in a certificate. ValueError where that is malformed."""
+    """The key in a certificate. ValueError if that is malformed."""
     plain = kind.removesuffix(_CERTIFICATE)
     _nonce, rest = _field(fields)
     size = next((count for start, count in _KEY_FIELDS.items() if plain.startswith(start)), 1)
     left = rest
     for _ in range(size):
         _, left = _field(left)
-    # The hardware keys have their @openssh.com behind the kind, certified or not.
+    # The kind of a hardware key ends with @openssh.com, with or without a certificate.
     name = plain + (b"@openssh.com" if plain.startswith(b"sk-") else b"")
     return len(name).to_bytes(4, "big") + name + rest[: len(rest) - len(left)]

@@ -1,7 +1,7 @@
-"""Signatures of who writes an archive, made and checked by ssh-keygen: the member qb-signature.
+"""Makes and checks the signature of an archive with ssh-keygen: the member qb-signature.
 
 ssh-keygen ends with 255 for every error. So some things are checked before: the list of signers is read here, and the
-signature is verified without the list before ssh-keygen is asked whether its key is listed.
+signature is first verified without the list. After that ssh-keygen checks whether its key is listed.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 HINT = "install OpenSSH: the package openssh-client, in Fedora openssh"
 
 MAX_SIGNERS = 1 << 20
-"""Bytes of a list of signers."""
+"""Maximum bytes of a list of signers."""
 
 NAMESPACE = "qbtools"
-"""What a signature is for: one that was made for git or a letter is none of an archive."""
+"""The purpose of a signature: a signature that was made for git or a letter is not valid for an archive."""
 
 _PROGRAM = "ssh-keygen"
 _MEMBER = keymembers.SIGNATURE
@@ -38,11 +38,11 @@ _BROKEN = ("Couldn't read", "Unable to", "Invalid")  # what ssh-keygen says wher
 _KINDS = (b"ssh-", b"ecdsa-", b"sk-")  # how the kind of a public key begins
 _NO = 255  # its status for everything that is not right
 _DIGITS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
-_ABOVE = 10  # the lowest descriptor that is inherited by its number
+_ABOVE = 10  # the lowest descriptor that keeps its number in a program that we start
 
 
 class Signer(NamedTuple):
-    """Who signed. principal: what the list of signers calls him, maybe a pattern. fingerprint: that of his key."""
+    """Who signed. principal: the name in the list of signers, maybe a pattern. fingerprint: of the key."""
 
     principal: str
     fingerprint: str
@@ -51,8 +51,8 @@ class Signer(NamedTuple):
 class Signers(NamedTuple):
     """Who may sign.
 
-    lines: a list as in ssh-keygen(1), ALLOWED SIGNERS. path: where it was read. name: only this principal may sign.
-    when: the time at which keys must be valid, as time_problem() wants it; None for now.
+    lines: a list as in ssh-keygen(1), ALLOWED SIGNERS. path: the file of the list. name: only this principal may sign.
+    when: the time at which keys must be valid, in the form of time_problem(); None for now.
     """
 
     lines: bytes
@@ -71,7 +71,7 @@ def read_signers(path: str, name: str | None = None, when: str | None = None) ->
 
 
 def time_problem(text: str) -> str | None:
-    """What is wrong with text as a time (YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, with Z for UTC), or None."""
+    """The problem of text as a time (YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS, with Z for UTC), or None."""
     digits = text.removesuffix("Z")
     if digits.isascii() and digits.isdecimal() and len(digits) in _DIGITS:
         try:
@@ -83,15 +83,15 @@ def time_problem(text: str) -> str | None:
 
 
 def text(backup_id: str, header_digest: str) -> bytes:
-    """What is signed. header_digest: SHA-256 of both members of the header, in hex."""
+    """The text that is signed. header_digest: SHA-256 of both members of the header, in hexadecimal."""
     return f"qb-signature 1\nbackup-id {backup_id}\nheader {header_digest}\n".encode("ascii")
 
 
 def sign(keyfile: str, signed: bytes, warn: Callable[[str], None]) -> bytes:
-    """A signature of signed, by a private key, or by the private half, in an agent, of a public key.
+    """Signs signed with a private key, or with the private key in an agent that belongs to a public key.
 
-    ssh-keygen asks on the terminal for the passphrase of the key. warn: told what it says while it waits for
-    somebody. Failed if there is no valid signature.
+    ssh-keygen asks on the terminal for the passphrase of the key. warn: prints its messages while it waits for the
+    user. Failed if there is no valid signature.
     """
     key = exchange.readable(keyfile, "the signing key")
     words = [exchange.path_of(_PROGRAM, HINT), "-q", "-Y", "sign", "-n", NAMESPACE, "-f", key]
@@ -130,15 +130,16 @@ def sign_with_command(command: str, signed: bytes) -> bytes:
 
 
 def fingerprint(untrusted_signature: bytes) -> str:
-    """That of the key that a signature names, as `ssh-keygen -l` shows it; nothing proves it. Damaged as verify()."""
+    """The fingerprint of the key that a signature names, in the form of `ssh-keygen -l`. Nothing is verified. Damaged
+    as verify()."""
     return sshblob.parse(untrusted_signature, _MEMBER).fingerprint
 
 
 def verify(untrusted_signature: bytes, signed: bytes, signers: Signers) -> Signer:
-    """Who has signed.
+    """Verifies a signature and returns who has signed.
 
-    Damaged if it is not a signature of signed, or is made by a key that is not listed for this use. Refused if the key
-    is listed, but not valid at that time. Failed if ssh-keygen is missing or does not work.
+    Damaged if it is not a signature of signed, or its key is not listed for this use. Refused if the key is listed,
+    but not valid at that time. Failed if ssh-keygen is missing or does not work.
     """
     key = _check(untrusted_signature, signed)
     said: list[str] = []
@@ -156,7 +157,7 @@ def verify(untrusted_signature: bytes, signed: bytes, signers: Signers) -> Signe
 
 
 def _made(signature: bytes, signed: bytes, maker: str) -> bytes:
-    """A new signature, verified: with a wrong one the archive could not be opened. Failed if it is wrong."""
+    """Verifies a new signature: with a wrong one, the archive could not be opened. Failed if it is wrong."""
     try:
         _check(signature, signed)
     except Damaged as error:
@@ -165,7 +166,7 @@ def _made(signature: bytes, signed: bytes, maker: str) -> bytes:
 
 
 def _check(untrusted_signature: bytes, signed: bytes) -> sshblob.Named:
-    """What a signature names. Damaged if it is not one of signed, whoever made it."""
+    """What a signature names. Damaged if it is not a signature of signed by any key."""
     key = sshblob.parse(untrusted_signature, _MEMBER)
     if key.namespace != NAMESPACE:
         raise Damaged(f"{_MEMBER} was made for another use: its namespace is {key.namespace}, not {NAMESPACE}")
@@ -177,9 +178,9 @@ def _check(untrusted_signature: bytes, signed: bytes) -> sshblob.Named:
 
 
 def _lines_for(key: sshblob.Named, lines: bytes) -> Iterator[bytes]:
-    """The lines of a list that may speak of a key.
+    """The lines of a list that may contain a key.
 
-    They are tried one by one, because find-principals of ssh-keygen stops at the first, be it for another namespace.
+    They are tried one by one, because find-principals of ssh-keygen stops at the first, even for another namespace.
     """
     for line in lines.splitlines():
         words = line.lstrip()
@@ -188,14 +189,14 @@ def _lines_for(key: sshblob.Named, lines: bytes) -> Iterator[bytes]:
 
 
 def _principals(words: list[str], said: list[str]) -> list[str]:
-    """The principals of a list of one line, if that speaks of the key; what ssh-keygen says of it is added to said."""
+    """The principals of a list of one line if it has the key. Messages of ssh-keygen are added to said."""
     answer = _ask("find-principals", words, b"")
     said += answer.said
     return [] if answer.status else answer.output.decode("utf-8", "surrogateescape").splitlines()
 
 
 def _ask(verb: str, words: Sequence[str], data: bytes) -> exchange.Outcome:
-    """What ssh-keygen answers: status 0 or 255. Failed if it does anything else."""
+    """Runs ssh-keygen; the status of the result is 0 or 255. Failed for any other status."""
     argv = [exchange.path_of(_PROGRAM, HINT), "-Y", verb, *words]
     outcome = exchange.exchange(argv, data, _MAX_WORDS, _hush, patience=exchange.PATIENCE)
     broken = next((line for line in outcome.said if line.startswith(_BROKEN)), None)
@@ -205,11 +206,11 @@ def _ask(verb: str, words: Sequence[str], data: bytes) -> exchange.Outcome:
 
 
 def _hush(_line: str) -> None:
-    """What ssh-keygen says is made a message of ours, or is of no use."""
+    """Prints nothing. Messages of ssh-keygen become part of our message, or are not useful."""
 
 
 def _reason(outcome: exchange.Outcome) -> str:
-    """Why, in the words of ssh-keygen."""
+    """The reason in the words of ssh-keygen."""
     for line in outcome.said:
         words = line.rpartition("Enter passphrase:")[2].lstrip()
         if words and not words.startswith(("@", "Signing data")):
@@ -218,7 +219,7 @@ def _reason(outcome: exchange.Outcome) -> str:
 
 
 def _does_not_count(fingerprint: str, signers: Signers, said: list[str]) -> QbError:
-    """Why the key of a good signature does not count, by what ssh-keygen said of the lines with that key."""
+    """The error for a good signature whose key is not accepted. said: what ssh-keygen said about its lines."""
     every = "\n".join(said)
     key = f"the archive is signed by the key {fingerprint}"
     for words, reason in (("has expired", "which has expired"), ("not yet valid", "which is not valid yet")):
@@ -240,7 +241,7 @@ def _has_keys(lines: bytes) -> bool:
 
 
 class _Files:
-    """A context manager: paths of files in memory with these contents, for a program that starts meanwhile."""
+    """A context manager for files in memory with these contents. It returns their paths for a program that we start."""
 
     def __init__(self, *contents: bytes) -> None:
         self._contents = contents
@@ -254,7 +255,7 @@ class _Files:
                 made = os.memfd_create("qbtools")
                 try:
                     os.write(made, content)
-                    # By a number that no descriptor of the program gets; a new opening reads from the beginning.
+                    # The program does not use this number itself. It opens the path, so it reads from the beginning.
                     self._fds.append(fcntl.fcntl(made, fcntl.F_DUPFD, _ABOVE))
                 finally:
                     os.close(made)

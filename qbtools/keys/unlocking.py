@@ -1,4 +1,4 @@
-"""The passphrase of an archive: out of a key member, or as somebody typed it."""
+"""Gets the passphrase of an archive: from a key member, or from the user who types it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from qbtools.keys.wrapping import check_command, typed_passphrase
 from qbtools.processes import capture
 
 _CHEAP = 1 << 17
-"""N·r·p of a derivation that takes no time that anybody notices."""
+"""Maximum N·r·p of a derivation that is too fast to be noticed."""
 
 _WAYS = {
     keymembers.AGE: "-i IDENTITY",
@@ -34,7 +34,7 @@ class Sources(NamedTuple):
     """Where the passphrase may come from.
 
     identities: files for age. command: a CMD that reads the member qb-key.command and prints the passphrase. typed:
-    obtains the one that somebody knows; it is called at most once, and only without the others.
+    obtains the passphrase of the user. It is called at most once, and only if there are no identities and no command.
     """
 
     identities: Sequence[str]
@@ -43,9 +43,9 @@ class Sources(NamedTuple):
 
 
 class Secret(NamedTuple):
-    """The passphrase of an archive. wrapped: it came out of a member that anybody can make who knows a public key.
+    """The passphrase of an archive. wrapped: it comes from a member that everybody with the public key can make.
 
-    So it does not prove who wrote the archive.
+    Such a passphrase does not prove who wrote the archive.
     """
 
     passphrase: bytes
@@ -55,8 +55,8 @@ class Secret(NamedTuple):
 def unlock(opening: Opening, sources: Sources, limits: Limits, warn: Warn) -> Secret:
     """The passphrase of an archive.
 
-    One that comes out of a key member opens the header: else Damaged. A typed one may not. UsageError if the
-    archive has no member that the sources open; WrongPassphrase, Refused, Failed as the sources give it.
+    Damaged if a passphrase from a key member does not open the header. A typed one may be wrong. UsageError if the
+    archive has no member for the sources. WrongPassphrase, Refused and Failed as the sources raise them.
     """
     untrusted_keys = opening.beginning.untrusted_keys
     if sources.identities and keymembers.AGE in untrusted_keys:
@@ -64,7 +64,7 @@ def unlock(opening: Opening, sources: Sources, limits: Limits, warn: Warn) -> Se
         data = age.unwrap(sources.identities, untrusted_keys[keymembers.AGE], bound, warn)
         return Secret(_checked(opening, keymembers.AGE, data), wrapped=True)
     if sources.command is not None and keymembers.COMMAND in untrusted_keys:
-        bound = passphrase.MAX_SIZE + 2  # one more than it may have, so that too much is noticed
+        bound = passphrase.MAX_SIZE + 2  # one more than the limit, so that a longer one is noticed
         data = capture(sources.command, bound, check_command, data=untrusted_keys[keymembers.COMMAND])
         return Secret(_checked(opening, keymembers.COMMAND, data), wrapped=True)
     if sources.identities or sources.command is not None:
@@ -79,7 +79,7 @@ def unlock(opening: Opening, sources: Sources, limits: Limits, warn: Warn) -> Se
 
 def _no_member(opening: Opening, sources: Sources) -> Exception:
     if opening.parameters is not None:
-        header.parse(opening.beginning.untrusted_plain)  # a malformed one is what is wrong
+        header.parse(opening.beginning.untrusted_plain)  # if the header is malformed, that is the error
     option, name = ("-i", keymembers.AGE) if sources.identities else ("--key-command", keymembers.COMMAND)
     return UsageError(f"{option}: the archive has no {name}", _hint(opening.beginning.untrusted_keys))
 
@@ -93,7 +93,7 @@ def _hint(untrusted_keys: dict[str, bytes]) -> str | None:
 
 
 def _by_typing(opening: Opening, typed: bytes, limits: Limits) -> bytes:
-    """The passphrase that somebody typed, or the one that it has wrapped."""
+    """The typed passphrase, or the passphrase that is wrapped with it."""
     untrusted_keys = opening.beginning.untrusted_keys
     untrusted = untrusted_keys.get(keymembers.STRETCHED)
     if untrusted is None or opening.parameters is None:
@@ -136,7 +136,7 @@ def _stretched(opening: Opening, typed: bytes, untrusted_blob: bytes, limits: Li
 
 
 def _checked(opening: Opening, name: str, data: bytes) -> bytes:
-    """The passphrase in what a key member held. Damaged if it does not open the header."""
+    """The passphrase in the content of a key member. Damaged if it does not open the header."""
     found = passphrase.without_newline(data)
     if not found or len(found) > passphrase.MAX_SIZE or b"\0" in found or b"\n" in found:
         raise Damaged(f"{name} holds no passphrase")

@@ -1,4 +1,4 @@
-"""A passphrase that is made for one archive, and the members that carry it, wrapped."""
+"""Makes the passphrase of one archive, and the members that contain it wrapped."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from qbtools.keys import age
 from qbtools.processes import capture
 
 LOG_N = 18
-"""Key derivation of the member that a typed passphrase opens: once for an archive, so it may cost more than a chunk."""
+"""Key derivation of the member that a typed passphrase opens. It is done once per archive, so it may cost more than
+that of a chunk."""
 
 _PREFIX = b"qb-key!"
 _SIZE = 32
-"""Random bytes of a made passphrase; 52 letters and digits in base32."""
+"""Random bytes of a new passphrase; 52 letters and digits in base32."""
 
 Warn = Callable[[str], None]
 
 
 class Wraps(NamedTuple):
-    """For whom a made passphrase is wrapped.
+    """For whom a new passphrase is wrapped.
 
-    recipients, files: as age -r and -R take them. command: a CMD that reads the passphrase and prints what it makes of
-    it. typed: a passphrase that somebody knows.
+    recipients, files: for age -r and -R. command: a CMD that reads the passphrase and prints it wrapped. typed: a
+    passphrase of the user.
     """
 
     recipients: Sequence[str] = ()
@@ -38,19 +39,19 @@ class Wraps(NamedTuple):
 
 
 def new_passphrase() -> bytes:
-    """52 letters and digits ([a-z2-7]) out of 256 random bits."""
+    """52 letters and digits ([a-z2-7]) from 256 random bits."""
     return base64.b32encode(os.urandom(_SIZE)).rstrip(b"=").lower()
 
 
 def typed_passphrase(typed: bytes) -> bytes:
-    """What seals the member that a typed passphrase opens: no chunk is sealed with it."""
+    """The passphrase that seals the member for a typed passphrase. No chunk is sealed with it."""
     return _PREFIX + typed
 
 
 def members(wraps: Wraps, passphrase: bytes, warn: Warn) -> list[tuple[str, bytes]]:
-    """The key members with the passphrase, by name, in the order in which they stand.
+    """The key members with the passphrase, by name, in their order in the archive.
 
-    Failed if a program that wraps is missing or fails, Refused if what it prints is larger than its member.
+    Failed if a program that wraps is missing or fails, Refused if its output does not fit in the member.
     """
     found = []
     if wraps.recipients or wraps.files:

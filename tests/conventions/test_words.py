@@ -78,7 +78,7 @@ PLAIN = [
     *(ROOT / "qbtools").glob("*.py"),
     *(
         path
-        for room in ("formats", "volumes", "domains", "hosts", "runs")
+        for room in ("formats", "keys", "volumes", "domains", "hosts", "runs")
         for path in (ROOT / "qbtools" / room).rglob("*.py")
     ),
     *(path for room in ("machines", "pipe") for path in (ROOT / "qbtools/commands" / room).rglob("*.py")),
