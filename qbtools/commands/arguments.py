@@ -1,8 +1,7 @@
-"""A command line by the usage text of its program, for what is written plainly: no package is needed for it.
+"""Parses a command line according to the usage text of its program, without any package.
 
-It knows the part of docopt's language that our usage texts are written in. Where it finds no match, docopt decides:
-that is a usage error, as good as always, and then the time to load docopt does not matter. The tests hold the two
-against each other.
+It knows the part of docopt's language that our usage texts use. If it finds no match, docopt decides. That is nearly
+always a usage error, so the time to load docopt does not matter. The tests compare both.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ Value = str | bool | list[str] | None
 
 
 class Option(NamedTuple):
-    """An option of a program. key: its name in the result, the long one where there is one."""
+    """An option of a program. key: its name in the result, which is the long name if it has one."""
 
     key: str
     takes: bool
@@ -25,7 +24,7 @@ class Option(NamedTuple):
 
 
 def options_of(doc: str) -> dict[str, Option]:
-    """All options that the lines of doc describe, by each of their names."""
+    """All options in the lines of doc, by each of their names."""
     found: dict[str, Option] = {}
     blocks: list[str] = []
     for line in doc.splitlines():
@@ -45,14 +44,14 @@ def options_of(doc: str) -> dict[str, Option]:
 
 
 class Given(NamedTuple):
-    """The words of a command line, apart. Nothing in it has been held against a usage line."""
+    """The words and the options of a command line. They have not been compared with the usage lines yet."""
 
     words: list[str]
     options: list[tuple[str, str | bool]]
 
 
 def spelled(known: dict[str, Option], arguments: Sequence[str], hint: str) -> Given:
-    """Takes the words apart. UsageError for an option that is unknown, abbreviated, or without its value."""
+    """Separates words and options. UsageError for an option that is unknown, abbreviated, or without its value."""
     given = Given([], [])
     words = iter(arguments)
     for word in words:
@@ -74,7 +73,7 @@ def spelled(known: dict[str, Option], arguments: Sequence[str], hint: str) -> Gi
 
 
 def _short(known: dict[str, Option], word: str, words: Iterator[str], given: Given, hint: str) -> None:
-    """A cluster like -qv or -j4."""
+    """Adds the options of a cluster like -qv or -j4."""
     for at in range(1, len(word)):
         name = "-" + word[at]
         if name not in known:
@@ -116,7 +115,7 @@ def usage_of(doc: str, known: dict[str, Option]) -> Node:
 
 
 def _either(tokens: list[str], known: dict[str, Option]) -> Node:
-    """Takes from tokens up to a closing bracket or the end."""
+    """Parses tokens up to a closing bracket or the end, and removes them."""
     found: list[list[Node]] = [[]]
     while tokens and tokens[0] not in ("]", ")"):
         token = tokens.pop(0)
@@ -147,7 +146,7 @@ def _leaf(token: str, tokens: list[str], known: dict[str, Option]) -> list[Node]
 
 class _State(NamedTuple):
     at: int
-    """How many words are matched."""
+    """The number of matched words."""
     left: tuple[str, ...]
     """Keys of options that are not matched yet."""
     took: tuple[tuple[str, str], ...]
@@ -155,14 +154,14 @@ class _State(NamedTuple):
 
 
 def _match(node: Node, state: _State, words: Sequence[str], named: frozenset[str]) -> Iterator[_State]:
-    """All ways to go on from state. named: options that usage lines name, which `options` does not stand for."""
+    """All states after node, from state. named: options in the usage lines; `options` does not match these."""
     if node.kind == "seq":
         yield from _match_all(node.parts, state, words, named)
     elif node.kind == "either":
         for part in node.parts:
             yield from _match(part, state, words, named)
     elif node.kind == "optional":
-        # As docopt has it: each part of a sequence is optional by itself.
+        # As in docopt, each part of an optional sequence is optional by itself.
         (part,) = node.parts
         if part.kind == "seq" and len(part.parts) > 1:
             each = tuple(Node("optional", parts=(one,)) for one in part.parts)
@@ -199,7 +198,7 @@ def _match_all(parts: Sequence[Node], state: _State, words: Sequence[str], named
 
 
 def _leaves(node: Node, repeated: bool = False) -> Iterator[tuple[Node, bool]]:
-    """Each leaf, and whether it may come several times."""
+    """Each leaf, and whether it can be repeated."""
     if node.parts:
         for part in node.parts:
             yield from _leaves(part, repeated or node.kind == "repeat")
@@ -208,7 +207,7 @@ def _leaves(node: Node, repeated: bool = False) -> Iterator[tuple[Node, bool]]:
 
 
 def match(doc: str, known: dict[str, Option], given: Given) -> dict[str, Value] | None:
-    """What docopt would return for these words, or None if they fit no usage line by the rules known here."""
+    """The same result as docopt for these words, or None if no usage line matches by the rules known here."""
     usage = usage_of(doc, known)
     leaves = list(_leaves(usage))
     many = {leaf.name for leaf, repeated in leaves if repeated}
@@ -240,7 +239,7 @@ def match(doc: str, known: dict[str, Option], given: Given) -> dict[str, Value] 
 
 
 def mistake(doc: str, known: dict[str, Option], given: Given) -> str:
-    """What is wrong with words that fit no usage line, as well as can be told."""
+    """The most likely mistake in words that match no usage line."""
     lines = usage_of(doc, known).parts
     heads = [line.parts[0] for line in lines if line.kind == "seq" and line.parts and line.parts[0].kind == "command"]
     commands = list(dict.fromkeys(head.name for head in heads))

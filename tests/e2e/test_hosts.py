@@ -560,7 +560,7 @@ def test_the_others_are_saved_where_a_machine_fails_halfway(
     reason = "qb-compress: igzip ended with status 3"
     said = stderr.decode().splitlines()
     assert process.returncode == 1
-    assert f"qb-backup: warning: work is not saved whole: vm3/private.img: {reason}" in said
+    assert f"qb-backup: warning: work is not saved completely: vm3/private.img: {reason}" in said
     assert said[-2:] == [
         f"qb-backup: error: 1 of 4 domains cannot be saved: work (vm3/private.img: {reason})",
         "hint: only a part of it is in the archive, so Qubes OS would restore it broken: work",

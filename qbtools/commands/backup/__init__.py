@@ -1,10 +1,10 @@
-"""qb-backup: whole backups. Its options, and what it says; bin/qb-backup wires the stages, qbtools/runs decides.
+"""qb-backup: complete backups. Options and output are here; bin/qb-backup runs the stages, qbtools/runs decides.
 
 qb_backup.py    the help text
-dispatch.py     which run is meant
+dispatch.py     chooses the run for a command line
 commandhelp.py  the help of one command
-optionrules.py  which options go together
-stagewords.py   the words that are handed on to the stages
+optionrules.py  which options can be used together
+stagewords.py   the options for the stages
 save.py         create; savehost.py: the domains of a host
 open.py         list, verify and restore; openhost.py: restore to a host
 """

@@ -1,4 +1,4 @@
-"""What qb-backup create writes beside an archive: the files of --id-file and --receipt."""
+"""The files of --id-file and --receipt, which qb-backup create writes in addition to an archive."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from qbtools.runs.sidefiles import SideFile
 
 
 class Paths(NamedTuple):
-    """The names of the files; None: it is not wanted."""
+    """The names of the files. None: the file is not wanted."""
 
     id_file: str | None = None
     receipt: str | None = None
 
     def refuse_same(self, others: Mapping[str, str | None]) -> None:
-        """Refused if both are the same file, or one of others: their paths (None: no file) by description."""
+        """Refused if both are the same file, or one of others.
+
+        others: paths (None: no file) by description.
+        """
         taken = dict(others)
         for option, path in (("--id-file", self.id_file), ("--receipt", self.receipt)):
             if path is not None:
@@ -32,7 +35,7 @@ class Beside:
     """The open files of one archive. A `with` that ends without finish() leaves no file."""
 
     def __init__(self, paths: Paths) -> None:
-        """Failed if one of them cannot be written."""
+        """Opens the files. Failed if one of them cannot be written."""
         self._id_file = SideFile(paths.id_file)
         try:
             self._receipt = SideFile(paths.receipt)
@@ -50,7 +53,7 @@ class Beside:
         return [f"--receipt=/dev/fd/{theirs}"], [theirs]
 
     def finish(self, backup_id: str) -> None:
-        """Writes the files. The archive is complete and has its name. Failed if a file cannot be written."""
+        """Writes the files when the archive is complete and has its name. Failed if a file cannot be written."""
         try:
             if self._pipe is not None:
                 self._receipt.finish(_received(self._pipe[0], backup_id))
@@ -68,7 +71,7 @@ class Beside:
 
 
 def _received(fd: int, backup_id: str) -> bytes:
-    """Reads the receipt that qb-seal has written to a pipe. Failed if it has not."""
+    """Reads the receipt that qb-seal has written to a pipe. Failed if there is none."""
     os.set_blocking(fd, False)
     try:
         data = os.read(fd, receipt.MAX_SIZE + 1)

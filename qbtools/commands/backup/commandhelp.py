@@ -1,4 +1,4 @@
-"""The help of one command of qb-backup, taken out of the help text of all."""
+"""The help of one command of qb-backup, taken from the full help text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MARGIN, _WIDTH = 28, 88
 
 
 def of(doc: str, command: str) -> str:
-    """Usage, description and options of a command; all of doc where there is no such command."""
+    """Usage, description and options of a command. The complete doc if there is no such command."""
     if command not in optionrules.COMMANDS:
         return doc
     usage = "".join(match[0] for match in _USAGE.finditer(doc) if match[1] == command)
@@ -39,7 +39,7 @@ def options(doc: str, command: str) -> list[str]:
 
 
 def _blocks(doc: str) -> Iterator[tuple[str, str]]:
-    """Each option by its long name, with its lines, in columns that are the same for all."""
+    """The long name and the lines of each option, in the same columns for all options."""
     for section in _SECTION.finditer(doc):
         for block in _OPTION.finditer(section[2]):
             spelled, _, text = block[0].strip().replace("\n", "  ").partition("  ")

@@ -1,4 +1,4 @@
-"""Which run a command line of qb-backup means."""
+"""Starts the run that a command line of qb-backup asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from qbtools.runs.verdict import Ended
 
 
 def run(call: Invocation, doc: str) -> None:
-    """Runs create, list, verify or restore, or shows help out of doc."""
+    """Runs create, list, verify or restore, or shows help from doc."""
     if call.options["help"]:
         _help(call, doc)
         return

@@ -17,9 +17,9 @@ from qbtools.runs.hearing import Happened
 
 
 def run(call: Invocation) -> None:
-    """Lists, verifies or restores; raises where not all of it went well."""
+    """Lists, verifies or restores. Raises if any part of it failed."""
     if call.options["--host"] is not None:
-        from qbtools.commands.backup import openhost  # it takes as long to load as all the rest
+        from qbtools.commands.backup import openhost  # it takes as long to load as everything else
 
         openhost.run(call)
         return
@@ -40,7 +40,7 @@ def run(call: Invocation) -> None:
 
 
 class _Listed:
-    """What list prints."""
+    """Prints the output of list."""
 
     def __init__(self, call: Invocation) -> None:
         self._call = call
@@ -66,7 +66,7 @@ def _made(archive: Happened) -> str:
 
 
 def _verified(call: Invocation, verifying: checking.Verifying, archive: Happened) -> None:
-    """The last line, for a person who waits for it."""
+    """Prints the last line, on a terminal or with --verbose."""
     files = f"{verifying.files} file{'s' * (verifying.files != 1)}"
     complete = "complete" if archive.manifest else "complete as far as the metadata tells"
     name = "the archive" if call.options["FILE"] in (None, "-") else call.options["FILE"]
@@ -85,7 +85,7 @@ def _where(call: Invocation) -> filling.Where:
         if opts[option] is not None and ("\n" in opts[option] or "\t" in opts[option]):
             raise UsageError(f"{option}: the name has a tab or a newline in it")
     if to is not None and not to.startswith("/"):
-        to = f"./{to}"  # so that it is taken for nothing but a path
+        to = f"./{to}"  # so that it can only be a path
     mapped = filling.read_map(opts["--map"])
     kept, file = _files(call)
     flags = [bool(opts[option]) for option in ("--overwrite", "--shrink", "--skip-existing")]
@@ -93,7 +93,7 @@ def _where(call: Invocation) -> filling.Where:
 
 
 def _files(call: Invocation) -> tuple[dict[str, str], str | None]:
-    """The files that must stay, by what they are, and the archive, None if it is no file."""
+    """The files that the run must not change, by description, and the archive, None if it is not a file."""
     file = call.options["FILE"]
     archive = "/dev/stdin" if file in (None, "-") else str(file)
     kept = {"the archive": archive, **stagewords.files(call)}

@@ -25,13 +25,13 @@ _MAX_PLAN = 64 << 20
 
 
 def run(call: Invocation) -> None:
-    """Restores. The domains are finished or removed however the run ends, and then the report is printed."""
+    """Restores. However the run ends, the domains are finished or removed, and then the report is printed."""
     opts = call.options
     run = _Run(call)
     error: BaseException | None = None
     try:
         run.restore()
-    except BaseException as failure:  # what was made must not stay unfinished
+    except BaseException as failure:  # new domains must not stay unfinished
         error = failure
     if opts["--dry-run"] and run.plan is not None:
         _show(call, run.plan)
@@ -42,7 +42,7 @@ def run(call: Invocation) -> None:
 
 
 class _Run:
-    """made, plan: as far as it has come."""
+    """A restore to a host. made, plan: None until they exist."""
 
     def __init__(self, call: Invocation) -> None:
         self._call = call
@@ -78,7 +78,7 @@ def _yes() -> bool:
 
 
 def _ended(call: Invocation, made: making.Making | None, error: BaseException | None) -> BaseException | None:
-    """Settles what was made, and tells how it went; the error that the run ends with."""
+    """Finishes or removes the domains, and prints the report. Returns the error that ends the run."""
     found = made.results(error is None) if made else []
     others = made.failed_files() if made else []
     home = made.home_results(error is None) if made else []
@@ -97,7 +97,7 @@ def _ended(call: Invocation, made: making.Making | None, error: BaseException | 
 def _settled(
     call: Invocation, made: making.Making, found: list[results.Result], error: BaseException | None
 ) -> BaseException | None:
-    """Finishes and removes domains; the error that the run ends with. A signal now leaves those that are finished."""
+    """Finishes or removes domains. Returns the error that ends the run. After a signal, finished domains stay."""
     try:
         if error is None or isinstance(error, QbError):
             return _settled_once(call, made, found, error)
@@ -121,7 +121,7 @@ def _settled_once(
 
 
 def _terminal(call: Invocation) -> int:
-    """A terminal to ask on; -1 where nothing is asked. Refused if there is none."""
+    """A terminal for the question; -1 if nothing is asked. Refused if there is no terminal."""
     opts = call.options
     if opts["--yes"] or opts["--dry-run"] or opts["--verify-only"]:
         return -1
@@ -152,7 +152,7 @@ def _wishes(call: Invocation) -> making.Wishes:
 
 
 def _written(path: str) -> Callable[[Metadata], Sequence[Written]]:
-    """Reads the plan now; what it means is known once the metadata is."""
+    """Reads the plan now. It can only be parsed when the metadata is known."""
     data = file_reader(path).read_up_to(_MAX_PLAN + 1)
     if len(data) > _MAX_PLAN:
         raise Refused(f"{path} has more than {_MAX_PLAN >> 20} MiB")

@@ -1,4 +1,4 @@
-"""Which options of qb-backup go together. Each must be of use where it is given."""
+"""Checks which options of qb-backup can be used together. An option without effect is an error."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ COMMANDS = ("create", "list", "verify", "restore")
 _KEYS = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
 
 SEALING = ("--chunk-size", "--logn", *_KEYS, "--sign", "--sign-command")
-"""What create hands on to qb-seal."""
+"""The options that create passes to qb-seal."""
 
 OPENING = (
     *("--expect-id", "--expect", "--require-version", "--max-memory", "--max-work", "--max-chunk"),
     *("--identity", "--key-command", *writeroptions.OPTIONS),
 )
-"""What the others hand on to qb-unseal."""
+"""The options that the other commands pass to qb-unseal."""
 
 FILES = {
     "--passphrase-file": "the passphrase",
@@ -27,7 +27,7 @@ FILES = {
     "--signers": "the list of signers",
     "--expect": "the receipt",
 }
-"""Options that name files which a stage reads, and what these are."""
+"""Options that name files which a stage reads, with the descriptions of these files."""
 
 _BESIDE = ("--id-file", "--receipt")
 _CREATING = frozenset({"--output", "--compress", *_BESIDE, "--state", "--cow", "--opaque", *SEALING})
@@ -51,17 +51,17 @@ _NAMES = ("--output", *_BESIDE, "--host", "--plan", "--files-to", "--to", "--poo
 
 
 def foreign(command: str) -> frozenset[str]:
-    """The options that are of no use with a command."""
+    """The options that cannot be used with a command."""
     return _FOREIGN[command]
 
 
 def needs_host(option: str) -> bool:
-    """Whether an option goes with a host only."""
+    """Whether an option can only be used with a host."""
     return option in _HOSTED | _SAVING_HOSTS | _PLANNING
 
 
 def values(call: Invocation, option: str) -> list[str]:
-    """The values that were given for an option, which may be repeatable; none for one that takes no value."""
+    """The given values of an option, which may be repeatable. Empty if it takes no value."""
     found = call.options[option] if option in call.given else []
     return found if isinstance(found, list) else [] if found is True else [found]
 
@@ -72,7 +72,7 @@ def command_of(call: Invocation) -> str:
 
 
 def check(call: Invocation) -> None:
-    """UsageError for an option that is of no use with the command or the host, for an empty name, and for options
+    """UsageError for an option that cannot be used with the command or the host, for an empty name, and for options
     that exclude each other or need another one."""
     command, opts = command_of(call), call.options
     hint = f"see {call.program} --help"

@@ -1,4 +1,4 @@
-"""qb-backup: whole backups, out of the stages that bin/qb-backup wires."""
+"""qb-backup: complete backups with the stages that bin/qb-backup connects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ Usage:
   qb-backup (-h | --help | --version)
 
 create   saves volumes as one archive: each VOLUME is DOMAIN:NAME=SOURCE, or the
-         path of a file or device (the domain is its stem, the name is root).
+         path of a file or device (the domain is its name without the suffix, and
+         the volume is root).
          qb-volread reads them, through snapshots if they can be taken.
          With --host: VOLUMEs are domains; by default all that have
          include_in_backups set.
@@ -31,7 +32,7 @@ list     lists the volumes in an archive: domain, class, volume, name in the
          archive, size.
 verify   opens, decompresses and reads every file of an archive to its end.
 restore  writes the volumes to DIR/DOMAIN/NAME.img, or as --pool and --map say.
-         With --host: makes the domains there, by a plan of qb-plan.
+         With --host: creates the domains there, by a plan of qb-plan.
 help     shows the usage and the options of one COMMAND, as COMMAND --help does.
 FILE is an archive; without it, or if it is -, standard input. HOST is dir:DIR,
 lvm:VG/POOL or NAME:ARGUMENT for any other program qb-host-NAME.
@@ -61,8 +62,8 @@ Options for list, verify and restore:
                             With a host too.
   --overwrite               restore: replace volumes that already exist.
   --skip-existing           restore: leave out volumes that already exist and are
-                            complete, for example after a run that broke.
-  --shrink                  restore: let them become smaller.
+                            complete, for example after an interrupted run.
+  --shrink                  restore: let volumes become smaller.
 {options.IDENTITY}
 {options.OPENING}
 {options.WRITER}
@@ -83,7 +84,7 @@ Options for restore to a host:
   --plan FILE               Check this plan, and carry it out.
   -y --yes                  Do not ask.
   --keep-going              Go on with the other domains when a file fails.
-  --keep-failed             Keep what was made for domains that failed.
+  --keep-failed             Keep domains that failed.
   --verify-only             Do everything except creating domains and writing volumes.
   --files-to DIR            Extract the home of dom0 and the further files of domains
                             to DIR.

@@ -1,4 +1,4 @@
-"""qb-backup create: of volumes that are named; and what it shares with savehost.py."""
+"""qb-backup create for volumes on the command line, and the code that it shares with savehost.py."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from qbtools.runs.creating import Contents, Passages
 from qbtools.runs.wiring import Wiring
 
 _PATIENCE = "500h"
-"""A volume of nothing but zeros takes its time, and gives nothing to write; we would notice if a stage died."""
+"""The --idle-limit of qb-store. A large volume of zeros gives no data for a long time; dead stages are noticed."""
 
 
 def run(call: Invocation) -> None:
-    """Saves; the archive is complete where it returns."""
+    """Saves volumes. The archive is complete if it returns."""
     check_options(call)
     with beside(call) as files:
         contents = creating.of_words(call.options["VOLUME"], volumeoptions.reading(call))
@@ -33,8 +33,8 @@ def run(call: Invocation) -> None:
 
 
 def check_options(call: Invocation) -> None:
-    """UsageError for a compression that is not known, for options of the passphrase or the signature that do
-    not go together, and for a terminal where the archive would go."""
+    """UsageError for an unknown compression, for options of the passphrase or the signature that exclude each other,
+    and if the archive would be written to a terminal."""
     if call.options["--compress"] not in header.COMPRESSIONS:
         raise UsageError(f"--compress: must be one of {', '.join(header.COMPRESSIONS)}")
     keyoptions.makes_passphrase(call)
@@ -44,15 +44,15 @@ def check_options(call: Invocation) -> None:
 
 
 def new_id() -> str:
-    """The ID of a backup that begins now."""
+    """An ID for a backup that begins now."""
     return header.new_backup_id(time.time(), os.urandom(8))
 
 
 class Job(NamedTuple):
-    """An archive to be made. output: its file, None for standard output. passages: keeps what becomes of each file.
+    """An archive to be written. output: its file, None for standard output. passages: records the state of each file.
 
-    beside: the files that get its ID and its receipt. taking: gives the sources that are known only when their turn
-    comes. lost: as for creating.save. secret: the passphrase, if it was obtained already.
+    beside: the files for its ID and its receipt. taking: gives the sources that are not known before they are read.
+    lost: as for creating.save. secret: the passphrase, if it has already been obtained.
     """
 
     backup_id: str
@@ -66,8 +66,8 @@ class Job(NamedTuple):
 
 
 def beside(call: Invocation) -> Beside:
-    """The files of --id-file and --receipt, opened. Refused or Failed, before anything is looked at, where one of them
-    or --output cannot be written, or is a file that the run needs."""
+    """The open files of --id-file and --receipt. Refused or Failed, before anything is read, if one of them or --output
+    cannot be written, or is a file that the run needs."""
     opts = call.options
     others = {f"the VOLUME {word}": creating.file_of(word) for word in opts["VOLUME"] if opts["--host"] is None}
     others |= stagewords.files(call)
@@ -75,7 +75,7 @@ def beside(call: Invocation) -> Beside:
         if os.path.lexists(opts["--output"]):
             raise Refused(f"{opts['--output']} already exists")
         with storing.PartialFile(opts["--output"], overwrite=False, keep=False):
-            pass  # it can be made; qb-store makes it
+            pass  # it can be created; qb-store creates it later
         others["the archive"] = opts["--output"]
         others["the archive before it is complete"] = opts["--output"] + storing.SUFFIX
     paths = Paths(opts["--id-file"], opts["--receipt"])
@@ -84,7 +84,7 @@ def beside(call: Invocation) -> Beside:
 
 
 def seal(call: Invocation, job: Job) -> None:
-    """Runs the stages until the archive is complete. Errors as creating.save and SideFile have them."""
+    """Runs the stages until the archive is complete. Errors as creating.save and SideFile."""
     opts = call.options
     backup_id, taking = job.backup_id, job.taking
     with ExitStack() as cleanup:
@@ -118,7 +118,7 @@ def _no_source(name: str) -> str:
 
 
 def _nothing(_name: str) -> None:
-    """A volume that is named takes its own snapshot."""
+    """Does nothing: qb-volread takes the snapshot of a volume on the command line."""
 
 
 def _release(call: Invocation, taking: savinghost.Taking) -> None:

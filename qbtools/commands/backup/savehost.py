@@ -26,7 +26,7 @@ from qbtools.volumes.kind import SourceOptions
 
 
 def run(call: Invocation) -> None:
-    """Saves, and prints the report however the run ends. Failed if a domain was not saved."""
+    """Saves domains. However the run ends, the report is printed. Failed if a domain was not saved."""
     save.check_options(call)
     run = _Run(call)
     error: BaseException | None = None
@@ -43,7 +43,7 @@ def run(call: Invocation) -> None:
 
 
 class _Run:
-    """shown: a dry run has printed what there is to say."""
+    """A backup of a host. shown: a dry run has printed its output."""
 
     def __init__(self, call: Invocation) -> None:
         self._call = call
@@ -55,11 +55,11 @@ class _Run:
         self.shown = False
 
     def close(self) -> None:
-        """Ends what is open."""
+        """Closes all open files."""
         self._cleanup.close()
 
     def save(self) -> None:
-        """Does it."""
+        """Saves the domains, or prints what would be saved."""
         call, opts = self._call, self._call.options
         how = volumeoptions.reading(call)
         if not opts["--each"]:
@@ -99,7 +99,7 @@ class _Run:
             raise error
 
     def _each(self, survey: Survey, how: SourceOptions) -> None:
-        """An archive for each machine. One that fails leaves none, and the others go on."""
+        """Writes an archive for each machine. A machine that fails leaves none, and the others are still saved."""
         call, opts = self._call, self._call.options
         secret = None
         if not keyoptions.makes_passphrase(call) or opts["--wrap-passphrase"]:
@@ -132,7 +132,7 @@ class _Run:
                     self._found += [Result(one.name, problem=results.EARLY) for one in rest]
 
     def _receipt(self, domain: str) -> Beside:
-        """The file for the receipt of an archive of its own."""
+        """The file for the receipt of the archive of one domain."""
         opts = self._call.options
         if opts["--receipt"] is None:
             return Beside(Paths())
@@ -141,7 +141,7 @@ class _Run:
         return Beside(paths)
 
     def _check(self, survey: Survey) -> None:
-        """Says what is not saved. Raises where that, or --strict, leaves nothing to be done."""
+        """Reports what is not saved. Raises if nothing is left to save, or if --strict forbids to continue."""
         call = self._call
         if not survey.machines and not survey.failing:
             raise Refused("no domain is selected for backup", "name one, or set include_in_backups")
@@ -157,7 +157,7 @@ class _Run:
             raise error
 
     def report(self, error: BaseException | None) -> dict[str, object]:
-        """How it went, for programs that read JSON."""
+        """The result of the run, for JSON."""
         output = self._call.options["--output"]
         size = None
         with suppress(OSError):
@@ -173,7 +173,7 @@ class _Run:
 
 
 class _Lost:
-    """Says of each domain, once, that it is not saved whole."""
+    """Warns once for each domain that it is not saved completely."""
 
     def __init__(self, call: Invocation, taking: savinghost.Taking) -> None:
         self._call = call
@@ -184,11 +184,11 @@ class _Lost:
         domain = self._taking.domain(name)
         if domain not in self._told:
             self._told.add(domain)
-            self._call.warn(f"{domain} is not saved whole: {name}: {reason or 'it failed'}")
+            self._call.warn(f"{domain} is not saved completely: {name}: {reason or 'it failed'}")
 
 
 def _refuse_bare(host: str) -> None:
-    """Refused if the host is a directory that has no metadata: it has no domains yet."""
+    """Refused if the host is a directory without metadata: it has no domains yet."""
     place = host.removeprefix("dir:")
     if os.path.isdir(place) and not os.path.lexists(os.path.join(place, "qubes.xml")):
         raise Refused(
@@ -202,7 +202,7 @@ def _path(directory: str, domain: str) -> str:
 
 
 def _without_taken(survey: Survey, directory: str) -> Survey:
-    """The same without the machines whose archive already exists."""
+    """The survey, in which the machines whose archive already exists have failed."""
     machines, failing = [], list(survey.failing)
     for machine in survey.machines:
         path = _path(directory, machine.name)

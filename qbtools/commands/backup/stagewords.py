@@ -1,4 +1,4 @@
-"""The options of qb-backup that are handed on to the stages, and descriptors that go with them."""
+"""The options of qb-backup that are passed to the stages, and the descriptors that belong to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/stdin", re.ASC
 
 
 def script() -> str:
-    """The bash file that wires the stages: it is beside the program that runs. Failed if it is not."""
+    """The path of the bash program that connects the stages. Failed if it is not in the directory of this program."""
     path = os.path.join(os.path.dirname(os.path.realpath(sys.argv[0])), "qb-backup")
     if not os.access(path, os.X_OK):
         raise Failed(f"{path} is missing: qbtools is not installed correctly")
@@ -42,15 +42,15 @@ def voice(call: Invocation) -> list[str]:
 
 
 class Inputs:
-    """What qb-seal or qb-unseal gets besides the list. A `with` closes what was opened for it.
+    """The options and descriptors for qb-seal or qb-unseal. A `with` closes the files that were opened for them.
 
-    words: the options that are handed on. stdin: for the pipe. keep: descriptors that the stages must inherit.
+    words: the options. stdin: standard input of the pipe. keep: descriptors that the stages must inherit.
     """
 
     def __init__(self, call: Invocation, file: str | None = None, secret: bytes | None = None) -> None:
-        """Opens the archive FILE (None or `-`: standard input), and sees to it that what options name is readable.
+        """Opens the archive FILE (None or `-`: standard input), and makes sure that the stages can read named files.
 
-        secret: the passphrase, if it was obtained already.
+        secret: the passphrase, if it has already been obtained.
         """
         create = bool(call.options["create"])
         self._ours: list[int] = []
@@ -74,17 +74,17 @@ class Inputs:
             self.words.append(f"--passphrase-fd={fd}")
 
     def _readable(self, option: str, value: str) -> str:
-        """The value for a stage: a path that leads to an open descriptor leads to the same one there."""
+        """The value for a stage. A path of an open descriptor is changed so that it names the same file there."""
         if option not in optionrules.FILES or not (match := _OPEN_FILE.fullmatch(value)):
             return value
         what = optionrules.FILES[option]
         return f"/dev/fd/{self._kept(_descriptor(match[1] or '0', option, what), what)}"
 
     def _kept(self, fd: int, what: str) -> int:
-        """A descriptor that stages inherit. what: what is read from it."""
+        """A descriptor that stages inherit. what: describes what is read from it."""
         if fd == 0 and not self._free:
             raise UsageError(f"{what} and the archive cannot both be on standard input")
-        if fd == 0:  # the stages have something else there
+        if fd == 0:  # the stages have another standard input
             fd = self._own(os.dup(0))
         self.keep.append(fd)
         return fd
@@ -102,7 +102,7 @@ class Inputs:
 
 
 def files(call: Invocation) -> dict[str, str]:
-    """The files that options name and the run must not touch, by what they are."""
+    """The files of options that the run must not change, by description."""
     found = {}
     for option, what in optionrules.FILES.items():
         for path in optionrules.values(call, option):
@@ -111,7 +111,7 @@ def files(call: Invocation) -> dict[str, str]:
 
 
 def keep_recipients(call: Invocation) -> None:
-    """Lets several archives be made for the recipients of a FIFO, which can be read once only."""
+    """Copies recipients from a FIFO, which can only be read once, so that several archives can use them."""
     paths = call.options["--recipients-file"]
     for at, path in enumerate(paths):
         with naming(f"read the recipients file {path}"):
@@ -125,7 +125,7 @@ def keep_recipients(call: Invocation) -> None:
 
 
 def _piped(secret: bytes) -> int:
-    """The reading end of a pipe that holds the passphrase."""
+    """The read end of a pipe that contains the passphrase."""
     ours, theirs = os.pipe()
     os.write(theirs, secret + b"\n")
     os.close(theirs)
@@ -143,7 +143,7 @@ def _opened(path: str) -> int:
 
 
 def check_directory(path: str, write: bool) -> None:
-    """Failed if path is no directory. write: or if no files can be made and renamed in it."""
+    """Failed if path is not a directory. write: also if files cannot be created and renamed in it."""
     with naming(f"write to {path}"):
         directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -163,7 +163,7 @@ def _descriptor(text: str, option: str, what: str) -> int:
 
 
 def opening(call: Invocation, words: Sequence[str] = ()) -> Wiring:
-    """The stages that open the archive FILE. words: for qb-unseal, besides."""
+    """The stages that open the archive FILE. words: more options for qb-unseal."""
     openoptions.check_keys(call)
     writeroptions.check(call)
     given = Inputs(call, call.options["FILE"])
@@ -171,7 +171,7 @@ def opening(call: Invocation, words: Sequence[str] = ()) -> Wiring:
 
 
 def announce_cleanup(call: Invocation, what: str) -> None:
-    """Says what is done before the run ends. The signal that brought us here is over: a second one ends this."""
+    """Reports the cleanup before the run ends. From now on a second signal ends the run."""
     cli.heed_signals()
     call.say(f"{what}: this may take up to a minute; a second signal ends it and leaves them to the next run")
 

@@ -1,4 +1,4 @@
-"""qb-tree: a directory as a tar archive, and back."""
+"""qb-tree: writes a directory as a tar archive, and extracts it again."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Saves, extracts or checks, as DOC says."""
+    """Saves, extracts or checks; see DOC."""
     from qbtools import trees
     from qbtools.formats import chunks
 

@@ -1,4 +1,4 @@
-"""qb-volread: a volume as a volume stream on standard output."""
+"""qb-volread: writes a volume as a volume stream to standard output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qbtools.volumes.reading import Sending
 DOC = f"""\
 Usage: qb-volread [options] [--raw | --size] VOLUME
 
-Write VOLUME to standard output as a volume stream: a map of where its data lies,
+Write VOLUME to standard output as a volume stream: a map of the places with data,
 the data, and an end line. A volume is a file, a block device or a logical volume
 (VG/LV); file:PATH, block:PATH and lvm:VG/LV say which is meant. It is read through
 a snapshot if one can be taken.
@@ -29,7 +29,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Reads a volume; the end line is written only when all of it was read as it was at the beginning."""
+    """Reads a volume. The end line is only written if everything was read and the volume has not changed."""
     out = call.stdout(binary=not call.options["--size"])
     how = volumeoptions.reading(call)
     if call.options["--size"]:

@@ -1,4 +1,4 @@
-"""qb-volwrite: a volume stream on standard input to a volume."""
+"""qb-volwrite: writes a volume stream on standard input to a volume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Fills a volume; it gets its name only when the stream's end line was read and all is on stable storage."""
+    """Fills a volume. It only gets its name when the end line has been read and all data is on stable storage."""
     reader = call.stdin()
     work: Filling | Comparison | None = None
     total: int | None = None

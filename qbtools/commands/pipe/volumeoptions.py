@@ -1,4 +1,4 @@
-"""What the options about volumes mean: how one is read, how one is filled."""
+"""Converts the options about volumes: how a volume is read, and how it is filled."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _PERCENTAGE = Pattern(r"[0-9]{1,2}(\.[0-9]{1,3})?%?")
 _RESERVE = "5"
-"""The default, for which no pattern has to be compiled."""
+"""The default, which is accepted without compiling a pattern."""
 
 STATES = "snapshot", "current", "before-start"
 
 
 def reading(call: Invocation) -> SourceOptions:
-    """From --state, --cow and, where the program has it, --opaque. UsageError for what they cannot be."""
+    """The values of --state, --cow and, if the program has it, --opaque. UsageError for invalid values."""
     state = call.options["--state"]
     if state not in (None, *STATES):
         raise UsageError(f"--state: must be one of {', '.join(STATES)}")
@@ -31,7 +31,7 @@ def reading(call: Invocation) -> SourceOptions:
 
 
 def _room(call: Invocation) -> str:
-    """--cow as SourceOptions has it: `NN%`, or bytes."""
+    """The value of --cow in the form of SourceOptions: `NN%`, or bytes."""
     text = str(call.options["--cow"])
     if not text.endswith("%"):
         return str(call.size("--cow", 1))
@@ -42,7 +42,7 @@ def _room(call: Invocation) -> str:
 
 
 def filling(call: Invocation) -> TargetOptions:
-    """From --create, --overwrite, --shrink and --pool-reserve. UsageError for what they cannot be."""
+    """The values of --create, --overwrite, --shrink and --pool-reserve. UsageError for invalid values."""
     text = str(call.options["--pool-reserve"])
     if text != _RESERVE and not _PERCENTAGE.fullmatch(text):
         raise UsageError("--pool-reserve: must be a percentage from 0 to 99.999")
@@ -57,10 +57,10 @@ def filling(call: Invocation) -> TargetOptions:
 
 
 class Parents:
-    """The directories above files, which are made when a `with` begins. One that fails removes those still empty."""
+    """Creates the directories above files when a `with` begins. If the `with` fails, it removes the empty ones."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        """words: targets. Entering raises UsageError if one names no file, Failed if one cannot be made."""
+        """words: targets. Entering raises UsageError if one is not a file, Failed if a directory cannot be created."""
         self._words = words
         self._made: list[str] = []
 
