@@ -81,7 +81,12 @@ PLAIN = [
         for room in ("formats", "keys", "volumes", "domains", "hosts", "runs")
         for path in (ROOT / "qbtools" / room).rglob("*.py")
     ),
-    *(path for room in ("machines", "pipe") for path in (ROOT / "qbtools/commands" / room).rglob("*.py")),
+    *(
+        path
+        for room in ("archive", "backup", "machines", "pipe")
+        for path in (ROOT / "qbtools/commands" / room).rglob("*.py")
+    ),
+    *(ROOT / "qbtools/commands").glob("*.py"),
     *(ROOT / "man").iterdir(),
     ROOT / "README.md",
 ]

@@ -1,4 +1,4 @@
-"""How much memory and how many CPUs this process may use: the machine's, or less by its cgroups and limits."""
+"""The memory and the CPUs that this process may use: those of the machine, or less if its cgroups or limits say so."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 from qbtools.volumes.kernel import text
 
-_UNIFIED = ""  # what /proc/self/cgroup calls version 2
+_UNIFIED = ""  # the name of version 2 in /proc/self/cgroup
 
 
 def memory(root: str = "") -> int:
-    """Bytes of memory that this process may use. root: stands in front of /proc and of where cgroups are mounted."""
+    """Bytes of memory that this process may use. root: a prefix for /proc and for the mount points of cgroups."""
     return min(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_limits(root))
 
 
@@ -28,7 +28,7 @@ def _limits(root: str) -> Iterator[int]:
 
 
 def cpus(root: str = "") -> int:
-    """The CPUs that this process may use, at least 1; a part of one counts as one. root as above."""
+    """The number of CPUs that this process may use, at least 1. A fraction counts as one. root as for memory()."""
     found = len(os.sched_getaffinity(0))
     for directory in _cgroups(root, "cpu"):
         quota = (text(f"{directory}/cpu.max") or _older_quota(directory)).split()
@@ -42,7 +42,7 @@ def _older_quota(directory: str) -> str:
 
 
 def _cgroups(root: str, controller: str) -> Iterator[str]:
-    """The directories of the cgroups that this process is in, of both versions: each one's limits count."""
+    """The directories of the cgroups of this process, of both versions, up to the root. The limits of each apply."""
     own: dict[str, str] = {}
     for line in text(f"{root}/proc/self/cgroup").splitlines():
         _number, controllers, path = line.split(":", 2)
@@ -54,7 +54,7 @@ def _cgroups(root: str, controller: str) -> Iterator[str]:
             continue
         top, place = before.split()[3:5]
         path = own.get(_UNIFIED if kind == "cgroup2" else controller, "/")
-        # In a container a part of the tree may be mounted, and the path may be one outside.
+        # In a container only a part of the tree may be mounted, and the path may be outside of it.
         inside = path.removeprefix(top) if f"{path}/".startswith(f"{top.rstrip('/')}/") else ""
         parts = [part for part in inside.split("/") if part]
         for count in range(0 if ".." in parts else len(parts), -1, -1):

@@ -1,6 +1,6 @@
-"""`--report FILE` of qb-seal and qb-unseal: what happens to each file, as lines of JSON for the program that wants it.
+"""`--report FILE` of qb-seal and qb-unseal: reports what happens to each file, as lines of JSON for another program.
 
-A line that says `"size": N` is followed by N bytes and a newline: what a CMD printed.
+A line with `"size": N` is followed by N bytes and a newline: the output of a CMD.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Data = bytes | bytearray | memoryview
 
 
 class Events:
-    """Where events are written; nowhere without a path. May be used from several threads."""
+    """Writes events, or nothing if there is no path. May be used from several threads."""
 
     def __init__(self, path: str | None) -> None:
-        """path: of a pipe, or of a file that is appended to. Failed if it cannot be opened.
+        """path: of a pipe, or of a file to which events are appended. Failed if it cannot be opened.
 
-        When the reader of a pipe is gone, this program ends as by SIGTERM: nobody waits for its work any more.
+        If the reader of the pipe ends, this program ends as by SIGTERM: nobody needs its work any more.
         """
         self._fd = -1
         self._lock = threading.Lock()
@@ -40,11 +40,11 @@ class Events:
 
     @property
     def wanted(self) -> bool:
-        """Whether anybody listens."""
+        """Whether events are written."""
         return self._fd >= 0
 
     def tell(self, event: str, name: str, data: Data | None = None, **fields: object) -> None:
-        """Writes one event of the file name. Failed on an I/O error."""
+        """Writes one event for the file name. Failed on an I/O error."""
         if self._fd < 0:
             return
         if data is not None:
@@ -61,8 +61,8 @@ class Events:
 
     def _watch(self) -> None:
         poller = select.poll()
-        poller.register(self._fd, 0)  # POLLERR alone: there is no reader
+        poller.register(self._fd, 0)  # only POLLERR: there is no reader
         poller.poll()
-        while True:  # the first one may come just before the main thread begins to wait for something
+        while True:  # the first signal may arrive just before the main thread begins to wait for something
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(_AGAIN)

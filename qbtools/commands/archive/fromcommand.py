@@ -20,21 +20,21 @@ from qbtools.progress import Board
 from qbtools.streams import BLOCK, Reader, file_reader
 
 MAX_LIST = 1 << 26
-"""Bytes of the longest list, and of all contents that follow it."""
+"""Maximum bytes of a list, and of all contents that follow it."""
 
 END = b"end\n"
 LATE = "?"
-"""Stands for a SOURCE that a further line, `NAME<TAB>SOURCE`, gives when the turn of its file comes."""
+"""The SOURCE for a file whose real SOURCE follows in a later line, `NAME<TAB>SOURCE`, before the file is read."""
 
 NONE = "!"
-"""The SOURCE in such a line if the file cannot be given."""
+"""The SOURCE in such a line if the file is not available."""
 
 _MAX_LINE = 1 << 16
 _INLINE = re.compile(r"inline:(0|[1-9][0-9]{0,8})")
 
 
 class Entry(NamedTuple):
-    """A file to be sealed. content: what its CMD gets on standard input, None: nothing."""
+    """A file to be sealed. content: standard input of its CMD, None: nothing."""
 
     name: str
     source: str
@@ -42,11 +42,11 @@ class Entry(NamedTuple):
 
 
 class FileList:
-    """A list of files, read up to its line `end`; what follows that is read when it is due."""
+    """A list of files. It is read up to its line `end`; later lines are read when they are needed."""
 
     def __init__(self, reader: Reader) -> None:
-        """Damaged for a line that is malformed, Truncated if the end is missing, Refused for names that cannot
-        stand in this order (doubled, the metadata not first, back to an earlier directory) and past MAX_LIST."""
+        """Damaged for a malformed line, Truncated if the end is missing, Refused for more than MAX_LIST bytes and for
+        names in a wrong order (a name occurs twice, the metadata is not first, an earlier directory occurs again)."""
         self._reader = reader
         self.entries = list(self._contents(list(self._lines())))
         if all(entry.source != LATE and entry.content is None for entry in self.entries) and not reader.at_eof():
@@ -85,7 +85,7 @@ class FileList:
             yield entry._replace(content=content)
 
     def late(self, name: str) -> str:
-        """The SOURCE of a file, told now. Truncated if none comes, Damaged if it is for another file."""
+        """Reads the real SOURCE of a file. Truncated if the line is missing, Damaged if it is for another file."""
         line = self._reader.read_line(_MAX_LINE)
         if not line:
             raise Truncated(f"the list ends where the source of {name} is due")
@@ -108,7 +108,7 @@ def _entry(where: str, line: bytes) -> Entry:
 
 
 def read_list(call: Invocation) -> FileList:
-    """The list in the file LIST, `-` being standard input. Errors as FileList."""
+    """The list in the file LIST (`-` is standard input). Errors as FileList."""
     path = call.options["LIST"]
     return FileList(call.stdin() if path == "-" else file_reader(path))
 
@@ -124,9 +124,10 @@ class CommandFiles:
         events: Events,
         warn: Callable[[str], None] | None = None,
     ) -> None:
-        """environment: for CMD, besides. events: learns of each file that is begun, that was read and that failed.
+        """environment: more variables for CMD. events: reports each file that is begun, has been read or has failed.
 
-        warn: where a file that fails does not end the others, takes what nobody has told the user; None: it ends them.
+        warn: prints the error of a file that fails, if nothing else prints it, and the other files are still read.
+        None: a file that fails ends the run.
         """
         self._text = text
         self._warn = warn
@@ -137,9 +138,9 @@ class CommandFiles:
         self._running: Command | None = None
         self._stopped = False
         self.failed: Told | None = None
-        """The first failure of a file without which the others go on."""
+        """The error of the first file that failed, if the run continued without it."""
         self.board = Board()
-        """How far the CMDs are with their volumes."""
+        """The progress of the CMDs with their volumes."""
         self.sources = [
             Source(entry.name, functools.partial(self._open, entry), functools.partial(self._end, entry.name))
             for entry in listed.entries
@@ -177,7 +178,7 @@ class CommandFiles:
         self._events.tell("read", name)
 
     def _failed(self, name: str, error: QbError) -> QbError:
-        """What is to be raised for a file that failed."""
+        """The error to raise for a file that failed."""
         if self._warn is None or name == chunks.METADATA:
             return error
         self._events.tell("failed", name, reason=error.message)
@@ -187,7 +188,7 @@ class CommandFiles:
         return Lost(error.message)
 
     def abort(self) -> None:
-        """Kills the CMD that runs, and lets no further one start. May be called when all is over."""
+        """Kills the running CMD and prevents the start of others. May also be called after the end."""
         with self._lock:
             self._stopped = True
             command, self._running = self._running, None
@@ -196,7 +197,7 @@ class CommandFiles:
 
 
 def standard_input(call: Invocation) -> Source:
-    """Standard input as the file NAME. Its EOF is all that tells its end: what is before us must watch the rest."""
+    """Standard input as the file NAME. Only EOF marks its end, so the caller must check the status of its producer."""
     name = call.options["NAME"]
     problem = chunks.name_problem(name)
     if problem:

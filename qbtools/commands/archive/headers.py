@@ -1,4 +1,4 @@
-"""What qb-header writes, and what it reads."""
+"""qb-header write and qb-header read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from qbtools.streams import file_reader
 
 
 def write(call: Invocation) -> None:
-    """qb-header write. Without a --secret-fd nobody could seal the chunks with a passphrase that is made here."""
+    """qb-header write. A passphrase that is made here needs --secret-fd: the chunks are sealed with it elsewhere."""
     opts = call.options
     made = keyoptions.makes_passphrase(call)
     if made and opts["--secret-fd"] is None:

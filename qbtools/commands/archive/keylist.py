@@ -1,4 +1,4 @@
-"""What qb-key says of an archive that it does not open: what wraps its passphrase, and who has signed it."""
+"""qb-key list and check: show what wraps the passphrase of an archive and who has signed it, without opening it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from qbtools.formats.containerhead import Parameters, parse_fixed
 from qbtools.formats.outertar import MemberReader
 from qbtools.keys import age, sshsig
 
-_WITH_TAG = ("ssh-ed25519", "ssh-rsa")  # they name the key of SSH; the others name nobody
+_WITH_TAG = ("ssh-ed25519", "ssh-rsa")  # the stanzas of SSH keys have a tag of the key; others name no recipient
 
 
 class Recipient(NamedTuple):
@@ -25,11 +25,11 @@ class Recipient(NamedTuple):
 
 
 class Wraps(NamedTuple):
-    """What wraps a passphrase. Nothing of it is authenticated.
+    """What wraps a passphrase. Nothing is authenticated.
 
-    recipients: of age. stretched: the parameters of the member that a typed passphrase opens. command: bytes of what a
-    command made. direct: the parameters of the containers if the passphrase itself is typed. signature: the
-    fingerprint of the key that it names.
+    recipients: of age. stretched: the parameters of the member that a typed passphrase opens. command: the bytes of the
+    member that a command made. direct: the parameters of the header's container if the passphrase itself is typed.
+    signature: the fingerprint of the key that the signature names.
     """
 
     recipients: list[Recipient]
@@ -73,7 +73,7 @@ def _read(call: Invocation) -> Beginning:
 
 
 def _look(beginning: Beginning) -> Wraps:
-    """Damaged if a member is malformed."""
+    """Reads what wraps the passphrase. Damaged if a member is malformed."""
     untrusted_plain, untrusted_sealed, untrusted_keys = beginning
     untrusted = header.parse(untrusted_plain)
     blobs = [untrusted_keys.get(name) for name in (keymembers.AGE, keymembers.STRETCHED, keymembers.COMMAND)]

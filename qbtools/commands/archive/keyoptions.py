@@ -1,4 +1,4 @@
-"""What the options mean that make a passphrase for one archive, and wrap it: of qb-seal, qb-header and qb-key."""
+"""The options of qb-seal, qb-header and qb-key that make a passphrase for one archive and wrap it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ IDENTITY = "AGE-SECRET-KEY-"
 
 
 class Secret(NamedTuple):
-    """What an archive is sealed with. members: the key members that carry it, by name, in order; none where somebody
-    typed it."""
+    """The passphrase that seals an archive. members: the key members that contain it, by name, in order; empty if the
+    user typed it."""
 
     passphrase: bytes
     members: list[tuple[str, bytes]]
 
 
 def makes_passphrase(call: Invocation) -> bool:
-    """Whether the passphrase is made. UsageError for options that do not go together."""
+    """Whether a new passphrase is made. UsageError for options that exclude each other."""
     given = [option for option in _WRAPPING if call.options[option]]
     for option in PASSPHRASE:
         if given and not call.options["--wrap-passphrase"] and call.options[option] is not None:
@@ -37,7 +37,7 @@ def makes_passphrase(call: Invocation) -> bool:
 
 
 def check_wraps(call: Invocation, command: str) -> None:
-    """UsageError for recipients and a command that cannot be right. command: the option that names that."""
+    """UsageError for invalid recipients or an invalid CMD. command: the option with the CMD."""
     if call.options[command] is not None:
         from qbtools.processes import check_cmd
 
@@ -52,7 +52,8 @@ def check_wraps(call: Invocation, command: str) -> None:
 
 
 def secret(call: Invocation) -> Secret:
-    """The passphrase for sealing: made and wrapped, or obtained. Errors as passphrase.obtain and wrapping.members."""
+    """The passphrase for sealing: a new, wrapped one, or that of the user. Errors as passphrase.obtain and
+    wrapping.members."""
     made = makes_passphrase(call)
     typed = None
     if not made or call.options["--wrap-passphrase"]:

@@ -1,4 +1,4 @@
-"""What the options of the programs that open archives mean, each in one place: qb-unseal and qb-header."""
+"""The options of the programs that open archives: qb-unseal, qb-header and qb-key."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 def limits(call: Invocation) -> Limits:
-    """--max-memory, --max-work and, where the program has it, --max-chunk. UsageError for them, and for an empty
-    --expect-id, before anything is read."""
+    """The values of --max-memory, --max-work and, if the program has it, --max-chunk. UsageError for invalid values,
+    and for an empty --expect-id, before anything is read."""
     from qbtools.formats import chunks
     from qbtools.formats import limits as bounds
 
@@ -34,7 +34,8 @@ def limits(call: Invocation) -> Limits:
 
 
 def open_archive(call: Invocation, first_wanted: bool) -> Archive:
-    """The archive on standard input, its header authenticated, held against --expect, --expect-id, --require-version.
+    """The archive on standard input. Its header is authenticated and agrees with --expect, --expect-id and
+    --require-version.
 
     first_wanted: its first file will be opened.
     """
@@ -61,9 +62,9 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
 
 
 def secret(call: Invocation, opening: Opening, bounds: Limits, writer: writeroptions.Writer | None = None) -> bytes:
-    """The passphrase of an archive: what -i or --key-command opens, else the one that the user has.
+    """The passphrase of an archive: from -i or --key-command, otherwise from the user.
 
-    writer: checks who wrote the archive, and raises what it raises. None if no content of the archive will be written.
+    writer: checks who wrote the archive; its errors are raised. None if no content of the archive will be written.
     """
     if writer is None:
         return _unlock(call, opening, bounds)[0]
@@ -74,7 +75,7 @@ def secret(call: Invocation, opening: Opening, bounds: Limits, writer: writeropt
 
 
 def _unlock(call: Invocation, opening: Opening, bounds: Limits) -> tuple[bytes, bool]:
-    """The passphrase, and whether it was wrapped, so that it does not prove who wrote the archive."""
+    """The passphrase, and whether it was wrapped. A wrapped one does not prove who wrote the archive."""
     from qbtools import passphrase
 
     opts = call.options
@@ -93,7 +94,7 @@ def _unlock(call: Invocation, opening: Opening, bounds: Limits) -> tuple[bytes, 
 
 
 def check_keys(call: Invocation) -> None:
-    """UsageError for -i and --key-command with what does not go with them."""
+    """UsageError for -i and --key-command with options that they exclude, and for invalid values."""
     opts = call.options
     given = "--identity" if opts["--identity"] else "--key-command"
     if opts[given]:
@@ -115,7 +116,7 @@ def check_keys(call: Invocation) -> None:
 def take_file(call: Invocation) -> None:
     """Makes `qb-unseal FILE` the same as `qb-unseal --list <FILE`.
 
-    That is what the user wants where FILE is an archive, and standard input a device, which is none.
+    The user wants this if FILE is an archive and standard input is a terminal or another device, not an archive.
     """
     from qbtools.formats import magic
 
@@ -131,7 +132,7 @@ def take_file(call: Invocation) -> None:
 
 
 def check_expectations(call: Invocation, header: BackupHeader) -> None:
-    """Refused if an authenticated header is not what --expect-id and --require-version ask for."""
+    """Refused if an authenticated header does not agree with --expect-id and --require-version."""
     version = call.options["--require-version"]
     if version is not None and version not in ("3", "4"):
         raise UsageError("--require-version: must be 3 or 4")

@@ -1,4 +1,4 @@
-"""qb-header: makes a backup ID, writes the header of an archive, reads and authenticates one."""
+"""qb-header: makes a backup ID, writes the header of an archive, or reads and authenticates a header."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Makes, writes or reads, as DOC says."""
+    """Makes an ID, or writes or reads a header; see DOC."""
     from qbtools.commands.archive import headers
 
     if call.options["write"]:

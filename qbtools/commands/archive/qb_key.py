@@ -21,7 +21,7 @@ Work on the wrapped passphrase, or the signature, of the archive on standard inp
 
 show    prints the passphrase that opens the archive.
 list    lists what wraps the passphrase and whose signature there is, without any
-        key: nothing of that is authenticated.
+        key: nothing of it is authenticated.
 rewrap  writes the archive to standard output, with its passphrase wrapped for those
         that -r, -R, --new-key-command and --wrap-passphrase name, and for nobody else.
         Nothing else of the archive changes. The structure is checked on the way.
@@ -53,7 +53,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Shows, lists or rewraps, as DOC says."""
+    """Shows, lists, rewraps or checks; see DOC."""
     from qbtools.commands.archive import keylist, rewrapping
 
     actions = {

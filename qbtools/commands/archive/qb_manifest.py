@@ -1,4 +1,4 @@
-"""qb-manifest: the records of sealed files to the manifest and the end of the archive."""
+"""qb-manifest: writes the manifest and the end of an archive from the records of sealed files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Seals the manifest, as DOC says."""
+    """Seals the manifest; see DOC."""
     import os
     import time
 
@@ -49,7 +49,7 @@ def main(call: Invocation) -> None:
 
 
 def _records(call: Invocation, backup_id: str) -> list[FileRecord]:
-    """The lines of RECORDS. Damaged if one is malformed or of another backup, or there is none."""
+    """The records in RECORDS. Damaged if a line is malformed or of another backup, or there is none."""
     from qbtools.formats import chunks, manifest
     from qbtools.streams import file_reader
 

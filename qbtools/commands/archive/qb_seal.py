@@ -1,4 +1,4 @@
-"""qb-seal: standard input, or what a command prints for each file of a list, to sealed chunks."""
+"""qb-seal: seals standard input, or the output of a command for each file of a list, into chunks."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ Options:
 {options.RECEIPT}
   --record FILE         Append a line for each file, which qb-manifest reads.
   --report FILE         Write what is done with each file, as JSON, to FILE.
-  --opaque              Seal any bytes, without a look at whether each file is whole
-                        and compressed as --compression says.
+  --opaque              Seal any bytes: do not check that each file is complete and
+                        fits --compression.
   --total S             For the progress: the number of bytes to read in all.
 {options.COMPRESSION}
 {options.CHUNK_SIZE}
@@ -42,7 +42,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Seals, as DOC says."""
+    """Seals files; see DOC."""
     import contextlib
     import os
     import time
@@ -87,7 +87,7 @@ def main(call: Invocation) -> None:
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
         secret, keys = keyoptions.secret(call)
-        # Who signs may be asked for a passphrase: now, before a file is read.
+        # Sign now, before a file is read: ssh-keygen may ask for a passphrase.
         sign = signoptions.signer(call, backup_id)
         begun = first_members(secret, backup, settings, keys, sign) if sign else None
         sealer = Sealer(out, secret, settings, jobs, lambda at, n: (board.label or at, board.done or n), receipt.digest)

@@ -1,4 +1,4 @@
-"""qb-store: an archive on standard input to a file, which gets its name when the archive has arrived whole."""
+"""qb-store: writes an archive on standard input to a file, which gets its name when the archive is complete."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Options:
 """
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
-_LONGEST = 500  # hours; poll(2) takes no more than 596
+_LONGEST = 500  # hours; the limit of poll(2) is 596
 
 
 def main(call: Invocation) -> None:
-    """Receives, as DOC says."""
+    """Receives an archive; see DOC."""
     from qbtools import storing
     from qbtools.formats import passing
     from qbtools.streams import Reader
@@ -46,7 +46,7 @@ def main(call: Invocation) -> None:
     patience = _seconds(call, "--idle-limit")
     limit = call.size("--max-size") if opts["--max-size"] is not None else None
     path = _path(call) if opts["--dir"] is not None else opts["FILE"]
-    # The block is small, so that almost nothing of a body goes through Python.
+    # With a small block almost no byte of a body is copied in Python.
     reader = Reader(call.stdin().file, "the archive", passing.READ_AHEAD)
     reader.patience = patience
     if opts["--dir"] is None and path == "-":
@@ -62,12 +62,12 @@ def main(call: Invocation) -> None:
 
 
 def _receive(call: Invocation, source: Passing) -> None:
-    """Passes an archive on to its end."""
+    """Copies an archive to its end, and checks its structure."""
     from qbtools.formats import chunks, header, structure
 
     try:
         for text in structure.check(source, chunks.DEFAULT_CHUNK_SIZE, call.warn):
-            call.note(text)  # whoever sent it may know of it
+            call.note(text)  # only a note: the sender may know it
     except header.OtherVersion as error:
         raise Refused(error.message, "qb-store takes archives of version 4 only") from None
 
@@ -87,7 +87,7 @@ def _seconds(call: Invocation, option: str) -> int:
 
 
 def _path(call: Invocation) -> str:
-    """The file in --dir: NAME, or what came through ssh."""
+    """The path of the file in --dir: NAME, or the name that ssh has passed."""
     import os
 
     from qbtools.storing import name_problem

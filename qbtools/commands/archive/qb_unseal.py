@@ -1,4 +1,4 @@
-"""qb-unseal: an archive on standard input to the plaintext of one file, or of each file to a command."""
+"""qb-unseal: opens an archive on standard input: writes the plaintext of one file, or runs a command for each file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ Options:
 
 
 def main(call: Invocation) -> None:
-    """Opens, as DOC says."""
+    """Opens an archive; see DOC."""
     from qbtools import processes, progress
     from qbtools.commands.archive import openoptions, tocommand, unsealing
     from qbtools.commands.archive.events import Events
@@ -73,7 +73,7 @@ def main(call: Invocation) -> None:
     single = bool(opts["NAME"]) and opts["--to-command"] is None
     out = call.stdout() if single else call.stdout(binary=False)
     total = left_to_read(0)
-    events = Events(opts["--report"])  # before we wait for anything: we end when nobody listens any more
+    events = Events(opts["--report"])  # before we wait for anything: we end when its reader ends
     every = not opts["NAME"] and opts["--routes"] is None and (opts["--verify"] or opts["--to-command"] is not None)
     archive = openoptions.open_archive(call, first_wanted=every or opts["--first"] is not None)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
@@ -90,7 +90,7 @@ def main(call: Invocation) -> None:
             unsealing.write_file(archive, opts["NAME"][0], opts["--stop"], out)
         else:
             unsealing.read_all(archive, opts["--verify"])
-    if archive.failed:  # and none of them is wanted
+    if archive.failed:  # none of them is wanted
         call.warn(tocommand.missing(archive.failed))
     if opts["--list"]:
         out.write(unsealing.listing(archive, opts["--json"]).encode())

@@ -21,7 +21,7 @@ class Receipting:
         """complete: a complete archive is written. UsageError if not, or for an empty name; Failed if the file cannot
         be written, Refused if the run uses it for something else."""
         self.digest: ContentDigest | None = None
-        """Gets everything that is written; None if no receipt is wanted."""
+        """The digest of everything that is written; None if no receipt is wanted."""
         self._file: SideFile | None = None
         opts = call.options
         path = _path(call, "--receipt")
@@ -47,7 +47,7 @@ class Receipting:
         self.digest = ContentDigest()
 
     def finish(self, backup_id: str) -> None:
-        """Writes the receipt. The archive is complete. Failed on an I/O error."""
+        """Writes the receipt when the archive is complete. Failed on an I/O error."""
         if self._file is not None and self.digest is not None:
             from qbtools.formats.receipt import serialise
 
@@ -85,6 +85,7 @@ def _path(call: Invocation, option: str) -> str | None:
 
 
 def check_beginning(receipt: Receipt | None, opening: Opening) -> None:
-    """Compares the header of an archive with the receipt, before a passphrase is asked for. Refused or Damaged."""
+    """Compares the header of an archive with the receipt. Called before the user is asked for a passphrase. Refused or
+    Damaged if they differ."""
     if receipt is not None:
         receipt.check_header(opening.beginning.untrusted_plain, opening.beginning.untrusted_sealed)

@@ -1,4 +1,4 @@
-"""What qb-key does with the passphrase of an archive: shows it, and wraps it anew."""
+"""qb-key show and rewrap: print the passphrase of an archive, or wrap it again."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def rewrap(call: Invocation) -> None:
     writer = writeroptions.Writer(call)
     receipt = receipts.expected(call)
     kept = replacing.Kept()
-    # The block is small, so that almost nothing of a body goes through Python.
+    # With a small block almost no byte of a body is copied in Python.
     source = Passing(Reader(call.stdin().file, "the archive", READ_AHEAD), Writer(kept))
     out = call.stdout()
     passphrase.forbid_core_dumps()
@@ -61,7 +61,7 @@ def rewrap(call: Invocation) -> None:
 
 
 def _check_wraps(call: Invocation) -> None:
-    """UsageError if the options for new wraps do not go together, or there is none."""
+    """UsageError if the options for new wraps exclude each other, or there is none."""
     opts = call.options
     keyoptions.check_wraps(call, "--new-key-command")
     if not any(opts[option] for option in _NEW):
@@ -85,7 +85,7 @@ def _check_wrapped(opening: Opening) -> None:
 def _old(call: Invocation, opening: Opening, bounds: Limits, writer: writeroptions.Writer) -> bytes:
     """The passphrase of an archive. Errors as openoptions.secret().
 
-    A typed passphrase proves who wrote an archive. So an archive gets one only if that is known already.
+    A typed passphrase proves who wrote an archive. So an archive only gets one if its writer is already proven.
     """
     if call.options["--wrap-passphrase"]:
         return openoptions.secret(call, opening, bounds, writer)

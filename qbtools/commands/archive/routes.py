@@ -1,9 +1,9 @@
-"""Which files of an archive are wanted, and what the CMD of each is told of where it goes.
+"""Decides which files of an archive are wanted, and which target the CMD of each gets.
 
-Either names, or `qb-unseal --routes FILE`: lines `NAME<TAB>TARGET`, and `end`. A NAME may be `DIRECTORY/*`, all files
-right below a directory, or `*`, all others; `?NAME` is a file that may be missing. With `--first CMD` the metadata goes
-to its own CMD, and the routes are read only then: who writes them may look at it before. What is not wanted costs no
-key derivation, so the archive waits for them.
+They are given as names, or with `qb-unseal --routes FILE`: lines `NAME<TAB>TARGET`, and `end`. A NAME may be
+`DIRECTORY/*`, for all files directly in a directory, or `*`, for all others. `?NAME` is a file that may be missing.
+With `--first CMD` the metadata goes to its own CMD, and the routes are only read after that, so that their writer can
+use the metadata. Unwanted files need no key derivation, so the archive waits for the routes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from qbtools.formats import chunks
 from qbtools.streams import Reader
 
 MAX_ROUTES = 1 << 26
-"""Bytes of the longest list of routes."""
+"""Maximum bytes of a list of routes."""
 
 _END = b"end\n"
 _ALL = "*"
@@ -28,10 +28,10 @@ _MAX_LINE = 1 << 16
 
 
 def read_routes(reader: Reader) -> dict[str, str]:
-    """The TARGET of each NAME, up to the line `end`; what follows is not read.
+    """The TARGET of each NAME, up to the line `end`. Nothing after that is read.
 
-    Truncated if the end is missing. Damaged for a line that is malformed, and for a NAME that occurs twice. Refused
-    past MAX_ROUTES bytes.
+    Truncated if the end is missing. Damaged for a malformed line, and for a NAME that occurs twice. Refused for more
+    than MAX_ROUTES bytes.
     """
     found: dict[str, str] = {}
     number = 0
@@ -55,27 +55,27 @@ def read_routes(reader: Reader) -> dict[str, str]:
 
 
 class Wanted(Protocol):
-    """Says which files are wanted. wanted() is asked from the thread that reads the archive, the rest from the main
+    """Decides which files are wanted. wanted() is called in the thread that reads the archive, all others in the main
     thread."""
 
     def wanted(self, name: str) -> bool:
-        """Whether a file is wanted. May wait until that is known."""
+        """Whether a file is wanted. May wait until this is known."""
 
     def target(self, name: str) -> str | None:
-        """What its CMD is told of where a wanted file goes, None for nothing."""
+        """The target of a wanted file for its CMD, None if there is none."""
 
     def ended(self, name: str) -> None:
-        """The CMD of a file has ended well."""
+        """Called when the CMD of a file has succeeded."""
 
     def give_up(self) -> None:
-        """Nothing more is wanted. A thread that waits for an answer gets one."""
+        """Nothing more is wanted. A waiting call of wanted() returns."""
 
     def names(self) -> Collection[str]:
-        """The files that must come."""
+        """The files that must be in the archive."""
 
 
 class Named:
-    """The files that are named; all where none is."""
+    """Wants the files with these names, or all files if there are none."""
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
@@ -88,20 +88,20 @@ class Named:
         return None
 
     def ended(self, name: str) -> None:
-        """Nothing follows from that."""
+        """Does nothing."""
 
     def give_up(self) -> None:
-        """Nobody waits."""
+        """Does nothing: wanted() never waits."""
 
     def names(self) -> Collection[str]:
         return self._names
 
 
 class Routed:
-    """The files that have a route. read: reads the routes; called once, from whichever thread needs them first.
+    """Wants the files that have a route. read: reads the routes. Called once, in the thread that needs them first.
 
-    first: whether the metadata, if it is the first file, is wanted before the routes are read; without_metadata is
-    called where another file is the first.
+    first: whether the metadata, if it is the first file, is wanted before the routes are read. without_metadata is
+    called if another file is the first.
     """
 
     def __init__(
@@ -154,12 +154,12 @@ class Routed:
 
 
 def check_came(wanted: Wanted, came: Collection[str]) -> None:
-    """All has come by. Damaged if a file that must come was not among it."""
+    """Called at the end of the archive. Damaged if a file that must be in it is missing."""
     for name in wanted.names():
         if name not in came:
             raise missing(name)
 
 
 def missing(name: str) -> Damaged:
-    """What is said of a file that must come, and did not."""
+    """The error for a file that must be in the archive and is missing."""
     return Damaged(f"{name} is not in the archive", "qb-unseal --list says what is")

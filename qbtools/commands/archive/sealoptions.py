@@ -1,4 +1,4 @@
-"""What the options of the sealing programs mean, each in one place: qb-seal, qb-header and qb-manifest."""
+"""The options of the sealing programs: qb-seal, qb-header and qb-manifest."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 MAX_JOBS = 256
 
 MIN_CHUNK_SIZE = 1 << 16
-"""Bytes of the smallest chunk that is written; any size is read."""
+"""Minimum bytes of a chunk size that is written. Any size can be read."""
 
 
 LOG_N = 17
 MADE_LOG_N = 10
-"""The --logn by default: for a passphrase that somebody types, and for one that is made: stretching adds nothing."""
+"""The default of --logn, for a passphrase of the user and for a new random one, which needs no stretching."""
 
 
 def parameters(call: Invocation, made: bool = False) -> Parameters:
-    """--logn, as the parameters of every container. made: the passphrase is made."""
+    """The parameters of every container, from --logn. made: the passphrase is a new random one."""
     from qbtools.formats.containerhead import Parameters
 
     if call.options["--logn"] is None:
@@ -42,7 +42,7 @@ def chunk_size(call: Invocation) -> int:
     """--chunk-size, in bytes."""
     from qbtools.formats import chunks
 
-    # Each chunk takes a key derivation. Tests need many chunks of little data.
+    # Each chunk costs a key derivation. Tests need many chunks with little data.
     low = 1 if os.environ.get("QB_TEST_SMALL_CHUNKS") == "1" else MIN_CHUNK_SIZE
     return call.size("--chunk-size", low, chunks.MAX_CHUNK_SIZE)
 
@@ -61,9 +61,10 @@ def backup_id(call: Invocation) -> str | None:
 def backup_header(
     call: Invocation, backup_id: str, manifest: bool = True, key: bool = False, signed: bool = False
 ) -> BackupHeader:
-    """The backup header that --compression and --chunk-size ask for. key: the archive carries its passphrase.
+    """The backup header for --compression and --chunk-size.
 
-    signed: and a signature."""
+    key: the archive contains its wrapped passphrase. signed: the archive has a signature.
+    """
     from qbtools.formats import header
 
     compression = call.options["--compression"]
@@ -73,12 +74,12 @@ def backup_header(
 
 
 def memory_budget() -> int:
-    """Half of the memory that this process may use, in bytes: what all jobs together may take."""
+    """The bytes of memory for all jobs together: half of the memory that this process may use."""
     return capacity.memory() // 2
 
 
 def sealing_jobs(call: Invocation, settings: Settings) -> int:
-    """jobs() for sealing. Warns where not even one job has enough memory: the kernel may kill it."""
+    """jobs() for sealing. Warns if there is not enough memory for one job: the kernel may kill the program."""
     each, available = settings.chunk_size + settings.parameters.memory, capacity.memory()
     needed = each + settings.chunk_size  # while one chunk is sealed, the next is read
     if needed > available:
@@ -90,14 +91,18 @@ def sealing_jobs(call: Invocation, settings: Settings) -> int:
 
 
 def jobs(call: Invocation, each: int, budget: int) -> int:
-    """--jobs, or as many as there are CPUs for this process, at most 4, and memory for each job in budget (bytes)."""
+    """The number of jobs. Without --jobs: the CPUs of this process, at most 4, and as many as budget has memory for.
+
+    each, budget: bytes.
+    """
     if call.options["--jobs"] is not None:
         return call.number("--jobs", 1, MAX_JOBS)
     return max(1, min(capacity.cpus(), 4, budget // each - 1))
 
 
 def keep(records: Iterator[FileRecord], backup_id: str, path: str | None, events: Events) -> None:
-    """Runs the sealing to its end; appends a line to path, and tells events, as each file is done or has failed."""
+    """Runs the sealing to its end. For each file that is done or has failed, appends a line to path and reports to
+    events."""
     import io
 
     from qbtools.formats import manifest

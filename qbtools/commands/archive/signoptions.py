@@ -1,4 +1,4 @@
-"""What --sign and --sign-command mean: of qb-seal and qb-header."""
+"""The options --sign and --sign-command of qb-seal and qb-header."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 
 def signs(call: Invocation, complete: bool = True) -> bool:
-    """Whether the archive is to be signed. UsageError for options that exclude each other, for an empty name or CMD,
-    and if no complete archive is written."""
+    """Whether the archive is signed. UsageError for options that exclude each other, for an empty name or CMD, and if
+    no complete archive is written."""
     key, command = call.options["--sign"], call.options["--sign-command"]
     if key is None and command is None:
         return False
@@ -30,7 +30,7 @@ def signs(call: Invocation, complete: bool = True) -> bool:
 
 
 def signer(call: Invocation, backup_id: str) -> Callable[[bytes, bytes], bytes] | None:
-    """Makes the signature out of the contents of both header members. None if the archive is not to be signed.
+    """A function that makes the signature from the contents of both header members. None if there is no signature.
 
     ssh-keygen may ask for a passphrase. Failed as sshsig.sign().
     """

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from qbtools.formats.openarchive import Archive
 
 MAX_OUTPUT = 1 << 26
-"""Bytes that the CMD of one file may print where its output goes into a report."""
+"""Maximum output bytes of the CMD of one file if its output goes into a report."""
 
-_SHOWN = 10  # names in a message
+_SHOWN = 10  # maximum names in a message
 
 
 class Cmds(NamedTuple):
-    """What is run. text: CMD. first: what is run instead for the metadata, None: CMD as well. verifying: a CMD that
-    leaves some of its file unread has failed. keep_going: one that fails does not end the others. warn: tells of it."""
+    """The commands to run. text: CMD. first: the CMD for the metadata; None: text. verifying: a CMD that does not read
+    all of its file has failed. keep_going: if one fails, the others still run. warn: prints a failure then."""
 
     text: str
     first: str | None
@@ -37,12 +37,12 @@ class Cmds(NamedTuple):
 
 
 def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events: Events) -> None:
-    """Runs a CMD for every file that is wanted, in order.
+    """Runs a CMD for every wanted file, in order.
 
-    board: follows what CMD says of its progress. What is raised for a CMD that failed is Ending.error, or Failed
-    where, when verifying, it leaves some of its file unread; with keep_going it is raised behind the last file.
-    Damaged if a wanted name is missing or failed when it was saved, and what wanted raises. Whatever goes wrong, the
-    CMD that runs is killed before its stdin closes.
+    board: gets the progress of CMD. The error of a CMD that failed is Ending.error, or Failed if it did not read all of
+    its file and verifying is set. With keep_going it is raised after the last file. Damaged if a wanted name is missing
+    or failed when it was saved. Errors of wanted are raised. After any error the running CMD is killed before its stdin
+    is closed.
     """
     feeder = _Feeder(archive, cmds, wanted, board, events)
     came: set[str] = set()
@@ -69,19 +69,19 @@ def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events:
 
 
 def incomplete(failed: Sequence[str]) -> Damaged:
-    """The error for files that are wanted, and that failed when they were saved."""
+    """The error for wanted files that failed when they were saved."""
     return Damaged(missing(failed))
 
 
 def missing(failed: Sequence[str]) -> str:
-    """Says which files failed when they were saved."""
+    """The message about files that failed when they were saved."""
     listed = ", ".join(failed[:_SHOWN]) + (f" and {len(failed) - _SHOWN} more" if len(failed) > _SHOWN else "")
     many = f"{len(failed)} files" if len(failed) > 1 else "1 file"
     return f"the archive is complete but for {many} that failed when saved: {listed}"
 
 
 class _Feeder:
-    """The CMD that runs now, if any."""
+    """Runs the CMD of one file after the other."""
 
     def __init__(self, archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events: Events) -> None:
         found = archive.header
@@ -98,13 +98,13 @@ class _Feeder:
         self._output: _Output | None = None
         self._name = ""
         self.unwanted: set[str] = set()
-        """The file whose CMD has ended before all of it came."""
+        """The file whose CMD has ended before it got all of the file."""
         self.failed: QbError | None = None
-        """The first failure of a run that goes on."""
+        """The first error of a run that continues after errors."""
 
     def feed(self, name: str, number: int, data: memoryview) -> None:
         if name in self.unwanted:
-            return  # its chunks were under way already
+            return  # these chunks had already been read
         if number == 0:
             self._begin(name)
         if self._running:
@@ -140,7 +140,7 @@ class _Feeder:
         self.unwanted = {self._name}
 
     def end(self, name: str) -> None:
-        """The file is whole: CMD may see EOF."""
+        """The file is complete, so CMD may see EOF."""
         if name != self._name:
             self._events.tell("passed", name)
         if self._running:
@@ -152,7 +152,7 @@ class _Feeder:
         if self._running is None:
             return
         try:
-            ending = self._running.finish()  # a signal may come meanwhile: then it is killed
+            ending = self._running.finish()  # CMD is killed if a signal arrives during this call
             self._running = None
             output = self._output.whole() if self._output else None
             if ending.failed:
@@ -164,7 +164,7 @@ class _Feeder:
         self._wanted.ended(self._name)
 
     def _fail(self, error: QbError) -> None:
-        """The file has failed. Raises error, unless the run goes on."""
+        """Records that the file has failed. Raises error, unless the run continues."""
         self._events.tell("failed", self._name)
         if not self._cmds.keep_going or (self._cmds.first is not None and self._name == chunks.METADATA):
             raise error
@@ -174,7 +174,7 @@ class _Feeder:
         self.unwanted = {self._name}
 
     def broken(self, name: str) -> None:
-        """No more comes of the file, and its last chunk did not: its CMD is killed."""
+        """The last chunk of the file is missing, so its CMD is killed."""
         if name == self._name and self._running:
             self.abort()
             self._running = None
@@ -186,7 +186,7 @@ class _Feeder:
 
 
 class _Output:
-    """What a CMD prints, read by a thread of its own."""
+    """Reads the output of a CMD in a separate thread."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -195,7 +195,7 @@ class _Output:
         self._thread = threading.Thread(target=self._read, daemon=True)
 
     def started(self) -> None:
-        """CMD has the writing end, or could not be started."""
+        """Called when CMD has the write end, or could not be started."""
         os.close(self.writer)
         self._thread.start()
 
@@ -206,7 +206,8 @@ class _Output:
         os.close(self._reader)
 
     def whole(self) -> bytearray:
-        """All of it, once CMD has ended. Beyond MAX_OUTPUT bytes Refused, or Damaged if it is the metadata."""
+        """The complete output, after the end of CMD. If it has more than MAX_OUTPUT bytes: Damaged if the file is the
+        metadata, otherwise Refused."""
         self._thread.join(GRACE)
         if self._thread.is_alive():
             raise Failed(f"{self._name}: the command has ended, but something that it started holds its output open")

@@ -1,4 +1,4 @@
-"""What qb-unseal does with an archive once its header has been authenticated."""
+"""The actions of qb-unseal after the header of an archive has been authenticated."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
-    """Writes the plaintext of one file. stop: leave when it is whole. Damaged if it is not there."""
+    """Writes the plaintext of one file. stop: return when it is complete. Damaged if the file is missing."""
     found = False
-    # Without a chunk size in the header nothing tells yet that the file is whole.
+    # Without a chunk size in the header it is not known yet that the file is complete.
     stop = stop and archive.header.chunk_size is not None
     for event in archive.events(lambda candidate: candidate == name):
         found = found or event.name == name
@@ -34,7 +34,7 @@ def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
 
 
 def read_all(archive: Archive, verify: bool) -> None:
-    """Reads to the end. verify: opens every chunk, and raises Damaged if files failed when they were saved."""
+    """Reads to the end. verify: also opens every chunk, and raises Damaged if files failed when they were saved."""
     for _event in archive.events(lambda _name: verify):
         pass
     if verify and archive.failed:
@@ -42,12 +42,12 @@ def read_all(archive: Archive, verify: bool) -> None:
 
 
 def feed(call: Invocation, archive: Archive, board: Board, events: Events) -> None:
-    """Feeds the files to CMDs, as --to-command and the options that belong to it say."""
+    """Feeds the files to CMDs, according to --to-command and its options."""
     opts = call.options
     version = archive.header.version
 
     def read() -> dict[str, str]:
-        with progressline.held():  # who writes them may ask somebody
+        with progressline.held():  # the program that writes them may ask the user
             return routes.read_routes(file_reader(opts["--routes"], "the list of routes"))
 
     def no_metadata(name: str) -> None:
@@ -61,7 +61,7 @@ def feed(call: Invocation, archive: Archive, board: Board, events: Events) -> No
 
 
 def listing(archive: Archive, as_json: bool) -> str:
-    """The files with their chunks and bytes, as lines or as JSON; once all was read."""
+    """The files with their chunks and bytes, as lines or as JSON. Called when the archive has been read."""
     if not as_json:
         return "".join(f"{file.name}\t{file.chunks}\t{file.size}\n" for file in archive.records)
     document = {

@@ -1,4 +1,4 @@
-"""The options that say who may have written an archive, for the programs that open archives."""
+"""The options that tell the programs that open archives who may have written one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OPTIONS = ("--signers", "--signer", "--signers-time", "--any-writer")
 
 
 class Writer:
-    """Who may have written the archive."""
+    """Checks who wrote the archive."""
 
     def __init__(self, call: Invocation) -> None:
         """Reads the list of signers. UsageError as check(), Failed if the list cannot be read."""
@@ -28,10 +28,9 @@ class Writer:
             self._signers = sshsig.read_signers(path, call.options["--signer"], call.options["--signers-time"])
 
     def check_signature(self, read: Beginning) -> Signer | None:
-        """Checks the signature, if a list of signers was given, and says who has signed. No passphrase is needed.
+        """Checks the signature, if a list of signers was given, and returns who has signed. Needs no passphrase.
 
-        read: what the archive begins with. Refused for an archive without a signature; raises what sshsig.verify()
-        raises.
+        read: the beginning of the archive. Refused for an archive without a signature; errors as sshsig.verify().
         """
         if self._signers is None:
             return None
@@ -52,7 +51,7 @@ class Writer:
     def check_proven(self, wrapped: bool) -> None:
         """Refused if nothing proves who wrote the archive.
 
-        wrapped: the passphrase came out of a member of the archive, which everybody can make who knows the public key.
+        wrapped: the passphrase comes from a member of the archive, which everybody with the public key can make.
         """
         opts = self._call.options
         # A receipt is as good as a signature: it names the header.
@@ -64,8 +63,8 @@ class Writer:
 
 
 def check(call: Invocation) -> str | None:
-    """The path of the list of signers, None if no signature is needed. UsageError for options that exclude each other,
-    for an empty name, and for a malformed time."""
+    """The path of the list of signers, or None if no signature is needed. UsageError for options that exclude each
+    other, for an empty name, and for a malformed time."""
     opts = call.options
     for option in ("--signers", "--signer"):
         if opts[option] == "":
