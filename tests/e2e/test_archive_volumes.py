@@ -1,4 +1,4 @@
-"""qb-tarextract --volumes: the volumes of a directory that is one archive, all of them or none."""
+"""qb-tarextract --volumes: all volumes of a directory that is one archive, or none of them."""
 
 from __future__ import annotations
 

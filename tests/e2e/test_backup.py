@@ -1,4 +1,4 @@
-"""qb-backup: its options, what it says, what it leaves behind and what it refuses."""
+"""qb-backup: its options and messages, what it leaves behind, and what it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-backup: volumes restored to another place and another kind than they came from; states when saving."""
+"""qb-backup: volumes are restored to another place or another kind; states when they are saved."""
 
 from __future__ import annotations
 

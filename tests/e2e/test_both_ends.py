@@ -1,4 +1,4 @@
-"""What fails in a pipe by hand, without pipefail: qb-seal notices it, and makes no archive of it."""
+"""A program fails in a manual pipe without pipefail: qb-seal notices it and makes no complete archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an archive may cost whoever opens it, though its maker has the passphrase."""
+"""Limits of the cost of opening an archive, even if its maker has the passphrase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody else's programs in our pipes: each compression, one that fails, what stands behind a compressed stream."""
+"""External programs in our pipes: each compression, one that fails, and bytes after a compressed stream."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Damaged archives through whole programs: what is restored is true, and nothing looks complete that is not.
+"""Damaged archives end to end: restored data is correct, and nothing incomplete looks complete.
 
-Qubes' own restore goes on in silence, or hangs, in each of the cases of the second part.
+In each case of the second part, Qubes' own restore continues without a message, or hangs.
 """
 
 from __future__ import annotations

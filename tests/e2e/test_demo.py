@@ -1,4 +1,4 @@
-"""The demo does what it shows, on a machine that stays as it was."""
+"""The demo does what it shows, and does not change the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Variables that change how bash, tar or a compressor work change nothing of a backup."""
+"""Variables that change how bash, tar or a compressor works do not change a backup."""
 
 from __future__ import annotations
 

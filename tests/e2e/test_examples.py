@@ -1,6 +1,6 @@
-"""The EXAMPLES of the manual pages, each run twice in a row as its page has it.
+"""The EXAMPLES of the manual pages, each run twice in a row as printed.
 
-What a machine has in other places (/srv, volume groups, another host) is played by files of a test's own directory.
+Other places of a machine (/srv, volume groups, another host) are replaced by files in the directory of a test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Calls that fail, too few descriptors, writers that are killed: a volume that is missing never goes with status 0.
+"""Calls that fail, too few descriptors, writers that are killed: if a volume is missing, the status is not 0.
 
-Nor does such a run hang, nor does what it has made look complete.
+Such a run never hangs, and its output never looks complete.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""qb-seal --from-command: what CMD is given, what is sealed, and what is not when CMD fails."""
+"""qb-seal --from-command: the input of CMD, what is sealed, and what is not sealed if CMD fails."""
 
 from __future__ import annotations
 

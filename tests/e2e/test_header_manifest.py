@@ -1,4 +1,4 @@
-"""qb-header and qb-manifest: what they write, what they refuse, and archives joined out of pieces with cat."""
+"""qb-header and qb-manifest: what they write and refuse, and archives that cat joins from pieces."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""A machine that saves for recipients: its passphrase is seen nowhere, and nothing that is left opens the archive.
+"""A machine that saves for recipients: its passphrase is visible nowhere, and no leftover opens the archive.
 
-Which passphrase that was is known afterwards only: so all that looks like one is kept while the run goes on.
+The passphrase is only known afterwards. So everything that looks like a passphrase is recorded during the run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Files that are no volumes: the home of dom0 and what else a host keeps of a domain, saved and extracted."""
+"""Files that are not volumes: the home of dom0 and other files of domains, saved and extracted."""
 
 from __future__ import annotations
 

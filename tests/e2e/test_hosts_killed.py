@@ -1,4 +1,4 @@
-"""A restore to a host that is killed or interrupted at every stage: the host stays whole, a second run completes."""
+"""A restore to a host is killed or interrupted at every stage: the host stays valid, a second run completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machines that run while they are saved: snapshots of all their volumes at once, frozen, released, never left."""
+"""Machines that run while they are saved: snapshots of all volumes at once, frozen, and always released."""
 
 from __future__ import annotations
 

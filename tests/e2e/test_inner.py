@@ -1,4 +1,4 @@
-"""qb-tarwrite and qb-tarextract as programs: plain input and output, faults of the neighbours, memory."""
+"""qb-tarwrite and qb-tarextract as programs: plain input and output, faults before and after them, memory."""
 
 from __future__ import annotations
 

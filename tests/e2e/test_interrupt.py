@@ -1,4 +1,4 @@
-"""SIGINT from a real terminal, SIGTERM and SIGHUP: the status of a signal, nothing half-written, nobody left."""
+"""SIGINT from a real terminal, SIGTERM and SIGHUP: the status of a signal, nothing incomplete, no process left."""
 
 from __future__ import annotations
 

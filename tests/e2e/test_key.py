@@ -1,4 +1,4 @@
-"""qb-key, with real age, ssh-keygen and scrypt: what wraps the passphrase of an archive, and how that is replaced."""
+"""qb-key with real age, ssh-keygen and scrypt: shows, lists, replaces and checks what opens an archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs that wrap a passphrase and fail, hang or are killed: nothing that they leave looks like an archive."""
+"""Programs that wrap a passphrase and fail, hang or are killed: they never leave anything like an archive."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Each stage of each pipe, killed by SIGKILL in the middle: the whole fails, and nothing appears as if it were whole.
+"""Each stage of each pipe is killed by SIGKILL in the middle: the run fails, and nothing incomplete looks complete.
 
-The valve holds the pipe where data has passed every stage and all of them have more to do.
+The valve stops the pipe when data has passed every stage and all of them have more to do.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""qb-meta as a program: status, what stands on stderr, what stdout does not hold."""
+"""qb-meta as a program: its status, stderr and stdout."""
 
 from __future__ import annotations
 

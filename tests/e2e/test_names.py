@@ -1,4 +1,4 @@
-"""Machines with names that some Qubes OS allows, and others that none does, through whole programs."""
+"""Machines with names that some version of Qubes OS allows, and with names that none allows, end to end."""
 
 from __future__ import annotations
 

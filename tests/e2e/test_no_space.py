@@ -1,4 +1,4 @@
-"""No space left: status 1, one line that says so, and nothing half-written stays."""
+"""No space left: status 1, one line that says so, and no incomplete file stays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An output that cannot be written, and an input that cannot be opened: each program names it, and says why."""
+"""An output that cannot be written, and an input that cannot be opened: each program names it and the reason."""
 
 from __future__ import annotations
 

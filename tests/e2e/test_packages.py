@@ -1,4 +1,4 @@
-"""What tests/run installs: it says so before, and no service comes with it. Package managers are played by scripts."""
+"""The packages that tests/run installs: it prints them before, and no service starts. Scripts play package managers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every source of a passphrase with every program that takes one; and what each says to one that cannot be used."""
+"""Every source of a passphrase with every program that needs one, and the error for each unusable one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pipes do to every stage: a reader that leaves, a writer that gives little at a time."""
+"""What pipes do to every stage: a reader that ends early, a writer that writes small pieces."""
 
 from __future__ import annotations
 

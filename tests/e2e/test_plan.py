@@ -1,4 +1,4 @@
-"""qb-plan as a program: what it asks of a host, what it prints, and with which status it ends."""
+"""qb-plan as a program: what it asks a host, what it prints, and its status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's sessions, typed as they stand there: each command must print what the README says it prints."""
+"""The sessions in the README are run as printed: each command must print what the README shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receipts: what --receipt writes, and what --expect notices, by every program that reads archives."""
+"""Receipts: what --receipt writes, and what --expect notices, for every program that reads archives."""
 
 from __future__ import annotations
 

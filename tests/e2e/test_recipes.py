@@ -1,4 +1,4 @@
-"""The recipes of qbtools(7), run as the page has them and twice in a row; a few lines of shell stand in for ssh."""
+"""The recipes of qbtools(7) are run as printed, twice in a row; a few lines of shell replace ssh."""
 
 from __future__ import annotations
 

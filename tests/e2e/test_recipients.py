@@ -1,4 +1,4 @@
-"""Archives for recipients: each kind of key, each program that seals, each way to hand over what options name."""
+"""Archives for recipients: each kind of key, each program that seals, each way to name a file in an option."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The main job: a volume of every size and shape, saved and restored, byte for byte the same."""
+"""The main job: a volume of every size and shape is saved and restored, byte for byte the same."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-unseal --routes: usage, an archive of which all chunks but the wanted are spoilt, reports, interrupts."""
+"""qb-unseal --routes: usage, an archive in which all unwanted chunks are damaged, reports, interrupts."""
 
 from __future__ import annotations
 

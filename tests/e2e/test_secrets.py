@@ -1,4 +1,4 @@
-"""While a backup runs: the passphrase is in no command line and no environment, plaintext is in no temporary file."""
+"""During a backup the passphrase is in no command line and no environment, and plaintext in no temporary file."""
 
 from __future__ import annotations
 

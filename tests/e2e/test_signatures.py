@@ -1,4 +1,4 @@
-"""Archives that are signed: who may have written one, and what somebody tries who may not."""
+"""Signed archives: who may have written one, and the attacks of somebody who may not."""
 
 from __future__ import annotations
 

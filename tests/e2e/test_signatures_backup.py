@@ -1,4 +1,4 @@
-"""Whole backups that are signed: with and without a host, and what is restored of one by somebody else: nothing."""
+"""Signed backups with and without a host; nothing is restored from the backup of a stranger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-snapshot: all volumes of a machine at one point in time, and nothing of it left when it is no longer wanted."""
+"""qb-snapshot: all volumes of a machine at one point in time, and nothing left after they are released."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Through a real ssh: saved on one host, kept on another that is not trusted, restored; a connection that breaks."""
+"""Through a real ssh: saved on one host, stored on an untrusted one, restored; and an interrupted connection."""
 
 from __future__ import annotations
 

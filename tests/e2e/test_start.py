@@ -1,4 +1,4 @@
-"""The stages that run once for each file load nothing that they can do without: their start is most of their cost."""
+"""The stages that run once for each file load no module that they do not need: starting is most of their cost."""
 
 from __future__ import annotations
 

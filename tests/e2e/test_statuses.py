@@ -1,4 +1,4 @@
-"""Which status a situation has, and the one line that tells of it: the same for each program and for qb-backup."""
+"""The status of each situation and its one line of message: the same for each program and for qb-backup."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-store: an archive gets its name when it has arrived whole; whatever goes wrong leaves what was there before."""
+"""qb-store: an archive gets its name when it is complete; any failure leaves the files as they were before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-backup: all targets and outputs are known to be good before the first byte is read or written."""
+"""qb-backup: all targets and outputs are checked before the first byte is read or written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-unseal --to-command: what CMD is given, one that fails, one that does not want the rest, an archive that ends."""
+"""qb-unseal --to-command: the input of CMD, a CMD that fails, one that stops reading, an archive that ends early."""
 
 from __future__ import annotations
 

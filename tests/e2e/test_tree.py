@@ -1,4 +1,4 @@
-"""qb-tree with the real tar: homes there and back, archives that are hostile or broken, nothing left behind."""
+"""qb-tree with the real tar: homes saved and extracted, hostile or broken archives, nothing left behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-unseal without a CMD: one file from a pipe and from a file, the list, what --stop and --structure do."""
+"""qb-unseal without a CMD: one file from a pipe and from a file, --list, --stop and --structure."""
 
 from __future__ import annotations
 

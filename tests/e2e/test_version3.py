@@ -1,4 +1,4 @@
-"""Archives of Qubes OS 2 to 3.2 through whole programs: listed, verified, restored; damage, and what goes unnoticed."""
+"""Archives of Qubes OS 2 to 3.2, end to end: list, verify, restore; damage, and errors that cannot be noticed."""
 
 from __future__ import annotations
 

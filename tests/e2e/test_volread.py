@@ -1,4 +1,4 @@
-"""qb-volread: real files and devices, and what happens when they fail while they are read."""
+"""qb-volread: real files and devices, and what happens if they fail while they are read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-volread of volumes that others write to: one point in time, or an error; never a torn image that looks whole."""
+"""qb-volread of volumes that others write to: one point in time, or an error; never an inconsistent image."""
 
 from __future__ import annotations
 

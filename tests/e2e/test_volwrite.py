@@ -1,4 +1,4 @@
-"""qb-volwrite: a target is whole or not there, whatever happens on the way."""
+"""qb-volwrite: a target is complete or missing, whatever happens during the write."""
 
 from __future__ import annotations
 

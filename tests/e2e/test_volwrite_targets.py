@@ -1,4 +1,4 @@
-"""qb-volwrite: what may be made, replaced, shrunk; what is in use is left alone; what dead runs left is removed."""
+"""qb-volwrite: what can be created, replaced, shrunk; used targets are not touched, leftovers are removed."""
 
 from __future__ import annotations
 

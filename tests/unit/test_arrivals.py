@@ -1,4 +1,4 @@
-"""What came out of an archive is held against what qubes.xml says."""
+"""Files from an archive are compared with qubes.xml."""
 
 from __future__ import annotations
 

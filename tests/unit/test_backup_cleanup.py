@@ -1,4 +1,4 @@
-"""The cleanup of qb-backup behind a signal: what is said, and that a second signal ends it at once."""
+"""The cleanup of qb-backup after a signal: its message, and that a second signal ends it immediately."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line's contract, shown on a small program of the tests' own."""
+"""The contract of the command line, tested with a small program of these tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making a qubes.xml: what Qubes OS looks for in it is there, and the input is checked."""
+"""Making a qubes.xml: it has everything that Qubes OS reads, and the input is checked."""
 
 from __future__ import annotations
 

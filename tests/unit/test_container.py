@@ -1,4 +1,4 @@
-"""The scrypt container: layout, what is refused, and in which order things are checked."""
+"""The scrypt container: its layout, what is refused, and the order of the checks."""
 
 from __future__ import annotations
 

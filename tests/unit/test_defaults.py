@@ -1,4 +1,4 @@
-"""The defaults of a host, as lines."""
+"""The defaults of a host as lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that are given to files: never one that something else has; flushed where that can be done."""
+"""Files that get a name: an existing file is never replaced, and directories are flushed if possible."""
 
 from __future__ import annotations
 

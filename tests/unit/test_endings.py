@@ -1,4 +1,4 @@
-"""How a CMD ended, and what that means for who ran it."""
+"""How a CMD ended, and what that means for the program that ran it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both ends of a file that is sealed: its first bytes, and whether its last ones can be those of an archive."""
+"""Both ends of a sealed file: its first bytes, and whether its last bytes can be the end of an archive."""
 
 from __future__ import annotations
 

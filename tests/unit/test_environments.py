@@ -1,4 +1,4 @@
-"""Which of the user's variables the programs get that are started."""
+"""Which of the user's variables are passed to the programs that we start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each way to fail has its status, and the table of the contract is all there is."""
+"""Each kind of failure has its status, and the table of the contract lists all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine that is frozen is thawed, whatever happens."""
+"""A frozen machine is thawed, whatever happens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""backup-header: what is written. What is read is held against the vectors in tests/vectors/header."""
+"""backup-header: writing it. Reading is tested with the vectors in tests/vectors/header."""
 
 from __future__ import annotations
 

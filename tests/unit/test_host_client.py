@@ -1,4 +1,4 @@
-"""A host that fails, talks nonsense, or never stops: it is named, with what it said, and nothing is taken from it."""
+"""A host that fails, prints nonsense, or never ends: the message names it and what it said; nothing of it is used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The hosts that come with qbtools, killed between any two steps: the inventory is whole, a second run completes."""
+"""Hosts of qbtools, killed between any two steps: the inventory stays valid, and a second run completes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A plan is carried out on a host on which verbs fail: what was made goes, what others need fails with it."""
+"""A plan is carried out on a host whose verbs fail: new domains are removed, and those that need them fail, too."""
 
 from __future__ import annotations
 

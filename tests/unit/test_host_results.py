@@ -1,4 +1,4 @@
-"""How it went: what the lines and the log of a run make of each domain, as lines and as JSON."""
+"""The result of a run for each domain, from its lines and its log, as lines and as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key derivation: the vectors of RFC 7914 with both providers, and what happens where one is missing."""
+"""Key derivation: the vectors of RFC 7914 with both providers, and what happens if one is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""age as the program that wraps: the real one where it does well, stand-ins where it does not."""
+"""Wrapping with age: the real program if it must succeed, a stand-in if it must fail."""
 
 from __future__ import annotations
 

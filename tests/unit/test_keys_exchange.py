@@ -1,4 +1,4 @@
-"""Programs that get bytes and print bytes: bounds of size and time, and how each of their ends is told."""
+"""Programs that read and print bytes: limits of size and time, and the error for each way to end."""
 
 from __future__ import annotations
 

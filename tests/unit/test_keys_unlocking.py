@@ -1,4 +1,4 @@
-"""From what opens an archive to its passphrase, and which failure is which."""
+"""From the key of an archive to its passphrase, and the right error for each failure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in for Python's library in the stages does what the library does."""
+"""The replacements for Python's library in the stages behave like the library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Version 3: texts of HMACs, names, openssl's encryption in pieces of any size, what is noticed and what cannot be."""
+"""Version 3: HMAC texts, names, openssl's encryption in pieces of any size, and which errors can be found."""
 
 from __future__ import annotations
 

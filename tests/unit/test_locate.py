@@ -1,4 +1,4 @@
-"""Which volume a word means, and that a further kind of volume is one more module and nothing else."""
+"""Which volume a word names; and a new kind of volume needs only one more module."""
 
 from __future__ import annotations
 

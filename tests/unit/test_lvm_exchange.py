@@ -1,7 +1,7 @@
-"""A volume takes the place of another, against a group in memory that dies before or after each step of lvm's.
+"""A volume replaces another, in a group in memory that fails before or after each step of lvm.
 
-What must hold, wherever it ends: the name is that of a whole volume, old or new; once somebody has settled the rest,
-nothing else of ours is there, and nothing of anybody else's is gone.
+After every possible end the name must belong to a complete volume, old or new. After the next cleanup there must be
+nothing else of ours, and everything of others must still exist.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names of groups and volumes. The limits are those that lvm 2.03.16 and Linux 6.1 were seen to have."""
+"""Names of groups and volumes. The limits were observed with lvm 2.03.16 and Linux 6.1."""
 
 from __future__ import annotations
 

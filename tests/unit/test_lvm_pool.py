@@ -1,4 +1,4 @@
-"""Room of a thin pool: what a status line says, and how a filling stays above the reserve."""
+"""The free space of a thin pool: the status line is parsed, and a write keeps the reserve free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which volume has the state that is asked for, by what lvm says of a group; which are ours to remove."""
+"""Which volume of a group has the requested state, and which volumes are ours to remove."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Logical volumes that cannot be made or replaced: all of this is said before anything is made."""
+"""Logical volumes that cannot be created or replaced: each is refused before anything is created."""
 
 from __future__ import annotations
 

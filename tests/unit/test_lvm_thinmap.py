@@ -1,4 +1,4 @@
-"""Maps out of what thin_dump prints; and by thin_restore and thin_dump themselves, on files."""
+"""Maps from the output of thin_dump; also with the real thin_restore and thin_dump, on files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How programs of lvm2 are run, shown on small scripts that stand for them."""
+"""How programs of lvm2 are run, tested with small scripts in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a reader of qbtools(7) sees and copies is what the tests run."""
+"""The commands that qbtools(7) shows to users are the commands that the tests run."""
 
 from __future__ import annotations
 

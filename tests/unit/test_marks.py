@@ -1,4 +1,4 @@
-"""Marks: whose a temporary thing is, and when its maker is certainly dead."""
+"""Marks: who owns a temporary object, and when its owner has certainly ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metadata of Qubes OS 2 to 3.2: what becomes of each class and attribute, and what is refused."""
+"""Metadata of Qubes OS 2 to 3.2: how each class and attribute is converted, and what is refused."""
 
 from __future__ import annotations
 

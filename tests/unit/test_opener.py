@@ -1,4 +1,4 @@
-"""Opening: what comes out in which order, what is never opened, what it may cost, and where an error comes out."""
+"""Opening: the order of the output, what is never opened, the limits, and the place of each error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every option of qb-backup against every command: where it is of no use, it is refused."""
+"""Every option of qb-backup with every command: it is refused if it has no effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outer archive: what is written, and what is refused when reading."""
+"""The outer archive: what is written, and what is refused when it is read."""
 
 from __future__ import annotations
 

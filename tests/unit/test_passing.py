@@ -1,4 +1,4 @@
-"""What passes while it is checked: all of it, unchanged, no more than is allowed, and bodies not through Python."""
+"""An archive that is checked while it is copied: complete, unchanged, within its limit, and not through Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans as text: what is written is read again, what a person changed is held or refused, what is hostile refused."""
+"""Plans as text: they can be read again, changes of the user are followed or refused, hostile text is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans for many domains: every reference is right, seen by a walk that knows nothing of how they were found."""
+"""Plans for many domains: every reference is right. An independent walk through the plan checks this."""
 
 from __future__ import annotations
 

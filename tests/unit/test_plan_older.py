@@ -1,4 +1,4 @@
-"""Plans for what Qubes OS 2 to 3.2 saved: its references and classes become those of today, sizes are not known."""
+"""Plans for archives of Qubes OS 2 to 3.2: references and classes are converted, and sizes are not known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rules of a restore plan: each a table of what the archive has, what the host has, and what comes of it."""
+"""The rules of a restore plan: each is a table of the archive, the host, and the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Child commands: how they end is seen stage by stage, and EOF reaches a sink only when all went well."""
+"""Child commands: the end of each stage is noticed, and a sink only sees EOF if everything succeeded."""
 
 from __future__ import annotations
 

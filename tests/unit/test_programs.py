@@ -1,4 +1,4 @@
-"""Programs that we choose: what they get, how their end is told, and that they end with us."""
+"""Programs that we choose: their input, the message about their end, and that they end with us."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The progress line: what it says, when it is shown, and that it never breaks what it watches."""
+"""The progress line: its text, when it is shown, and that it never breaks the run that it shows."""
 
 from __future__ import annotations
 

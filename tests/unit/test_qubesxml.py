@@ -1,4 +1,4 @@
-"""Reading qubes.xml: what is found in it, and what is refused."""
+"""Reading qubes.xml: what is read from it, and what is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source that cannot be read at some byte: that byte is named, and nothing else is lost or doubled."""
+"""A source with an unreadable byte: the error names that byte, and no other byte is lost or duplicated."""
 
 from __future__ import annotations
 

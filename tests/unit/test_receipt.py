@@ -1,4 +1,4 @@
-"""The receipt of an archive: its text, and what it is made of."""
+"""The receipt of an archive: its text, and how it is made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The documents from which a host makes a domain again."""
+"""The documents from which a host creates a domain again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Key members that are replaced while an archive passes: all other bytes stay."""
+"""Key members are replaced in an archive: all other bytes stay the same."""
 
 from __future__ import annotations
 

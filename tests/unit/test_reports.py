@@ -1,4 +1,4 @@
-"""What stages say to who started them, by a pipe that nothing else is taken for."""
+"""Reports of stages to the program that started them, through a pipe that cannot be confused with another."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files are wanted: by name, by routes; what that costs, and what a list of routes may hold."""
+"""Which files are wanted, by name or by routes; the cost of that, and what a list of routes may contain."""
 
 from __future__ import annotations
 

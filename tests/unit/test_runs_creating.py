@@ -1,4 +1,4 @@
-"""What stands in an archive of volumes that are named, and the list that the stages are given."""
+"""The content of an archive of named volumes, and the list for the stages."""
 
 from __future__ import annotations
 

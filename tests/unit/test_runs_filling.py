@@ -1,4 +1,4 @@
-"""Restoring volumes to files and pools: where each goes, what is refused, and what must have come."""
+"""Restoring volumes to files and pools: the target of each, what is refused, and which files must be in the archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stream of reports, taken apart, however it comes."""
+"""The stream of reports is parsed, in pieces of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A restore to a host: domains are made, or not, and what was made is settled."""
+"""A restore to a host: domains are created or not, and new domains are finished or removed."""
 
 from __future__ import annotations
 

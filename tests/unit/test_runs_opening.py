@@ -1,4 +1,4 @@
-"""The talk with the stages that open an archive: metadata, routes, files."""
+"""The dialogue with the stages that open an archive: metadata, routes, files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All processes below a program: real ones, that do what they can to stay."""
+"""All processes below a program: real processes that try to survive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file beside an archive: found to be writable early, there when all is done, and not before."""
+"""A file beside an archive: checked early, and written only when the archive is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The targets of a restore: what is refused before anything is written, and that nothing is changed by looking."""
+"""The targets of a restore: what is refused before anything is written, and that the checks change nothing."""
 
 from __future__ import annotations
 

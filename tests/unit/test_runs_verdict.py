@@ -1,4 +1,4 @@
-"""What a run ends with, out of what all its stages said."""
+"""The error that ends a run, chosen from the errors of all its stages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages as children: here a few lines of bash stand for them."""
+"""The stages as children: a few lines of bash are used in their place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is saved of a host: looked at before anything is read, in which state, in which order."""
+"""What is saved of a host: checked before anything is read, in which state, in which order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sealing: what a chunk is, which keys are derived when, and what is written after a failure."""
+"""Sealing: the content of a chunk, when each key is derived, and what is written after a failure."""
 
 from __future__ import annotations
 

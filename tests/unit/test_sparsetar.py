@@ -1,4 +1,4 @@
-"""The inner archive as it is written: its bytes, and what Python's own tarfile finds in them."""
+"""The inner archive as it is written: its bytes, and how Python's tarfile reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two names of one volume are told, whatever the names look like; and names of two volumes are not."""
+"""Two names of one volume are recognised, in any spelling; names of two volumes are not confused."""
 
 from __future__ import annotations
 

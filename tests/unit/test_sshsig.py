@@ -1,4 +1,4 @@
-"""Signatures with the real ssh-keygen: who may sign, what a signature is of, and when that is said."""
+"""Signatures with the real ssh-keygen: who may sign, what is signed, and which error is reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that gets its name when it is whole: what is refused, what is replaced, and in which order things happen."""
+"""A file gets its name when it is complete: what is refused, what is replaced, and the order of the steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of an archive without its passphrase."""
+"""Checks of an archive without its passphrase."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading inner archives: what no vector can hold. Formats and faults stand in tests/vectors/inner."""
+"""Reading inner archives: cases that no vector can hold. Formats and faults are in tests/vectors/inner."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several volumes out of one archive: what decides when each gets its place."""
+"""Several volumes from one archive: when each of them gets its name."""
 
 from __future__ import annotations
 

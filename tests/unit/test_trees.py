@@ -1,4 +1,4 @@
-"""What the real tar cannot be made to do: a file system without that rename, a name taken at the last moment."""
+"""Cases that the real tar cannot show: a file system without safe renames, a name taken at the last moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a directory is saved: errors of single files, and the kernel's list of mounts."""
+"""Which parts of a directory are saved: errors of single files, and the list of mounts of the kernel."""
 
 from __future__ import annotations
 

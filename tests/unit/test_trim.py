@@ -1,4 +1,4 @@
-"""The metadata of an archive, made from a host's: what stays, what leaves, and what is said of the backup."""
+"""The metadata of an archive, made from that of a host: what is kept, what is removed, what is added."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files as volumes: their map, and that a target appears whole or not at all."""
+"""Files as volumes: their map, and that a target appears completely or not at all."""
 
 from __future__ import annotations
 

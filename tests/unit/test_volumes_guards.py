@@ -1,4 +1,4 @@
-"""Whether somebody writes to a file: told by a lease, or looked for where there is none."""
+"""Whether another program writes to a file: found with a lease, or by a search if there are no leases."""
 
 from __future__ import annotations
 

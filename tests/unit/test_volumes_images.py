@@ -1,4 +1,4 @@
-"""Disk images in a format of their own: a warning, and a refusal where the file is not all of the image."""
+"""Disk images in formats of their own: a warning, or a refusal if the file is not the complete image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever uses a block device is seen, and named."""
+"""Every user of a block device is found and named."""
 
 from __future__ import annotations
 

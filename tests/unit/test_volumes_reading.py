@@ -1,4 +1,4 @@
-"""What is sent of a source, and that it is forgotten again."""
+"""What is sent of a source, and that it is dropped from the cache again."""
 
 from __future__ import annotations
 

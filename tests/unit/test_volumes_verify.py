@@ -1,4 +1,4 @@
-"""A target read back: whatever differs is noticed."""
+"""A target is read back: every difference is noticed."""
 
 from __future__ import annotations
 

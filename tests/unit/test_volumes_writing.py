@@ -1,4 +1,4 @@
-"""What is written of a stream, and what becomes a hole."""
+"""How a stream is written, and what becomes a hole."""
 
 from __future__ import annotations
 
