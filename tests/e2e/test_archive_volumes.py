@@ -34,7 +34,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def archive(source: Path, tmp_path: Path) -> bytes:
-    """As Qubes OS 3 made it."""
+    """An archive as Qubes OS 3 made it."""
     return Maker(tmp_path, compression=None).inner(source, DIRECTORY)
 
 
@@ -51,7 +51,7 @@ def extract(data: bytes, *words: str | Path, directory: str = DIRECTORY) -> subp
 
 
 def test_directories_above_the_targets(archive: bytes, to: Path, tmp_path: Path) -> None:
-    """Only files have any; those that were made go when the run fails."""
+    """Only files have any; new directories are removed if the run fails."""
     done = extract(archive, "--create", "--parents", f"root={to}/a/b/r", f"private={to}/a/c/p")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     assert ((to / "a/b/r").read_bytes(), (to / "a/c/p").read_bytes()) == (ROOT, PRIVATE)
@@ -95,7 +95,7 @@ def member(volume: str, data: bytes) -> bytes:
 
 
 def old_sparse(volume: str) -> bytes:
-    """More extents than the header holds."""
+    """More extents than fit in the header."""
     made = old(1 << 16, [(at << 13, 512) for at in range(6)] + [(1 << 16, 0)], b"S" * 3072)
     block = bytearray(f"d/{volume}.img".encode().ljust(100, b"\0") + made[100:512])
     block[148:156] = b" " * 8
@@ -187,7 +187,7 @@ def test_targets_are_looked_at_before_the_first_byte(to: Path) -> None:
 
 
 def test_two_files_that_exist_are_replaced(to: Path) -> None:
-    """Each is under a guard of its own, and who opens one of them is noticed whichever it is."""
+    """Each has its own guard: a program that opens any of them is noticed."""
     data = member("a", b"1111") + member("b", b"2222") + END
     for name in ("a", "b"):
         (to / name).write_bytes(b"old")

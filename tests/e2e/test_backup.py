@@ -70,7 +70,7 @@ def files(place: Path) -> set[str]:
 
 
 def test_to_a_file(folder: Path, tmp_path: Path) -> None:
-    """Its name appears at the end; the backup ID is said on stderr and written to a file."""
+    """Its name appears at the end; the backup ID is printed on stderr and written to a file."""
     done = backup(folder, "create", *QUICK, "-o", tmp_path / "a.qb", "--id-file", tmp_path / "a.id", "root.img")
     backup_id = (tmp_path / "a.id").read_text().strip()
     assert ID.fullmatch(backup_id)
@@ -138,7 +138,7 @@ def test_what_a_run_that_was_killed_has_left_is_written_over(folder: Path, tmp_p
 
 
 def test_two_runs_that_write_the_same_file(folder: Path, tmp_path: Path) -> None:
-    """The second is refused while the first one writes, and takes nothing away from it."""
+    """The second is refused while the first one writes, and does not harm it."""
     (tmp_path / "run").mkdir()
     with Running(tmp_path / "run", folder, QB_PASSPHRASE_FILE="passphrase") as running:
         running.program("igzip", HELD)
@@ -176,7 +176,7 @@ def test_names_with_odd_characters(name: str, folder: Path, tmp_path: Path) -> N
 
 
 def test_a_bare_path(folder: Path, tmp_path: Path) -> None:
-    """The domain is its stem, also behind -- and with more than one dot; what exists is never taken apart."""
+    """The domain is its name without suffix, also after -- and with several dots; existing files are always paths."""
     for name in ("-x.img", "vm.tar.img", "a:b=c"):
         filled(tmp_path / name, 10)
     done = backup(tmp_path, "create", *QUICK, "-q", "--passphrase-file", folder / "passphrase", "vm.tar.img")
@@ -238,7 +238,7 @@ def test_a_directory_that_is_not_there(folder: Path) -> None:
 
 @pytest.mark.parametrize("size", [0, 299_999, 300_001, 10_000_000])
 def test_a_volume_that_changes_its_size_meanwhile(size: int, folder: Path, tmp_path: Path) -> None:
-    """Between the metadata, which says its size, and the reading: such an archive would fail verify, and in Qubes."""
+    """After its size was written to the metadata and before it is read: verify and Qubes would refuse it."""
     filled(tmp_path / "volume", 300_000)
     programs = tmp_path / "programs"
     programs.mkdir()
@@ -257,7 +257,7 @@ def test_a_volume_that_changes_its_size_meanwhile(size: int, folder: Path, tmp_p
 
 
 def test_a_passphrase_on_standard_input(folder: Path, tmp_path: Path) -> None:
-    """The archive and the list of volumes go other ways then."""
+    """The archive and the list of volumes then use other descriptors."""
     words = ("--passphrase-fd", "0")
     done = run(
         "qb-backup", "create", *QUICK, "-q", *words, "-o", tmp_path / "a.qb", folder / "root.img", data=b"backup"
@@ -296,7 +296,7 @@ def test_one_question_for_a_whole_run(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("how", ["file", "standard input", "-", "fifo"])
 @pytest.mark.parametrize("command", ["list", "verify", "restore"])
 def test_from_wherever_it_comes(command: str, how: str, folder: Path, tmp_path: Path) -> None:
-    """In one pass: what cannot be read twice is enough."""
+    """In one pass: the archive need not be readable twice."""
     text = f"qb-backup {command} " + (f"--to {tmp_path}/to " if command == "restore" else "")
     text += {"file": "two.qb", "standard input": "<two.qb", "-": "- < <(cat two.qb)", "fifo": "fifo"}[how]
     if how == "fifo":
@@ -423,7 +423,7 @@ def test_what_is_wrong_with_an_archive(spoilt: str, command: str, folder: Path, 
 
 
 def by_hand(folder: Path, cmd: str, *names: str) -> bytes:
-    """An archive whose metadata knows one volume, vm1/root.img of 300,000 bytes; cmd prints the files."""
+    """An archive whose metadata has one volume, vm1/root.img of 300,000 bytes; cmd prints the files."""
     listed = "".join(f"{name}\\t-\\n" for name in names) + "end\\n"
     made = bash(
         f"cd {folder} && printf 'vm\\troot\\t300000\\n' | qb-meta create >meta.xml && printf '{listed}' |"
@@ -459,7 +459,7 @@ GOOD = 'qb-volread root.img | qb-tarwrite "$QB_NAME" | gzip -c'
     ],
 )
 def test_what_is_authentic_but_no_volume(cmd: str, message: str, command: str, folder: Path, tmp_path: Path) -> None:
-    """qb-unseal alone would not know."""
+    """qb-unseal alone would not notice."""
     more = ("--to", tmp_path) if command == "restore" else ()
     data = by_hand(folder, cmd, "qubes.xml", "vm1/root.img")
     assert bash(f"qb-unseal --verify --passphrase-file {folder}/passphrase", data=data).returncode == 0
@@ -490,7 +490,7 @@ def test_a_volume_that_the_metadata_misses(command: str, folder: Path, tmp_path:
 
 @pytest.mark.parametrize("command", ["list", "verify", "restore"])
 def test_an_archive_without_metadata(command: str, folder: Path, tmp_path: Path) -> None:
-    """One that was made by hand: the files keep their names, and there is nothing to list."""
+    """An archive that was made by hand: the files keep their names, and there is nothing to list."""
     data = by_hand(folder, GOOD, "vm7/root.img", "vm7/x.img")
     more = ("--to", tmp_path) if command == "restore" else ()
     done = backup(folder, command, *more, data=data)
@@ -505,7 +505,7 @@ def test_an_archive_without_metadata(command: str, folder: Path, tmp_path: Path)
 
 
 def test_all_targets_of_an_archive_without_metadata_are_looked_at_first(folder: Path, tmp_path: Path) -> None:
-    """A stream tells only the first name."""
+    """A stream shows only the first name."""
     data = by_hand(folder, GOOD, "vm7/root.img", "vm7/x.img")
     (tmp_path / "a.qb").write_bytes(data)
     (tmp_path / "to/vm7").mkdir(parents=True)
@@ -536,7 +536,7 @@ def test_sigusr1_shows_how_far_it_is(command: str, folder: Path, tmp_path: Path)
 
 
 def test_one_progress_line(folder: Path, tmp_path: Path) -> None:
-    """Shown by one program for the whole run, though every stage could."""
+    """One program shows it for the complete run, although every stage could."""
     done = backup(folder, "create", *QUICK, "-q", "--progress", "-o", tmp_path / "a.qb", *TWO)
     assert done.returncode == 0
     done = backup(folder, "verify", "--progress", tmp_path / "a.qb")

@@ -72,7 +72,7 @@ def test_to_a_pool(archive: bytes, tmp_path: Path) -> None:
 
 
 def test_some_volumes_elsewhere(archive: bytes, tmp_path: Path) -> None:
-    """To a device, which is another kind and larger, and to a file whose name has everything in it."""
+    """To a device, which is another kind and larger, and to a file with many special characters in its name."""
     (tmp_path / "disk").write_bytes(b"x" * (SIZE + MIB))
     strange = tmp_path / "a b='$x'=\"y\""
     with loop(tmp_path / "disk") as device:
@@ -125,7 +125,7 @@ def test_usage(tmp_path: Path) -> None:
 
 
 def test_no_trace_of_the_listing_stays(archive: bytes, tmp_path: Path) -> None:
-    """SIGKILL included; then the stages end too, and nothing takes the archive for one without metadata."""
+    """Not even after SIGKILL. The stages end, too, and the archive is not treated as one without metadata."""
     runtime = tmp_path / "runtime"
     runtime.mkdir()
     (tmp_path / "a.qb").write_bytes(archive)
@@ -141,7 +141,7 @@ def test_no_trace_of_the_listing_stays(archive: bytes, tmp_path: Path) -> None:
 
 
 def test_a_runtime_directory_that_is_not_there(archive: bytes, tmp_path: Path) -> None:
-    """Whoever uses sudo may have one in the environment all the same."""
+    """With sudo there may still be one in the environment."""
     done = run("qb-backup", "restore", f"--to={tmp_path}", data=archive, XDG_RUNTIME_DIR=f"{tmp_path}/none", **SECRET)
     good(done)
     assert content(tmp_path)["other/root.img"] == OTHER

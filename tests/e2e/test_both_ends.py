@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sealed(folder: Path, before: str, options: str) -> tuple[int, bytes, list[str]]:
-    """The status of qb-seal alone behind a pipe, what it wrote, and the lines that it said."""
+    """The status of only qb-seal in a pipe, its output, and its messages."""
     text = f"cd {folder} && ({before}) 2>/dev/null | qb-seal --logn 10 --passphrase-file passphrase {options}"
     done = bash(f"{text} vm1/a; exit ${{PIPESTATUS[1]}}")
     return done.returncode, done.stdout, done.stderr.decode().splitlines()
@@ -92,7 +92,7 @@ def test_something_else(before: str, options: str, line: str, hint: str, folder:
 
 
 def test_a_command_that_ends_well(folder: Path) -> None:
-    """Its status tells nothing of a program that it does not watch."""
+    """Its status does not include a program that it does not watch."""
     cmd = "(qb-volread none || true) | (qb-tarwrite vm1/a || true) | gzip -c"
     for options, status in (("", 4), ("--opaque", 0)):
         done = bash(
@@ -170,7 +170,7 @@ def test_a_file_of_another_compression(folder: Path) -> None:
 
 
 def test_an_archive_for_a_name(archive: Path) -> None:
-    """`qb-unseal FILE`, as a user may think that it is called."""
+    """`qb-unseal FILE`, which a user may expect to work."""
     listed = f"cd {archive} && qb-unseal --passphrase-file passphrase"
     done = bash(f"{listed} a.qb </dev/null")
     assert (done.returncode, done.stdout) == (0, bash(f"{listed} --list <a.qb").stdout)

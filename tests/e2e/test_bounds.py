@@ -30,7 +30,7 @@ sys.exit(ended.returncode)
     ],
 )
 def test_chunks_are_not_small(words: str, tmp_path: Path) -> None:
-    """Each of them takes a key derivation."""
+    """Each of them costs a key derivation."""
     (tmp_path / "a").write_bytes(b"x")
     argv = words.replace("PLACE", str(tmp_path)).split()
     for size, status in (("65535", 2), ("64K", 0)):

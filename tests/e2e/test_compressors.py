@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def program(place: Path, name: str, text: str) -> Path:
-    """A program in a directory of its own, which knows QB_NAME where it needs it; gives the directory."""
+    """Creates a program in its own directory, with QB_NAME if it needs it; returns the directory."""
     place.mkdir(exist_ok=True)
     (place / name).write_text(f"{OF_FILE if 'QB_NAME' in text else '#!/bin/bash'}\n{text}\n")
     (place / name).chmod(0o755)
@@ -42,7 +42,7 @@ def program(place: Path, name: str, text: str) -> Path:
 
 
 def backup(folder: Path, *words: str | Path, path: Path | None = None) -> tuple[int, str]:
-    """qb-backup, with nothing but path in PATH where that is given."""
+    """Runs qb-backup, with only path in PATH if it is given."""
     secret = ("--passphrase-file", folder / "passphrase")
     path_of = {"PATH": f"{BIN}:{path}"} if path else {}
     done = run("qb-backup", *words, *secret, **path_of)
@@ -50,7 +50,7 @@ def backup(folder: Path, *words: str | Path, path: Path | None = None) -> tuple[
 
 
 def first(place: Path) -> Path:
-    """place before everything else."""
+    """PATH with place in front."""
     return Path(f"{place}:{environment()['PATH']}")
 
 
@@ -86,7 +86,7 @@ def test_each_compression(compression: str, folder: Path, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("writer", GZIPS)
 def test_whichever_gzip_is_there(writer: str, folder: Path, tmp_path: Path) -> None:
-    """It is written by one and read by all three; the header says gzip."""
+    """One writes it and all three read it; the header says gzip."""
     need(*GZIPS)
     archive = tmp_path / "a.qb"
     assert create(folder, archive, path=folder / writer) == (0, "")
@@ -254,7 +254,7 @@ def broken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("reader", GZIPS)
 def test_what_stands_behind_a_compressed_stream_is_passed_over(reader: str, folder: Path, tmp_path: Path) -> None:
-    """Whichever of the three reads it: gzip warns of it, igzip does not, pigz leaves most of it unread."""
+    """With any of the three: gzip warns about it, igzip does not, pigz leaves most of it unread."""
     need(*GZIPS)
     archive = spoilt(folder, tmp_path, [f"gzip -c && {{ {command}; }}" for command in PASSED_OVER])
     assert backup(folder, "verify", archive, path=folder / reader) == (0, "")
@@ -265,7 +265,7 @@ def test_what_stands_behind_a_compressed_stream_is_passed_over(reader: str, fold
 
 @pytest.mark.parametrize("reader", GZIPS)
 def test_a_broken_stream_is_a_failure(reader: str, folder: Path, broken: Path, tmp_path: Path) -> None:
-    """Whichever of the three reads it, and even where the inner archive in it is whole: no volume appears."""
+    """With any of the three, even if the inner archive in it is complete: no volume appears."""
     need(*GZIPS)
     for at, kind in enumerate(BROKEN):
         words = ("restore", "--to", tmp_path / "to", "--only", f"d{at}", broken)

@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Backup:
-    """Its pieces, to be put together in another way."""
+    """The pieces of a backup, which tests join in other ways."""
 
     def __init__(self, where: Path) -> None:
         self.where = where
@@ -55,7 +55,7 @@ class Backup:
         self.names = {domain: self._name(domain) for domain in VOLUMES}
 
     def _name(self, domain: str) -> str:
-        """What the volume of a domain is called in the archive."""
+        """The name of the volume of a domain in the archive."""
         arguments = ("--passphrase-file", self.where / "passphrase", self.where / "backup.qb")
         listed = run("qb-backup", "list", *arguments).stdout.decode()
         return next(line.split("\t")[3] for line in listed.splitlines() if line.startswith(f"{domain}\t"))
@@ -88,7 +88,7 @@ class Backup:
         return run("qb-unseal", *arguments, data=made.archive(self.pieces)).stdout
 
     def as_qubes(self, *dropped: str) -> bytes:
-        """As Qubes would have written it: nothing tells where a file or the archive ends."""
+        """As Qubes would have written it: nothing marks the end of a file or of the archive."""
         text = made.header(self.id, None, manifest=False)[:-1].replace(b"=gzip", b"=pigz")
         pieces = [*made.header_pair(text), *self.pieces[2:-1]]
         return b"".join(
@@ -129,7 +129,7 @@ def restore_to_host(backup: Backup, data: bytes, host: Path) -> tuple[int, str, 
 
 
 def one_line(stderr: str) -> bool:
-    """Whether one failure is told, with a hint at most, besides warnings."""
+    """Whether one failure is printed, with at most one hint, besides warnings."""
     lines = [line for line in stderr.splitlines() if ": warning: " not in line]
     return ": error: " in lines[0] and [line.partition(": ")[0] for line in lines[1:]] in ([], ["hint"])
 
@@ -219,7 +219,7 @@ def test_a_command_that_sees_no_end_but_eof(name: str, backup: Backup, tmp_path:
 
 
 def test_stop_is_no_way_around(backup: Backup) -> None:
-    """--stop leaves only where the file is known to be whole."""
+    """--stop only ends early if the file is known to be complete."""
     name = backup.names["vm1"]
 
     def stop(data: bytes) -> int:
@@ -299,7 +299,7 @@ def _plain(change: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
 
 
 def _renamed(data: bytes) -> bytes:
-    """Another name inside, its tar checksum made right."""
+    """Another name inside, with a corrected tar checksum."""
     block = bytearray(data[:512])
     block[2:3] = b"9"
     block[148:156] = b" " * 8
@@ -396,7 +396,7 @@ def test_a_compressor_that_fails(folder: Path) -> None:
 
 
 def test_a_full_last_chunk_of_qubes(tmp_path: Path) -> None:
-    """The last chunk, or some, of a file of more than 100 MiB dropped: the one that is then last is full."""
+    """The last chunks of a file of more than 100 MiB are missing, so that its new last chunk is full."""
     secret = tmp_path / "passphrase"
     secret.write_bytes(made.PASSPHRASE)
     secret.chmod(0o600)

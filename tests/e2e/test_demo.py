@@ -33,7 +33,7 @@ def place() -> Iterator[Path]:
 
 @pytest.fixture
 def changers(place: Path) -> Iterator[Path]:
-    """A directory for PATH in which stand-ins for such programs fail. None of them may have been run."""
+    """A directory for PATH in which these programs are replaced by failing ones. None of them may be run."""
     programs, called = place / "changers", place / "called"
     programs.mkdir()
     called.touch()
@@ -54,7 +54,7 @@ def demo(place: Path, path: str) -> subprocess.CompletedProcess[bytes]:
 
 
 def shown(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What the demo printed, which must have come to its good end."""
+    """The output of the demo, which must have succeeded."""
     text = done.stdout.decode()
     assert done.returncode == 0, text + done.stderr.decode()
     assert text.endswith("\nAll of it came out as it must.\n")
@@ -88,7 +88,7 @@ def test_what_is_missing_is_said_in_one_line(changers: Path, place: Path) -> Non
 
 
 def tree(place: Path) -> set[str]:
-    """What is below a directory, but for the virtual environment."""
+    """All files below a directory, except the virtual environment."""
     return {str(path.relative_to(place)) for path in place.rglob("*") if ".venv" not in path.parts}
 
 

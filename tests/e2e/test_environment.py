@@ -13,7 +13,7 @@ DATA = random.Random(3).randbytes(100_000)
 
 @pytest.fixture
 def harmful(tmp_path: Path) -> dict[str, str]:
-    """Each of these alone has spoilt an archive or ended a run."""
+    """Each of these alone can spoil an archive or end a run."""
     (tmp_path / "start").write_text("echo Welcome to node 7\n")
     return {
         "BASH_ENV": f"{tmp_path}/start",

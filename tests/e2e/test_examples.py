@@ -39,7 +39,7 @@ GIB_20 = 600_000
 
 @pytest.fixture(scope="module")
 def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with everything that the examples take for granted."""
+    """A directory with everything that the examples need."""
     place = tmp_path_factory.mktemp("pantry")
     for name in ("far", "docs", "home/user", "srv/pool", "dev/vg", "programs"):
         (place / name).mkdir(parents=True)

@@ -31,7 +31,7 @@ class Place(NamedTuple):
     def run(
         self, *words: str | Path, fault: str = "", seen: Path | None = None, limit: int = 0
     ) -> subprocess.CompletedProcess[bytes]:
-        """qb-backup; fault: as tests/inject.c takes it; limit: for descriptors."""
+        """Runs qb-backup. fault: for tests/inject.c. limit: for descriptors."""
         changes = {"QB_PASSPHRASE_FILE": str(self.folder / "passphrase")}
         if fault:
             changes.update(LD_PRELOAD=str(self.library), QB_FAULT=fault, QB_FAULT_SEEN=str(seen))
@@ -71,7 +71,7 @@ def create(place: Place, archive: Path, **how: object) -> subprocess.CompletedPr
 
 
 def check(place: Place, tmp_path: Path, command: str, **how: object) -> int:
-    """Runs a command, and holds what it has made against its status, which is returned."""
+    """Runs a command and compares its output with its status, which is returned."""
     if command == "create":
         archive = tmp_path / "x.qb"
         status = create(place, archive, **how).returncode
@@ -101,7 +101,7 @@ COMMANDS = ("create", "to", "host", "verify")
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_without_a_fault(command: str, place: Place, tmp_path: Path) -> None:
-    """With the library, too, all goes well."""
+    """Everything also succeeds with the library."""
     assert check(place, tmp_path, command, fault="nobody:read:1:5", seen=tmp_path / "seen") == 0
     assert not (tmp_path / "seen").exists()
 
@@ -135,7 +135,7 @@ CASES = [
 )
 @pytest.mark.parametrize(("command", "program"), CASES)
 def test_a_call_that_fails(command: str, program: str, call: str, number: int, place: Place, tmp_path: Path) -> None:
-    """From the first, then from the second one on, in every process of a program."""
+    """In every process of a program, from the first call on, then from the second."""
     for at in (1, 2):
         folder = tmp_path / str(at)
         folder.mkdir()
@@ -164,7 +164,7 @@ def test_a_bash_that_cannot_go_on(command: str, call: str, place: Place, tmp_pat
 )
 @pytest.mark.parametrize("text", [b"", b"vm1/root.img\tx\n", b"vm1/root.img\tx\nen", b"vm1/root.img\tx\nend"])
 def test_a_list_whose_writer_was_killed(words: tuple[str, ...], text: bytes, place: Place) -> None:
-    """By hand: a short list is not taken for all of it."""
+    """By hand: a truncated list is not accepted as complete."""
     changes = {"QB_PASSPHRASE_FILE": str(place.folder / "passphrase")}
     if words[0] == "qb-unseal":
         (place.folder / "routes").write_bytes(text)

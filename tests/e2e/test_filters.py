@@ -27,7 +27,7 @@ FLIP = "python3 -c 'import sys; d = bytearray(sys.stdin.buffer.read()); d[{}] ^=
 
 
 def only(place: Path, *names: str) -> str:
-    """A PATH on which, of all that compresses, only these are."""
+    """A PATH with only these compressors."""
     folder = place / f"only-{'-'.join(names)}"
     folder.mkdir()
     for name in ("python3", "bash", "cat", "head", "tail", "sleep", *names):
@@ -41,7 +41,7 @@ def only(place: Path, *names: str) -> str:
 
 
 def fake(folder: Path, name: str, text: str, interpreter: str = "/bin/bash") -> str:
-    """A program of this text; gives a PATH on which it comes first."""
+    """Creates a program with this text; returns a PATH with it in front."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!{interpreter}\n{text}\n")
     (folder / name).chmod(0o755)
@@ -163,7 +163,7 @@ def test_a_program_that_is_missing(program: str, tmp_path: Path) -> None:
 
 
 def refused(done: bytes, status: int, errors: bytes, expected: int, begins: str) -> None:
-    """It ended with the status that was expected, one line, and an output that nobody takes for whole."""
+    """It ended with the expected status and one line, and its output does not look complete."""
     assert (status, errors.count(b"\n")) == (expected, 1), errors
     assert errors.decode().startswith(f"qb-decompress: error: {begins}"), errors
     assert any(done[-10:])
@@ -237,7 +237,7 @@ def test_no_volume_appears_where_the_archive_is_whole_but_the_stream_is_not(tmp_
 
 @pytest.mark.parametrize("name", ["gzip", "bzip2"])
 def test_what_stands_behind_is_passed_over(name: str, tmp_path: Path) -> None:
-    """And read to its end: the writer meets no closed pipe."""
+    """And they are read to the end, so that the writer meets no closed pipe."""
     (tmp_path / "whole").write_bytes(compressed(name))
     for path in [only(tmp_path, program) for program in GZIPS] if name == "gzip" else [environment()["PATH"]]:
         for behind in ("printf garbage", "head -c 10240 /dev/zero", "head -c 3000000 /dev/urandom", "printf '\\0\\0A'"):
@@ -373,7 +373,7 @@ def test_a_question_for_progress_ends_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("program", ["qb-compress", "qb-decompress"])
 def test_they_start_quickly(program: str) -> None:
-    """What is loaded, not how long that takes: a busy machine must not fail a test."""
+    """The loaded modules are checked, not the time: a test must not fail on a busy machine."""
     done = run(sys.executable, "-IS", "-X", "importtime", BIN / program, "none", data=b"")
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
     assert "qbtools.filters" in loaded

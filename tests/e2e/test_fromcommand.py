@@ -128,7 +128,7 @@ def test_records_are_for_their_owner_alone(place: Path, tmp_path: Path) -> None:
 
 
 def test_a_command_that_was_cut_by_a_full_chunk_is_noticed_too(place: Path) -> None:
-    """Exactly one chunk came, so the empty one that ends the file is what is missing."""
+    """Exactly one chunk was written, so only the empty last chunk is missing."""
     done = seal(place, "head -c 1000 /dev/zero; false", "a\tx\n", "--chunk-size=1000")
     assert done.returncode == 1
     opened = unseal(place, done.stdout, "--verify")
@@ -168,7 +168,7 @@ def test_a_command_that_was_cut_by_a_full_chunk_is_noticed_too(place: Path) -> N
     ],
 )
 def test_a_list_that_is_not_taken(entries: str | bytes, status: int, message: str, place: Path) -> None:
-    """Nothing is run, nothing is written."""
+    """No command is run, and nothing is written."""
     done = seal(place, f"touch {place}/ran", entries)
     assert (done.returncode, done.stdout) == (status, b"")
     assert done.stderr.decode().splitlines()[0] == f"qb-seal: error: {message}"
@@ -218,7 +218,7 @@ def test_an_empty_command_is_refused(cmd: str, place: Path) -> None:
 
 @pytest.mark.parametrize(("status", "passed_on"), [(1, 1), (2, 1), (3, 3), (4, 4), (5, 5)])
 def test_the_status_that_a_stage_of_ours_has_told(status: int, passed_on: int, place: Path) -> None:
-    """And only that: the same number of another program is a failure like any."""
+    """And only that: the same status of another program is an ordinary failure."""
     tell = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); from qbtools import reports;"
         "reports.tell(reports.inherited(os.environ), program='qb-volread', status=int(sys.argv[2]))"
@@ -230,7 +230,7 @@ def test_the_status_that_a_stage_of_ours_has_told(status: int, passed_on: int, p
 
 
 def test_one_failure_is_one_line(place: Path) -> None:
-    """The stage that failed has spoken; those behind it met only its end."""
+    """The stage that failed prints it; the stages after it only see its end."""
     cmd = 'qb-volread "$QB_SOURCE" | qb-tarwrite "$QB_NAME" | gzip'
     done = seal(place, cmd, f"a\t{place}/none\n")
     assert done.returncode == 1
@@ -256,7 +256,7 @@ def test_metadata_that_is_too_large_is_refused(place: Path) -> None:
 
 
 def test_many_small_files_through_both(place: Path) -> None:
-    """500 files are sealed out of a command each, and come back through a command each."""
+    """500 files are sealed from one command each, and written by one command each."""
     entries = "".join(f"vm{number // 50}/v{number:03d}\tcontent of {number}\n" for number in range(500))
     done = seal(place, 'printf "%s" "$QB_SOURCE"', entries)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -278,7 +278,7 @@ def going_on(place: Path, cmd: str = SOME_FAIL, entries: str = THREE) -> subproc
 
 
 def test_going_on_without_a_file(place: Path) -> None:
-    """Two of its chunks are there, its last one is not, and the manifest says so."""
+    """Two of its chunks exist, its last one does not, and the manifest says so."""
     done = going_on(place)
     assert (done.returncode, done.stderr) == (
         1,
@@ -306,7 +306,7 @@ def test_going_on_without_a_file(place: Path) -> None:
 
 
 def test_the_command_of_a_file_that_failed_sees_no_end(place: Path) -> None:
-    """It is killed, and those of the other files get all of theirs."""
+    """It is killed, and the commands of the other files get all of their data."""
     done = going_on(place)
     cmd = f"wc -c >{place}/${{QB_NAME##*/}}.new && mv {place}/${{QB_NAME##*/}}.new {place}/${{QB_NAME##*/}}"
     read = unseal(place, done.stdout, "--to-command", cmd)
@@ -348,7 +348,7 @@ def test_a_source_that_cannot_be_given(place: Path) -> None:
 
 
 def test_records_of_files_that_failed(place: Path) -> None:
-    """By hand: qb-manifest writes what qb-seal has put down."""
+    """By hand: qb-manifest writes the records of qb-seal."""
     secret, backup_id = f"--passphrase-file={place}/passphrase", "20261124T060000-0123456789abcdef"
     common = ("--logn=10", secret, f"--backup-id={backup_id}")
     head = run("qb-header", "write", "--chunk-size=64K", *common).stdout

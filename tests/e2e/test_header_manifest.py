@@ -36,7 +36,7 @@ def passphrase_file(folder: Path, text: bytes) -> Path:
 
 
 def ok(*argv: str | Path, data: bytes = b"", secret: Path | None = None) -> bytes:
-    """What a program prints that must succeed in silence."""
+    """The output of a program that must succeed without messages."""
     done = run(*argv, *(("--passphrase-file", secret) if secret else ()), data=data)
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     return done.stdout
@@ -187,7 +187,7 @@ def test_json(head: bytes, secret: Path) -> None:
 
 
 def test_a_pipe_need_not_end(head: bytes, secret: Path) -> None:
-    """What follows the header is not waited for."""
+    """The program does not wait for data after the header."""
     process = subprocess.Popen(
         ["qb-header", "read", "-", "--passphrase-file", str(secret)],
         stdin=subprocess.PIPE,
@@ -300,7 +300,7 @@ def test_what_is_no_header(secret: Path, data: bytes, message: str) -> None:
 
 
 def test_the_sealed_text_counts_for_its_own_archive_only(secret: Path) -> None:
-    """A chunk of the same backup, put where the header belongs, does not authenticate."""
+    """A chunk of the same backup in place of the header does not authenticate."""
     key = chunks.chunk_passphrase(SECRET, ID, "qubes.xml", 0)
     forged = member("backup-header", TEXT)
     forged += member("backup-header.hmac", container.seal_bytes(key, Parameters(10), TEXT))
@@ -312,7 +312,7 @@ def test_the_sealed_text_counts_for_its_own_archive_only(secret: Path) -> None:
     [(40, 8, 1, 5), (27, 1, 1, 5), (10, 1, 1 << 17, 5), (10, 1 << 17, 1, 5), (10, 1 << 15, 1 << 15, 4), (9, 8, 1, 4)],
 )
 def test_hostile_parameters(secret: Path, log_n: int, r: int, p: int, status: int) -> None:
-    """Refused before memory or time is taken for them."""
+    """Refused before they use memory or time."""
     fixed = b"scrypt\0" + bytes([log_n]) + r.to_bytes(4, "big") + p.to_bytes(4, "big") + bytes(32)
     sealed = fixed + hashlib.sha256(fixed).digest()[:16] + bytes(200)
     data = member("backup-header", TEXT) + member("backup-header.hmac", sealed)

@@ -45,7 +45,7 @@ OPENING = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the machine has that saves: a volume and recipients. The identity is in another place."""
+    """The files of the machine that saves: a volume and recipients. The identity is in another place."""
     place = tmp_path_factory.mktemp("saving")
     (place / "root.img").write_bytes(os.urandom(8 << 20))
     (place / "to").write_text(identities.age(place.parent / f"{place.name}.identity") + "\n")
@@ -59,7 +59,7 @@ def identity(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def opening(folder: Path, identity: Path) -> Path:
-    """What a machine has that opens: an archive and the identity."""
+    """The files of a machine that opens: an archive and the identity."""
     place = folder.parent / f"{folder.name}.opening"
     place.mkdir()
     shutil.copy(identity, place / "identity")
@@ -87,7 +87,7 @@ def running(tmp_path: Path) -> Iterator[Callable[[Path], Running]]:
 
 
 class Seen:
-    """All that looks like a made passphrase in the /proc of any process, and in the files that those of a run have."""
+    """Everything that looks like a passphrase in /proc of any process, and in the open files of a run."""
 
     def __init__(self, running: Running) -> None:
         self._running = running
@@ -107,7 +107,7 @@ class Seen:
 
 
 def passphrase_of(archive: Path, identity: Path) -> bytes:
-    """The one that was made for an archive."""
+    """The passphrase that was made for an archive."""
     found = bash(f"tar -xOf {archive} qb-key.age | age -d -i {identity}").stdout
     assert MADE.fullmatch(found)
     return found
@@ -156,7 +156,7 @@ def test_the_machine_that_saves_cannot_open(
 
 
 def nothing_opens(archive: Path, made: bytes, *places: Path) -> None:
-    """No file in these places holds the passphrase, or opens the archive as an identity or as a passphrase."""
+    """No file in these places contains the passphrase, or opens the archive as an identity or as a passphrase."""
     files = [path for place in places for path in place.rglob("*") if path.is_file() and path != archive]
     assert files
     assert not [path for path in (*files, archive) if made in path.read_bytes()]
@@ -188,7 +188,7 @@ TRACED = ("execve", "write", "writev", "pwrite64", "sendto", "sendmsg")
 
 
 def test_the_passphrase_goes_through_pipes_alone(folder: Path, identity: Path, tmp_path: Path) -> None:
-    """Every call of every process: where it is written, that is a pipe."""
+    """For every call of every process: it is only written to pipes."""
     need("strace")
     if run("strace", "-o", "/dev/null", "true").returncode:
         missing("strace may not trace here")

@@ -25,7 +25,7 @@ WORK = {"template": "deb", "netvm": "net"}
 
 
 def machines() -> list[Machine]:
-    """A template, a network, what uses both, one without template, and one that is not to be saved."""
+    """A template, a netvm, a machine that uses both, one without template, and one that is not saved."""
     return [
         Machine("deb", "TemplateVM", data={"root": noise("deb-root"), "private": noise("deb-private", 10)}),
         Machine("net", "AppVM", {"template": "deb", "provides_network": "True"}, {"private": noise("net-private")}),
@@ -71,7 +71,7 @@ def wanted(folder: Path, *names: str) -> dict[str, bytes]:
 
 
 def whole(folder: Path, target: Path, *names: str) -> None:
-    """These machines are there, and nothing else."""
+    """These machines exist, and nothing else."""
     assert list(inventory(target)) == list(names or SAVED)
     assert images(target) == wanted(folder, *names)
     assert unfinished(target) == set()
@@ -79,7 +79,7 @@ def whole(folder: Path, target: Path, *names: str) -> None:
 
 
 def empty(target: Path) -> None:
-    """Nothing has been made, or all of it has been removed."""
+    """Nothing was created, or everything has been removed."""
     assert not (target / "qubes.xml").exists() or inventory(target) == {}
     assert {path.name for path in target.iterdir()} <= {"qubes.xml", "qubes.xml.lock"}
 
@@ -122,7 +122,7 @@ def test_a_pipe_from_host_to_host(folder: Path, target: Path) -> None:
 
 
 def test_what_is_in_the_archive(folder: Path) -> None:
-    """The first file is metadata of what is saved, dom0 and nothing else; qb-backup knows it as any archive."""
+    """The first file is metadata of the saved domains and dom0 only; qb-backup reads it like any archive."""
     members = bash(f"tar -tf {folder}/a.qb").stdout.decode().split()
     assert members == [
         *("backup-header", "backup-header.hmac", "qubes.xml.000.enc"),
@@ -402,7 +402,7 @@ def test_going_on_without_a_volume(folder: Path, target: Path, running: Running)
 
 
 def test_who_needs_what_failed_fails_too(folder: Path, target: Path, running: Running) -> None:
-    """A template of the archive, where nothing stands in for it."""
+    """A template of the archive that has no replacement."""
     with running:
         broken(running, "vm1/private.img")
         running.start(f"qb-backup restore -q --yes --keep-going --default-template none --host dir:{target} a.qb")
@@ -430,7 +430,7 @@ def test_verify_only_finds_what_fails(target: Path, running: Running) -> None:
 
 
 def test_an_archive_that_is_cut(folder: Path, target: Path) -> None:
-    """What was whole by then stays with --keep-going."""
+    """With --keep-going, machines that are complete by then stay."""
     data = (folder / "a.qb").read_bytes()
     cut = data[: data.index(b"vm4/root.img.000.enc") + 50_000]
     done = backup("restore", "-q", "--yes", "--host", f"dir:{target}", data=cut)
@@ -442,7 +442,7 @@ def test_an_archive_that_is_cut(folder: Path, target: Path) -> None:
 
 
 def test_a_volume_that_never_comes(folder: Path, target: Path, tmp_path: Path) -> None:
-    """Without a manifest only the metadata tells that it must be there."""
+    """Without a manifest only the metadata shows that it must exist."""
     made = bash(
         f"cd {tmp_path} && qb-unseal qubes.xml <{folder}/a.qb | gzip -dc | qb-tarextract --raw qubes.xml >q.xml &&"
         " id=$(qb-header id) && { qb-header write --no-manifest --logn 10 --backup-id $id &&"
@@ -464,7 +464,7 @@ def test_a_volume_that_never_comes(folder: Path, target: Path, tmp_path: Path) -
 
 
 def test_the_others_are_saved_without_a_machine_that_cannot_be(tmp_path: Path, target: Path) -> None:
-    """An image of one is missing: it is not in the metadata either, and the status says so."""
+    """An image of one is missing: the machine is not in the metadata, either, and the status reports it."""
     host = make_host(tmp_path / "A", machines(), default_template="deb", default_netvm="net")
     (host / "alone/private.img").unlink()
     words = ("create", *QUICK, "--json", "--host", f"dir:{host}", "-o")
@@ -550,7 +550,7 @@ def test_a_file_that_fails_while_it_is_saved(folder: Path, running: Running, tmp
 def test_the_others_are_saved_where_a_machine_fails_halfway(
     folder: Path, running: Running, tmp_path: Path, target: Path
 ) -> None:
-    """Its file is named in the manifest, and the last line says what Qubes OS would make of it."""
+    """The manifest names its file, and the last line says how Qubes OS would restore it."""
     archive = tmp_path / "f.qb"
     with running:
         running.program("igzip", FAILING)
@@ -588,7 +588,7 @@ def test_the_others_are_saved_where_a_machine_fails_halfway(
 
 
 def test_an_archive_for_each_domain(folder: Path, running: Running, tmp_path: Path, target: Path) -> None:
-    """One whose archive exists, and one that fails, cost the others nothing. The passphrase is read once."""
+    """A domain whose archive exists, or that fails, does not affect the others. The passphrase is read once."""
     place = tmp_path / "each"
     place.mkdir()
     (place / "net.qbk").write_bytes(b"before")
@@ -641,7 +641,7 @@ def test_a_signal_between_two_archives(folder: Path, running: Running, tmp_path:
 
 
 def test_a_directory_without_metadata(tmp_path: Path) -> None:
-    """It is told as that; the manual says how to make them."""
+    """The message says so; the manual shows how to make the metadata."""
     (tmp_path / "A/work").mkdir(parents=True)
     (tmp_path / "A/work/root.img").write_bytes(b"work".ljust(8192, b"\0"))
     for words in (("work",), (), ("--dry-run",)):

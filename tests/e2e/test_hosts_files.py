@@ -59,7 +59,7 @@ def restore(archive: Path, place: Path, *words: str) -> subprocess.CompletedProc
 
 @pytest.mark.parametrize(("status", "expected"), [(1, 0), (2, 1)])
 def test_a_home_that_changes_while_it_is_saved(folder: Path, tmp_path: Path, status: int, expected: int) -> None:
-    """GNU tar ends with 1 then, and has said which file it is; any other status is a failure."""
+    """GNU tar then ends with 1 and names the file; any other status is a failure."""
     (tmp_path / "bin").mkdir()
     tar = tmp_path / "bin/tar"
     tar.write_text(f'#!/bin/sh\n/bin/tar "$@" && echo "tar: changed" >&2 && exit {status}\n')
@@ -193,7 +193,7 @@ def test_what_a_dead_run_has_left_is_no_obstacle(listed: bool, folder: Path, tmp
 
 @pytest.fixture(scope="module")
 def sealed_again(folder: Path) -> Path:
-    """The beginning of an archive with the metadata, and its other files, sealed to be put together in another way."""
+    """The beginning of an archive with the metadata, and its other files, so that they can be joined in other ways."""
     made = bash(
         f"mkdir {folder}/again && cd {folder}/again && id=$(qb-header id) && printf %s $id >id &&"
         " { qb-header write --no-manifest --logn 10 --backup-id $id && qb-unseal qubes.xml <../a.qb |"
@@ -207,7 +207,7 @@ def sealed_again(folder: Path) -> Path:
 
 
 def hostile(pieces: Path, place: Path, tar: str) -> Path:
-    """The archive with another content of dom0-home/user: what the shell text prints."""
+    """The archive with another content of dom0-home/user: the output of the shell text."""
     made = bash(
         f"cd {place} && mkdir -p t/dom0-home/user && (cd t && {tar}) | gzip -c |"
         f" qb-seal --opaque --logn 10 --backup-id $(<{pieces}/id) dom0-home/user >home && cd {pieces} &&"

@@ -54,7 +54,7 @@ def target(tmp_path: Path) -> Path:
 
 
 def complete(folder: Path, target: Path) -> None:
-    """A second run makes all machines that are not whole, under their own names, and nothing else is there."""
+    """A second run creates all incomplete machines again, under their own names, and nothing else exists."""
     wanted = [f"--include={name}" for name in NAMES if name not in inventory(target).keys() - unfinished(target)]
     if not wanted:
         return
@@ -68,7 +68,7 @@ def complete(folder: Path, target: Path) -> None:
 
 
 def clean(folder: Path, target: Path) -> None:
-    """There is nothing but whole machines."""
+    """There are only complete machines."""
     expected = {**images(folder / "A"), "mine/root.img": b"mine", "mine/private.img": b"mine"}
     names = list(inventory(target))
     assert images(target) == {name: data for name, data in expected.items() if name.split("/")[0] in names}
@@ -76,7 +76,7 @@ def clean(folder: Path, target: Path) -> None:
 
 
 def consistent(target: Path) -> None:
-    """Whatever the inventory tells of is there; what is not finished says so."""
+    """Everything in the inventory exists; unfinished domains are marked."""
     done = run("qb-host-dir", target, "inventory")
     assert (done.returncode, done.stderr) == (0, b"")
     found = inventory(target)
@@ -194,7 +194,7 @@ exec qb-host-dir "$@"
 
 @pytest.mark.parametrize("second", [False, True])
 def test_a_second_signal_ends_the_cleanup_at_once(second: bool, folder: Path, target: Path, running: Running) -> None:
-    """What is left then goes with the next run."""
+    """The next run removes the leftovers."""
     running.program("qb-host-slow", _HOLDS_REMOVE)
     running.hold_in("vm3/private.img", 5000)
     with running:
@@ -223,7 +223,7 @@ def test_a_second_signal_ends_the_cleanup_at_once(second: bool, folder: Path, ta
 
 @pytest.mark.parametrize("stage", ["qb-run", "qb-backup", "qb-unseal", "qb-tarextract", "qb-volwrite"])
 def test_one_program_is_killed_in_a_volume(stage: str, folder: Path, target: Path, running: Running) -> None:
-    """What lives on then ends soon, and writes to nothing that a second run makes."""
+    """The remaining processes end soon, and do not write to anything that a second run creates."""
     with running:
         in_a_volume(running, target, "vm2/private.img")
         kill(running.one(stage), signal.SIGKILL)

@@ -115,7 +115,7 @@ def test_plain_input_of_another_size(size: int, message: str) -> None:
 
 
 def test_a_stream_of_another_size_than_was_told() -> None:
-    """For those who have written the size down elsewhere by then: what comes out is no archive."""
+    """For callers that have already written the size elsewhere: the output is not an archive."""
     size = len(PLAIN)
     assert (
         run("qb-tarwrite", "--size", str(size), NAME, data=HOLES).stdout == run("qb-tarwrite", NAME, data=HOLES).stdout
@@ -137,7 +137,7 @@ def test_a_stream_of_another_size_than_was_told() -> None:
     ],
 )
 def test_plain_output(tmp_path: Path, redirection: str, before: bytes, after: bytes, sparse: bool) -> None:
-    """Whatever stood in the target, holes read as zeros; where they can be holes, they are."""
+    """With any old content of the target, holes read as zeros; if the target can have holes, they are holes."""
     target = tmp_path / "target"
     target.write_bytes(before)
     archive = run("qb-tarwrite", NAME, data=HOLES).stdout
@@ -161,7 +161,7 @@ def test_a_reader_that_leaves() -> None:
 
 
 def test_a_pipe_that_gives_little(tmp_path: Path) -> None:
-    """Bytes come in drops, cut at every place."""
+    """The data arrives in small pieces, cut at every place."""
     archive = run("qb-tarwrite", NAME, data=HOLES).stdout
     drops = "import os, sys\nfor byte in sys.stdin.buffer.read():\n    os.write(1, bytes([byte]))\n"
     (tmp_path / "drops.py").write_text(drops)
@@ -173,7 +173,7 @@ def test_a_pipe_that_gives_little(tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", [["qb-tarwrite", NAME], ["qb-tarextract"], ["qb-tarextract", "--raw"]])
 @pytest.mark.parametrize("cut", [100, 1 << 20])
 def test_a_writer_that_is_killed(program: list[str], cut: int) -> None:
-    """All that a stage sees of it is EOF."""
+    """A stage only sees EOF."""
     stream = b"qb-volume 1\nsize 4194304\nextents 1\n0 4194304\n\n" + b"A" * (4 << 20) + b"end 4194304\n"
     data = stream if program[0] == "qb-tarwrite" else run("qb-tarwrite", NAME, data=stream).stdout
     done = bash(f"(head -c {cut}; kill -KILL $BASHPID) | {' '.join(program)}", data=data)

@@ -141,7 +141,7 @@ SOON = 5.0
 
 
 def ended_soon(running: Running, number: int) -> str:
-    """The run ends by this signal; what stood on stderr."""
+    """The run must end by this signal; returns its stderr."""
     began = time.monotonic()
     status, stderr = running.end()
     running.gone()

@@ -79,7 +79,7 @@ def raw(archive: Path) -> tuple[bytes, bytes]:
 
 
 def opens(folder: Path, words: str, archive: str) -> int:
-    """The status of opening it; 0 where the data is right."""
+    """The status of opening it; 0 only if the data is right."""
     text = f"qb-unseal --any-writer {words} vm1/data <{archive} | cmp - data"
     return key(folder, text + '; s=("${PIPESTATUS[@]}"); exit $((s[0] ? s[0] : s[1]))').returncode
 
@@ -140,7 +140,7 @@ def test_in_a_pipe_from_and_to_files(folder: Path, tmp_path: Path) -> None:
 
 
 def test_with_the_passphrase_itself(folder: Path, tmp_path: Path) -> None:
-    """Whoever kept it, as qb-key show prints it, needs no identity any more."""
+    """A user who kept the output of qb-key show needs no identity any more."""
     good(folder, f"qb-key show --any-writer -i old <old.qb >{tmp_path}/kept && chmod 600 {tmp_path}/kept")
     good(folder, f"qb-key rewrap --passphrase-file {tmp_path}/kept -R new.pub <old.qb >{tmp_path}/new.qb")
     assert opens(folder, "-i new", f"{tmp_path}/new.qb") == 0
@@ -270,7 +270,7 @@ def test_no_age(folder: Path, tmp_path: Path) -> None:
 
 
 def test_the_receipt_stays(folder: Path, tmp_path: Path) -> None:
-    """Rewrapping changes nothing that a receipt names. As long as it passes it is held against it, too."""
+    """Rewrapping changes nothing that a receipt names. The archive is also compared with it while it is copied."""
     good(folder, f"qb-seal --opaque --logn 10 -R old.pub --receipt {tmp_path}/receipt vm1/data <data >{tmp_path}/a.qb")
     good(folder, f"qb-seal --opaque --logn 10 -R old.pub --receipt {tmp_path}/other vm1/data <data >/dev/null")
     for at, words in enumerate(("", "--expect receipt")):
@@ -304,7 +304,7 @@ def test_what_is_cut(folder: Path) -> None:
 
 
 def test_what_is_damaged(folder: Path) -> None:
-    """Without opening chunks: what the structure shows."""
+    """Damage that the structure shows, without opening chunks."""
     data = (folder / "old.qb").read_bytes()
     first = data.index(b"vm1/data.000.enc")
     for change, said in (
@@ -319,7 +319,7 @@ def test_what_is_damaged(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", ["show --any-writer", "rewrap -R new.pub"])
 def test_hostile_beginnings(command: str, folder: Path) -> None:
-    """Nothing is written of what does not open."""
+    """Nothing is written if the archive cannot be opened."""
     data = (folder / "old.qb").read_bytes()
     (begun, _rest), blob = raw(folder / "old.qb"), dict(members(folder / "old.qb"))["qb-key.age"]
     block = data[len(begun) : data.index(b"vm1/data.000.enc")]
@@ -388,7 +388,7 @@ def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_killed(number: signal.Signals, running: Running, tmp_path: Path) -> None:
-    """What it leaves does not look complete."""
+    """Its output does not look complete."""
     running.start("cat old.qb | valve 1500000 | qb-key rewrap -i old -R new.pub | qb-store $OUT/new.qb")
     running.hold()
     kill(running.one("qb-key"), number)
@@ -409,7 +409,7 @@ def test_a_sender_that_is_killed(running: Running, tmp_path: Path) -> None:
 
 
 def test_nothing_of_a_secret_is_seen(running: Running, folder: Path, tmp_path: Path) -> None:
-    """Neither in an argument nor in an environment; and no core dump would have it."""
+    """Not in an argument, not in an environment, and not in a core dump."""
     secret = good(folder, "qb-key show --any-writer -i old <old.qb").strip()
     rewrap = "qb-key rewrap -i old --new-key-command 'tr a-z2-7 2-7a-z'"
     running.start(f"ulimit -c unlimited; cat old.qb | valve 1500000 | {rewrap} >$OUT/new.qb")
@@ -473,7 +473,7 @@ def test_show_on_a_terminal(folder: Path) -> None:
 
 
 def test_a_passphrase_that_a_terminal_would_obey(folder: Path, tmp_path: Path) -> None:
-    """Whoever knows a recipient can wrap anything."""
+    """Everybody who knows a recipient can wrap any text."""
     from qbtools.formats import header
     from qbtools.formats.containerhead import Parameters
     from qbtools.formats.sealer import Settings, beginning
@@ -526,7 +526,7 @@ def signed(folder: Path) -> Path:
 
 
 def test_an_archive_that_anybody_can_have_written(folder: Path) -> None:
-    """New recipients get no more than it was: opening it still asks who wrote it. A typed passphrase would tell."""
+    """With new recipients it still does not prove who wrote it, and opening asks. A typed passphrase would prove it."""
     fails(folder, "qb-key show -i old <old.qb", 5, NOT_PROVEN)
     fails(folder, "qb-key show --key-command 'tr 2-7a-z a-z2-7' <all.qb", 5, NOT_PROVEN)
     typed = "--wrap-passphrase --new-passphrase-file second"
@@ -538,7 +538,7 @@ def test_an_archive_that_anybody_can_have_written(folder: Path) -> None:
 
 
 def test_an_archive_that_is_signed(signed: Path, tmp_path: Path) -> None:
-    """It is still signed when it has been wrapped anew."""
+    """It is still signed after it was wrapped again."""
     new, trust = tmp_path / "new.qb", "--signers signers"
     assert good(signed, f"qb-key show -i old {trust} <signed.qb") == good(
         signed, "qb-key show -i old <signed.qb", QB_SIGNERS="signers"
@@ -589,7 +589,7 @@ def test_check(signed: Path) -> None:
 
 
 def test_a_signature_of_another_archive(signed: Path) -> None:
-    """Nor one of an edited header."""
+    """An edited header is refused, too."""
     data = (signed / "signed.qb").read_bytes()
     find = dict(members(signed / "typed.qb")), dict(members(signed / "signed.qb"))
     other, mine = (found["qb-signature"] for found in find)

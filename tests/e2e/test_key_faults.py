@@ -238,7 +238,7 @@ def test_stdout_is_closed(program: str, running: Running) -> None:
 
 
 def test_the_descriptor_of_the_secret_is_closed(running: Running) -> None:
-    """Then no header is written: nobody could seal the chunks."""
+    """Then no header is written, because the chunks could not be sealed."""
     running.start("qb-header write --backup-id 20260101T000000-0123456789abcdef -R to --secret-fd 9 >$OUT 9>&-")
     assert running.end() == (1, "qb-header: error: cannot write the passphrase to descriptor 9: Bad file descriptor\n")
     assert (Path(running.environment["OUT"])).read_bytes() == b""

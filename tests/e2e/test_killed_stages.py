@@ -43,14 +43,14 @@ def running(folder: Path, tmp_path: Path) -> Running:
 
 
 def complete(archive: Path, folder: Path) -> bool:
-    """Whether an archive passes for whole."""
+    """Whether an archive is accepted as complete."""
     done = run("qb-unseal", "--verify", "--passphrase-file", folder / "passphrase", data=archive.read_bytes())
     assert done.returncode in (0, 4), done.stderr
     return done.returncode == 0
 
 
 def test_nobody_is_killed(running: Running, folder: Path, tmp_path: Path) -> None:
-    """That the pipes of the other tests would work."""
+    """The pipes of the other tests work if nothing is killed."""
     with running:
         running.start(
             f"qb-volread root.img | qb-tarwrite {MEMBER} | gzip -1c | qb-seal {SEAL} {MEMBER} | valve 100000 >$OUT.new"
@@ -82,7 +82,7 @@ def test_saving_by_hand(stage: str, running: Running, tmp_path: Path) -> None:
 def test_our_own_end_marks_are_missing_behind_a_stage_that_was_killed(
     stage: str, running: Running, folder: Path, tmp_path: Path
 ) -> None:
-    """Whoever forgets to look at all statuses: qb-seal notices in most cases, and the restore of the rest fails."""
+    """For users who do not check all statuses: qb-seal notices most cases, and the restore of the others fails."""
     with running:
         running.start(
             f"qb-volread root.img | valve 3000000 | qb-tarwrite {MEMBER} | gzip -1c | qb-seal {SEAL} {MEMBER} >$OUT.qb",
@@ -142,7 +142,7 @@ def test_a_stage_of_from_command(stage: str, running: Running, folder: Path, tmp
 
 @pytest.mark.parametrize("stage", ["cat", "qb-unseal"])
 def test_a_plain_cat_as_the_command_of_to_command(stage: str, running: Running, folder: Path, tmp_path: Path) -> None:
-    """Whoever of the two dies, cat never meets an EOF that looks like the end of the file."""
+    """If either of the two dies, cat never sees an EOF that looks like the end of the file."""
     with running:
         running.start(
             "valve 3000000 <by-hand.qb | qb-unseal --to-command 'cat >$OUT.partial && mv $OUT.partial $OUT'",
@@ -205,7 +205,7 @@ ENDS_ALL = ("qb-seal", "qb-unseal", "qb-run", SHELL)
 
 
 def dead(running: Running, stage: str) -> None:
-    """A stage is killed, and soon all is at an end."""
+    """Kills a stage; soon all processes must have ended."""
     kill(process(running, stage), signal.SIGKILL)
     if stage not in ENDS_ALL:
         running.release()
@@ -268,7 +268,7 @@ def test_while_the_metadata_is_saved(stage: str, running: Running, tmp_path: Pat
 
 @pytest.mark.parametrize("stage", ["qb-unseal", "qb-run", SHELL])
 def test_while_the_archive_itself_is_waited_for(stage: str, running: Running, tmp_path: Path) -> None:
-    """Nothing of it has come, and nothing comes."""
+    """No data arrives before or after."""
     with running:
         running.start(f"{{ : >reached; exec sleep 1000; }} | exec {RESTORE.removesuffix('backup.qb')}", pipefail=False)
         running.one("qb-unseal")
@@ -292,7 +292,7 @@ def test_a_hanging_stage_does_not_outlive_who_started_it(running: Running) -> No
 
 @pytest.mark.parametrize("late", [False, True])
 def test_nothing_is_lost_where_all_goes_well(late: bool, running: Running, folder: Path, tmp_path: Path) -> None:
-    """That the runs of these tests would end well, if nobody were killed."""
+    """The runs of these tests succeed if nothing is killed."""
     running.hold_in(MEMBER, 3000000)
     with running:
         running.start(f"exec {RESTORE if late else CREATE}")

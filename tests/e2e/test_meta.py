@@ -66,7 +66,7 @@ def test_verbose_says_what_was_found() -> None:
 
 
 def test_check_in_one_pass(tmp_path: Path) -> None:
-    """As qb-unseal --to-command feeds it: one command a file, no file on a disk in between."""
+    """With qb-unseal --to-command: one command per file, and no temporary file."""
     document = tmp_path / "qubes.xml"
     document.write_bytes(xml())
     text = """

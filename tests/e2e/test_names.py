@@ -37,7 +37,7 @@ def backup(*words: str | Path, **changes: str) -> subprocess.CompletedProcess[by
 
 
 def saved(folder: Path, renamed: dict[str, str]) -> dict[str, bytes]:
-    """The images that there must be, where some machines are called otherwise."""
+    """The images that must exist if some machines are renamed."""
     found = {}
     for path, data in images(folder / "A").items():
         name, _, image = path.partition("/")
@@ -65,7 +65,7 @@ def test_into_a_directory(folder: Path, tmp_path: Path) -> None:
 
 
 def test_to_a_host(folder: Path, tmp_path: Path) -> None:
-    """What Qubes OS reserves, and what would lie in the way of others, is renamed."""
+    """Reserved names of Qubes OS, and names that would collide with others, are renamed."""
     for place in ("B", "F"):
         (tmp_path / place).mkdir()
     words = ["--host", f"dir:{tmp_path}/B", "--files-to", tmp_path / "F", "--ignore-missing"]

@@ -47,7 +47,7 @@ def test_restore(place: Path) -> None:
 
 
 def test_restore_that_looked_as_if_it_had_room(place: Path) -> None:
-    """A small archive does not tell how much its data is."""
+    """The size of a small archive does not show the size of its data."""
     (place / "root.img").write_bytes(os.urandom(512) * (SIZE // 512))
     archive = place / "a.qb"
     assert backup(place, "create", "-q", "--logn", "10", "-o", archive, place / "root.img") == (0, "")

@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def said(place: Path, command: str) -> tuple[int, list[str]]:
-    """The status of a command in place, and the lines that it says."""
+    """The status and the messages of a command in place."""
     done = bash(f"cd {place} && {command}", QB_PASSPHRASE_FILE="passphrase")
     return done.returncode, done.stderr.decode().splitlines()
 

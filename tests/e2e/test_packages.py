@@ -28,7 +28,7 @@ service ssh start
 
 
 class Machine:
-    """A machine on which nearly nothing is installed. Its programs write what they are called for to `log`."""
+    """A machine with almost no programs. Its programs write their arguments to `log`."""
 
     def __init__(self, place: Path) -> None:
         self.place = place

@@ -190,7 +190,7 @@ def test_a_space_at_the_end_is_sealed_with_a_warning_and_needed_to_open(name: st
 
 
 def released(path: Path) -> bytes:
-    """All that a call has put out: what is in a file, or in the files below a directory."""
+    """The complete output of a call: the content of a file, or of the files below a directory."""
     if path.is_dir():
         return b"".join(file.read_bytes() for file in path.rglob("*") if file.is_file())
     return path.read_bytes() if path.exists() else b""

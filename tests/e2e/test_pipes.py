@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_reader_that_leaves(command: str, folder: Path) -> None:
-    """141, as the shell reports a filter whose reader left, and not a word."""
+    """Status 141, as the shell reports a filter whose reader has ended, and no message."""
     done = bash(f"cd {folder} && {command} | head -c 1000 | wc -c; printf %s ${{PIPESTATUS[0]}}")
     count, status = done.stdout.split()
     assert count == b"1000"
@@ -61,7 +61,7 @@ def test_a_reader_that_leaves(command: str, folder: Path) -> None:
 
 
 def test_a_reader_that_leaves_ends_the_commands_too(folder: Path, tmp_path: Path) -> None:
-    """The one that runs is killed at once, not when it writes the next time."""
+    """The running command is killed immediately, not when it writes the next time."""
     done = bash(
         f"cd {folder} && qb-seal --opaque {SEAL} --from-command 'echo $$ >{tmp_path}/pid; cat root.img; sleep 600'"
         " list |"
@@ -85,7 +85,7 @@ while at < len(data):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As folder, of a volume with holes that is small enough to be given byte by byte."""
+    """Like folder, with a volume with holes that is small enough to be written byte by byte."""
     place = tmp_path_factory.mktemp("small")
     with (place / "root.img").open("wb") as file:
         file.truncate(900_001)

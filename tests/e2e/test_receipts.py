@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(place: Path, command: str, **changes: str) -> tuple[int, str]:
-    """The status of a command in place, and the line with its error."""
+    """The status and the error line of a command in place."""
     done = bash(f"cd {place} && {command}", **{"QB_PASSPHRASE_FILE": "passphrase", **changes})
     lines = [line for line in done.stderr.decode().splitlines() if ": error: " in line]
     assert len(lines) == (done.returncode != 0), done.stderr
@@ -84,7 +84,7 @@ def pieces_of(path: Path) -> Pieces:
 
 
 def receipt_of(pieces: Pieces, backup_id: str) -> str:
-    """By the words of the format."""
+    """The receipt, computed according to the format."""
     counted = [(name, data) for name, data in pieces if name not in UNCOUNTED]
     content = hashlib.sha256(b"".join(b"%s\0%d\0%s" % (name.encode(), len(data), data) for name, data in counted))
     named = dict(pieces)
@@ -124,7 +124,7 @@ def test_a_receipt_may_go_into_a_pipe_and_come_out_of_one(folder: Path, tmp_path
 
 
 def test_of_files_from_a_command_some_of_which_fail(folder: Path, tmp_path: Path) -> None:
-    """The archive is complete without them, and the status tells of them."""
+    """The archive is complete without them, and the status reports the failure."""
     (tmp_path / "list").write_text("a/good\techo\na/bad\tfalse\nend\n")
     words = f"qb-seal --opaque --logn 10 --chunk-size {CHUNK} --keep-going --receipt {tmp_path}/r"
     words += f" --from-command 'echo x; $QB_SOURCE' {tmp_path}/list >{tmp_path}/a.qb"
@@ -195,7 +195,7 @@ def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(folder: P
 
 
 def test_no_room_at_the_end(folder: Path, tmp_path: Path) -> None:
-    """The archive is complete: it stays, and that is told."""
+    """The archive is complete: it stays, and the message says so."""
     told = f"the archive is complete, but /dev/full cannot be written: {NO_ROOM}"
     for full, other in (("--receipt", "--id-file"), ("--id-file", "--receipt")):
         words = f"{CREATE} {full} /dev/full {other} {tmp_path}/{other} -o {tmp_path}/a.qb root.img"
@@ -291,7 +291,7 @@ def test_the_archive_of_the_receipt(reader: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_another_archive(reader: str, folder: Path) -> None:
-    """Before a passphrase is asked for: there is none here, and no terminal."""
+    """It is refused before a passphrase is needed: here there is none, and no terminal."""
     ids = [(folder / f"{name}.receipt").read_text().splitlines()[1].split()[1] for name in "ab"]
     told = f"the archive has the backup ID {ids[1]}, not {ids[0]} as the receipt says"
     assert read(folder, reader, "b.qb", "a.receipt", QB_PASSPHRASE_FILE="") == (5, told)
@@ -369,7 +369,7 @@ def test_members_dropped_doubled_exchanged_added_and_a_cut(folder: Path, tmp_pat
 
 
 def test_whoever_has_the_passphrase_cannot_exchange_the_files(folder: Path, tmp_path: Path) -> None:
-    """Everything under the same header authenticates; the manifest is another one."""
+    """Everything with the same header authenticates, but the manifest differs."""
     head = made.header_pair(made.header())
     for name in ("true", "forged"):
         files = made.file("vm1/root.img", name.encode())
@@ -400,7 +400,7 @@ def test_wrapping_the_passphrase_anew_changes_no_receipt(folder: Path, tmp_path:
 
 
 def test_an_archive_that_was_wrapped_for_somebody_else(folder: Path, tmp_path: Path) -> None:
-    """A receipt proves who wrote it, so that nothing else is needed to open it."""
+    """A receipt proves who wrote it, so nothing else is needed to open it."""
     for name in ("old", "new"):
         identities.age(tmp_path / name)
     create = f'{CREATE} -r "$(age-keygen -y {tmp_path}/old)" --receipt {tmp_path}/receipt -o {tmp_path}/a.qb'
@@ -420,7 +420,7 @@ def test_an_archive_that_was_wrapped_for_somebody_else(folder: Path, tmp_path: P
 
 
 def test_a_file_that_is_called_like_a_wrapped_passphrase_counts(folder: Path, tmp_path: Path) -> None:
-    """Else it could be exchanged."""
+    """Otherwise it could be exchanged."""
     head = made.header_pair(made.header())
     files = made.file("qb-key", b"content")
     pieces = [*head, *files, made.manifest(files)]

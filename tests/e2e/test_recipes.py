@@ -82,7 +82,7 @@ def far(place: Path) -> list[str]:
 
 
 def succeed(place: Path, *recipes: str, stderr: bytes | None = b"") -> bytes:
-    """Runs recipes twice in a row, as everybody does who uses them for more than a try."""
+    """Runs recipes twice in a row, like every regular user."""
     for _turn in range(2):
         done = cook(place, *recipes)
         assert done.returncode == 0, done.stderr
@@ -260,7 +260,7 @@ def test_object_storage(place: Path) -> None:
 
 
 def test_restic(place: Path) -> None:
-    """It holds other things too; and a pipe that broke leaves nothing that would be restored."""
+    """It also contains other files; and a broken pipe leaves nothing that would be restored."""
     need("restic")
     (place / "root/restic-password").write_text("restic\n")
     if b"--stdin-from-command" not in bash("restic backup --help").stdout:
@@ -342,7 +342,7 @@ def test_unattended_with_recipients(place: Path) -> None:
 
 
 def test_unattended(place: Path) -> None:
-    """The script as cron starts it, then as systemd does: with little in PATH, and the passphrase where each has it."""
+    """Runs the script like cron, then like systemd: with a short PATH, and with the passphrase in its usual place."""
     machine(place, "unattended-script")
     (place / "passphrase").unlink()
     done = bash(f"cd {place}\n" + adapted(PAGE["unattended-passphrase"], place), data=b"recipes\n")

@@ -75,7 +75,7 @@ ROUND_TRIPS += [(way, kind) for way in list(WAYS)[2:] for kind in ("five recipie
 
 @pytest.mark.parametrize(("way", "kind"), ROUND_TRIPS)
 def test_round_trip(way: str, kind: str, folder: Path, gnupg: str, tmp_path: Path) -> None:
-    """Nobody is asked for a passphrase: the source that everybody has is not looked at."""
+    """Nobody is asked for a passphrase: the default source is not used."""
     sealing, opening = KINDS[kind]
     done = bash(
         f"cd {folder}; {WAYS[way].format(s=sealing, o=f'{opening} --any-writer')}",

@@ -30,7 +30,7 @@ SHAPES = ["hole-first", "hole-last", "all-hole", "alternating", "far-apart", "hu
 
 
 def by_hand(place: Path, text: str, **names: str) -> bytes:
-    """Runs a pipe as it is typed; gives what it prints."""
+    """Runs a pipe as typed; returns its output."""
     done = bash(f"cd {place} && {text}", QB_PASSPHRASE_FILE=f"{place}/passphrase", **names)
     assert (done.returncode, unexpected(done.stderr)) == (0, [])
     return done.stdout
@@ -71,7 +71,7 @@ def test_by_hand(name: str, folder: Path, tmp_path: Path) -> None:
     ],
 )
 def test_at_the_edges_of_chunks(size: int, chunk: int, jobs: int, tmp_path: Path) -> None:
-    """Uncompressed, so that the size of the stream is known: as many chunks as it takes, the last of them not full."""
+    """Uncompressed, so the size of the stream is known: the number of chunks is right, and the last is not full."""
     filled(tmp_path / "volume", size)
     (tmp_path / "passphrase").write_text("round trip\n")
     (tmp_path / "passphrase").chmod(0o600)
@@ -122,7 +122,7 @@ def test_pieces_joined_by_hand(folder: Path, tmp_path: Path) -> None:
 
 
 def test_plain_bytes_on_both_sides(folder: Path, tmp_path: Path) -> None:
-    """--raw speaks to programs that are not ours."""
+    """--raw works with external programs."""
     by_hand(
         folder,
         "qb-volread --raw hole-first | cmp - hole-first && qb-tarwrite --raw a <hole-first | gzip -c |"

@@ -37,7 +37,7 @@ def routes(place: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("options", [(), ("--verify",)])
 def test_the_metadata_and_those_that_have_a_route(options: tuple[str, ...], archive: Path, tmp_path: Path) -> None:
-    """Of the others nothing but the last MAC is looked at, which the manifest binds."""
+    """For the others only the last MAC is read, because the manifest needs it."""
     data = bytearray(archive.read_bytes())
     for chunk in ("000", "001", "002"):
         data[data.index(f"vm1/a.{chunk}.enc".encode()) + 512 + 200] ^= 1
@@ -55,7 +55,7 @@ def test_what_is_missing_at_the_end(archive: Path, tmp_path: Path) -> None:
 
 
 def test_routes_that_are_cut_are_no_routes(archive: Path, tmp_path: Path) -> None:
-    """A writer that died must not look like one that wants less."""
+    """A dead writer must not look like one that wants fewer files."""
     (tmp_path / "routes").write_text("vm2/b\tx\n")
     done = unseal(archive, "--to-command", CMD, "--first", CMD, "--routes", tmp_path / "routes")
     assert (done.returncode, done.stdout) == (4, b"qubes.xml 100\n")
@@ -151,7 +151,7 @@ def test_an_end_while_routes_are_awaited(number: signal.Signals, archive: Path, 
 
 
 def test_no_progress_line_while_routes_are_awaited(archive: Path, tmp_path: Path) -> None:
-    """What stands on the terminal, a question perhaps, stays to be read."""
+    """Text on the terminal, perhaps a question, stays readable."""
     os.mkfifo(tmp_path / "fifo")
     asking = "printf '<' >&2; sleep 0.8; printf '>' >&2; printf 'end\\n'"  # longer than a line stays as it is
     text = f"qb-unseal --passphrase-file {archive.parent}/passphrase --progress --to-command true"

@@ -49,7 +49,7 @@ def secret() -> bytes:
 
 @pytest.fixture(scope="module")
 def marker() -> bytes:
-    """What the volume is full of."""
+    """The text that fills the volume."""
     return f"plaintext-{uuid.uuid4()}\n".encode()
 
 
@@ -79,7 +79,7 @@ def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
 
 
 def nowhere(secret: bytes) -> Callable[[], None]:
-    """Fails where any process of this machine shows the secret to others."""
+    """Fails if any process of this machine shows the secret to others."""
 
     def look() -> None:
         for name in os.listdir("/proc"):

@@ -58,7 +58,7 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Keys:
 
 
 def text(header: bytes, sealed: bytes, backup_id: str = made.ID) -> bytes:
-    """What is signed, written down again."""
+    """The signed text, made independently."""
     digest = hashlib.sha256(header + sealed).hexdigest()
     return f"qb-signature 1\nbackup-id {backup_id}\nheader {digest}\n".encode()
 
@@ -70,7 +70,7 @@ def pieces(
     wrapped: bytes = b"",
     namespace: str = "qbtools",
 ) -> Pieces:
-    """A whole archive with a signature by key; wrapped: its passphrase, wrapped."""
+    """A complete archive with a signature by key. wrapped: its wrapped passphrase."""
     pair = made.header_pair(made.header(backup_id, more=("key=True\n" if wrapped else "") + more))
     keys = [(KEY, wrapped)] if wrapped else []
     if key is not None:
@@ -199,7 +199,7 @@ def edited(data: bytes) -> bytes:
 
 
 def forged(keys: Keys, his: bool) -> Pieces:
-    """Header and all chunks are an attacker's, under the same ID; his signature, or that of what it replaces."""
+    """Header and all chunks are made by an attacker, with the same ID, and with his own or the original signature."""
     header = made.header(more="signed=ssh\n")
     sealed = made.container(b"backup-header!" + made.PASSPHRASE, header, mark="his")
     signature = signed(keys.stranger, text(header, sealed)) if his else one(pieces(keys.mine), SIGNATURE)[1]
@@ -330,7 +330,7 @@ def test_another_signer_is_wanted(keys: Keys) -> None:
 
 
 def test_an_archive_of_version_3(keys: Keys, tmp_path: Path) -> None:
-    """Signed or not: what is stripped of its sealed header is refused before a passphrase is asked for."""
+    """With or without a signature, an archive without its sealed header is refused before a passphrase is needed."""
     need("openssl")
     maker = Maker(tmp_path)
     stripped = without(pieces(keys.mine), SIGNATURE)
@@ -353,7 +353,7 @@ def with_identity(keys: Keys) -> list[str]:
 
 
 def test_a_forged_archive_for_the_same_recipient(keys: Keys) -> None:
-    """Who knows the public key makes a whole archive: nothing in it is wrong, but it is not by a signer."""
+    """Somebody who knows the public key makes a valid archive, but it is not signed by a signer."""
     evil = made.archive(pieces(keys.stranger, wrapped=wrapped(keys)))
     check_refused(unsealed(evil, *with_identity(keys), *signers(keys)), 4, "the archive is signed by the key SHA256:")
     check_refused(unsealed(evil, *with_identity(keys)), 5, "nothing proves who wrote the archive")

@@ -58,7 +58,7 @@ def failed(done: subprocess.CompletedProcess[bytes], status: int, message: str) 
 
 
 def take(*words: str | Path) -> list[str]:
-    """Takes snapshots; what is printed."""
+    """Takes snapshots; returns the output."""
     done = run("qb-snapshot", "take", *words)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode().splitlines()
@@ -119,7 +119,7 @@ def test_lists_and_owners(place: Path) -> None:
 
 
 def test_the_parent_is_the_owner(place: Path) -> None:
-    """A script that dies leaves leftovers, and the next one that takes a snapshot there removes them."""
+    """A script that dies leaves leftovers, and the next script that takes a snapshot there removes them."""
     done = run(sys.executable, "-c", f"import subprocess; subprocess.run(['qb-snapshot', 'take', '{place}/root'])")
     spec = done.stdout.decode().strip()
     assert run("qb-snapshot", "list", place).stdout.decode().split("\t")[::2] == [spec, "dead\n"]

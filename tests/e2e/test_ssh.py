@@ -44,7 +44,7 @@ def clean(done: subprocess.CompletedProcess[bytes]) -> None:
 
 
 def test_all_sizes_and_shapes(host: SshHost, folder: Path, tmp_path: Path) -> None:
-    """The other host checks what arrived, without a passphrase, before it takes it for whole."""
+    """The other host checks the received archive, without a passphrase, before it accepts it as complete."""
     names = [*map(str, SIZES), "hole-first", "hole-last", "all-hole", "alternating", "huge"]
     volumes = " ".join(f"vm1:v{name}={name}" for name in names)
     clean(
@@ -82,7 +82,7 @@ def test_by_hand(size: int, host: SshHost, folder: Path, tmp_path: Path) -> None
 
 
 def test_a_volume_of_another_host(host: SshHost, folder: Path, tmp_path: Path) -> None:
-    """The stages run where their data is; the passphrase stays here."""
+    """The stages run on the host of their data; the passphrase stays here."""
     (host.home / "disk").write_bytes((folder / "hole-first").read_bytes())
     clean(
         over(

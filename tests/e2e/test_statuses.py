@@ -108,7 +108,7 @@ def damaged(place: Path) -> dict[str, bytes]:
 
 
 def outcome(place: Path, command: str, **changes: str) -> tuple[int, list[str]]:
-    """The status of a command in place, and the lines that it says but for warnings."""
+    """The status of a command in place, and its messages without warnings."""
     secret = {"QB_PASSPHRASE_FILE": "passphrase", **changes}
     done = bash(f"cd {shlex.quote(str(place))} && {command}", **secret)
     lines = done.stderr.decode().splitlines()
@@ -377,7 +377,7 @@ def test_what_is_refused(command: str, line: str, folder: Path) -> None:
 
 
 def test_every_program_is_in_the_tables() -> None:
-    """qb-host-lvm needs what it owns, qb-snapshot a file system: their refusals are tested where those are."""
+    """qb-host-lvm needs a pool, qb-snapshot a file system: tests that have these also test the refusals."""
     text = {name: " ".join(command for command, _ in rows) for name, rows in TABLES.items()}
     for program in PROGRAMS:
         assert program in text["environment"] or program == "qb-decompress", program
@@ -510,7 +510,7 @@ def test_devices(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_file_that_somebody_writes(folder: Path, tmp_path: Path) -> None:
-    """Where no snapshot can be had; of a host it is looked at before anything is read."""
+    """If no snapshot can be taken; with a host this is checked before anything is read."""
     with tmpfs(tmp_path / "memory", 64 << 20) as place:
         host = make_host(place / "A", [Machine("vm", data={"root": b"x", "private": b"x"})])
         path = host / "vm/root.img"
@@ -553,7 +553,7 @@ def test_a_file_that_somebody_writes(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_id_that_cannot_be_written_at_the_end(folder: Path) -> None:
-    """The archive is complete: it stays, and that is told."""
+    """The archive is complete: it stays, and the message says so."""
     told = "qb-backup: error: the archive is complete, but /dev/full cannot be written: No space left on device"
     for words in ("root.img", "--host A vm"):
         check(folder, f"rm -f new.qb; {CREATE} --id-file /dev/full -o new.qb {words}", 1, told)

@@ -247,7 +247,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 
 
 def hold(running: Running, place: Path) -> int:
-    """Starts it, holds it in the middle; the process of qb-store."""
+    """Starts it and stops it in the middle; returns the process of qb-store."""
     running.start("valve 500000 <archive | qb-store place/a.qb")
     running.hold()
     wait_until((place / "place/a.qb.partial").exists, "the partial file")

@@ -106,7 +106,7 @@ def test_a_target_that_is_the_archive_or_the_passphrase(archive: Path, place: Pa
 
 
 def test_what_is_missing_is_restored(archive: Path, place: Path) -> None:
-    """After a run that broke, and once more where nothing is missing."""
+    """After an interrupted run, and again when nothing is missing."""
     assert backup("restore", "--only=web", "--to=t", archive).returncode == 0
     before = (place / "t/web/data-x.img").stat()
     for _ in range(2):
@@ -148,7 +148,7 @@ def test_some_volumes_of_an_archive(archive: Path, place: Path) -> None:
 
 
 def test_a_file_system_that_is_too_small(place: Path) -> None:
-    """Found before the first volume is written, though that would fit."""
+    """This is found before the first volume is written, although that volume would fit."""
     words = []
     for name in ("one", "two"):
         (place / name).write_bytes(os.urandom(6 << 20))
@@ -172,7 +172,7 @@ def test_a_sparse_volume_needs_no_room_for_its_holes(place: Path) -> None:
 
 @pytest.mark.parametrize("words", [["v:root=missing"], ["--host=dir:missing"]])
 def test_an_output_that_cannot_be_written_is_found_before_anything_is_read(words: list[str], place: Path) -> None:
-    """What is to be saved does not exist: a run that looks at it first says so."""
+    """The volume does not exist: a run that reads it first would report that."""
     (place / "gone").symlink_to("nowhere/x")
     (place / "dir.qb.partial").mkdir()
     for output, message, status in (
@@ -199,7 +199,7 @@ def test_two_outputs_that_are_one(place: Path) -> None:
 
 
 def test_some_volumes_to_a_host(archive: Path, place: Path) -> None:
-    """The domain is made; what was not wanted is named, and stays empty."""
+    """The domain is created; unwanted volumes are named, and stay empty."""
     (place / "v").write_bytes(A)
     (place / "w").write_bytes(B)
     assert (

@@ -86,7 +86,7 @@ def test_a_command_that_fails_for_the_second_of_three(
     ],
 )
 def test_a_command_that_does_not_want_the_rest(name: str, early: str, archive: Path) -> None:
-    """It is no failure; the file is skipped, the others come. What fits the pipe it may even have been given."""
+    """This is not a failure: the rest of the file is skipped, and the others are read."""
     cmd = f'echo "$QB_NAME"; if [ "$QB_NAME" = {name} ]; then {early}; else cat >/dev/null; fi'
     done = unseal(archive, cmd)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"vm1/a\nvm1/b\nvm2/c\n", b"")
@@ -101,7 +101,7 @@ def test_a_file_without_content_need_not_be_read(archive: Path) -> None:
 
 
 def test_the_rest_of_what_is_not_wanted_is_not_opened(archive: Path) -> None:
-    """But what is not opened is still held against the manifest."""
+    """But unopened files are still compared with the manifest."""
     data = bytearray(archive.read_bytes())
     body = data.index(b"vm1/b.011.enc") + 512
     data[body + 1000] ^= 1

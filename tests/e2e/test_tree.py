@@ -26,7 +26,7 @@ INNER = NAME.encode()
 
 
 def fake_tar(place: Path, text: str) -> str:
-    """A PATH with such a tar first."""
+    """A PATH with this tar in front."""
     folder = place / "programs"
     folder.mkdir(exist_ok=True)
     (folder / "tar").write_text(f"#!/bin/bash\n{text}\n")
@@ -316,7 +316,7 @@ def test_other_file_systems_are_left_out(name: str, tmp_path: Path) -> None:
 
 
 def test_a_file_system_that_is_dead(tmp_path: Path) -> None:
-    """Nobody serves it any more, so not even root can look at it."""
+    """Its server has ended, so not even root can read it."""
     need_root()
     place = tmp_path / "home/remote"
     place.mkdir(parents=True)
@@ -526,7 +526,7 @@ sys.exit(ended.returncode)
 
 @pytest.mark.parametrize("bits", [0o4755, 0o2755, 0o6711])
 def test_the_rights_of_another_user(bits: int, tmp_path: Path) -> None:
-    """tar itself takes these bits off; where it did not, they would be found."""
+    """tar itself removes these bits; if it did not, they would be found."""
     real = extract(TOP + mode(FILE[:512], bits) + FILE[512:] + END, tmp_path / "one")
     assert real.returncode in (0, 4)
     if real.returncode == 0:

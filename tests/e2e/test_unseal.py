@@ -46,7 +46,7 @@ def test_one_file(name: str, stop: str, way: str, folder: Path) -> None:
 
 
 def test_a_pipe_is_read_to_its_end(folder: Path) -> None:
-    """So whoever writes it ends with 0, and the end is checked; with --stop nothing of it is."""
+    """So its writer ends with 0, and the end is checked; with --stop neither is the case."""
     assert shell(folder, f"cat a.qb | {OPEN} vm1/b >/dev/null; echo ${{PIPESTATUS[*]}}") == (0, "0 0\n", "")
     status, _, stderr = shell(folder, f"head -c -1200 a.qb | {OPEN} vm1/b | cmp - b")
     assert (status, stderr) == (4, "qb-unseal: error: the archive ends in the middle of qb-manifest.000.enc\n")
@@ -83,7 +83,7 @@ def test_structure_needs_no_passphrase(folder: Path) -> None:
 
 @pytest.mark.parametrize(("words", "all_of_it"), [("--list", False), ("vm1/b", False), ("--verify", True)])
 def test_a_file_is_not_read_where_it_is_not_needed(words: str, all_of_it: bool, folder: Path) -> None:
-    """What is counted is all that the shell and its children read (proc(5), rchar): our modules are in it."""
+    """This counts everything that the shell and its children read (proc(5), rchar), with our modules."""
     count = "qb-unseal --help >/dev/null; read -r _ before </proc/$$/io"
     text = f"{count}; {OPEN} {words} <a.qb >/dev/null && read -r _ after </proc/$$/io && echo $((after - before))"
     status, stdout, stderr = shell(folder, text)

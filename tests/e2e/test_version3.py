@@ -176,7 +176,7 @@ def test_restored(place: Path, archive: Archive, tmp_path: Path) -> None:
 
 
 def test_restored_to_a_host(place: Path, archive: Archive, tmp_path: Path) -> None:
-    """Volumes have no sizes in this metadata; the template's two come out of one file."""
+    """This metadata has no sizes of volumes; both volumes of the template come from one file."""
     (tmp_path / "B").mkdir()
     (tmp_path / "files").mkdir()
     words = ("restore", "--host", tmp_path / "B", "--files-to", tmp_path / "files", "--yes", "--ignore-missing")
@@ -202,7 +202,7 @@ def test_only_one_machine(place: Path, hidden: Archive, tmp_path: Path) -> None:
 
 
 def test_a_target_that_is_there(place: Path, hidden: Archive, tmp_path: Path) -> None:
-    """Of a template, whose two volumes come out of one archive."""
+    """For a template, whose two volumes come from one archive."""
     for volume in ("root", "private"):
         to = tmp_path / volume
         (to / "tpl").mkdir(parents=True)
@@ -264,7 +264,7 @@ def test_what_a_command_is_told(place: Path, plain: Archive) -> None:
 
 @pytest.mark.parametrize("words", [("--list",), ("--verify",), ("vm2/private.img",), ("--to-command", "cat")])
 def test_who_does_not_want_version_3(words: tuple[str, ...], place: Path, hidden: Archive) -> None:
-    """Someone who was sent an old archive instead of today's."""
+    """A user who got an old archive instead of today's."""
     asked = (("--require-version", "4"), b"the archive has version 3, not 4")
     for option, message in (asked, (("--expect-id", "1"), b"version 3, which knows no backup ID")):
         assert bad(place, 5, message, "qb-unseal", *option, *words, data=hidden.joined()) == b""
@@ -326,7 +326,7 @@ def exchanged(archive: Archive, one: str, other: str) -> bytes:
 
 
 def test_pairs_exchanged(place: Path, hidden: Archive, plain: Archive, tmp_path: Path) -> None:
-    """Qubes restores wrong data, in silence. No HMAC tells; what is inside does."""
+    """Qubes restores wrong data without a message. No HMAC shows it, but the content does."""
     data = exchanged(hidden, "vm14/root.img.001", "vm14/root.img.002")
     for words in (("verify",), ("restore", "--to", tmp_path / "a")):
         bad(place, 4, b"", "qb-backup", *words, data=data)
@@ -346,7 +346,7 @@ def test_pairs_exchanged(place: Path, hidden: Archive, plain: Archive, tmp_path:
 
 
 def test_a_file_less(place: Path, plain: Archive) -> None:
-    """Only the metadata says that it must be there."""
+    """Only the metadata shows that it must exist."""
     members = [member for member in plain.members if not member[0].startswith("appvms/work/private.img")]
     good(place, "qb-unseal", "--verify", data=plain.joined(members))
     message = b"appvms/work/private.img of work is not in the archive"
@@ -367,7 +367,7 @@ def test_a_template_without_a_volume(place: Path, plain: Archive, tmp_path: Path
 
 
 def test_the_end_is_missing(place: Path, hidden: Archive, plain: Archive) -> None:
-    """Of a file: its encryption or what is inside tells. Of the archive: the metadata."""
+    """The end of a file: its encryption or its content shows it. The end of the archive: the metadata shows it."""
     last = hidden.at("dom0-home/user.000")
     bad(place, 4, b"dom0-home/user of dom0 is not in", "qb-backup", "verify", data=hidden.joined(hidden.members[:last]))
     data = hidden.joined()[:-40000]

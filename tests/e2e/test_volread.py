@@ -18,7 +18,7 @@ DATA = random.Random(1).randbytes(3 * MIB)
 
 
 def start(*words: str | Path, program: str = "qb-volread") -> subprocess.Popen[bytes]:
-    """The program with its stdout on a pipe that nobody reads yet."""
+    """Starts the program; nothing reads its stdout yet."""
     return subprocess.Popen(
         [program, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     )

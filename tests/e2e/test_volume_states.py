@@ -32,7 +32,7 @@ def failed(done: subprocess.CompletedProcess[bytes], status: int, message: str) 
 
 @contextmanager
 def held(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
-    """qb-volread in the middle of a volume: its pipe is full, and nobody reads on."""
+    """qb-volread in the middle of a volume: its pipe is full, and its reader has stopped."""
     with subprocess.Popen(
         ["qb-volread", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
     ) as reading:
@@ -45,7 +45,7 @@ def held(*words: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def rest(reading: subprocess.Popen[bytes]) -> tuple[int, bytes, str]:
-    """Status, all of stdout, stderr."""
+    """The status, the complete stdout, and stderr."""
     stdout, stderr = reading.communicate(timeout=60)
     return reading.returncode, reading.began + stdout, stderr.decode()  # type: ignore[attr-defined]
 
@@ -184,7 +184,7 @@ def test_who_reads_it_meanwhile_is_welcome(tmp_path: Path) -> None:
 
 
 def stranger(*words: str | Path) -> list[str]:
-    """The command line of one of our programs, run by somebody who may only read."""
+    """The command line that runs one of our programs as a user who may only read."""
     need("setpriv")
     way = "setpriv --bounding-set -all --inh-caps -all --reuid 65534 --regid 65534 --clear-groups"
     return [*way.split(), sys.executable, *map(str, words)]

@@ -167,7 +167,7 @@ def test_a_stream_that_is_not_whole(tmp_path: Path, stream: bytes, message: str,
 
 
 def begin(*words: str | Path) -> subprocess.Popen[bytes]:
-    """The program in the middle of its work: it has taken part of the stream, and waits for more."""
+    """Starts the program; it has read a part of the stream and waits for more."""
     writing = subprocess.Popen(
         ["qb-volwrite", *map(str, words)],
         stdin=subprocess.PIPE,

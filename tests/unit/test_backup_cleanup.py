@@ -22,7 +22,7 @@ ENDS = "this may take up to a minute; a second signal ends it and leaves"
 
 
 class Slow:
-    """Stands for the snapshots of a run, and for its domains: the cleanup says that it has begun, and takes long."""
+    """Replaces the snapshots and the domains of a run: the cleanup reports that it has begun, and takes long."""
 
     held = unfinished = True
 
@@ -66,7 +66,7 @@ RUNS = [
 
 
 class Program:
-    """A run of one of them as a program of its own, whose stderr is read line by line."""
+    """One of these runs as a separate program; its stderr is read line by line."""
 
     def __init__(self, main: Callable[[Invocation, Slow], None], seconds: float, *words: str) -> None:
         self._said, theirs = os.pipe()
@@ -83,7 +83,7 @@ class Program:
         os.close(theirs)
 
     def line(self) -> str:
-        """The next line; the test fails where none comes."""
+        """The next line; the test fails if there is none."""
         while b"\n" not in self._rest:
             assert select.select([self._said], [], [], 20)[0], "nothing is said"
             more = os.read(self._said, 4096)
@@ -93,7 +93,7 @@ class Program:
         return line.decode()
 
     def end(self) -> tuple[int, bytes]:
-        """By which signal it ends, and what is left of stderr."""
+        """The signal that ends it, and the rest of stderr."""
         code = os.waitpid(self.pid, 0)[1]
         while more := os.read(self._said, 4096):
             self._rest += more

@@ -24,7 +24,7 @@ MACHINE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def root(place: Path, mounts: str, own: str, files: dict[str, str]) -> str:
-    """A directory that stands for / of a system."""
+    """A directory that is used as the / of a system."""
     (place / "proc/self").mkdir(parents=True)
     (place / "proc/self/mountinfo").write_text(OTHERS + mounts)
     (place / "proc/self/cgroup").write_text(own)

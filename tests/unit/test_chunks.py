@@ -267,7 +267,7 @@ def test_out_of_order(given: list[tuple[str, int, int]], message: str) -> None:
 
 @pytest.mark.parametrize("follower", [("vm1/b", 0, 5), (MANIFEST, 0, 5)])
 def test_a_file_without_its_last_chunk(follower: tuple[str, int, int]) -> None:
-    """It may have failed when it was saved: the manifest tells. Without one it is damage at once."""
+    """If the manifest says so, it failed when it was saved. Without a manifest the archive is damaged."""
     case = Case()
     case.take(("vm1/a", 0, 100), follower)
     assert [error.message for error in case.order.broken.values()] == ["vm1/a is incomplete: its chunk 001 is missing"]

@@ -54,7 +54,7 @@ def test_it_reads_itself() -> None:
 
 
 def test_what_qubes_looks_for() -> None:
-    """Goes through the document as the restore of Qubes OS does, and fails where that would."""
+    """Reads the document like the restore of Qubes OS, and fails if that would fail."""
     data = made(LINES)
     assert data.startswith(b"<qubes>\n") and data.isascii()
     root = ElementTree.fromstring(data)

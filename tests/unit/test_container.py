@@ -35,7 +35,7 @@ SEALED = made.container(SECRET, DATA)
 
 @pytest.fixture
 def derived(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, int, int]]]:
-    """N, r, p of each derivation that was asked for."""
+    """N, r, p of each derivation."""
     asked: list[tuple[int, int, int]] = []
     original = kdf.derive
 
@@ -114,7 +114,7 @@ def test_what_others_wrote_is_read() -> None:
 
 
 def test_every_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each single bit of a container; those of the salt with the plain checksum made right again too."""
+    """Each single bit of a container; bits of the salt also with a corrected plain checksum."""
     monkeypatch.setattr(kdf, "derive", lambda *arguments, **_more: made.derive(*_logarithm(*arguments)))
     for at in range(len(SEALED) * 8):
         changed = bytearray(SEALED)

@@ -33,7 +33,7 @@ def failing(number: int):  # noqa: ANN201
 def test_a_name_is_given_and_none_is_taken_away(
     way: str, directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On whatever file system: with renameat2, with hard links only, with neither."""
+    """On any file system: with renameat2, with only hard links, with neither."""
     if way != "renameat2":
         monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
     if way == "looking":
@@ -58,7 +58,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("plain")
 def test_what_appears_just_then_stays(directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name is taken before the rename, so nobody else can make a file of that name between."""
+    """The name is reserved before the rename, so no other program can create a file with that name in between."""
     rename = os.rename
 
     def late(*names: str, **where: int) -> None:

@@ -54,7 +54,7 @@ BAD = {
 
 
 def see(compression: str, data: bytes, piece: int) -> None:
-    """Passes data by in pieces of so many bytes; as in an archive the last is shorter, if need be empty."""
+    """Sees data in pieces of so many bytes. As in an archive, the last piece is shorter and may be empty."""
     looking = Ends("it", compression)
     for at in range(0, len(data) + 1, piece):
         part = memoryview(data)[at : at + piece]
@@ -97,7 +97,7 @@ def test_nothing_and_anything(compression: str) -> None:
 
 
 def test_a_gzip_file_that_may_hold_more_than_4_gib() -> None:
-    """Its trailer tells the size modulo 2^32."""
+    """Its trailer contains the size modulo 2^32."""
     looking = Ends("it", "gzip")
     zeros = bytes(1 << 20)
     looking.see(memoryview(gzip.compress(b"") + zeros), False)

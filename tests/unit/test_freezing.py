@@ -48,7 +48,7 @@ def test_a_watchdog_that_is_killed_is_stood_in_for(tmp_path: Path) -> None:
 
 
 def test_the_watchdog_holds_nothing_of_ours(tmp_path: Path) -> None:
-    """A lock that we hold, and standard output, end with us."""
+    """A lock of ours and standard output are closed when we end."""
     lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
     still = Frozen("true", "true", 60, pytest.fail)
     with still:

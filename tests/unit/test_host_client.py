@@ -23,7 +23,7 @@ DOMAIN = """<domain id="domain-1" class="AppVM"><properties><property name="name
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Host]:
-    """A host of which the text, in shell, is what it does for any verb; its warnings go to a list."""
+    """A host that runs text, in shell, for any verb; its warnings go to a list."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
 
     def make(text: str, warnings: list[str] | None = None) -> Host:
@@ -124,7 +124,7 @@ def test_it_never_stops(host: Callable[[str], Host], tmp_path: Path) -> None:
 
 
 def test_leftovers(host: Callable[[str], Host], tmp_path: Path) -> None:
-    """Only where the mark's process is no more for certain."""
+    """Only if the process of the mark has certainly ended."""
     dead = Mark.own()._replace(start=1)
     marks = {
         "dead": str(dead),

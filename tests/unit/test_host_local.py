@@ -48,7 +48,7 @@ def inventory(host: LocalHost) -> Metadata:
 
 
 def killed_at(step: int, act: Callable[[], object]) -> bool:
-    """Does act in a process that is killed at its step'th call of those above; whether it was, before the end."""
+    """Runs act in a process that is killed at call number step of those above. Returns whether it was killed."""
     pid = os.fork()
     if not pid:
         count = 0
@@ -80,7 +80,7 @@ WHOLE = {"work", "work/root.img", "work/private.img"}
 
 
 def test_a_directory_whose_create_is_killed(tmp_path: Path) -> None:
-    """At any of its steps; the next create of the same name completes it, one of another name removes it."""
+    """Killed at any step: the next create with the same name completes it, one with another name removes it."""
     for step in range(1000):
         place = tmp_path / str(step)
         place.mkdir()
@@ -126,7 +126,7 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path) -> None:
 
 
 def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
-    """The directory of a run that lives, on another name."""
+    """The directory of a live run for another name."""
     (tmp_path / "work").mkdir()
     mark = tmp_path / f"work/.qbtools-unfinished.{Mark.own()}"
     mark.touch()
@@ -184,11 +184,11 @@ def test_the_file_keeps_its_mode(tmp_path: Path) -> None:
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the program runs any more."""
+    """SIGKILL: the program does nothing more."""
 
 
 class Group:
-    """A group in memory. lists: how often it was listed; kill_at: after so many commands the program is no more."""
+    """A group in memory. lists: how often it was listed. kill_at: the program is killed after so many commands."""
 
     def __init__(self) -> None:
         pool = frozenset({"thin", "pool"})
@@ -242,7 +242,7 @@ def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[Group]:
 
 
 class Dying(Store):
-    """A file whose replacing is a step like others; what comes behind the end of the program is not done."""
+    """A file whose replacement counts as a step. Nothing is done after the end of the program."""
 
     def __init__(self, path: str, group: Group) -> None:
         super().__init__(path)
@@ -270,7 +270,7 @@ def _dead_marks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_pool_takes_no_name_with(tmp_path: Path, group: Group) -> None:
-    """A logical volume that lvm refuses would stop the restore of all; the plan finds another name for it."""
+    """A logical volume that lvm refuses would stop the complete restore; the plan chooses another name."""
     assert "without\t_tdata\n" in in_pool(group, tmp_path).defaults()
     assert "without" not in on_disk(tmp_path).defaults()
 
@@ -340,7 +340,7 @@ def test_the_same_volume_for_two_domains(tmp_path: Path, group: Group) -> None:
 
 
 def test_a_volume_that_is_only_named(tmp_path: Path, group: Group) -> None:
-    """An archive can give a any volume, as one that is not saved: no other domain's may go with it."""
+    """An archive can name any volume as an unsaved one of a: volumes of other domains must not be removed with a."""
     in_pool(group, tmp_path).create(document("a-b", volumes="c"))
     in_pool(group, tmp_path).set("a-b", document("a-b", unfinished=False))
     named = document("a", volumes="root b-c").replace(
@@ -352,7 +352,7 @@ def test_a_volume_that_is_only_named(tmp_path: Path, group: Group) -> None:
 
 
 def test_a_machine_that_runs_in_a_pool(tmp_path: Path, group: Group) -> None:
-    """It writes to -snap, which takes the place of the other when it stops; until then nothing is removed."""
+    """It writes to -snap, which replaces the other volume when the machine stops; until then nothing is removed."""
     in_pool(group, tmp_path).create(document("work"))
     private = group.volumes["vm-work-private"]
     group.volumes["vm-work-private-snap"] = private._replace(name="vm-work-private-snap", origin="vm-work-private")

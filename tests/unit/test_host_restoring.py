@@ -50,7 +50,7 @@ def archive() -> Metadata:
 
 
 class Here(Host):
-    """A host that is a directory, without programs in between. fails: verb and domain of what fails, and is counted."""
+    """A host that is a directory, without programs in between. fails: the verbs and domains that fail, with a count."""
 
     def __init__(self, place: Path) -> None:
         self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
@@ -86,7 +86,7 @@ class Here(Host):
         self._local.remove(domain, mark)
 
     def made(self) -> dict[str, Mark | None]:
-        """By the names of its domains whose they are."""
+        """The owner of each domain, by its name."""
         found = self.inventory()
         return {domain.name: client.mark_of(found, domain.name) for domain in found.domains[1:]}
 
@@ -170,7 +170,7 @@ def test_a_signal(here: Here) -> None:
     ("domain", "left"), [("deb", {"alone"}), ("net", {"deb", "work", "alone"}), ("alone", {"deb", "net", "work"})]
 )
 def test_going_on(here: Here, verb: str, domain: str, left: set[str]) -> None:
-    """Who has its template from what failed fails too; who has its network from it gets none."""
+    """A domain whose template failed fails, too; a domain whose netvm failed gets no network."""
     warnings: list[str] = []
     here.fails = {(verb, domain)}
     files = restore(here, warnings).apply(ME, True)
@@ -237,7 +237,7 @@ def test_only_our_own_are_settled(here: Here) -> None:
 
 
 def test_leftovers_are_made_again(here: Here) -> None:
-    """Under their own names; those of a run that lives are taken."""
+    """With their own names; names of a live run are taken."""
     restore(here).apply(DEAD, False)
     files = restore(here, names_=["deb", "net"]).apply(ME, False)
     assert {one.domain for one in files} == {"deb", "net"}
@@ -260,7 +260,7 @@ def test_the_plan_fits_no_longer(here: Here) -> None:
 @pytest.mark.parametrize("left", [False, True])
 @pytest.mark.parametrize("going", [False, True])
 def test_two_runs_that_want_the_same_names(here: Here, left: bool, going: bool) -> None:
-    """Both were planned before the first made anything; the second must touch nothing of the first."""
+    """Both plans exist before the first run creates anything; the second must not change domains of the first."""
     if left:
         restore(here).apply(DEAD, False)
     first, second = restore(here), restore(here)

@@ -69,7 +69,7 @@ def test_one_that_is_larger_than_the_metadata_says() -> None:
 
 
 def test_several_volumes_in_one_file() -> None:
-    """A template of Qubes OS 2 to 3.2 is one archive; how large its volumes are nobody says."""
+    """A template of Qubes OS 2 to 3.2 is one archive; the sizes of its volumes are unknown."""
     files = [Made("vm5/.", "debian", "root", "x"), Made("vm5/.", "debian", "private", "y")]
     (found,) = results.of_restore(files, log(("vm5/.", 1.0, 3.0, None)), {}, ended=True, going=False)
     assert (found.volumes, found.size, found.problem) == (2, 0, None)

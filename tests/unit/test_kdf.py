@@ -60,7 +60,7 @@ def test_the_providers_agree(secret: bytes) -> None:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which providers were asked, in order."""
+    """The providers that were called, in order."""
     order: list[str] = []
 
     def spy(name: str) -> Callable[..., bytes]:

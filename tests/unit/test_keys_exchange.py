@@ -139,7 +139,7 @@ print(exchange(["/bin/cat", path], b"", 100, print).output.decode())
 
 
 def test_the_terminal_is_left_as_it_was(program: Program) -> None:
-    """Who is asked for a passphrase may press ^C, and the program that asks is killed."""
+    """A user who is asked for a passphrase may press ^C; then the program that asks is killed."""
     argv = program("trap '' INT; stty -echo </dev/tty; echo asking >/dev/tty; exec sleep 1000")
     code = f"""
 import sys

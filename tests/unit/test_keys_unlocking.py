@@ -203,7 +203,7 @@ def test_nobody_to_ask() -> None:
 
 
 def test_a_command_both_ways() -> None:
-    """The second one is told what the first one printed."""
+    """The second one reads the output of the first one."""
     keys = wrapped(command="tr a-z b-za")
     assert keys == [(keymembers.COMMAND, b"n" * 52 + b"\n")]
     assert unlock(opening(keys), Sources([], "tr b-za a-z", never)) == Secret(MADE, wrapped=True)

@@ -30,7 +30,7 @@ SALT = bytes.fromhex("0123456789abcdef")
 
 
 def encrypted(data: bytes, secret: bytes = SECRET, salt: bytes = SALT, padding: bytes | None = None) -> bytes:
-    """A second writing of what openssl does."""
+    """An independent implementation of openssl's encryption."""
     one = hashlib.md5(secret + salt).digest()
     two = hashlib.md5(one + secret + salt).digest()
     three = hashlib.md5(two + secret + salt).digest()
@@ -221,7 +221,7 @@ def opened(data: bytes, warn: Callable[[str], None] = lambda _text: None, secret
 def contents(
     data: bytes, wanted: Callable[[str], bool] = lambda _name: True
 ) -> tuple[dict[str, bytes], QbError | None]:
-    """What came out of each file, whole or not, and the error at the end."""
+    """The data of each file, complete or not, and the error at the end."""
     found: dict[str, bytes] = {}
     try:
         for event in opened(data).events(wanted):
@@ -267,7 +267,7 @@ def test_nothing_is_decrypted_that_nobody_wants(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_file_that_is_no_longer_wanted() -> None:
-    """Whoever reads it has left: no padding is looked for."""
+    """Its reader has ended: the padding is not checked."""
     asked: list[str] = []
 
     def wanted(name: str) -> bool:
@@ -334,7 +334,7 @@ def flip(data: bytes) -> bytes:
 @pytest.mark.parametrize("encryption", [True, False])
 @pytest.mark.parametrize("name", ["vm1/private.img.001", "vm1/private.img.001.hmac"])
 def test_a_flipped_bit(name: str, encryption: bool) -> None:
-    """Nothing of the chunk comes out, nor of any later one."""
+    """Neither this chunk nor any later one is returned."""
     found, error = contents(change(name, flip, encryption))
     assert isinstance(error, Damaged)
     assert "vm1/private.img.001" in error.message
@@ -386,7 +386,7 @@ def test_order_and_what_is_missing(data: bytes, message: str) -> None:
 
 
 def test_the_end_of_an_encrypted_file_is_missing() -> None:
-    """No MAC tells, but the padding does (where the data does not happen to look like padding)."""
+    """No MAC shows it, but the padding does (unless the data happens to look like padding)."""
     found, error = contents(without("vm1/private.img.005", "vm1/private.img.005.hmac"))
     assert isinstance(error, Damaged)
     assert error.message.startswith("vm1/private.img is damaged or incomplete")
@@ -395,7 +395,7 @@ def test_the_end_of_an_encrypted_file_is_missing() -> None:
 
 
 def test_what_cannot_be_noticed() -> None:
-    """Whole files exchanged or gone, the end of one that is not encrypted: the warning says so."""
+    """Exchanged or missing files, and the missing end of an unencrypted file: the warning says so."""
     gone = [member for member in members() if not member[0].startswith("vm2")]
     assert contents(joined(gone)) == ({name: data for name, data in FILES.items() if name != "vm2/."}, None)
     short = without("vm1/private.img.005", "vm1/private.img.005.hmac", encryption=False)
@@ -424,7 +424,7 @@ def test_truncated_anywhere() -> None:
 
 
 def test_truncated_at_a_member() -> None:
-    """Noticed, unless it is the end of a whole file."""
+    """Noticed, unless it is the end of a complete file."""
     pieces = members()
     for count in range(2, len(pieces)):
         last = pieces[count - 1][0]

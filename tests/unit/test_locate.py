@@ -16,7 +16,7 @@ from qbtools.volumes.kind import Kind
 
 
 class Names:
-    """As much of a kind as is asked before a volume is opened."""
+    """The part of a kind that is used before a volume is opened."""
 
     def __init__(self, scheme: str, has: tuple[str, ...] = (), makes: tuple[str, ...] = (), narrows: str = "") -> None:
         self.scheme, self.has, self.makes, self.narrows = scheme, has, makes, narrows or None

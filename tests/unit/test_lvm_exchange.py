@@ -26,11 +26,11 @@ TEMPORARY = "qbtools_0123456789abcde"
 
 
 class Killed(BaseException):
-    """SIGKILL: nothing of the program runs any more."""
+    """SIGKILL: the program does nothing more."""
 
 
 class Group:
-    """As much of lvm as the exchange uses, for one group. Commands are counted; one of them may end the program."""
+    """The part of lvm that the exchange uses, for one group. Commands are counted; one of them may end the program."""
 
     def __init__(self) -> None:
         self.volumes: dict[str, Volume] = {}
@@ -141,7 +141,7 @@ def warn(text: str) -> None:
 
 
 def filled(vg: Group) -> None:
-    """Ours, whole, under its temporary name."""
+    """Our volume: complete, under its temporary name."""
     vg.add(TEMPORARY, "new", str(MARK))
 
 

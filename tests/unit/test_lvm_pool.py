@@ -71,7 +71,7 @@ def test_chunks_that_extents_touch() -> None:
 
 
 class Fake(Pool):
-    """A pool of 1,000 chunks of 64 KiB, in which what was written counts when it is flushed."""
+    """A pool of 1,000 chunks of 64 KiB. Written chunks count when they are flushed."""
 
     def __init__(self, used: int, total: int = 1000, chunk: int = 64 * KiB) -> None:
         super().__init__("vg", "pool", chunk, zeroing=True)

@@ -36,7 +36,7 @@ def row(
 
 @pytest.fixture
 def lvs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a program `lvs` before all others prints."""
+    """Sets the output of a program `lvs`, which is first in PATH."""
     text = tmp_path / "text"
     program = tmp_path / "lvs"
     program.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/calls\nexec cat {text}\n')

@@ -21,7 +21,7 @@ def row(name: str, layout: str, pool: str = "") -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def lvm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One group with a pool, a thin and a thick volume; a program that would change anything is not there."""
+    """One group with a pool, a thin and a thick volume. There are no programs that could change anything."""
     rows = [row("pool", "thin,pool"), row("thin", "thin,sparse", "pool"), row("thick", "linear")]
     (tmp_path / "rows").write_text(json.dumps({"report": [{"lv": rows}]}))
     (tmp_path / "lvs").write_text(

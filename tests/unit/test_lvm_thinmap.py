@@ -140,7 +140,7 @@ def test_forty_volumes_in_one_pool(tmp_path: Path) -> None:
 
 
 def joined(extents: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Extents that touch, as one."""
+    """Joins extents that touch."""
     result: list[tuple[int, int]] = []
     for offset, length in extents:
         if result and sum(result[-1]) == offset:

@@ -18,7 +18,7 @@ from qbtools.volumes.lvm import tools
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the body of the program `lvs` is to be written, as bash text."""
+    """The path for the body of the program `lvs`, which is bash text."""
     path = tmp_path / "lvs"
     path.write_text("#!/bin/bash\n")
     path.chmod(0o755)
@@ -133,7 +133,7 @@ except Terminated:
 
 
 def test_a_signal_is_heard_and_the_program_ends_first(program: Path, tmp_path: Path) -> None:
-    """Like lvm in its critical section, the program hears no signal; we wait for it and then unwind."""
+    """Like lvm in its critical section, the program ignores signals; we wait for it and then stop."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     body(program, f"trap '' INT TERM; touch {begun}; sleep 0.5; touch {ended}")
     argv = [sys.executable, "-c", INTERRUPTED, str(ended)]

@@ -232,7 +232,7 @@ def test_what_is_malformed_of_files_that_failed(old: str, new: str) -> None:
 
 
 def test_comparing_files_that_failed() -> None:
-    """A file without its last chunk is right only where the manifest says so, whether any of its chunks came or not."""
+    """A file without its last chunk is only valid if the manifest says that it failed, with or without other chunks."""
     lost = manifest.failed_file("vm1/y")
     broken = {"vm1/y": Damaged("vm1/y is incomplete")}
     assert manifest.compare([X, lost, Z], [X, Z], {}) == ["vm1/y"]

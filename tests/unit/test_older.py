@@ -32,7 +32,7 @@ def read(*elements: str, admin: str = ADMIN + TEMPLATE, attributes: str = "") ->
 
 
 def one(tag: str = "QubesAppVm", **more: str) -> Domain:
-    """The domain of a collection with it."""
+    """The only domain of a collection with this element."""
     return next(domain for domain in read(element(tag, "it", 9, **more)).domains if domain.name == "it")
 
 
@@ -160,7 +160,7 @@ def test_names_that_there_were(name: str) -> None:
 
 
 def test_an_odd_name_stops_nobody() -> None:
-    """Qubes OS 3.2 only warned of one that it read."""
+    """Qubes OS 3.2 only warned when it read such a name."""
     text = element("QubesTemplateVm", "1st", 1, "vm-templates/1st") + element(
         "QubesAppVm", "work", 2, "appvms/work", template_qid="1"
     )
@@ -253,7 +253,7 @@ def test_a_literal_that_is_too_long() -> None:
 
 
 def test_what_must_come() -> None:
-    """The one archive of a template stands for both of its volumes; what older systems put beside them is known."""
+    """The one archive of a template contains both of its volumes; other files of older systems are known."""
     metadata = read(
         element("QubesTemplateVm", "tpl", 2, "vm-templates/tpl"),
         element("QubesAppVm", "work", 3, "appvms/work", template_qid="2"),

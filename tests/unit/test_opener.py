@@ -72,7 +72,7 @@ def opened(
 
 
 def contents(events: Iterator[Event]) -> dict[str, bytes]:
-    """What came out for each file that came to its end."""
+    """The data of each file that was read completely."""
     found: dict[str, bytes] = {}
     data = b""
     for event in events:

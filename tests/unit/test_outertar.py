@@ -41,7 +41,7 @@ def read_all(data: bytes, bound: int = 1 << 20) -> list[tuple[str, bytes]]:
 
 
 def changed(data: bytes, at: int, new: bytes) -> bytes:
-    """data with new at an offset of its first header, whose checksum is made right again."""
+    """The data with new at an offset of its first header, and with a corrected checksum."""
     block = bytearray(data[:512])
     block[at : at + len(new)] = new
     block[148:156] = b" " * 8
@@ -438,7 +438,7 @@ def test_a_sparse_hole_of_an_archive_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_no_error_is_anything_else() -> None:
-    """A header with every single byte of it changed, its checksum made right: read, or refused with a reason."""
+    """A header with any single byte changed and a corrected checksum is read, or refused with a reason."""
     data = written(("vm1/a.000.enc", b"1"))
     checks: list[Callable[[int], bytes]] = [lambda at: b"\xff", lambda at: b"\0", lambda at: b"7", lambda at: b" "]
     for at in range(512):
@@ -453,7 +453,7 @@ def test_no_error_is_anything_else() -> None:
     ("clock", "told"), [(-1, 0), (-(1 << 31), 0), (0, 0), (1 << 32, 1 << 32), (8**11, 8**11 - 1), (1 << 40, 8**11 - 1)]
 )
 def test_a_wrong_clock(clock: int, told: int) -> None:
-    """Python and our own reader take the time that is written."""
+    """Python and our own reader accept the written time."""
     block = outertar.header("a", 0, clock)
     assert len(block) == 512
     assert tarfile.TarInfo.frombuf(block, "ascii", "strict").mtime == told

@@ -19,7 +19,7 @@ WHOLE = made.archive(made.header_pair(made.header()) + FILES + [made.manifest(FI
 
 
 def passed(data: bytes, limit: int | None = None) -> tuple[bytes, type[Exception] | None]:
-    """What comes out of the check of data, and how that ends."""
+    """The output of the check of data, and how it ends."""
     out = io.BytesIO()
     source = Passing(Reader(io.BytesIO(data), "the archive", READ_AHEAD), Writer(out), limit)
     try:

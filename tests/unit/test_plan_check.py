@@ -192,7 +192,7 @@ def test_a_template_that_is_skipped_by_hand(options: dict[str, object], expected
 
 
 def test_as_it_is_written_or_not_at_all() -> None:
-    """Where a plan is carried out, a machine whose network failed does not get another."""
+    """When a plan is carried out, a machine whose network failed does not get another one."""
     rows = [row("work", template="fedora-42", netvm="vpn"), row("vpn", template="fedora-42", action="skip")]
     found = plan.check(ARCHIVE, HOST, DEFAULTS, plan.AS_WRITTEN, read(text_of(*rows)))
     assert problem(found, "work") == "netvm: vpn is not restored"
@@ -220,7 +220,7 @@ PROBLEMS = [
 
 @pytest.mark.parametrize(("text", "expected"), PROBLEMS)
 def test_what_cannot_be_is_a_problem(text: str, expected: str) -> None:
-    """A slip of the pen is never replaced by a default: it could be one that lets a machine out to the network."""
+    """A typing error is never replaced by a default: the default might give a machine access to the network."""
     assert problem(checked(text_of(text)), "work") == expected
 
 
@@ -319,7 +319,7 @@ def test_comments_may_hold_anything() -> None:
 
 
 def test_what_the_archive_says_never_makes_a_line() -> None:
-    """Names in the archive that are none come into notes, which are lines of the plan."""
+    """Invalid names in the archive appear in notes, which are lines of the plan."""
     bad = "x\nend\ncreate\tx"
     archive = metadata(
         vm("a", template=bad, netvm=bad, default_dispvm=bad, audiovm=bad, kernel=bad, label=bad, backends=(bad,)),

@@ -48,7 +48,7 @@ def machines(chance: random.Random, count: int) -> list[tuple[str, str]]:
 
 
 def carry_out(archive: Metadata, host: Metadata, found: Plan) -> dict[str, Domain]:
-    """The host as it is when the plan has been carried out, from nothing but the documents."""
+    """The host after the plan has been carried out, computed only from the documents."""
     there = dict(host.by_name)
     for line in found.creates:
         document = recreate.document(archive, found, line, False, "mark")
@@ -64,7 +64,7 @@ def carry_out(archive: Metadata, host: Metadata, found: Plan) -> dict[str, Domai
 
 
 def walk(there: dict[str, Domain]) -> None:
-    """Every reference leads to a domain that can be that; no network comes from itself; every name may be."""
+    """Every reference names a suitable domain; no machine is its own netvm, even indirectly; every name is valid."""
     for name, domain in there.items():
         assert (
             len(name) <= 31
@@ -138,7 +138,7 @@ def test_any_selection_ends_in_a_host_that_is_sound(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_order_in_the_archive_means_nothing(seed: int) -> None:
-    """Who can be made, and with what, is the same whoever is looked at first; only names that are made up differ."""
+    """The order does not change which domains can be created, and how; only new names differ."""
     chance = random.Random(seed)
     texts = dict(machines(chance, 80))
     for _ in range(4):  # loops, and who has lost its network
@@ -157,7 +157,7 @@ def test_the_order_in_the_archive_means_nothing(seed: int) -> None:
 
 
 def sound(domain: Domain, there: set[str]) -> str:
-    """The domain as such a host has it: with what it names, or with the host's defaults."""
+    """The domain on such a host: with its own references, or with the defaults of the host."""
     table = {name: text for name, text in domain.properties.items() if name not in ("name", "label")}
     for role in ("netvm", "default_dispvm", "audiovm"):
         if table.get(role) not in there:
@@ -168,7 +168,7 @@ def sound(domain: Domain, there: set[str]) -> str:
 
 
 def counted(archive: Metadata, host: Metadata, monkeypatch: pytest.MonkeyPatch, **options: object) -> tuple[Plan, int]:
-    """A plan, and how often a domain was looked at for it."""
+    """A plan, and how often it had to look at a domain."""
     looks: list[None] = []
     original = verifier.Verifier._look_at
 
@@ -188,7 +188,7 @@ def chain(count: int, forwards: bool) -> Metadata:
 
 @pytest.mark.parametrize("forwards", [True, False])
 def test_a_chain_that_breaks_at_its_end_costs_a_step_a_domain(forwards: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The work grows with domains and references, not with their square, whatever the order in the archive."""
+    """In any order, the work is proportional to domains and references, not to their square."""
     found, looks = counted(chain(2000, forwards), metadata(), monkeypatch, netvm="keep")
     assert len(found.problems) == 2000
     assert looks <= 2 * 2001

@@ -34,7 +34,7 @@ class Case(NamedTuple):
 
 
 def cell(line: PlanLine, column: str) -> object:
-    """What stands in a column, or one of the notes."""
+    """The text of a column, or one of the notes."""
     if column == "notes":
         return list(line.notes)
     return line.problem if column == "problem" else getattr(line.written, column)
@@ -674,7 +674,7 @@ def test_names(case: Case) -> None:
 
 
 def test_who_is_left_out_takes_nobody_s_name() -> None:
-    """A domain that is not selected stands in the plan under a name that would be free for it."""
+    """A domain that is not selected is in the plan with a name that would be free for it."""
     case = Case(
         "",
         (vm("mail", template="fedora-42"), WORK),
@@ -814,7 +814,7 @@ def test_options_that_make_no_sense(options: Options, message: str) -> None:
 
 
 def test_an_archive_with_nothing_to_restore() -> None:
-    """That is no fault of the options."""
+    """The options are not the problem."""
     with pytest.raises(Refused, match="^the archive has no domain that can be restored$"):
         made(Case("", (), {}))
 

@@ -22,7 +22,7 @@ from qbtools.processes import capture, start_sink, start_source
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Waits for what another process does; how long does not matter to the test."""
+    """Waits for another process; the time does not matter to the test."""
     until = time.monotonic() + 60
     while not condition():
         if time.monotonic() > until:
@@ -272,7 +272,7 @@ def test_a_sink_never_meets_eof_when_its_parent_dies(ending: str, cmd: str, tmp_
 
 @pytest.mark.parametrize("kind", ["sink", "capture"])
 def test_a_signal_while_its_end_is_awaited(kind: str, tmp_path: Path) -> None:
-    """CMD has all that it needs, but we have not: nothing of it may go on when we are gone."""
+    """CMD has read all of its input, but we have not finished: when we end, none of its processes may continue."""
     unseal = """
 from types import SimpleNamespace as Thing
 from qbtools.commands.archive import events, routes, tocommand

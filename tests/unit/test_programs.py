@@ -90,7 +90,7 @@ def test_no_signal_is_blocked_in_it() -> None:
 
 
 def test_what_it_says_never_holds_it_up() -> None:
-    """Nobody reads while it speaks: more than a pipe holds is lost."""
+    """Nothing reads its messages while it runs: everything beyond the size of a pipe is lost."""
     with programs.running(shell("yes 'a long line of words' | head -c 3000000 >&2; exit 5")) as child:
         assert child.wait() == 5
         assert child.said()[0] == "a long line of words"

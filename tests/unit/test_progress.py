@@ -244,7 +244,7 @@ def test_a_descriptor_that_is_something_else_is_left_alone(number: str, token: s
 
 
 def test_nothing_is_renewed_while_it_is_held() -> None:
-    """And nothing is taken away where no line is shown."""
+    """And nothing is erased if no line is shown."""
     body = """
 with watched({}):
     time.sleep(0.05)

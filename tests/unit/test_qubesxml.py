@@ -138,7 +138,7 @@ def test_names_that_are_refused(name: str) -> None:
     "name", ["a.b", "vm.1", "a..b", "x.", "x.img", "work.mail", "W", "disp1234", "none", "x-dm", "a" * 31, "qubes.xml"]
 )
 def test_names_that_some_qubes_os_allows(name: str) -> None:
-    """Of a domain that is saved, and of one that is only listed."""
+    """Names of a saved domain, and of one that is only listed."""
     found = read(document(domain(name=name), domain("other", "vm8/"))).domains
     assert [one.name for one in found] == ["dom0", name, "other"]
     (entry,) = inventory.entries(read(document(domain(name=name))))

@@ -22,7 +22,7 @@ BAD = 3 * BLOCK + 4096
 
 @pytest.fixture
 def bad(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes a call of module os fail where it would reach BAD, as a device with a bad block does."""
+    """Makes a call of module os fail if it would reach BAD, like a device with a bad block."""
 
     def fail(*names: str, times: int = 1 << 30) -> None:
         for name in names:
@@ -48,7 +48,7 @@ def bad(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def send(path: Path, size: int = SIZE) -> tuple[bytes, Failed | None]:
-    """What comes out of a pipe into which the file is sent, and the error."""
+    """The output of a pipe to which the file is sent, and the error."""
     got = bytearray()
     end, begin = os.pipe()
 
@@ -104,7 +104,7 @@ def test_an_error_that_goes_away(volume: Path, bad: Callable[..., None]) -> None
 
 
 def test_no_room_where_it_is_written_is_no_read_error(volume: Path, tmp_path: Path) -> None:
-    """A write that fails half way is not tried again: what came before it would be missing."""
+    """A write that fails halfway is not repeated: the bytes before it would be missing."""
 
     class Full:
         written = 0

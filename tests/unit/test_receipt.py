@@ -149,7 +149,7 @@ def taken_in(members: list[tuple[str, bytes]], step: int = 1 << 20) -> Receipt:
 
 
 def test_what_it_is_made_of() -> None:
-    """By the words of the format: key members and signature do not count, and everything else does."""
+    """Computed according to the format: everything counts except key members and signature."""
     counted = [(name, content) for at, (name, content) in enumerate(MEMBERS) if at not in (2, 3, 4, 5)]
     bytes_of_all = b"".join(name.encode() + b"\0%d\0" % len(content) + content for name, content in counted)
     expected = Receipt(

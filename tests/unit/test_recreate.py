@@ -142,7 +142,7 @@ def test_one_without_template_has_no_such_property() -> None:
 
 
 def test_nothing_hides_in_a_second_part() -> None:
-    """An archive may have several parts of a kind; what they hold is treated as if it stood in the first."""
+    """An archive may have several parts of a kind; their content is treated as if it were in the first."""
     more = (
         "<properties><property name='audiovm'>gone</property><property name='memory'>5</property></properties>"
         "<features><feature name='backup-x'>1</feature><feature name='qbtools-unfinished'>y</feature></features>"

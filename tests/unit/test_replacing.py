@@ -28,7 +28,7 @@ NEW = [(AGE, b"new"), (STRETCHED, b"s" * 180), (COMMAND, b"c" * 512)]
 
 
 def replaced(data: bytes, keys: Pieces) -> tuple[bytes, QbError | None]:
-    """What comes out, and how that ends."""
+    """The output, and how it ends."""
     kept, out = replacing.Kept(), io.BytesIO()
     source = Passing(Reader(io.BytesIO(data), "the archive", READ_AHEAD), Writer(kept))
     opening = Opening(source, Limits(1 << 30))
@@ -54,7 +54,7 @@ def test_nothing_else_changes(old: Pieces, new: Pieces, signature: bool) -> None
 
 
 def padded(pieces: Pieces) -> bytes:
-    """Each member as an archive of its own, as Qubes writes them."""
+    """Each member as a separate archive, as Qubes writes them."""
     return b"".join(block + END + bytes(-len(block + END) % 10240) for block in made.blocks(pieces))
 
 
@@ -104,7 +104,7 @@ def test_a_time_that_is_malformed() -> None:
 
 
 def test_cut_anywhere() -> None:
-    """Whatever comes out then is no whole archive, either."""
+    """The output is not a complete archive, either."""
     data = made.archive([*PAIR, *OLD, *REST])
     whole = made.archive([*PAIR, *NEW, *REST])
     begun = len(b"".join(made.blocks([*PAIR, *OLD])))
@@ -127,7 +127,7 @@ def test_damaged_anywhere() -> None:
 
 
 def test_zeros_without_end_take_no_memory() -> None:
-    """Before the first chunk any number of zero blocks may stand, and all of it is kept until the keys are there."""
+    """Any number of zero blocks may precede the first chunk, and everything is kept until the keys are available."""
     for pieces in ([*PAIR, *OLD], PAIR):
         many = b"".join(made.blocks(pieces)) + bytes(replacing.MAX_BEGINNING) + made.archive(REST)
         with pytest.raises(Refused, match="more than 1048576 bytes before its first chunk"):

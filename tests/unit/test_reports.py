@@ -15,7 +15,7 @@ from qbtools.reports import FD, MAX_LINE, TOKEN, Failure, Reports, failure_of
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Its reading and its writing end."""
+    """Its read end and its write end."""
     ends = os.pipe()
     os.set_blocking(ends[0], False)
     yield ends
@@ -53,7 +53,7 @@ def test_a_file_is_no_pipe(tmp_path: Path) -> None:
     "text", ["m" * 5000, "ü" * 5000, "\U0001f512" * 5000, "\udcff" * 5000, "\\" * 5000, '"' * 5000]
 )
 def test_a_line_fits_and_stays_whole(text: str, pipe: tuple[int, int]) -> None:
-    """Else the kernel would mix it with those of others, or the reader would not understand it."""
+    """Otherwise the kernel could mix it with other lines, or the reader would not understand it."""
     reports.tell(pipe[1], program="qb-volread", status=5, message=text, hint=text, deferred=False)
     line = os.read(pipe[0], 1 << 16)
     assert len(line) <= MAX_LINE
@@ -82,7 +82,7 @@ def test_progress_never_waits(pipe: tuple[int, int]) -> None:
 
 
 class Heard:
-    """Reports of which the tests have both ends."""
+    """Reports with both ends in the test."""
 
     def __init__(self) -> None:
         self.reports = Reports()

@@ -55,7 +55,7 @@ class Derivations:
 
 
 def feed(archive: bytes, place: Path, wanted: Wanted, first: str | None = None, jobs: int = 2) -> list[str]:
-    """The files that came to a CMD, each with its target."""
+    """The files that a CMD received, each with its target."""
     opened = opener.Opening(Reader(io.BytesIO(archive)), limits.Limits(256 << 20)).archive(
         SECRET, lambda _memory: jobs, lambda _text: None
     )
@@ -188,5 +188,5 @@ def test_who_waits_gets_an_answer_when_all_is_over() -> None:
 
 
 def test_the_header_is_not_counted() -> None:
-    """What the tests above count is container.Key as openarchive.py knows it; the header is opened in another way."""
+    """The tests above count container.Key in openarchive.py; the header is opened in another way."""
     assert openarchive.Key is container.Key

@@ -68,7 +68,7 @@ def test_a_newline_in_a_name(tmp_path: Path, how: SourceOptions) -> None:
 
 
 class Stages:
-    """In place of the wiring."""
+    """Replaces the wiring."""
 
     def __init__(self, *events: Happened, statuses: tuple[int, ...] | None = (0, 0)) -> None:
         self._events, self._statuses = events, statuses
@@ -105,7 +105,7 @@ def test_a_run() -> None:
 
 @pytest.mark.parametrize("missing", range(2, 5))
 def test_a_file_that_was_not_read_is_missed(missing: int) -> None:
-    """Whatever the stages say of themselves."""
+    """Even if the stages report success."""
     if ALL[missing].event == "begin":
         return
     with pytest.raises(Failed, match="was not saved, although all stages succeeded"):

@@ -111,7 +111,7 @@ def test_all_has_come() -> None:
 
 
 def test_a_volume_is_missing() -> None:
-    """One that was not wanted is missed too: the archive is not whole."""
+    """A missing volume is an error even if it is not wanted: the archive is incomplete."""
     for missing in (f"{ONE}private.img", f"{TWO}private.img"):
         filling, _ = fill(TO._replace(only=["one"]))
         filling.metadata(ARCHIVE)
@@ -155,7 +155,7 @@ def test_a_file_that_comes_twice() -> None:
 
 
 def test_what_is_not_restored_is_named() -> None:
-    """But for domains that nobody wants, and what only stands for a domain."""
+    """Except unwanted domains, and files that only represent a domain."""
     filling, warnings = fill(TO._replace(only=["one"]))
     filling.metadata(ARCHIVE)
     for name in (f"{ONE}firewall.xml", f"{ONE}empty", f"{TWO}firewall.xml"):
@@ -164,7 +164,7 @@ def test_what_is_not_restored_is_named() -> None:
 
 
 def test_an_archive_without_metadata() -> None:
-    """Files keep their names; nothing else can be said of where they go."""
+    """Files keep their names; their targets are not known otherwise."""
     filling, _ = fill(TO)
     assert list(filling.no_metadata("a/b.img")) == [("*", "below:--create --parents:file:./to")]
     come(filling, "a/b.img")

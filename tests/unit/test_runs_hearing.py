@@ -81,6 +81,6 @@ def test_a_line_that_is_longer(end: bytes) -> None:
     ],
 )
 def test_nonsense(line: bytes) -> None:
-    """Nothing is trusted any more: something else writes there."""
+    """After this nothing is trusted: another program writes there."""
     with pytest.raises(Failed, match="malformed report"):
         list(Hearing().take(line + b"\n"))

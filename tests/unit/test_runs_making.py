@@ -26,7 +26,7 @@ FILES = [f"{domain.features['backup-path']}private.img" for domain in ARCHIVE.do
 
 
 class FakeHost:
-    """A directory, without programs in between. fails: what a verb of a domain raises."""
+    """A directory, without programs in between. fails: the errors that verbs raise, by domain."""
 
     def __init__(self, place: Path) -> None:
         self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
@@ -122,7 +122,7 @@ def test_a_volume_that_is_larger_than_it_may_be(host: FakeHost) -> None:
 
 @pytest.mark.parametrize("what", ["create two", "set one", "set two"])
 def test_a_signal_while_domains_are_made(what: str, host: FakeHost) -> None:
-    """Nothing is known of what was made, but it is found by its mark."""
+    """The run does not know the new domains, but finds them by their marks."""
     host.fails = {what: KeyboardInterrupt()}
     made = make(host)
     with pytest.raises(KeyboardInterrupt):
@@ -134,7 +134,7 @@ def test_a_signal_while_domains_are_made(what: str, host: FakeHost) -> None:
 
 
 def test_a_signal_while_domains_are_finished(host: FakeHost) -> None:
-    """What is finished stays, the rest is removed by a second try."""
+    """Finished domains stay, and a second attempt removes the others."""
     made = make(host)
     made.metadata(ARCHIVE)
     for name in FILES:

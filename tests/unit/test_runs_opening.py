@@ -25,7 +25,7 @@ METADATA = Happened("done", "qubes.xml", DOCUMENT)
 
 
 class Stages:
-    """In place of the wiring: says these things, and keeps what it is told."""
+    """Replaces the wiring: sends these reports, and records what it receives."""
 
     def __init__(self, *events: Happened, statuses: tuple[int, ...] | None = (0,), said: Failure | None = None) -> None:
         self._events = events
@@ -50,7 +50,7 @@ class Stages:
 
 
 class Log:
-    """An opening that writes down what it is asked."""
+    """An opening that records its calls."""
 
     def __init__(self, routes: Routes = (("a", "check:"), ("*", "volume::x\ty=z"))) -> None:
         self.log: list[tuple[str, ...]] = []

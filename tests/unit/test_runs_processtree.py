@@ -33,7 +33,7 @@ print("code", child.wait(0))
 
 
 class Tree:
-    """That program, with what it has started. ready: lines that this says before all of it stands."""
+    """This program with its children. ready: the number of lines that they print when all have started."""
 
     def __init__(self, text: str, ready: int = 1) -> None:
         self._process = subprocess.Popen(
@@ -48,7 +48,7 @@ class Tree:
         self.said = [self._process.stdout.readline().strip() for _ in range(ready)]
 
     def end(self) -> tuple[str, float]:
-        """What end_all() returned and left, and the seconds that it took."""
+        """The result of end_all(), the processes that it left, and its seconds."""
         out, _ = self._process.communicate("\n", timeout=60)
         assert self._process.returncode == 0
         left, _, seconds = out.splitlines()[0].rpartition(" ")
@@ -102,7 +102,7 @@ STUBBORN = [
 
 
 def test_what_must_be_killed(trees: list[Tree]) -> None:
-    """All at the same time, because each takes the seconds of the grace."""
+    """All at the same time, because each takes the full grace period."""
     trees += [Tree(text) for text in STUBBORN]
     with ThreadPoolExecutor(len(trees)) as pool:
         ended = dict(zip(STUBBORN, pool.map(Tree.end, trees), strict=True))
@@ -120,7 +120,7 @@ def test_one_that_cleans_up_is_given_the_time(trees: list[Tree], tmp_path: Path)
 
 
 def test_one_that_did_not_hear_the_first_word(trees: list[Tree]) -> None:
-    """As one that was just about to become another program."""
+    """Like a process that was just about to execute another program."""
     trees.append(tree := Tree("trap '[ -z \"$one\" ] || exit; one=1' TERM; echo; while :; do sleep 0.01; done"))
     left, seconds = tree.end()
     assert left == NOTHING
@@ -144,7 +144,7 @@ def test_who_is_below_and_who_is_a_child(trees: list[Tree]) -> None:
 
 
 def test_a_name_that_looks_like_more(tmp_path: Path) -> None:
-    """proc(5): what stands in the parentheses may hold anything."""
+    """proc(5): the name in parentheses may contain anything."""
     program = tmp_path / "a) Z 1 (b"
     program.write_text("#!/bin/bash\nread -r\n")
     program.chmod(0o755)
@@ -159,7 +159,7 @@ def test_a_name_that_looks_like_more(tmp_path: Path) -> None:
 
 
 def test_what_does_not_end_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that hangs in the kernel: here nothing is sent to it."""
+    """A process that hangs in the kernel; in this test no signal is sent to it."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(processtree, "_left", lambda: [7])
     monkeypatch.setattr(processtree, "_signal", lambda pid, number: sent.append((pid, number)))

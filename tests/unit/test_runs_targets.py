@@ -41,7 +41,7 @@ def wanted(words: Sequence[str]) -> list[Wanted]:
 
 
 def check(*words: str, how: How | None = None) -> list[str]:
-    """The keys of those that are left to be filled."""
+    """The keys of the targets that are still to be filled."""
     how = how or How(TargetOptions(create=True))
     return [one.key for one in targets.check(wanted(words), how, lambda _: None)[0]]
 

@@ -38,7 +38,7 @@ def made(tmp_path: Path) -> Made:
 
 @pytest.fixture(autouse=True)
 def whole() -> object:
-    """No test leaves a process, nor a descriptor of the run, nor another answer to SIGUSR1."""
+    """No test leaves a process, a descriptor of the run, or another handler of SIGUSR1."""
     before, children = signal.getsignal(signal.SIGUSR1), set(processtree.below(os.getpid()))
     yield
     assert set(processtree.below(os.getpid())) <= children
@@ -110,7 +110,7 @@ def test_a_list_larger_than_a_pipe_comes_whole(size: int, made: Made, tmp_path: 
 
 
 def test_a_reader_that_leaves(made: Made) -> None:
-    """The rest of the list goes nowhere, and the run ends as the stages say."""
+    """The rest of the list is dropped, and the run ends with the error of the stages."""
     text = """eval "exec $2<&-"; say '{"event": "begin", "name": "a"}'; say 'stages 1'"""
     assert ended(made(text), bytes(5_000_000))[0] == (1,)
 
@@ -123,7 +123,7 @@ def test_more_is_told_to_a_reader_that_has_left(made: Made) -> None:
 
 
 def test_a_talk(made: Made, tmp_path: Path) -> None:
-    """The source of each file is told when its turn comes."""
+    """The source of each file is sent when the file is needed."""
     text = f"""exec 9<"$list"
     for name in a b; do
         say '{{"event": "source", "name": "'$name'"}}'; read -r line <&9; echo "$line" >>{tmp_path}/got
@@ -144,7 +144,7 @@ def test_what_a_listener_raises_ends_all(made: Made) -> None:
 
 @pytest.mark.parametrize("text", ["kill -KILL $$", "say 'stages 1'"])
 def test_nothing_outlives_a_pipe_that_failed(text: str, made: Made) -> None:
-    """Neither what a stage has left behind, nor what holds the report open."""
+    """Neither processes that a stage has left behind, nor processes that keep the report open."""
     began = time.monotonic()
     assert ended(made(f"setsid sleep 1000 & {text}"))[0] in (None, (1,))
     assert time.monotonic() - began < processtree.GRACE + 5
@@ -204,7 +204,7 @@ def test_a_signal_ends_the_wait_for_stages_that_say_nothing(made: Made) -> None:
 
 
 def test_a_signal_while_the_script_is_started(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was started by then does not live on."""
+    """Processes that were started by then are ended."""
     started: list[int] = []
 
     def environment(_: object) -> dict[str, str]:

@@ -66,13 +66,13 @@ def host(tmp_path: Path) -> FakeHost:
 
 @pytest.fixture
 def cloning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the file system had reflinks."""
+    """Pretends that the file system has reflinks."""
     monkeypatch.setattr(snapshots, "check", lambda *_: None)
 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if it had none."""
+    """Pretends that it has none."""
 
     def refuse(words: Sequence[str], *_: object) -> None:
         raise Refused(f"{words[0]}: no snapshot can be taken here")
@@ -97,7 +97,7 @@ def look(host: Any, *named: str, state: str | None = None) -> saving.Found:
 
 
 def survey(host: Any, *named: str, state: str | None = None) -> Sequence[saving.Machine]:
-    """All of them; raises what keeps the first that cannot be saved."""
+    """The survey of all machines; raises the error of the first that cannot be saved."""
     found = look(host, *named, state=state)
     for one in found.failing:
         raise one.error

@@ -44,7 +44,7 @@ class Derivations:
         return Key(secret, parameters, os.urandom(32))
 
     def names(self) -> list[str]:
-        """NAME.NNN of every key that was derived, in text order."""
+        """NAME.NNN of every derived key, sorted."""
         return sorted(secret.split(b"!")[1].decode() for secret in self.secrets)
 
 
@@ -265,7 +265,7 @@ def lost_at_once() -> Reader:
 @pytest.mark.parametrize(("size", "kept"), [(0, 0), (999, 0), (1000, 1), (2500, 2)])
 @pytest.mark.parametrize("jobs", [1, 4])
 def test_the_others_are_sealed_where_one_is_lost(size: int, kept: int, jobs: int) -> None:
-    """The manifest names it, and no chunk that looks like its last one is there."""
+    """The manifest names it, and no chunk looks like its last one."""
     out = io.BytesIO()
     sealed = Sealer(Writer(out), SECRET, settings(1000), jobs)
     sources = [

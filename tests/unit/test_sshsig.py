@@ -57,7 +57,7 @@ def refused(kind: type[QbError], signature: bytes, signers: sshsig.Signers, text
 
 
 def program(place: Path, name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a script before all other programs."""
+    """Adds a script that is first in PATH."""
     path = place / name
     path.write_text(f"#!/bin/bash\n{text}\n")
     path.chmod(0o755)
@@ -162,7 +162,7 @@ def signed_with_passphrase(key: Path, passphrase: str, text: bytes) -> bytes:
 
 
 def test_a_key_with_a_passphrase_where_there_is_no_terminal(tmp_path: Path) -> None:
-    """No window asks for it either, and nothing waits."""
+    """No window asks for it, either, and nothing waits."""
     key = make_key(tmp_path / "key", passphrase="open sesame")
     asks = environment(DISPLAY=":0", SSH_ASKPASS=str(tmp_path / "ask"), SSH_ASKPASS_REQUIRE="force")
     (tmp_path / "ask").write_text(f"#!/bin/sh\n: >{tmp_path}/asked\necho open sesame\n")

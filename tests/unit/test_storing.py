@@ -314,7 +314,7 @@ def before_the_first_lock(monkeypatch: pytest.MonkeyPatch, happens: Callable[[],
 def test_the_holder_of_the_lock_has_given_the_file_its_name_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """We have its file open and get the lock: it is an archive now, and not ours to take away."""
+    """We have opened its file and get the lock: it is an archive now, and must not be removed."""
     (tmp_path / "a.partial").write_bytes(b"first")
     before_the_first_lock(monkeypatch, lambda: (tmp_path / "a.partial").rename(tmp_path / "a"))
     with pytest.raises(Refused, match="a already exists"):
@@ -333,7 +333,7 @@ def test_and_it_is_to_be_overwritten(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_another_run_has_begun_a_partial_of_its_own_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """We have the dead run's file open, the other run has replaced it, and holds the lock of the new one."""
+    """We have opened the file of the dead run; the other run has replaced it and has locked the new one."""
     (tmp_path / "a.partial").write_bytes(b"dead")
     others: list[PartialFile] = []
     before_the_first_lock(monkeypatch, lambda: others.append(PartialFile(str(tmp_path / "a"), False, False)))
@@ -367,7 +367,7 @@ def test_the_partial_was_taken_away(tmp_path: Path) -> None:
 
 
 def test_an_end_between_a_hard_link_and_the_end_of_the_old_name(tmp_path: Path) -> None:
-    """The partial file of a killed run is then the archive itself: taken away by name, not touched."""
+    """The partial file of a killed run is then the archive itself: only the old name is removed."""
     (tmp_path / "a").write_bytes(b"first")
     os.link(tmp_path / "a", tmp_path / "a.partial")
     with PartialFile(str(tmp_path / "a"), True, False) as file:

@@ -25,7 +25,7 @@ DATA = bytes(range(251)) * 40_000  # 10 MB; its period is prime, so that a block
 
 
 class Dribble:
-    """An input without descriptor that gives at most `step` bytes a read."""
+    """An input without descriptor that gives at most `step` bytes per read."""
 
     def __init__(self, data: bytes, step: int) -> None:
         self._file = io.BytesIO(data)
@@ -174,7 +174,7 @@ def test_zeros_to_the_end(data: bytes, count: int) -> None:
 
 @pytest.mark.parametrize("before", [b"", bytes(700), b"more", b"more" * 300_000, SPOILT])
 def test_what_a_program_that_failed_has_left_behind(before: bytes) -> None:
-    """It ends too early, whatever came before, as far as that can be seen."""
+    """It ends too early, as far as that can be detected, with any data before."""
     for data in (before + SPOILT, bytes(1024) + before + SPOILT):
         with pytest.raises(Truncated, match="^standard input ends too early$"):
             Reader(io.BytesIO(data)).read_zeros_to_eof()
@@ -300,7 +300,7 @@ def test_a_pipe_is_skipped_by_reading() -> None:
 
 
 class ShortOutput:
-    """Takes at most three bytes a write."""
+    """Accepts at most three bytes per write."""
 
     def __init__(self) -> None:
         self.data = b""
@@ -370,7 +370,7 @@ def test_lines_are_written_in_blocks() -> None:
 
 
 def check_copy(reader: Reader, writer: Writer, data: bytes, size: int, result: Callable[[], bytes]) -> None:
-    """Ten bytes are handed out first, so that the copy begins with what is held."""
+    """Ten bytes are read first, so that the copy begins with buffered bytes."""
     assert reader.read_exact(10) == data[:10]
     reader.copy_to(writer, size)
     assert reader.position == size + 10

@@ -33,7 +33,7 @@ def notices(data: bytes) -> bool:
 
 
 def test_a_file_without_its_last_chunk() -> None:
-    """It may have failed when it was saved, which only the sealed manifest tells."""
+    """It may have failed when it was saved, which only the sealed manifest shows."""
     pieces = [piece for piece in PIECES if piece[0] != "vm1/root.img.002.enc"]
     assert len(pieces) == len(PIECES) - 1
     assert structure.check(Reader(io.BytesIO(made.archive(pieces))), 1 << 20, pytest.fail) == [
@@ -64,7 +64,7 @@ def test_the_bound_where_no_chunk_size_is_known() -> None:
 
 
 def test_cut_anywhere() -> None:
-    """Wherever it is cut; and where zeros follow, up to the manifest's checksum: behind that only the key tells."""
+    """Cut at any byte; also if zeros follow, up to the checksum of the manifest: after that only the key can tell."""
     whole = made.archive(PIECES, b"")
     boundaries = {len(made.archive(PIECES[:at], b"")) for at in range(len(PIECES))}
     for size in {*range(0, len(whole), 37), *boundaries, *(size - 1 for size in boundaries if size), len(whole) - 1}:
@@ -76,7 +76,7 @@ def test_cut_anywhere() -> None:
 
 
 def test_every_member_taken_out_doubled_or_moved() -> None:
-    """But for a file of one chunk, which only the sealed manifest misses."""
+    """Except for a file of one chunk, whose loss only the sealed manifest shows."""
     for at, (name, _body) in enumerate(PIECES):
         alone = name in ("qubes.xml.000.enc", "vm2/a.img.000.enc")
         if not alone:
@@ -89,7 +89,7 @@ def test_every_member_taken_out_doubled_or_moved() -> None:
 
 
 def test_plain_checksums() -> None:
-    """Each container's first 64 bytes; what needs the key is not looked at."""
+    """The first 64 bytes of each container; fields that need the key are not checked."""
     for at in range(1, len(PIECES)):
         name, body = PIECES[at]
         for place in (0, 5, 6, 7, 20, 47, 48, 63):
@@ -119,7 +119,7 @@ def test_version_3() -> None:
 
 
 def test_no_derivation_and_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever it would cost to open."""
+    """However much it would cost to open."""
     monkeypatch.setattr("qbtools.formats.kdf.derive", None)
     hostile = [(name, made.hostile(40, 8, 1, size=len(body) - 128)) for name, body in FILES]
     assert check(made.archive([*PIECES[:2], *hostile, PIECES[-1]])) == []

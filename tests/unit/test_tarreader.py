@@ -16,7 +16,7 @@ from qbtools.streams import SPOILT, Reader
 
 
 class Parts(io.RawIOBase):
-    """Reads from blocks that are made as they are asked for."""
+    """An input whose blocks are made when they are read."""
 
     def __init__(self, parts: Iterator[bytes]) -> None:
         self._parts = parts
@@ -51,7 +51,7 @@ THREE = regular(b"abc", b"a") + sparse(4096, [(512, 512), (4096, 0)], b"B" * 512
 @pytest.mark.parametrize("step", [1, 100, 512, 1 << 20])
 @pytest.mark.parametrize("taken", [0, 100, 512])
 def test_members_one_after_the_other(step: int, taken: int) -> None:
-    """However much of the data the caller took, and whether the map was read or not."""
+    """After any part of the data was read, with or without reading the map."""
     tar, reader = archive(THREE + END, step)
     first = tar.next()
     assert first is not None
@@ -115,7 +115,7 @@ def endless(entries: int, value: int) -> Iterator[bytes]:
 
 @pytest.fixture
 def few_extents(monkeypatch: pytest.MonkeyPatch) -> int:
-    """Makes the limit of extents a small one."""
+    """Sets a small limit of extents."""
     for module in (volumestream, tarreader):
         monkeypatch.setattr(module, "MAX_EXTENTS", 1000)
     return 1000
@@ -131,7 +131,7 @@ def test_an_old_map_without_end_is_refused(length: int) -> None:
 
 
 def test_a_pax_map_of_one_too_many(few_extents: int) -> None:
-    """The number of lines has one to spare, for the entry that reaches the end."""
+    """One line more than the limit is allowed, for the entry at the end."""
     for last, allowed in ((0, True), (512, False)):
         entries = [*((at * 1024, 512) for at in range(few_extents)), ((1 << 30) - last, last)]
         tar, _ = archive(sparse(1 << 30, entries, b""))
@@ -201,7 +201,7 @@ def test_headers_are_not_read_as_data() -> None:
 @pytest.mark.parametrize("rubbish", [b"", b"x" * 512, b"x" * 100_000])
 @pytest.mark.parametrize("step", [100, 1 << 20])
 def test_what_a_program_that_failed_has_left_behind(rubbish: bytes, step: int) -> None:
-    """Rubbish where a header must be is its fault, of which it tells; the archive ends too early."""
+    """Rubbish in place of a header comes from that program, which reports its own error; the archive ends too early."""
     reader, _ = archive(THREE + rubbish + SPOILT, step)
     with pytest.raises(Truncated):
         while reader.next():

@@ -14,7 +14,7 @@ from qbtools.volumes.together import Together
 
 
 class Sheet(Target):
-    """A target in memory that notes each call in a log of all."""
+    """A target in memory that records each call in a common log."""
 
     def __init__(self, name: str, log: list[str], fails: str = "") -> None:
         super().__init__(name, -1)

@@ -22,7 +22,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, call: str, end: str, number: int) -> None:
-    """Lets a function of os fail for paths with such an end."""
+    """Makes a function of os fail for paths with this ending."""
     real = getattr(os, call)
 
     def fake(path: str, *more: int) -> object:

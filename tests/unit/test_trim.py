@@ -27,7 +27,7 @@ def names(found: trim.Trimmed) -> list[str]:
 
 
 def plain(root: Element) -> str:
-    """The document, in one form, without what a backup says of itself."""
+    """The document in a canonical form, without the parts about the backup itself."""
     for features in root.iter("features"):
         for feature in features.findall("feature"):
             if feature.get("name") in TOLD:
@@ -130,7 +130,7 @@ def test_the_home_of_dom0() -> None:
 
 
 def test_numbers_that_cannot_be_used() -> None:
-    """Every saved domain gets a path of its own, whatever a host says of its number."""
+    """Every saved domain gets its own path, whatever number the host gives."""
     bad = ("", "0", "-1", "x", "5", "5", "99999999999", "../5", "6")
     known = metadata(*(vm(f"a{i}", qid=qid) for i, qid in enumerate(bad)))
     found = trim.trimmed(known, {f"a{i}": [] for i in range(len(bad))})

@@ -27,7 +27,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
 
 
 def content(device: Path) -> bytes:
-    """What is on the device, past any page that is cached."""
+    """The content of the device, without cached pages."""
     with device.open("rb", buffering=0) as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         return file.read(SIZE)

@@ -33,7 +33,7 @@ def sparse(path: Path, size: int, *at: int) -> Path:
 
 @pytest.fixture(params=["without a name", "with a name of its own"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways in which a file is kept out of sight while it is written."""
+    """Both ways to hide a file while it is written."""
     if request.param == "without a name":
         return
     real = os.open
@@ -119,7 +119,7 @@ def test_nothing_is_left_without_commit(tmp_path: Path, overwrite: bool) -> None
 @pytest.mark.usefixtures("way")
 @pytest.mark.usefixtures("way")
 def test_a_file_system_that_cannot_rename_or_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of FUSE, say: found before anything is written. Half of O_TMPFILE is as good as none."""
+    """For example with FUSE: this is found before anything is written. O_TMPFILE without links is useless."""
 
     def fails(*_arguments: Any, **_more: Any) -> None:
         raise OSError(errno.EPERM, "")

@@ -25,7 +25,7 @@ from qbtools.volumes.kind import TargetOptions
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody goes away while these tests look."""
+    """No process ends while these tests search."""
     monkeypatch.setattr(inuse, "_LOOKS", 1)
 
 
@@ -130,7 +130,7 @@ def test_a_writer_that_nobody_can_see(path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("kind", ["nfs4", "cifs"])
 def test_a_server_that_grants_no_lease(path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not because somebody writes, as far as is known: it is looked for. Who is seen to write is one all the same."""
+    """This does not mean that somebody writes, so writers are searched for. A writer that is found still counts."""
     monkeypatch.setattr(inuse, "file_system", lambda _fd: kind)
     warnings: list[str] = []
     with path.open("r+b"):  # so that there is none to be had

@@ -43,7 +43,7 @@ NEEDING = {
 
 
 def warnings(path: Path, **options: object) -> list[str]:
-    """What is said while it is read."""
+    """The warnings while it is read."""
     said: list[str] = []
     how = SourceOptions(warn=said.append)._replace(**options)
     locate.sizes(str(path), how)

@@ -19,7 +19,7 @@ from qbtools.volumes.kinds.block import BlockTarget
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody goes away while these tests look."""
+    """No process ends while these tests search."""
     monkeypatch.setattr(inuse, "_LOOKS", 1)
 
 
@@ -32,7 +32,7 @@ def device(tmp_path: Path) -> Iterator[Path]:
 
 
 def refusal(device: Path) -> str:
-    """What a target says of the device that it is refused; "" where it is not."""
+    """The message of a target that refuses the device; "" if it does not."""
     try:
         BlockTarget(str(device), TargetOptions(overwrite=True)).close()
     except Refused as error:

@@ -17,7 +17,7 @@ from qbtools.volumes.writing import Filling, nonzero_runs
 
 
 class Sheet(Target):
-    """A target in memory that was full of something else before, and notes each call."""
+    """A target in memory with old content, which records each call."""
 
     def __init__(self, size: int, grain: int, capacity: int | None) -> None:
         super().__init__("sheet", -1)

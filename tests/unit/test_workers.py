@@ -18,7 +18,7 @@ LONG = 60.0
 
 
 class Waiter:
-    """Calls something in a thread; whether it came back can be asked."""
+    """Calls a function in a thread and knows whether it has returned."""
 
     def __init__(self, call: Callable[[], object]) -> None:
         self.result: object = None
