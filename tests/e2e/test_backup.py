@@ -220,7 +220,7 @@ def test_a_bare_path(folder: Path, tmp_path: Path) -> None:
         (("--id-file", "none/id", "root.img"), 1, "cannot write none/id"),
     ],
 )
-def test_what_create_does_not_take(
+def test_arguments_that_create_refuses(
     words: tuple[str, ...], status: int, message: str, folder: Path, tmp_path: Path
 ) -> None:
     done = backup(folder, "create", *QUICK, "-o", tmp_path / "a.qb", *words)
@@ -295,7 +295,7 @@ def test_one_question_for_a_whole_run(folder: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["file", "standard input", "-", "fifo"])
 @pytest.mark.parametrize("command", ["list", "verify", "restore"])
-def test_from_wherever_it_comes(command: str, how: str, folder: Path, tmp_path: Path) -> None:
+def test_from_any_source(command: str, how: str, folder: Path, tmp_path: Path) -> None:
     """In one pass: the archive need not be readable twice."""
     text = f"qb-backup {command} " + (f"--to {tmp_path}/to " if command == "restore" else "")
     text += {"file": "two.qb", "standard input": "<two.qb", "-": "- < <(cat two.qb)", "fifo": "fifo"}[how]
@@ -620,7 +620,7 @@ def test_a_file_that_cannot_be_read(folder: Path) -> None:
         assert outcome(done) == (1, "", f"qb-backup: error: {message}\n")
 
 
-def test_nothing_stays_behind(folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_left_behind(folder: Path, tmp_path: Path) -> None:
     """No process, whatever happens."""
     with Running(tmp_path, folder, QB_PASSPHRASE_FILE="passphrase") as running:
         running.start("qb-backup create --logn 10 -q root.img | head -c 100 >/dev/null; qb-backup verify <root.img")

@@ -154,7 +154,7 @@ def test_the_input_of_another_stage(command: str, archive: Path) -> None:
     assert done.stderr.decode().endswith(" is empty: did the program before fail?\n")
 
 
-def test_a_plain_image_where_a_stream_is_expected(folder: Path) -> None:
+def test_a_plain_image_instead_of_a_stream(folder: Path) -> None:
     for program in ("qb-tarwrite", "qb-volwrite"):
         done = bash(f"cd {folder} && {program} new <disk.img >/dev/null")
         lines = f"{program}: error: standard input is not a volume stream\nhint: --raw takes a plain image\n"

@@ -85,7 +85,7 @@ def test_each_compression(compression: str, folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("writer", GZIPS)
-def test_whichever_gzip_is_there(writer: str, folder: Path, tmp_path: Path) -> None:
+def test_any_gzip_program(writer: str, folder: Path, tmp_path: Path) -> None:
     """One writes it and all three read it; the header says gzip."""
     need(*GZIPS)
     archive = tmp_path / "a.qb"
@@ -100,7 +100,7 @@ def test_whichever_gzip_is_there(writer: str, folder: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("there", "taken"), [(("igzip", "pigz", "gzip"), "igzip"), (("pigz", "gzip"), "pigz"), (("gzip",), "gzip")]
 )
-def test_the_fastest_that_is_there_is_taken(there: tuple[str, ...], taken: str, folder: Path, tmp_path: Path) -> None:
+def test_the_fastest_available_one_is_used(there: tuple[str, ...], taken: str, folder: Path, tmp_path: Path) -> None:
     real, log = shutil.which("gzip"), tmp_path / "log"
     for name in there:
         # -1 and -c are options of all three, -q too but for igzip.
@@ -253,7 +253,7 @@ def broken(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("reader", GZIPS)
-def test_what_stands_behind_a_compressed_stream_is_passed_over(reader: str, folder: Path, tmp_path: Path) -> None:
+def test_bytes_after_a_compressed_stream_are_skipped(reader: str, folder: Path, tmp_path: Path) -> None:
     """With any of the three: gzip warns about it, igzip does not, pigz leaves most of it unread."""
     need(*GZIPS)
     archive = spoilt(folder, tmp_path, [f"gzip -c && {{ {command}; }}" for command in PASSED_OVER])

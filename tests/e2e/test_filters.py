@@ -109,7 +109,7 @@ CALLS = {
 
 
 @pytest.mark.parametrize(("which", "calls"), CALLS.items(), ids=[f"{f} {'-'.join(there)}" for f, there in CALLS])
-def test_the_fastest_that_is_there_is_taken(
+def test_the_fastest_available_one_is_used(
     which: tuple[str, tuple[str, ...]], calls: tuple[str, str], tmp_path: Path
 ) -> None:
     name, there = which
@@ -220,7 +220,7 @@ def test_the_highest_level_is_read(name: str, level: str) -> None:
     assert (back.returncode, back.stdout, back.stderr) == (0, DATA, b"")
 
 
-def test_no_volume_appears_where_the_archive_is_whole_but_the_stream_is_not(tmp_path: Path) -> None:
+def test_no_volume_appears_if_the_archive_is_complete_but_the_stream_is_not(tmp_path: Path) -> None:
     """The checksum is wrong: all of the inner archive has been written by then."""
     stream = b"qb-volume 1\nsize 600000\nextents 1\n0 600000\n\n" + DATA + b"end 600000\n"
     archive = run("qb-tarwrite", NAME, data=stream).stdout
@@ -236,7 +236,7 @@ def test_no_volume_appears_where_the_archive_is_whole_but_the_stream_is_not(tmp_
 
 
 @pytest.mark.parametrize("name", ["gzip", "bzip2"])
-def test_what_stands_behind_is_passed_over(name: str, tmp_path: Path) -> None:
+def test_bytes_after_the_end_are_skipped(name: str, tmp_path: Path) -> None:
     """And they are read to the end, so that the writer meets no closed pipe."""
     (tmp_path / "whole").write_bytes(compressed(name))
     for path in [only(tmp_path, program) for program in GZIPS] if name == "gzip" else [environment()["PATH"]]:
@@ -247,12 +247,12 @@ def test_what_stands_behind_is_passed_over(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["xz", "zstd", "lzma"])
-def test_the_others_take_what_stands_behind_for_damage(name: str) -> None:
+def test_the_others_treat_bytes_after_the_end_as_damage(name: str) -> None:
     done = run("qb-decompress", name, data=compressed(name) + b"garbage")
     refused(done.stdout, done.returncode, done.stderr, 4, "standard input cannot be decompressed: ")
 
 
-def test_a_second_stream_behind_counts() -> None:
+def test_a_second_stream_after_the_first_counts() -> None:
     two = compressed("gzip", b"one") + compressed("gzip", b"two")
     assert run("qb-decompress", "gzip", data=two).stdout == b"onetwo"
     done = run("qb-decompress", "gzip", data=two[:-1])
@@ -297,7 +297,7 @@ def test_a_compressor_that_fails(text: str, said: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr.decode()) == (1, f"qb-compress: error: {said}\n")
 
 
-def test_what_it_says_of_success_is_not_shown(tmp_path: Path) -> None:
+def test_its_messages_of_success_are_not_shown(tmp_path: Path) -> None:
     path = fake(tmp_path / "programs", "igzip", "echo all is well >&2; exec cat")
     for program in ("qb-compress", "qb-decompress"):
         done = run(program, "gzip", data=DATA, PATH=path)

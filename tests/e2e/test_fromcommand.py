@@ -175,7 +175,7 @@ def test_a_list_that_is_not_taken(entries: str | bytes, status: int, message: st
     assert not (place / "ran").exists()
 
 
-def test_sources_that_are_told_late_and_contents_that_follow_the_list(place: Path) -> None:
+def test_late_sources_and_contents_after_the_list(place: Path) -> None:
     data = b"qubes.xml\tinline:8\nvm1/a\t?\nvm1/b\tinline:0\nvm1/c\t?\nend\n<qubes/>vm1/a\tone\nvm1/c\ttwo\n"
     done = seal(place, 'printf "%s " "$QB_SOURCE"; cat', data)
     assert (done.returncode, done.stderr) == (0, b"")
@@ -193,14 +193,14 @@ def test_sources_that_are_told_late_and_contents_that_follow_the_list(place: Pat
         (b"end\n", "the source of vm1/a: not a name, a tab, a source"),
     ],
 )
-def test_a_source_that_does_not_come(late: bytes, message: str, place: Path) -> None:
+def test_a_source_that_is_missing(late: bytes, message: str, place: Path) -> None:
     done = seal(place, "touch ran; echo x", b"vm1/a\t?\nend\n" + late)
     assert done.returncode == 4
     assert done.stderr.decode().splitlines()[0] == f"qb-seal: error: {message}"
     assert unseal(place, done.stdout, "--verify").returncode == 4
 
 
-def test_what_is_told_of_each_file(place: Path) -> None:
+def test_what_is_reported_of_each_file(place: Path) -> None:
     done = seal(place, 'printf x; [ "$QB_NAME" != b ]', "a\tx\nb\tx\n", "--report", str(place / "report"))
     assert done.returncode == 1
     told = [json.loads(line) for line in (place / "report").read_text().splitlines()]
@@ -217,7 +217,7 @@ def test_an_empty_command_is_refused(cmd: str, place: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "passed_on"), [(1, 1), (2, 1), (3, 3), (4, 4), (5, 5)])
-def test_the_status_that_a_stage_of_ours_has_told(status: int, passed_on: int, place: Path) -> None:
+def test_the_status_that_a_stage_of_ours_has_reported(status: int, passed_on: int, place: Path) -> None:
     """And only that: the same status of another program is an ordinary failure."""
     tell = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); from qbtools import reports;"
@@ -237,7 +237,7 @@ def test_one_failure_is_one_line(place: Path) -> None:
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith(b"qb-volread: error: ")
 
 
-def test_a_stage_that_met_only_the_end_is_shown_where_nobody_else_spoke(place: Path) -> None:
+def test_a_stage_that_only_met_the_end_is_shown_if_no_other_reported(place: Path) -> None:
     done = seal(place, "true | qb-tarwrite a | gzip", "a\tx\n")
     assert (done.returncode, done.stderr) == (
         4,

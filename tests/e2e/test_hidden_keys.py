@@ -167,7 +167,7 @@ def nothing_opens(archive: Path, made: bytes, *places: Path) -> None:
 
 
 @pytest.mark.parametrize("way", OPENING)
-def test_the_passphrase_is_not_shown_by_who_opens(
+def test_the_programs_that_open_do_not_show_the_passphrase(
     way: str, opening: Path, running: Callable[[Path], Running], tmp_path: Path
 ) -> None:
     run = running(opening)

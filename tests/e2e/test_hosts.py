@@ -401,7 +401,7 @@ def test_going_on_without_a_volume(folder: Path, target: Path, running: Running)
     whole(folder, target, "deb", "net", "alone")
 
 
-def test_who_needs_what_failed_fails_too(folder: Path, target: Path, running: Running) -> None:
+def test_a_machine_that_needs_a_failed_one_fails_too(folder: Path, target: Path, running: Running) -> None:
     """A template of the archive that has no replacement."""
     with running:
         broken(running, "vm1/private.img")
@@ -441,7 +441,7 @@ def test_an_archive_that_is_cut(folder: Path, target: Path) -> None:
     whole(folder, target, "deb", "net", "work")
 
 
-def test_a_volume_that_never_comes(folder: Path, target: Path, tmp_path: Path) -> None:
+def test_a_volume_that_is_missing(folder: Path, target: Path, tmp_path: Path) -> None:
     """Without a manifest only the metadata shows that it must exist."""
     made = bash(
         f"cd {tmp_path} && qb-unseal qubes.xml <{folder}/a.qb | gzip -dc | qb-tarextract --raw qubes.xml >q.xml &&"
@@ -507,7 +507,7 @@ def test_nothing_that_can_be_saved_is_no_archive(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("a.qb*"))
 
 
-def test_a_machine_that_runs_where_no_snapshot_can_be_taken(tmp_path: Path) -> None:
+def test_a_running_machine_without_snapshots(tmp_path: Path) -> None:
     with tmpfs(tmp_path / "memory", 64 << 20) as place:
         host = make_host(place / "A", machines())
         with (host / "work/private.img").open("r+b"):
@@ -547,7 +547,7 @@ def test_a_file_that_fails_while_it_is_saved(folder: Path, running: Running, tmp
     assert sorted(os.listdir(folder / "A/work")) == ["firewall.xml", "private.img"]
 
 
-def test_the_others_are_saved_where_a_machine_fails_halfway(
+def test_the_others_are_saved_if_a_machine_fails_halfway(
     folder: Path, running: Running, tmp_path: Path, target: Path
 ) -> None:
     """The manifest names its file, and the last line says how Qubes OS would restore it."""

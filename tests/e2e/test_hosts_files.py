@@ -142,7 +142,7 @@ def test_those_of_what_is_restored(
 
 @pytest.mark.parametrize("there", ["dom0-home/user/mine", "work/notes.txt"])
 @pytest.mark.parametrize("going", [False, True])
-def test_what_is_there_stays(there: str, going: bool, folder: Path, tmp_path: Path) -> None:
+def test_existing_files_stay(there: str, going: bool, folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "F" / there
     path.parent.mkdir(parents=True)
     path.write_bytes(b"mine")

@@ -300,7 +300,7 @@ def test_size_of_a_bomb_takes_no_memory(tmp_path: Path) -> None:
     assert peak <= 20 * 1024
 
 
-def test_what_is_no_file_is_listed_as_what_it_is() -> None:
+def test_members_that_are_no_files_are_listed_with_their_kind() -> None:
     data = regular(b"x", b"a/f") + head(b"a/", kind=b"5") + head(b"a/l", kind=b"2") + head(b"a/p", kind=b"6") + END
     listed = run("qb-tarextract", "--list", data=data)
     assert (listed.returncode, listed.stderr) == (0, b"")

@@ -180,7 +180,7 @@ def test_a_checkout_runs_in_place(program: str, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{name} {__version__}\n", b"")
 
 
-def test_the_version_stands_in_one_place() -> None:
+def test_the_version_is_in_one_place() -> None:
     # Two names for one version would drift apart.
     text = "".join((ROOT / name).read_text() for name in ("setup.py", "pyproject.toml"))
     assert __version__ not in text

@@ -211,7 +211,7 @@ def test_a_passphrase_command_that_hangs(running: Running) -> None:
         assert ended_soon(running, signal.SIGTERM) == ""
 
 
-def test_a_service_manager_that_tells_all_of_them(running: Running, folder: Path, tmp_path: Path) -> None:
+def test_a_service_manager_that_signals_all_processes(running: Running, folder: Path, tmp_path: Path) -> None:
     """As systemd does it: SIGTERM to each process, then SIGCONT."""
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
     with running:
@@ -248,7 +248,7 @@ def test_at_the_terminal_with_a_stage_that_is_stopped(
         "qb-seal --opaque --logn 10 --from-command 'qb-volread $QB_SOURCE | valve 3000000' list >/dev/null",
     ],
 )
-def test_a_signal_to_who_runs_a_command(
+def test_a_signal_to_the_program_that_runs_a_command(
     command: str, number: int, running: Running, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "list").write_text(f"{MEMBER}\troot.img\nend\n")

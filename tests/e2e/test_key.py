@@ -146,7 +146,7 @@ def test_with_the_passphrase_itself(folder: Path, tmp_path: Path) -> None:
     assert opens(folder, "-i new", f"{tmp_path}/new.qb") == 0
 
 
-def test_both_passphrases_come_by_descriptor(folder: Path, tmp_path: Path) -> None:
+def test_both_passphrases_are_read_from_descriptors(folder: Path, tmp_path: Path) -> None:
     words = "--passphrase-fd 8 --wrap-passphrase --new-passphrase-fd 9 8<passphrase 9<second"
     good(folder, f"qb-key rewrap {words} <all.qb >{tmp_path}/new.qb")
     assert opens(folder, "--passphrase-file second", f"{tmp_path}/new.qb") == 0

@@ -79,7 +79,7 @@ def test_saving_by_hand(stage: str, running: Running, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stage", ["qb-volread", "qb-tarwrite", "gzip", "valve"])
-def test_our_own_end_marks_are_missing_behind_a_stage_that_was_killed(
+def test_our_own_end_marks_are_missing_after_a_killed_stage(
     stage: str, running: Running, folder: Path, tmp_path: Path
 ) -> None:
     """For users who do not check all statuses: qb-seal notices most cases, and the restore of the others fails."""
@@ -281,7 +281,7 @@ def others(running: Running) -> list[list[str]]:
     return [found for pid in running.processes() if (found := words(pid)) and found[0] not in ("sleep", "bash")]
 
 
-def test_a_hanging_stage_does_not_outlive_who_started_it(running: Running) -> None:
+def test_a_hanging_stage_does_not_outlive_the_program_that_started_it(running: Running) -> None:
     """qb-seal is killed while a stage in its CMD, with nothing to write, would never notice."""
     running.hold_in(MEMBER, 0)
     with running:
@@ -291,7 +291,7 @@ def test_a_hanging_stage_does_not_outlive_who_started_it(running: Running) -> No
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_nothing_is_lost_where_all_goes_well(late: bool, running: Running, folder: Path, tmp_path: Path) -> None:
+def test_nothing_is_lost_if_nothing_fails(late: bool, running: Running, folder: Path, tmp_path: Path) -> None:
     """The runs of these tests succeed if nothing is killed."""
     running.hold_in(MEMBER, 3000000)
     with running:

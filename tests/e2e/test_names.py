@@ -113,7 +113,7 @@ def test_to_a_host_that_takes_no_dots(folder: Path, tmp_path: Path) -> None:
 ODD = ["../x", "a b", "$(id)", "é", "a" * 40, "dom0", "1st"]
 
 
-def test_a_name_that_none_allows_stops_nobody(tmp_path: Path) -> None:
+def test_a_name_that_none_allows_does_not_stop_the_others(tmp_path: Path) -> None:
     """Written into metadata by hand: the others, and this one under another name, are restored."""
     for name in ("root", "other"):
         (tmp_path / f"{name}.img").write_bytes(noise(name))

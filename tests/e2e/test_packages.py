@@ -93,7 +93,7 @@ def test_what_only_root_can_install_is_named_and_nothing_is_called(machine: Mach
     assert (done.returncode, machine.logged()) == (0, [])
 
 
-def test_one_package_that_is_not_to_be_had_does_not_keep_the_others_away(machine: Machine) -> None:
+def test_an_unavailable_package_does_not_prevent_the_others(machine: Machine) -> None:
     machine.program("apt-get", 'echo "${*: -1}" >>"$LOG"; [[ "$*" != *isal* ]]')
     done = machine.install()
     assert done.returncode == 0
@@ -147,7 +147,7 @@ def test_a_preset_of_somebody_else_stays(machine: Machine) -> None:
     assert [path.read_text() for path in machine.presets.iterdir()] == ["enable mine.service\n"]
 
 
-def test_nothing_is_installed_where_all_is_said_to_be_there(machine: Machine) -> None:
+def test_nothing_is_installed_if_everything_is_available(machine: Machine) -> None:
     machine.program("apt-get", 'echo "$*" >>"$LOG"')
     done = machine.install(QB_READY="1")
     assert (done.returncode, done.stderr, machine.logged()) == (0, "", [])

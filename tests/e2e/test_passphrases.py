@@ -169,7 +169,7 @@ def test_what_is_not_the_passphrase_opens_nothing(name: str, bad: str, place: Pa
 
 @pytest.mark.parametrize("bad", [bad for bad in BAD if BAD[bad][1]])
 @pytest.mark.parametrize("name", SEALING)
-def test_what_others_cannot_be_given_seals_nothing(name: str, bad: str, place: Path) -> None:
+def test_a_passphrase_that_other_programs_cannot_read_seals_nothing(name: str, bad: str, place: Path) -> None:
     give(place, BAD[bad][0])
     done = call(place, SEALING[name].partition(" && ")[0], "--passphrase-file secret")
     assert done.returncode == 5, done.stderr

@@ -127,7 +127,7 @@ def test_a_writer_that_gives_little_at_a_time(source: str, command: str, result:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
-def test_the_passphrase_comes_byte_by_byte(small: Path) -> None:
+def test_the_passphrase_arrives_byte_by_byte(small: Path) -> None:
     done = bash(
         f"cd {small} && qb-unseal --passphrase-fd 3 a <a.qb 3< <(for c in p i p e s; do printf $c; sleep 0.02; done) |"
         " cmp - a.gz"

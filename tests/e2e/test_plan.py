@@ -94,7 +94,7 @@ def test_all_options(place: Path) -> None:
     assert (rows["mail"][0], rows["sys-vpn"][0]) == ("skip", "skip")
 
 
-def test_a_problem_is_status_5_and_the_plan_is_whole(place: Path) -> None:
+def test_a_problem_is_status_5_and_the_plan_is_complete(place: Path) -> None:
     (place / "qubes.xml").write_bytes(host(vm("work", saved=False)))
     status, out, err = plan(place, "--no-rename")
     assert status == 5

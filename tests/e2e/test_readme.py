@@ -61,7 +61,7 @@ def test_the_two_commands_that_it_opens_with_are_there() -> None:
         assert (ROOT / program).stat().st_mode & 0o111
 
 
-def test_every_manual_page_that_it_names_is_there() -> None:
+def test_every_manual_page_that_it_names_exists() -> None:
     named = set(re.findall(r"man/[a-z-]+\.[157]", README))
     assert named
     for path in named:

@@ -116,7 +116,7 @@ def test_an_archive_on_standard_output(jobs: int, folder: Path, tmp_path: Path) 
     assert read(folder, "structure", f"{tmp_path}/a.qb", f"{tmp_path}/r") == (0, "")
 
 
-def test_a_receipt_may_go_into_a_pipe_and_come_out_of_one(folder: Path, tmp_path: Path) -> None:
+def test_a_receipt_can_be_written_to_a_pipe_and_read_from_one(folder: Path, tmp_path: Path) -> None:
     words = f"{CREATE} -o {tmp_path}/a.qb --receipt >(cat >{tmp_path}/r; echo >{tmp_path}/done) vm:root=root.img"
     assert outcome(folder, f"{words} && until test -e {tmp_path}/done; do sleep 0.01; done") == (0, "")
     for reader in READERS:
@@ -138,7 +138,7 @@ def test_of_files_from_a_command_some_of_which_fail(folder: Path, tmp_path: Path
             assert warned == "qb-unseal: warning: a/bad is incomplete: it failed when it was saved\n"
 
 
-def test_a_whole_archive_only(folder: Path) -> None:
+def test_only_for_a_complete_archive(folder: Path) -> None:
     done = outcome(folder, f"qb-seal --receipt new --backup-id {made.ID} a </dev/null | cat")
     assert done == (2, "--receipt needs a complete archive")
     assert not (folder / "new").exists()
@@ -187,7 +187,7 @@ def test_a_file_that_the_run_needs_is_refused(command: str, same: str, folder: P
     assert not list(folder.glob("new*"))
 
 
-def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(folder: Path) -> None:
+def test_a_file_that_cannot_be_written_is_reported_before_anything_is_read(folder: Path) -> None:
     told = "cannot write none/r: No such file or directory"
     for command in (f"{CREATE} --receipt none/r -o new.qb root.img", "qb-seal --receipt none/r a <root.img | cat"):
         assert outcome(folder, command) == (1, told)
@@ -368,7 +368,7 @@ def test_members_dropped_doubled_exchanged_added_and_a_cut(folder: Path, tmp_pat
     assert bash(f"qb-unseal --structure --expect {folder}/a.receipt <{tmp_path}/a.qb").returncode == 0
 
 
-def test_whoever_has_the_passphrase_cannot_exchange_the_files(folder: Path, tmp_path: Path) -> None:
+def test_files_cannot_be_exchanged_even_with_the_passphrase(folder: Path, tmp_path: Path) -> None:
     """Everything with the same header authenticates, but the manifest differs."""
     head = made.header_pair(made.header())
     for name in ("true", "forged"):
@@ -382,7 +382,7 @@ def test_whoever_has_the_passphrase_cannot_exchange_the_files(folder: Path, tmp_
         assert (status, "receipt" in message) == (4, True)
 
 
-def test_wrapping_the_passphrase_anew_changes_no_receipt(folder: Path, tmp_path: Path) -> None:
+def test_wrapping_the_passphrase_again_changes_no_receipt(folder: Path, tmp_path: Path) -> None:
     head = made.header_pair(made.header(more="key=True\nsigned=ssh\n"))
     files = made.file("vm1/root.img", b"content") + made.file("vm2/root.img", b"content")
     signed = ("qb-signature", b"signature")

@@ -68,7 +68,7 @@ def test_metadata_that_fails_asks_for_no_routes(archive: Path, tmp_path: Path) -
     assert done.stderr == b"qb-unseal: error: qubes.xml: the command ended with status 3\n"
 
 
-def test_going_on_behind_a_file_that_fails(archive: Path, tmp_path: Path) -> None:
+def test_continuing_after_a_file_that_fails(archive: Path, tmp_path: Path) -> None:
     cmd = f'{CMD}; [ "$QB_NAME" != vm1/a ]'
     done = unseal(archive, "--to-command", cmd, "--keep-going", "--routes", routes(tmp_path, "vm1/a", "vm2/b"))
     assert (done.returncode, done.stdout) == (1, b"vm1/a 600000\nvm2/b 300000\n")

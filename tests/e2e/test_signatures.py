@@ -290,7 +290,7 @@ def test_an_attack(attack: str, keys: Keys) -> None:
 @pytest.mark.parametrize(
     "attack", ["dropped", "promise dropped", "doubled", "two, the stranger's first", "behind a chunk"]
 )
-def test_what_the_header_promises_counts_without_a_list_too(attack: str, keys: Keys) -> None:
+def test_the_promises_of_the_header_are_checked_without_a_list_too(attack: str, keys: Keys) -> None:
     make, status, message = ATTACKS[attack]
     archive = made.archive(make(keys))
     check_refused(unsealed(archive, *with_passphrase(keys)), status, message)
@@ -387,7 +387,7 @@ def test_every_program_holds_to_it(words: str, keys: Keys, tmp_path: Path) -> No
     assert not list((tmp_path / "to").iterdir())
 
 
-def test_what_a_command_unwraps_does_not_tell_the_writer_either(keys: Keys) -> None:
+def test_a_passphrase_from_a_command_does_not_prove_the_writer(keys: Keys) -> None:
     whole = [
         ("qb-key.command", made.PASSPHRASE) if name == KEY else (name, data)
         for name, data in pieces(None, "", wrapped=b"x")
@@ -397,7 +397,7 @@ def test_what_a_command_unwraps_does_not_tell_the_writer_either(keys: Keys) -> N
     assert unsealed(archive, "--key-command", "cat", "--any-writer").stdout == DATA
 
 
-def test_a_passphrase_that_somebody_knows_tells_the_writer(keys: Keys) -> None:
+def test_a_typed_passphrase_proves_the_writer(keys: Keys) -> None:
     stretched = made.container(b"qb-key!typed", made.PASSPHRASE)
     whole = [
         ("qb-key.scrypt", stretched) if name == KEY else (name, data) for name, data in pieces(None, "", wrapped=b"x")

@@ -72,7 +72,7 @@ def test_nothing_is_opened_that_somebody_else_wrote(place: Path, tmp_path: Path,
         assert not list((tmp_path / "to").iterdir())
 
 
-def test_what_was_saved_comes_back(place: Path, tmp_path: Path) -> None:
+def test_saved_machines_are_restored(place: Path, tmp_path: Path) -> None:
     (tmp_path / "host").mkdir()
     listed = ("--signers", place / "list")
     assert backup("restore", *listed, "--to", tmp_path, place / "mine-volume.qb").returncode == 0

@@ -127,7 +127,7 @@ def test_the_parent_is_the_owner(place: Path) -> None:
     assert names(place) == sorted([os.path.basename(other), "private", "root"])
 
 
-def test_what_is_not_ours_is_never_removed(place: Path) -> None:
+def test_files_of_others_are_never_removed(place: Path) -> None:
     (place / ".qbtools-mine").write_bytes(b"x")
     (place / "qbtools.img").write_bytes(b"x")
     for path in ".qbtools-mine", "qbtools.img", "root":
@@ -174,7 +174,7 @@ def test_usage(place: Path) -> None:
     assert names(place) == ["private", "root"]
 
 
-def test_nobody_hears_of_the_snapshots(place: Path) -> None:
+def test_nobody_is_told_about_the_snapshots(place: Path) -> None:
     done = run("bash", "-c", f"qb-snapshot take {place}/root > /dev/full")
     failed(done, 1, "cannot write to standard output: No space left on device")
     assert names(place) == ["private", "root"]

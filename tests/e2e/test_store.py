@@ -104,7 +104,7 @@ def test_an_archive_that_is_cut(size: int, tmp_path: Path) -> None:
     assert names(tmp_path) == ["a.qb.partial"] and (tmp_path / "a.qb.partial").read_bytes() == ARCHIVE[:size]
 
 
-def test_what_is_wrong_with_it_is_said_as_qb_unseal_says_it(tmp_path: Path) -> None:
+def test_its_errors_are_those_of_qb_unseal(tmp_path: Path) -> None:
     for at, piece in enumerate(PIECES):
         for pieces in (PIECES[:at] + PIECES[at + 1 :], PIECES[:at] + [piece] + PIECES[at:], PIECES[: at + 1]):
             data = made.archive(pieces)
@@ -306,7 +306,7 @@ def test_passing_on() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, ARCHIVE, b"")
 
 
-def test_passing_on_what_is_cut(tmp_path: Path) -> None:
+def test_copying_a_cut_archive(tmp_path: Path) -> None:
     done = run("qb-store", "-", data=ARCHIVE[:500_000])
     assert (done.returncode, done.stdout) == (4, ARCHIVE[:500_000])
 

@@ -75,7 +75,7 @@ def test_two_names_of_a_device(archive: Path, place: Path) -> None:
         assert device.read_bytes() == b"x" * SIZE
 
 
-def test_names_that_differ_in_letter_case_are_two_where_the_file_system_tells_them_apart(
+def test_names_that_differ_in_letter_case_are_two_if_the_file_system_distinguishes_them(
     archive: Path, place: Path
 ) -> None:
     done = backup("restore", "--only=web", "--only=Web", "--to=here", archive)
@@ -126,7 +126,7 @@ def test_a_device_is_never_skipped(archive: Path, place: Path) -> None:
         refused(backup("restore", *words, archive), "is written in place, so it may be incomplete")
 
 
-def test_an_archive_that_ends_too_early_is_no_success_where_all_exists(archive: Path, place: Path) -> None:
+def test_an_archive_that_ends_too_early_is_no_success_if_everything_exists(archive: Path, place: Path) -> None:
     assert backup("restore", "--to=t", archive).returncode == 0
     (place / "cut").write_bytes(archive.read_bytes()[:-4096])
     assert backup("restore", "--skip-existing", "--to=t", "cut").returncode == 4

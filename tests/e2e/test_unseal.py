@@ -82,7 +82,7 @@ def test_structure_needs_no_passphrase(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("words", "all_of_it"), [("--list", False), ("vm1/b", False), ("--verify", True)])
-def test_a_file_is_not_read_where_it_is_not_needed(words: str, all_of_it: bool, folder: Path) -> None:
+def test_an_unneeded_file_is_not_read(words: str, all_of_it: bool, folder: Path) -> None:
     """This counts everything that the shell and its children read (proc(5), rchar), with our modules."""
     count = "qb-unseal --help >/dev/null; read -r _ before </proc/$$/io"
     text = f"{count}; {OPEN} {words} <a.qb >/dev/null && read -r _ after </proc/$$/io && echo $((after - before))"

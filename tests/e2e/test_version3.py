@@ -201,7 +201,7 @@ def test_only_one_machine(place: Path, hidden: Archive, tmp_path: Path) -> None:
         assert len(list(to.rglob("*.img"))) == count
 
 
-def test_a_target_that_is_there(place: Path, hidden: Archive, tmp_path: Path) -> None:
+def test_a_target_that_exists(place: Path, hidden: Archive, tmp_path: Path) -> None:
     """For a template, whose two volumes come from one archive."""
     for volume in ("root", "private"):
         to = tmp_path / volume
@@ -263,7 +263,7 @@ def test_what_a_command_is_told(place: Path, plain: Archive) -> None:
 
 
 @pytest.mark.parametrize("words", [("--list",), ("--verify",), ("vm2/private.img",), ("--to-command", "cat")])
-def test_who_does_not_want_version_3(words: tuple[str, ...], place: Path, hidden: Archive) -> None:
+def test_refusing_version_3(words: tuple[str, ...], place: Path, hidden: Archive) -> None:
     """A user who got an old archive instead of today's."""
     asked = (("--require-version", "4"), b"the archive has version 3, not 4")
     for option, message in (asked, (("--expect-id", "1"), b"version 3, which knows no backup ID")):

@@ -84,7 +84,7 @@ def test_raw_holes_are_zeros(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("redirection", [">", ">>"])
 @pytest.mark.parametrize("raw", ["", "--raw"])
-def test_where_splice_cannot_work(tmp_path: Path, redirection: str, raw: str) -> None:
+def test_without_splice(tmp_path: Path, redirection: str, raw: str) -> None:
     make_sparse(tmp_path / "v", 20 * MIB, (MIB, DATA))
     expected = volume_stream(20 * MIB, (MIB, DATA)) if not raw else bytes(MIB) + DATA + bytes(16 * MIB)
     done = bash(f"cd '{tmp_path}' && qb-volread {raw} v {redirection} out")

@@ -176,7 +176,7 @@ def test_a_file_that_is_opened_for_writing_meanwhile(tmp_path: Path) -> None:
         assert b"end" not in stream
 
 
-def test_who_reads_it_meanwhile_is_welcome(tmp_path: Path) -> None:
+def test_other_readers_are_allowed(tmp_path: Path) -> None:
     path = image(tmp_path / "v")
     with held(path) as reading:
         assert run("qb-volread", path).returncode == 0
@@ -190,7 +190,7 @@ def stranger(*words: str | Path) -> list[str]:
     return [*way.split(), sys.executable, *map(str, words)]
 
 
-def test_who_can_have_no_lease_looks_and_says_so(tmp_path: Path) -> None:
+def test_without_a_lease_writers_are_searched_for_with_a_warning(tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o055)  # more than before, never less: one of them is /tmp
     path = image(tmp_path / "v")

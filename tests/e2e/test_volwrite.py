@@ -79,7 +79,7 @@ def test_zeros_in_the_data_become_holes(tmp_path: Path) -> None:
         assert allocated(path) <= 8192 + 2 * 4096 + 3 * 4096
 
 
-def test_raw_takes_what_comes(tmp_path: Path) -> None:
+def test_raw_accepts_any_input(tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(VOLUME)
     done = bash(f"cd '{tmp_path}' && qb-volwrite --raw a < in && cat in | qb-volwrite --raw b && qb-volwrite --raw c")
     assert (done.returncode, done.stderr) == (0, b"")
@@ -121,7 +121,7 @@ def test_verbose_and_progress(tmp_path: Path) -> None:
 # --- what can be no target ---
 
 
-def test_what_can_be_no_target(tmp_path: Path) -> None:
+def test_impossible_targets(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     failed(run("qb-volwrite", "--overwrite", tmp_path / "fifo", data=STREAM), 2, "is a pipe")
     failed(run("qb-volwrite", "--overwrite", tmp_path, data=STREAM), 2, "is a directory")
@@ -157,7 +157,7 @@ def test_a_read_only_file_system(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--overwrite", "--verify"]])
-def test_a_stream_that_is_not_whole(tmp_path: Path, stream: bytes, message: str, options: list[str]) -> None:
+def test_an_incomplete_stream(tmp_path: Path, stream: bytes, message: str, options: list[str]) -> None:
     failed(run("qb-volwrite", *options, tmp_path / "v", data=stream), 4, message)
     assert os.listdir(tmp_path) == []
     (tmp_path / "v").write_bytes(b"old")
@@ -254,7 +254,7 @@ def test_a_file_size_limit(tmp_path: Path) -> None:
 # --- block devices ---
 
 
-def test_a_device_holds_the_volume_and_zeros_whatever_was_there(tmp_path: Path) -> None:
+def test_a_device_contains_the_volume_and_zeros_after_any_old_content(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(b"\xaa" * (32 * MIB))
     with loop(disk) as device:
@@ -309,7 +309,7 @@ def test_a_device_whose_backing_store_is_full(tmp_path: Path) -> None:
             failed(run("qb-volwrite", "--overwrite", device, data=STREAM), 1, f"cannot write to {device}: ")
 
 
-def test_a_stream_that_is_not_whole_on_a_device(tmp_path: Path) -> None:
+def test_an_incomplete_stream_on_a_device(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(SIZE))
     with loop(tmp_path / "disk") as device:
         done = run("qb-volwrite", "--overwrite", device, data=STREAM[: 2 * MIB])
@@ -320,7 +320,7 @@ def test_a_stream_that_is_not_whole_on_a_device(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["file", "device"])
-def test_a_disk_that_does_not_keep_what_it_was_given(tmp_path: Path, where: str) -> None:
+def test_a_disk_that_loses_written_data(tmp_path: Path, where: str) -> None:
     program = """
 import os, sys
 from qbtools.commands import cli

@@ -42,7 +42,7 @@ def test_further_files() -> None:
     assert check(CAME + further + "end\n", ENTRIES) == (6, [])
 
 
-def test_files_that_nobody_knows_get_a_warning() -> None:
+def test_unknown_files_get_a_warning() -> None:
     more = "came\tvm1/volatile.img\t5\ncame\tvm1/x/y\t-\ncame\tdom0-home/user\t-\n"
     _, warnings = check(CAME + more + "end\n", ENTRIES)
     assert warnings == [
@@ -50,12 +50,12 @@ def test_files_that_nobody_knows_get_a_warning() -> None:
     ]
 
 
-def test_any_file_stands_for_a_domain_without_volumes() -> None:
+def test_any_file_represents_a_domain_without_volumes() -> None:
     came = CAME.replace("vm12/empty\t0", "vm12/firewall.xml\t500")
     assert check(came + "end\n", ENTRIES) == (3, [])
 
 
-def test_the_home_must_come_itself() -> None:
+def test_the_home_itself_must_be_in_the_archive() -> None:
     home = [Entry("dom0", "AdminVM", None, "dom0-home/user", None)]
     assert check("came\tdom0-home/user\t-\nend\n", home) == (1, [])
     with pytest.raises(Damaged, match="dom0-home/user of dom0 is not in the archive"):

@@ -87,7 +87,7 @@ def test_cpus(
     assert capacity.cpus(root(tmp_path, mounts.format(top="/"), own, files)) == cpus
 
 
-def test_a_limit_is_heeded_by_the_default_number_of_jobs(tmp_path: Path) -> None:
+def test_the_default_number_of_jobs_respects_a_limit(tmp_path: Path) -> None:
     (tmp_path / "pw").write_text("secret\n")
     (tmp_path / "pw").chmod(0o600)
     words = "qb-seal -v --logn 17 --chunk-size 100M --opaque --passphrase-file pw a"
@@ -96,7 +96,7 @@ def test_a_limit_is_heeded_by_the_default_number_of_jobs(tmp_path: Path) -> None
     assert done.stderr.endswith(b", 1 jobs\n")
 
 
-def test_sealing_warns_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sealing_warns_if_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     call = Invocation("qb-seal", {"--jobs": None})
     monkeypatch.setattr(call, "warn", said.append)

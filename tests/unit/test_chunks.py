@@ -113,7 +113,7 @@ def test_the_manifest_is_a_member() -> None:
         "",
     ],
 )
-def test_what_is_no_chunk(member: str) -> None:
+def test_not_a_chunk(member: str) -> None:
     with pytest.raises(Damaged):
         chunks.parse_member(member)
 
@@ -209,13 +209,13 @@ def test_a_whole_archive() -> None:
     assert not case.warnings
 
 
-def test_metadata_need_not_be_there_where_a_manifest_is() -> None:
+def test_metadata_is_optional_with_a_manifest() -> None:
     case = Case()
     case.take(("vm1/a", 0, 5), (MANIFEST, 0, 9))
     case.order.finish()
 
 
-def test_metadata_of_exactly_a_chunk_or_more_is_whole() -> None:
+def test_metadata_of_a_chunk_or_more_is_complete() -> None:
     for size in (100, 4000):
         case = Case()
         case.take((METADATA, 0, size))
@@ -311,7 +311,7 @@ def test_a_full_last_chunk_without_chunk_size_gets_a_warning(follower: tuple[str
     assert case.warnings[0].startswith("vm1/a ends with a full chunk")
 
 
-def test_metadata_is_needed_where_there_is_no_manifest() -> None:
+def test_metadata_is_required_without_a_manifest() -> None:
     case = Case(manifest=False)
     with pytest.raises(Damaged, match="vm1/a.000.enc comes where qubes.xml.000.enc is due"):
         case.take(("vm1/a", 0, 5))

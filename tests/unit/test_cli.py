@@ -195,7 +195,7 @@ def test_a_traceback_only_when_asked_for() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_lets_cleanup_run_and_is_what_the_program_dies_of(number: signal.Signals) -> None:
+def test_a_signal_runs_the_cleanup_and_then_ends_the_program(number: signal.Signals) -> None:
     done = called(
         body=f"""
     try:
@@ -339,7 +339,7 @@ def invocation(**options: str) -> Invocation:
     return Invocation("qb-test", {f"--{name}": value for name, value in options.items()})
 
 
-def test_a_size_option_is_held_against_its_bounds() -> None:
+def test_a_size_option_has_bounds() -> None:
     assert invocation(size="1K").size("--size", 1024, 1024) == 1024
     assert invocation(size="8P").size("--size") == 1 << 53
     for text, low, high in (("1K", 1025, 4096), ("5K", 1, 4096), ("9999P", 0, (1 << 63) - 1)):
@@ -351,7 +351,7 @@ def test_a_size_option_is_held_against_its_bounds() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "0", "23", "-1", "1.0", "1K", "x", "\u0661", "1" * 19, " 5", "5\n"])
-def test_a_number_option_is_held_against_its_bounds(text: str) -> None:
+def test_a_number_option_has_bounds(text: str) -> None:
     assert invocation(logn="22").number("--logn", 1, 22) == 22
     with pytest.raises(UsageError, match="^--logn: must be a number between 1 and 22$"):
         invocation(logn=text).number("--logn", 1, 22)
@@ -373,7 +373,7 @@ def test_escape(text: str, shown: str) -> None:
     assert escape(text) == shown
 
 
-def test_main_gets_what_the_caller_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_gets_the_arguments_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     # argv in place of sys.argv: what a program that calls another one in its own process would pass.
     from qbtools.commands import cli
 

@@ -266,7 +266,7 @@ def test_the_mac_covers_the_header() -> None:
         open_bytes(SECRET, SEALED[:64] + other[64:96] + SEALED[96:])
 
 
-def test_one_bad_bit_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_bad_bit_near_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the first step of the hash."""
     data = made.content("far", STEP + 100)
     sealed = bytearray(made.container(SECRET, data))

@@ -57,7 +57,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("plain")
-def test_what_appears_just_then_stays(directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_appears_just_then_stays(directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The name is reserved before the rename, so no other program can create a file with that name in between."""
     rename = os.rename
 

@@ -55,7 +55,7 @@ def test_the_error_that_it_is(ending: Ending, kind: type[QbError], status: int, 
     assert error.hint == (EARLY.hint if "early" in message else None)
 
 
-def test_one_that_went_well() -> None:
+def test_one_that_succeeded() -> None:
     assert not Ending(0, (0, 0)).failed
     assert not Ending(0, (141, 0)).failed, "bash says so: its pipefail decides"
 

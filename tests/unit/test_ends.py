@@ -63,7 +63,7 @@ def see(compression: str, data: bytes, piece: int) -> None:
 
 @pytest.mark.parametrize("piece", [1, 7, 512, 1 << 20])
 @pytest.mark.parametrize("compression", GOOD)
-def test_what_is_whole(compression: str, piece: int) -> None:
+def test_complete_files(compression: str, piece: int) -> None:
     assert tuple(header.COMPRESSIONS) == tuple(GOOD)
     for data in GOOD[compression]:
         see(compression, data, max(piece, 512))
@@ -71,7 +71,7 @@ def test_what_is_whole(compression: str, piece: int) -> None:
 
 @pytest.mark.parametrize("piece", [512, 1000, 1 << 20])
 @pytest.mark.parametrize("compression", BAD)
-def test_what_is_not_whole(compression: str, piece: int) -> None:
+def test_incomplete_files(compression: str, piece: int) -> None:
     for data in BAD[compression]:
         with pytest.raises(Truncated, match="^it (is not|has|does not end)"):
             see(compression, data, piece)

@@ -22,7 +22,7 @@ def test_the_statuses_are_those_of_the_contract() -> None:
     assert {kind.__name__: kind.status for kind in classes if kind is not errors.Told} == STATUSES
 
 
-def test_what_was_told_already_has_the_status_of_who_told_it() -> None:
+def test_a_reported_error_has_the_status_of_its_reporter() -> None:
     for status in errors.OUR_STATUSES:
         assert (errors.Told(status).status, errors.Told(status).message) == (status, "")
     assert set(errors.OUR_STATUSES) == set(STATUSES.values()) - {errors.UsageError.status}

@@ -31,7 +31,7 @@ def test_the_time_limit(tmp_path: Path) -> None:
     assert thawed.read_text() == "x\n"
 
 
-def test_an_error_inside_is_the_one_that_is_told(tmp_path: Path) -> None:
+def test_an_error_inside_is_the_one_that_is_reported(tmp_path: Path) -> None:
     warnings: list[str] = []
     with pytest.raises(RuntimeError, match="mine"):
         with Frozen("true", f"echo x >> {tmp_path}/thawed; exit 7", 60, warnings.append):

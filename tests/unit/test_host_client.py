@@ -108,7 +108,7 @@ def test_its_warnings(host: Callable[..., Host]) -> None:
         ("files", "notes.txt\t/\x1b[31m"),
     ],
 )
-def test_it_talks_nonsense(host: Callable[[str], Host], tmp_path: Path, verb: str, lines: str) -> None:
+def test_it_prints_nonsense(host: Callable[[str], Host], tmp_path: Path, verb: str, lines: str) -> None:
     (tmp_path / "answer").write_text(lines + "\n")
     arguments = {"create": (b"",), "set": ("work", b""), "volumes": ("work",), "files": ("work",)}
     arguments["remove"] = ("work", "mark")

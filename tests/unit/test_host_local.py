@@ -114,7 +114,7 @@ def test_a_directory_whose_remove_is_killed(tmp_path: Path) -> None:
     assert step > 10
 
 
-def test_a_directory_that_is_somebody_elses(tmp_path: Path) -> None:
+def test_a_directory_of_another_user(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
     (tmp_path / "work/private.img").write_bytes(b"precious")
     host = on_disk(tmp_path)
@@ -125,7 +125,7 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path) -> None:
     assert "work" not in inventory(host).by_name
 
 
-def test_what_another_is_making_is_left_alone(tmp_path: Path) -> None:
+def test_directories_of_another_live_run_are_left_alone(tmp_path: Path) -> None:
     """The directory of a live run for another name."""
     (tmp_path / "work").mkdir()
     mark = tmp_path / f"work/.qbtools-unfinished.{Mark.own()}"
@@ -164,7 +164,7 @@ def test_only_domains_of_a_restore_are_changed(tmp_path: Path) -> None:
     assert left(tmp_path) == WHOLE
 
 
-def test_what_cannot_stand_in_a_line(tmp_path: Path) -> None:
+def test_texts_that_a_line_cannot_contain(tmp_path: Path) -> None:
     place = tmp_path / "ü"
     place.mkdir()
     with pytest.raises(Failed, match="only printable ASCII is allowed"):
@@ -269,7 +269,7 @@ def _dead_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Mark, "own", classmethod(lambda _cls: dead))
 
 
-def test_what_a_pool_takes_no_name_with(tmp_path: Path, group: Group) -> None:
+def test_names_that_a_pool_cannot_have(tmp_path: Path, group: Group) -> None:
     """A logical volume that lvm refuses would stop the complete restore; the plan chooses another name."""
     assert "without\t_tdata\n" in in_pool(group, tmp_path).defaults()
     assert "without" not in on_disk(tmp_path).defaults()
@@ -322,7 +322,7 @@ def test_all_volumes_are_listed_once(tmp_path: Path, group: Group) -> None:
     assert not group.names()
 
 
-def test_a_volume_of_somebody_elses(tmp_path: Path, group: Group) -> None:
+def test_a_volume_of_another_owner(tmp_path: Path, group: Group) -> None:
     group.lvm("lvcreate", "-n", "vm-work-private", "vg")
     with pytest.raises(Refused, match="vg/vm-work-private already exists"):
         in_pool(group, tmp_path).create(document("work"))

@@ -47,7 +47,7 @@ def test_all_is_well() -> None:
     assert found["none"] == results.Result("none", 0, 0, 0.0, None)
 
 
-def test_one_that_never_came() -> None:
+def test_one_that_is_missing() -> None:
     assert problems(restored(ALL[:3])) == [None, "vm2/private.img is missing in the archive", None]
     assert problems(restored(ALL[:2] + ALL[3:])) == ["vm1/private.img is missing in the archive", None, None]
 

@@ -199,7 +199,7 @@ def test_no_age(tmp_path: Path, blob: bytes, monkeypatch: pytest.MonkeyPatch) ->
         assert caught.value.hint == "install age: https://age-encryption.org"
 
 
-def test_its_words_of_a_success_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_its_messages_are_shown_after_a_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, "echo 'age: warning: odd recipient' >&2; echo age-encryption.org/v1", monkeypatch)
     said: list[str] = []
     assert age.wrap(["age1x"], [], SECRET, said.append) == b"age-encryption.org/v1\n"

@@ -52,18 +52,18 @@ def test_a_program_need_not_read(program: Program) -> None:
     assert talk(program("exec <&-; sleep 0.2; echo well"), bytes(1 << 20)).output == b"well\n"
 
 
-def test_a_status_comes_with_what_was_said(program: Program) -> None:
+def test_a_status_is_returned_with_the_messages(program: Program) -> None:
     outcome = talk(program("echo 'stand-in: error: no such key' >&2; echo second >&2; echo partly; exit 7"))
     assert outcome == Outcome(7, b"partly\n", ["error: no such key", "second"])
 
 
-def test_words_of_a_program_that_ends_well_are_warnings(program: Program) -> None:
+def test_messages_of_a_program_that_succeeds_are_warnings(program: Program) -> None:
     said: list[str] = []
     exchange(program("echo be careful >&2"), b"", 10, said.append)
     assert said == ["stand-in: be careful"]
 
 
-def test_who_waits_for_somebody_says_so(program: Program) -> None:
+def test_a_program_that_waits_for_the_user_shows_its_messages(program: Program) -> None:
     said: list[tuple[str, float]] = []
     begun = time.monotonic()
     exchange(
@@ -79,7 +79,7 @@ def test_more_than_the_limit_ends_it(program: Program) -> None:
 
 
 @pytest.mark.parametrize("text", ["exec sleep 1000", "exec >&-; exec sleep 1000", "exec 2>&- sleep 1000"])
-def test_who_hangs_is_killed(program: Program, text: str) -> None:
+def test_a_program_that_hangs_is_killed(program: Program, text: str) -> None:
     before = descriptors()
     with pytest.raises(Failed, match=r"^stand-in does not end: it was killed after 1 seconds$"):
         talk(program(text), bytes(1 << 20), patience=1)
@@ -87,7 +87,7 @@ def test_who_hangs_is_killed(program: Program, text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["KILL", "TERM", "PIPE"])
-def test_who_is_killed_is_a_failure(program: Program, name: str) -> None:
+def test_a_program_that_is_killed_has_failed(program: Program, name: str) -> None:
     with pytest.raises(Failed, match=f"^stand-in was killed by SIG{name}$"):
         talk(program(f"echo partly; kill -{name} $$"))
 

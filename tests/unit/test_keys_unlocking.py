@@ -110,7 +110,7 @@ def test_it_costs_more_than_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- a typed passphrase ---
 
 
-def test_one_that_opens_the_header_is_taken_whatever_wraps_it() -> None:
+def test_a_passphrase_that_opens_the_header_is_accepted_with_any_wrap() -> None:
     for keys in ([], wrapped(typed=TYPED), wrapped(command="cat"), [(keymembers.STRETCHED, b"damaged")]):
         assert unlock(opening(keys), typed(MADE)) == Secret(MADE)
 
@@ -140,7 +140,7 @@ def test_without_a_stretched_one_the_hint_tells_what_opens() -> None:
     assert hint == "-i IDENTITY opens this archive: its passphrase is in qb-key.age"
 
 
-def test_without_key_members_whoever_opens_finds_out() -> None:
+def test_without_key_members_the_passphrase_is_checked_when_opening() -> None:
     assert unlock(opening([]), typed(b"x")) == Secret(b"x")
 
 

@@ -44,7 +44,7 @@ def test_a_tuple_with_names(values: tuple[Any, ...]) -> None:
 
 
 @pytest.mark.parametrize(("values", "named"), [((), {}), ((1, "b", 3), {}), ((1,), {"first": 2}), ((1,), {"third": 3})])
-def test_what_makes_no_tuple(values: tuple[Any, ...], named: dict[str, Any]) -> None:
+def test_not_a_tuple(values: tuple[Any, ...], named: dict[str, Any]) -> None:
     for kind in (Lean, Library):
         with pytest.raises(TypeError):
             kind(*values, **named)

@@ -234,7 +234,7 @@ def contents(
 
 @pytest.mark.parametrize("shift", [0, 1, 5, 15])
 @pytest.mark.parametrize("encryption", [True, False])
-def test_all_comes_out(encryption: bool, shift: int) -> None:
+def test_everything_is_returned(encryption: bool, shift: int) -> None:
     assert contents(joined(members(encryption=encryption, shift=shift))) == (FILES, None)
 
 
@@ -261,7 +261,7 @@ def test_events_and_records() -> None:
     assert warnings == [NOT_PROTECTED]
 
 
-def test_nothing_is_decrypted_that_nobody_wants(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwanted_files_are_not_decrypted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(legacy, "Decryptor", pytest.fail)
     assert contents(joined(members()), lambda _name: False) == ({}, None)
 

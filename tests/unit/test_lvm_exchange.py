@@ -184,7 +184,7 @@ def test_what_has_been_replaced_meanwhile_stays(vg: Group) -> None:
     assert vg.volumes["a"] == other
 
 
-def test_what_has_gone_meanwhile_needs_no_exchange(vg: Group) -> None:
+def test_a_volume_that_has_disappeared_needs_no_exchange(vg: Group) -> None:
     filled(vg)
     old = vg.add("a", "old", "mine")
     del vg.volumes["a"]
@@ -251,7 +251,7 @@ def test_killed_at_any_step(vg: Group, number: int, done: bool, active: bool) ->
 
 
 @AT_ANY_STEP
-def test_whoever_asks_for_the_volume_finds_it(vg: Group, number: int, done: bool, active: bool) -> None:
+def test_the_volume_is_always_found(vg: Group, number: int, done: bool, active: bool) -> None:
     old = killed(vg, number, done, active)
     assert KIND.exists("vg/a")
     assert vg.volumes["a"].uuid in ("old", "new")
@@ -311,7 +311,7 @@ def test_killed_between_the_names_and_another_took_the_name(vg: Group) -> None:
     assert vg.volumes == {"a": stranger, away.name: away}
 
 
-def test_what_the_living_do_is_not_touched(vg: Group) -> None:
+def test_volumes_of_live_runs_are_not_touched(vg: Group) -> None:
     vg.add(TEMPORARY, "old", f"qbtools-old:active:a:{LIVING}", active=False)
     vg.add("b", "new", str(LIVING))
     before = dict(vg.volumes)

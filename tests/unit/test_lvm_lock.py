@@ -43,7 +43,7 @@ def test_one_at_a_time_and_each_pool_by_itself() -> None:
         pass
 
 
-def test_another_place_where_the_first_cannot_be_written(directories: tuple[str, str]) -> None:
+def test_another_place_if_the_first_cannot_be_written(directories: tuple[str, str]) -> None:
     first, second = map(Path, directories)
     first.parent.write_text("no directory")
     with Lock("pool-x", 1):

@@ -96,13 +96,13 @@ def test_a_pool_is_no_volume(lvs: Path) -> None:
         source.open_source("vg/pool", SourceOptions())
 
 
-def test_what_lvs_says_that_cannot_be(lvs: Path) -> None:
+def test_impossible_output_of_lvs(lvs: Path) -> None:
     report(lvs, row("w", size="4.00m"))
     with pytest.raises(Failed, match="lvs printed a report that cannot be parsed"):
         facts.volume("vg/w")
 
 
-def test_no_lvm_is_asked_about_what_cannot_be_its_own(lvs: Path, tmp_path: Path) -> None:
+def test_lvm_is_not_run_for_names_that_it_cannot_have(lvs: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for word in str(tmp_path / "file"), "file", "", "a/b/c/d", "/nowhere/at/all", "vg/bad name", "\0":
         assert facts.find(word) is None

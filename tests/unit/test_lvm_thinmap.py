@@ -43,7 +43,7 @@ def test_runs_and_single_blocks() -> None:
     assert parse(text) == [(0, 3 * CHUNK), (10 * CHUNK, CHUNK), (16 * CHUNK, 4 * CHUNK)]
 
 
-def test_what_lies_beyond_the_volume_is_left_out() -> None:
+def test_data_beyond_the_volume_is_left_out() -> None:
     text = HEAD + device(3, run(0, 4) + run(100, 5), 9) + TAIL
     assert parse(text, size=3 * CHUNK + 512) == [(0, 3 * CHUNK + 512)]
 

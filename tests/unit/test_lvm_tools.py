@@ -68,7 +68,7 @@ def test_the_reason_of_a_failure(program: Path) -> None:
         tools.lvm("lvs", "x")
 
 
-def test_a_failure_without_a_word(program: Path) -> None:
+def test_a_failure_without_a_message(program: Path) -> None:
     body(program, "exit 3")
     with pytest.raises(Failed, match="^lvs: ended with status 3$"):
         tools.lvm("lvs")
@@ -132,7 +132,7 @@ except Terminated:
 """
 
 
-def test_a_signal_is_heard_and_the_program_ends_first(program: Path, tmp_path: Path) -> None:
+def test_a_signal_is_handled_after_the_program_has_ended(program: Path, tmp_path: Path) -> None:
     """Like lvm in its critical section, the program ignores signals; we wait for it and then stop."""
     begun, ended = tmp_path / "begun", tmp_path / "ended"
     body(program, f"trap '' INT TERM; touch {begun}; sleep 0.5; touch {ended}")

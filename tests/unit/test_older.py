@@ -141,7 +141,7 @@ def test_devices() -> None:
     assert (loose.get("name"), loose.text) == ("no-strict-reset", "True")
 
 
-def test_what_nothing_checked_there_is_carried_through() -> None:
+def test_values_that_qubes_never_checked_are_passed_on() -> None:
     services = one(services="{'my service': True, 'a/b': 0, u'\\xe9': 1}").features
     assert services == {"service.my service": "1", "service.a/b": "", "service.é": "1", "backup-content": ""}
     for text, ids in (
@@ -159,7 +159,7 @@ def test_names_that_there_were(name: str) -> None:
     assert (domain.name, domain.path) == (name, f"appvms/{name}/")
 
 
-def test_an_odd_name_stops_nobody() -> None:
+def test_an_odd_name_does_not_stop_the_others() -> None:
     """Qubes OS 3.2 only warned when it read such a name."""
     text = element("QubesTemplateVm", "1st", 1, "vm-templates/1st") + element(
         "QubesAppVm", "work", 2, "appvms/work", template_qid="1"
@@ -252,7 +252,7 @@ def test_a_literal_that_is_too_long() -> None:
         read(element("QubesAppVm", "it", 2, services="{" + " " * older.MAX_LITERAL + "}"))
 
 
-def test_what_must_come() -> None:
+def test_files_that_must_be_in_the_archive() -> None:
     """The one archive of a template contains both of its volumes; other files of older systems are known."""
     metadata = read(
         element("QubesTemplateVm", "tpl", 2, "vm-templates/tpl"),

@@ -103,7 +103,7 @@ def test_everything_comes_out_in_order(jobs: int) -> None:
     assert archive.header.backup_id == ID
 
 
-def test_chunks_are_numbered_and_their_end_is_told() -> None:
+def test_chunks_are_numbered_and_their_end_is_an_event() -> None:
     events = [(event.name, event.number, event.size) for event in opened(sealed({"a": bytes(2000)})).events(every)]
     assert events == [("a", 0, 1000), ("a", 1, 1000), ("a", 2, 0), ("a", -1, 0)]
 
@@ -132,7 +132,7 @@ def test_what_is_not_wanted_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> No
     assert sorted(derived) == ["qb-manifest.000", "vm2/a.000", "vm2/a.001", "vm2/a.002"]
 
 
-def test_what_is_not_wanted_is_held_against_the_manifest_all_the_same() -> None:
+def test_unwanted_files_are_compared_with_the_manifest_too() -> None:
     members = pieces(sealed())
     at = [name for name, _ in members].index("vm1/root.img.002.enc")
     name, data = members[at]
@@ -141,7 +141,7 @@ def test_what_is_not_wanted_is_held_against_the_manifest_all_the_same() -> None:
         contents(opened(joined(members)).events(lambda _name: False))
 
 
-def test_it_is_told_what_to_open_for_every_chunk() -> None:
+def test_wanted_is_called_for_every_chunk() -> None:
     # So that the rest of a file can be given up.
     asked = []
 
@@ -176,7 +176,7 @@ def test_a_wrong_passphrase() -> None:
 
 @pytest.mark.parametrize("jobs", [1, 3])
 @pytest.mark.parametrize("at", [0, 50, 96, 500, -1])
-def test_what_comes_out_before_a_damaged_chunk_is_a_true_prefix(at: int, jobs: int) -> None:
+def test_the_output_before_a_damaged_chunk_is_a_correct_prefix(at: int, jobs: int) -> None:
     members = pieces(sealed())
     place = [name for name, _ in members].index("vm1/root.img.001.enc")
     damaged = bytearray(members[place][1])
@@ -280,7 +280,7 @@ def test_work_is_bounded_before_a_key_is_derived(limit: int, fits: bool) -> None
         opened(sealed(), limits=limits)
 
 
-def test_the_number_of_jobs_is_asked_with_what_one_takes() -> None:
+def test_the_number_of_jobs_depends_on_the_memory_of_one() -> None:
     asked = []
 
     def jobs(each: int) -> int:
@@ -396,7 +396,7 @@ def test_what_is_wrong_with_the_header_counts_before_what_follows_it() -> None:
         opened(joined(members[:2])[:-1000], b"wrong", first_wanted=True)
 
 
-def test_an_archive_that_ends_behind_its_header_or_in_its_first_chunk() -> None:
+def test_an_archive_that_ends_after_its_header_or_in_its_first_chunk() -> None:
     data = sealed()
     start = data.index(b"qubes.xml.000.enc")
     for end, message in ((start + 200, "in the middle of a tar header"), (start + 512 + 50, "in the middle of qubes")):

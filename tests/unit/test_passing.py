@@ -65,7 +65,7 @@ def test_exactly_what_is_allowed() -> None:
 
 
 @pytest.mark.parametrize("pipe", [False, True])
-def test_bodies_do_not_come_into_memory(pipe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bodies_are_not_copied_into_memory(pipe: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     size = 1 << 19
     files = made.file("vm1/root.img", bytes(3 * size + 5), size=size)
     data = made.archive(made.header_pair(made.header(chunk_size=size)) + files + [made.manifest(files)])

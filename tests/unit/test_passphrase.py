@@ -127,7 +127,7 @@ def test_a_file_name_that_is_empty_is_not_passed_over() -> None:
         given({"file": ""}, {"QB_PASSPHRASE_COMMAND": "printf other"})
 
 
-def test_a_descriptor_is_closed_behind_it() -> None:
+def test_a_descriptor_is_closed_after_reading() -> None:
     fd = descriptor(b"secret\n")
     assert given({"fd": str(fd)}) == b"secret"
     with pytest.raises(OSError):

@@ -143,7 +143,7 @@ KEPT = [
 
 
 @pytest.mark.parametrize(("text", "expected"), [case[1:] for case in KEPT], ids=[case[0] for case in KEPT])
-def test_what_stands_in_a_plan_is_held(text: str, expected: tuple[object, ...]) -> None:
+def test_the_plan_is_followed_exactly(text: str, expected: tuple[object, ...]) -> None:
     found = checked(text_of(text))
     assert columns(found, "work") == expected
     assert problem(found, "work") is None
@@ -166,7 +166,7 @@ def test_references_follow_a_name_that_was_changed_by_hand() -> None:
     assert checked(text_of(rows[0].replace("\tdebian-8\t", "\told\t"), rows[1])).changed == []
 
 
-def test_what_is_on_the_host_goes_before_an_old_name() -> None:
+def test_a_name_on_the_host_has_priority_over_an_old_name() -> None:
     """`vpn` in the plan is that of the host: the one of the archive has got another name."""
     host = metadata(template("fedora-42", saved=False), network("vpn", saved=False))
     rows = [row("work", template="fedora-42", netvm="vpn"), row("vpn", "vpn-1", template="fedora-42")]
@@ -219,7 +219,7 @@ PROBLEMS = [
 
 
 @pytest.mark.parametrize(("text", "expected"), PROBLEMS)
-def test_what_cannot_be_is_a_problem(text: str, expected: str) -> None:
+def test_impossible_values_are_problems(text: str, expected: str) -> None:
     """A typing error is never replaced by a default: the default might give a machine access to the network."""
     assert problem(checked(text_of(text)), "work") == expected
 
@@ -235,7 +235,7 @@ def test_a_name_twice() -> None:
     assert problem(found, "vpn") == "name: x is taken, twice in the plan; x-1 is free"
 
 
-def test_the_name_that_is_free_is_nobody_s_in_the_plan() -> None:
+def test_a_free_name_belongs_to_no_domain_in_the_plan() -> None:
     rows = [row("work", "alone", template="fedora-42"), row("vpn", "alone-1", template="fedora-42", action="skip")]
     assert problem(checked(text_of(*rows)), "work") == "name: alone is taken, on the host; alone-2 is free"
 
@@ -318,7 +318,7 @@ def test_comments_may_hold_anything() -> None:
     assert len(read(text)) == 1
 
 
-def test_what_the_archive_says_never_makes_a_line() -> None:
+def test_texts_of_the_archive_never_add_a_line() -> None:
     """Invalid names in the archive appear in notes, which are lines of the plan."""
     bad = "x\nend\ncreate\tx"
     archive = metadata(

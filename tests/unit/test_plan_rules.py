@@ -673,7 +673,7 @@ def test_names(case: Case) -> None:
     hold(case)
 
 
-def test_who_is_left_out_takes_nobody_s_name() -> None:
+def test_a_domain_that_is_left_out_takes_no_name() -> None:
     """A domain that is not selected is in the plan with a name that would be free for it."""
     case = Case(
         "",

@@ -214,7 +214,7 @@ def test_abort_gives_every_stage_time_to_clean_up(kind: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kind", ["source", "sink"])
-def test_abort_kills_what_does_not_go(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_abort_kills_a_command_that_does_not_end(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "GRACE", 0.3)
     ready = tmp_path / "ready"
     text = (

@@ -89,7 +89,7 @@ def test_no_signal_is_blocked_in_it() -> None:
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGINT}
 
 
-def test_what_it_says_never_holds_it_up() -> None:
+def test_its_messages_never_block_it() -> None:
     """Nothing reads its messages while it runs: everything beyond the size of a pipe is lost."""
     with programs.running(shell("yes 'a long line of words' | head -c 3000000 >&2; exit 5")) as child:
         assert child.wait() == 5

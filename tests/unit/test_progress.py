@@ -160,7 +160,7 @@ def test_the_line_renews_itself_and_stays_at_the_end() -> None:
     assert re.fullmatch(LINE + rb"\n", lines[-1])
 
 
-def test_nothing_is_shown_where_nothing_is_wanted() -> None:
+def test_nothing_is_shown_if_it_is_not_wanted() -> None:
     done = watch("with watched(False):\n    time.sleep(0.1)\n")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
@@ -211,7 +211,7 @@ with watched(False):
     assert done.stdout == b"b'data'\n" and re.fullmatch(LINE + rb"\n", done.stderr)
 
 
-def test_a_board_adds_up_what_the_stages_of_each_cmd_tell() -> None:
+def test_a_board_adds_up_the_progress_of_the_stages_of_each_cmd() -> None:
     board = progress.Board()
     telling = (
         WATCH
@@ -225,7 +225,7 @@ def test_a_board_adds_up_what_the_stages_of_each_cmd_tell() -> None:
     assert board.done == 1007
 
 
-def test_only_the_end_of_a_pipe_tells() -> None:
+def test_only_the_end_of_a_pipe_reports() -> None:
     told = reports.Reports()
     silent = WATCH + "with watched(False): pass"
     environ = {**environment(), **told.environment}

@@ -159,7 +159,7 @@ def test_names_that_some_qubes_os_allows(name: str) -> None:
         ("a\u202eb", "a_b"),
     ],
 )
-def test_a_name_that_cannot_be_used_stops_nobody(name: str, made: str) -> None:
+def test_an_unusable_name_does_not_stop_the_others(name: str, made: str) -> None:
     more = f'<property name="netvm">{name}</property>'
     device = f'<devices class="pci"><device backend-domain="{name}" id="x"/></devices></domain>'
     data = document(domain(name=name), domain("other", "vm8/", more=more).replace("</domain>", device))

@@ -103,7 +103,7 @@ def test_an_error_that_goes_away(volume: Path, bad: Callable[..., None]) -> None
     assert got == volume.read_bytes()
 
 
-def test_no_room_where_it_is_written_is_no_read_error(volume: Path, tmp_path: Path) -> None:
+def test_no_room_for_the_output_is_no_read_error(volume: Path, tmp_path: Path) -> None:
     """A write that fails halfway is not repeated: the bytes before it would be missing."""
 
     class Full:

@@ -86,7 +86,7 @@ def test_what_is_read() -> None:
         (TEXT, "\0" * 100),
     ],
 )
-def test_whatever_is_not_exactly_in_the_format_is_refused(old: str, new: str) -> None:
+def test_everything_not_exactly_in_the_format_is_refused(old: str, new: str) -> None:
     assert old in TEXT
     with pytest.raises(Damaged, match="the copy in the safe"):
         receipt.parse(TEXT.replace(old, new).encode(), "the copy in the safe")
@@ -100,7 +100,7 @@ def test_the_longest_backup_id_fits() -> None:
         receipt.parse(receipt.serialise(replace(RECEIPT, backup_id="x" * receipt.MAX_SIZE)))
 
 
-def test_an_archive_is_held_against_it() -> None:
+def test_an_archive_is_compared_with_it() -> None:
     RECEIPT.check(RECEIPT)
     for change in ({"manifest": A}, {"content": A}, {"size": 4710}):
         with pytest.raises(Damaged, match="receipt"):
@@ -109,7 +109,7 @@ def test_an_archive_is_held_against_it() -> None:
         RECEIPT.check_manifest(A)
 
 
-def test_a_header_is_held_against_it() -> None:
+def test_a_header_is_compared_with_it() -> None:
     plain, sealed = (content for _, content in made.header_pair(made.header()))
     true = replace(RECEIPT, header=receipt.header_digest(plain, sealed))
     true.check_header(plain, sealed)

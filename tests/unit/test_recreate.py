@@ -84,7 +84,7 @@ def test_the_volumes() -> None:
     ]
 
 
-def test_what_is_not_understood_is_carried_through() -> None:
+def test_unknown_parts_are_passed_on() -> None:
     def plain(element: Element) -> list[str]:
         kept = [*element.findall("tags"), *element.findall("later"), *element.findall("devices[@class='mic']")]
         return [canonicalize(safexml.serialise(one).decode(), strip_text=True) for one in kept]
@@ -94,7 +94,7 @@ def test_what_is_not_understood_is_carried_through() -> None:
     assert plain(found.element) == plain(HOST.by_name["work"].element)
 
 
-def test_the_identity_stays_behind() -> None:
+def test_the_identity_is_not_copied() -> None:
     found = made(planned("fedora-41"), "fedora-41", True)
     assert found.properties == {"label": "black", "name": "fedora-41", "netvm": ""}
 

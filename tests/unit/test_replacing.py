@@ -136,7 +136,7 @@ def test_zeros_without_end_take_no_memory() -> None:
             raise error
 
 
-def test_what_is_as_long_as_it_may_be() -> None:
+def test_maximum_lengths() -> None:
     begun = b"".join(made.blocks([*PAIR, *OLD]))
     zeros = bytes(replacing.MAX_BEGINNING - len(begun) - 512)
     out, error = replaced(begun + zeros + made.archive(REST), NEW)

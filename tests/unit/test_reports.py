@@ -52,7 +52,7 @@ def test_a_file_is_no_pipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text", ["m" * 5000, "ü" * 5000, "\U0001f512" * 5000, "\udcff" * 5000, "\\" * 5000, '"' * 5000]
 )
-def test_a_line_fits_and_stays_whole(text: str, pipe: tuple[int, int]) -> None:
+def test_a_line_fits_and_is_never_split(text: str, pipe: tuple[int, int]) -> None:
     """Otherwise the kernel could mix it with other lines, or the reader would not understand it."""
     reports.tell(pipe[1], program="qb-volread", status=5, message=text, hint=text, deferred=False)
     line = os.read(pipe[0], 1 << 16)
@@ -102,7 +102,7 @@ def heard() -> Iterator[Heard]:
 LINE = b'{"program": "qb-volwrite", "status": 5, "message": "m", "hint": "h", "deferred": true}\n'
 
 
-def test_what_is_heard(heard: Heard) -> None:
+def test_reports_that_are_read(heard: Heard) -> None:
     assert heard.say(b"progress 17 vm1/root.img\n" + LINE + b"stages 1 141 4\n")
     found = heard.reports
     assert (found.done, found.label, found.stages) == (17, "vm1/root.img", (1, 141, 4))

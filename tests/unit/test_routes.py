@@ -112,7 +112,7 @@ def test_below_a_directory_is_right_below_it() -> None:
     assert [found.wanted(name) for name in ("vm1/a", "vm1/b/c", "vm1", "vm10/a")] == [True, False, False, False]
 
 
-def test_the_metadata_goes_to_its_own_cmd_and_the_routes_are_read_behind_it(archive: bytes, tmp_path: Path) -> None:
+def test_the_metadata_goes_to_its_own_cmd_and_the_routes_are_read_after_it(archive: bytes, tmp_path: Path) -> None:
     def read() -> dict[str, str]:
         assert (tmp_path / "first").read_text() == "qubes.xml 100\n"
         return {"vm1/root.img": "x"}
@@ -176,7 +176,7 @@ def test_names_on_the_command_line(archive: bytes, tmp_path: Path, monkeypatch: 
     assert feed(archive, tmp_path, Named([])) == [f"{name} none" for name in FILES]
 
 
-def test_who_waits_gets_an_answer_when_all_is_over() -> None:
+def test_a_waiting_thread_gets_an_answer_at_the_end() -> None:
     chosen = routed("b\tx")
     assert chosen.wanted("qubes.xml")
     answers: list[bool] = []

@@ -102,7 +102,7 @@ def test_an_archive_without_a_volume() -> None:
         fill(TO)[0].metadata(machines.metadata())
 
 
-def test_all_has_come() -> None:
+def test_everything_was_read() -> None:
     filling, warnings = fill(TO)
     filling.metadata(ARCHIVE)
     come(filling, f"{ONE}root.img", f"{ONE}private.img", f"{TWO}private.img")
@@ -122,7 +122,7 @@ def test_a_volume_is_missing() -> None:
             filling.finish()
 
 
-def test_nothing_of_what_was_wanted_has_come() -> None:
+def test_no_wanted_file_was_read() -> None:
     filling, _ = fill(TO)
     filling.metadata(machines.metadata(machines.vm("one", "StandaloneVM", volumes=(PRIVATE,), netvm="")))
     filling.passed(f"{ONE}private.img")
@@ -146,7 +146,7 @@ def test_a_size_that_cannot_be(printed: str, message: str) -> None:
         come(filling, f"{ONE}root.img", printed=printed)
 
 
-def test_a_file_that_comes_twice() -> None:
+def test_a_file_that_occurs_twice() -> None:
     filling, _ = fill(TO)
     filling.metadata(ARCHIVE)
     come(filling, f"{ONE}root.img")

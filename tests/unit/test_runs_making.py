@@ -99,7 +99,7 @@ def test_all_goes_well(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("going", [False, True])
-def test_a_volume_that_did_not_come(going: bool, host: FakeHost) -> None:
+def test_a_volume_that_is_missing_in_the_archive(going: bool, host: FakeHost) -> None:
     """With --keep-going the other domain stays."""
     made = make(host, keep_going=going)
     made.metadata(ARCHIVE)
@@ -165,7 +165,7 @@ def test_a_host_that_gives_one_target_twice(host: FakeHost) -> None:
     assert host.names() == []
 
 
-def test_nothing_is_made_where_nobody_agrees(host: FakeHost) -> None:
+def test_nothing_is_created_without_consent(host: FakeHost) -> None:
     shown: list[Plan] = []
     made = make(host, agreed=False, shown=shown)
     with pytest.raises(Failed, match="nothing was restored"):

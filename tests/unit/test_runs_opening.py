@@ -74,7 +74,7 @@ class Log:
         self.log.append(("passed", name))
 
 
-def test_the_talk() -> None:
+def test_the_dialogue() -> None:
     stages = Stages(
         Happened("begin", "qubes.xml"),
         METADATA,
@@ -105,7 +105,7 @@ def test_a_label_goes_with_the_route_that_a_file_has_anyway() -> None:
     assert dict(labelled([("vm-templates/t/.", "y")], [whole])) == {"vm-templates/t/.": "as:t=y"}
 
 
-def test_another_file_comes_first() -> None:
+def test_another_file_is_first() -> None:
     opening = Log(())
     stages = Stages(Happened("first", "x"), Happened("begin", "x"), Happened("done", "x"))
     open_all(stages, opening)  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ NOTHING = "left [] []"
         ("(bash -c 'trap \"\" INT HUP; echo; sleep 1000') & wait", 1),
     ],
 )
-def test_what_ends_by_the_first_word(text: str, ready: int, trees: list[Tree]) -> None:
+def test_processes_that_end_by_the_first_signal(text: str, ready: int, trees: list[Tree]) -> None:
     trees.append(tree := Tree(text, ready))
     assert processtree.below(tree.pid)
     left, seconds = tree.end()
@@ -119,7 +119,7 @@ def test_one_that_cleans_up_is_given_the_time(trees: list[Tree], tmp_path: Path)
     assert (tmp_path / "done").exists()
 
 
-def test_one_that_did_not_hear_the_first_word(trees: list[Tree]) -> None:
+def test_one_that_missed_the_first_signal(trees: list[Tree]) -> None:
     """Like a process that was just about to execute another program."""
     trees.append(tree := Tree("trap '[ -z \"$one\" ] || exit; one=1' TERM; echo; while :; do sleep 0.01; done"))
     left, seconds = tree.end()
@@ -158,7 +158,7 @@ def test_a_name_that_looks_like_more(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_what_does_not_end_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_never_ends_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that hangs in the kernel; in this test no signal is sent to it."""
     sent: list[tuple[int, int]] = []
     monkeypatch.setattr(processtree, "_left", lambda: [7])

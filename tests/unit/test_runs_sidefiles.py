@@ -18,7 +18,7 @@ def test_none_is_wanted() -> None:
 
 
 @pytest.mark.parametrize("before", [None, "earlier"])
-def test_it_is_there_at_the_end(before: str | None, tmp_path: Path) -> None:
+def test_it_exists_at_the_end(before: str | None, tmp_path: Path) -> None:
     path = tmp_path / "id"
     if before is not None:
         path.write_text(before)
@@ -30,7 +30,7 @@ def test_it_is_there_at_the_end(before: str | None, tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["id"]
 
 
-def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+def test_a_run_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("earlier")
     with pytest.raises(ValueError, match="x"), SideFile(str(tmp_path / "id")):
         raise ValueError("x")
@@ -39,7 +39,7 @@ def test_a_run_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["missing/id", "directory", "file/id"])
-def test_what_cannot_be_written_is_told_early(name: str, tmp_path: Path) -> None:
+def test_an_output_that_cannot_be_written_is_reported_early(name: str, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(Failed, match="cannot write"):
@@ -56,7 +56,7 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "to/id").read_text() == "x"
 
 
-def test_a_partial_file_of_one_that_had_our_number(tmp_path: Path) -> None:
+def test_a_partial_file_of_a_process_with_our_number(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("p")
     (tmp_path / f"id.partial.{os.getpid()}").symlink_to(tmp_path / "precious")
     with SideFile(str(tmp_path / "id")) as side:

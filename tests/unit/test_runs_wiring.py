@@ -85,7 +85,7 @@ def test_it_inherits_nothing_else(made: Made, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["exit 0", "exit 3", "kill -KILL $$", "exec true", "say 'stages'", "say ''", "say x"])
-def test_an_end_without_a_word_is_no_success(text: str, made: Made) -> None:
+def test_an_end_without_a_report_is_no_success(text: str, made: Made) -> None:
     if text.startswith("say"):
         with pytest.raises(Failed, match="malformed report"):
             ended(made(text))
@@ -93,7 +93,7 @@ def test_an_end_without_a_word_is_no_success(text: str, made: Made) -> None:
         assert ended(made(text))[0] is None
 
 
-def test_half_a_word_is_none(made: Made) -> None:
+def test_half_a_report_is_ignored(made: Made) -> None:
     assert ended(made('printf "stages 0" >"$report"'))[0] is None
 
 
@@ -103,7 +103,7 @@ def test_statuses_and_failures(made: Made) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 5_000_000])
-def test_a_list_larger_than_a_pipe_comes_whole(size: int, made: Made, tmp_path: Path) -> None:
+def test_a_list_larger_than_a_pipe_is_sent_completely(size: int, made: Made, tmp_path: Path) -> None:
     data = os.urandom(size)
     assert ended(made(f'sleep 0.1; cat "$list" >{tmp_path}/got; {WELL}'), data)[0] == (0,)
     assert (tmp_path / "got").read_bytes() == data
@@ -115,14 +115,14 @@ def test_a_reader_that_leaves(made: Made) -> None:
     assert ended(made(text), bytes(5_000_000))[0] == (1,)
 
 
-def test_more_is_told_to_a_reader_that_has_left(made: Made) -> None:
+def test_sending_to_a_reader_that_has_ended(made: Made) -> None:
     text = """eval "exec $2<&-"; for i in 1 2 3; do say '{"event": "source", "name": "a"}'; sleep 0.1; done; """ + WELL
     with made(text) as wiring:
         wiring.tell(bytes(1_000_000))
         assert wiring.run(lambda event: wiring.tell(f"{event.name}\n")) == ((0,), [])
 
 
-def test_a_talk(made: Made, tmp_path: Path) -> None:
+def test_a_dialogue(made: Made, tmp_path: Path) -> None:
     """The source of each file is sent when the file is needed."""
     text = f"""exec 9<"$list"
     for name in a b; do
@@ -133,7 +133,7 @@ def test_a_talk(made: Made, tmp_path: Path) -> None:
     assert (tmp_path / "got").read_text() == "source of a\nsource of b\n"
 
 
-def test_what_a_listener_raises_ends_all(made: Made) -> None:
+def test_an_error_of_a_listener_ends_everything(made: Made) -> None:
     def listen(event: Happened) -> None:
         raise ValueError(event.name)
 
@@ -150,7 +150,7 @@ def test_nothing_outlives_a_pipe_that_failed(text: str, made: Made) -> None:
     assert time.monotonic() - began < processtree.GRACE + 5
 
 
-def test_one_who_holds_the_report_does_not_hold_up_the_run(made: Made) -> None:
+def test_a_process_that_keeps_the_report_open_does_not_delay_the_run(made: Made) -> None:
     with made(f'exec 9>"$report"; sleep 3 & {WELL}') as wiring:
         began = time.monotonic()
         assert wiring.run(lambda _: None) == ((0,), [])

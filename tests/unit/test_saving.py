@@ -134,7 +134,7 @@ def test_a_machine_that_runs_needs_a_snapshot(host: FakeHost, plain: None) -> No
     assert [machine.state for machine in survey(host, state="current")] == ["current"] * 3
 
 
-def test_who_asks_for_a_snapshot_gets_one_or_nothing(host: FakeHost, plain: None) -> None:
+def test_a_requested_snapshot_is_taken_or_the_run_fails(host: FakeHost, plain: None) -> None:
     with pytest.raises(Refused, match="^work: "):
         survey(host, "work", state="snapshot")
 
@@ -162,7 +162,7 @@ def test_volumes_that_cannot_be_read(host: FakeHost, plain: None) -> None:
         survey(host)
 
 
-def test_the_others_are_looked_at_all_the_same(host: FakeHost, plain: None) -> None:
+def test_the_others_are_still_checked(host: FakeHost, plain: None) -> None:
     (host.place / "work.private").unlink()
     host.running = {"both"}
     with (host.place / "both.private").open("r+b"):

@@ -154,7 +154,7 @@ def test_records_bind_the_content() -> None:
     ]
 
 
-def test_a_record_comes_only_when_its_last_chunk_is_written() -> None:
+def test_a_record_is_returned_when_its_last_chunk_is_written() -> None:
     out = io.BytesIO()
     records = Sealer(Writer(out), SECRET, settings(1000), 1).write_files(
         [source("a", bytes(1500)), source("b", bytes(1500))]
@@ -204,7 +204,7 @@ def test_a_key_that_was_derived_in_vain_is_forgotten() -> None:
     assert sealed._keys == {}
 
 
-def test_keys_of_the_files_behind_are_derived_while_one_is_read(derivations: Derivations) -> None:
+def test_keys_of_later_files_are_derived_while_one_is_read(derivations: Derivations) -> None:
     came = threading.Event()
 
     class Slow(io.BytesIO):
@@ -264,7 +264,7 @@ def lost_at_once() -> Reader:
 
 @pytest.mark.parametrize(("size", "kept"), [(0, 0), (999, 0), (1000, 1), (2500, 2)])
 @pytest.mark.parametrize("jobs", [1, 4])
-def test_the_others_are_sealed_where_one_is_lost(size: int, kept: int, jobs: int) -> None:
+def test_the_others_are_sealed_if_one_is_lost(size: int, kept: int, jobs: int) -> None:
     """The manifest names it, and no chunk looks like its last one."""
     out = io.BytesIO()
     sealed = Sealer(Writer(out), SECRET, settings(1000), jobs)
@@ -309,7 +309,7 @@ def test_a_file_is_not_begun_before_the_one_before_it_has_ended() -> None:
     assert calls == ["open a", "end a", "open b", "end b"]
 
 
-def test_a_read_error_comes_out() -> None:
+def test_a_read_error_is_raised() -> None:
     class Broken(io.BytesIO):
         def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
             raise OSError(5, "Input/output error")
@@ -318,7 +318,7 @@ def test_a_read_error_comes_out() -> None:
         seal([Source("a", lambda: Reader(Broken(), "the disk"), lambda: None)])
 
 
-def test_a_reader_that_left_comes_out_as_broken_pipe() -> None:
+def test_a_reader_that_has_ended_is_a_broken_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with io.FileIO(writing, "w") as file, pytest.raises(BrokenPipeError):

@@ -62,7 +62,9 @@ def test_two_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "other"), [("a", "A"), ("none/a", "NONE/a"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE")]
 )
-def test_letter_case_where_it_is_folded(one: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_letter_case_if_the_file_system_folds_it(
+    one: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(spots, "folds_case", lambda directory: directory == str(tmp_path))
     assert files(tmp_path / one, tmp_path / other) == "0"
     assert files(tmp_path / one, tmp_path / "z") is None
@@ -85,7 +87,7 @@ def test_another_node_of_a_device(tmp_path: Path) -> None:
         assert clash(*(spots.of_device(path.stat().st_rdev) for path in (device, tmp_path / "node"))) == "0"
 
 
-def test_a_partition_lies_in_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_partition_is_in_its_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"/sys/dev/block/8:1/partition": "1\n", "/sys/dev/block/8:1/../dev": "8:0\n"}
     monkeypatch.setattr(spots.kernel, "text", lambda path: files.get(path, ""))
     disk, part, other = (spots.of_device(os.makedev(8, minor)) for minor in (0, 1, 2))

@@ -161,7 +161,7 @@ def signed_with_passphrase(key: Path, passphrase: str, text: bytes) -> bytes:
     return plain
 
 
-def test_a_key_with_a_passphrase_where_there_is_no_terminal(tmp_path: Path) -> None:
+def test_a_key_with_a_passphrase_without_a_terminal(tmp_path: Path) -> None:
     """No window asks for it, either, and nothing waits."""
     key = make_key(tmp_path / "key", passphrase="open sesame")
     asks = environment(DISPLAY=":0", SSH_ASKPASS=str(tmp_path / "ask"), SSH_ASKPASS_REQUIRE="force")

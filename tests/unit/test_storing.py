@@ -84,17 +84,17 @@ def test_bad_names(name: str) -> None:
 # --- what is written, and when it gets its name ---
 
 
-def test_what_is_not_committed_leaves_nothing(tmp_path: Path) -> None:
+def test_without_commit_nothing_is_left(tmp_path: Path) -> None:
     fail(tmp_path / "a")
     assert names(tmp_path) == []
 
 
-def test_what_is_not_committed_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_without_commit_the_partial_file_is_kept_on_request(tmp_path: Path) -> None:
     fail(tmp_path / "a", keep=True)
     assert names(tmp_path) == ["a.partial"] and (tmp_path / "a.partial").read_bytes() == b"half"
 
 
-def test_it_has_another_name_until_it_is_whole_and_nobody_else_can_read_it(tmp_path: Path) -> None:
+def test_it_has_another_name_until_it_is_complete_and_others_cannot_read_it(tmp_path: Path) -> None:
     old = os.umask(0)
     try:
         with PartialFile(str(tmp_path / "a"), False, False) as file:
@@ -148,7 +148,7 @@ def test_a_file_without_a_directory_in_its_name(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("path", ["", ".", "..", "a/", "a/.."])
-def test_what_is_no_name_of_a_file(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_a_name_of_a_file(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Refused, match="not the name of a file"):
         PartialFile(path, True, False)

@@ -173,7 +173,7 @@ def test_zeros_to_the_end(data: bytes, count: int) -> None:
 
 
 @pytest.mark.parametrize("before", [b"", bytes(700), b"more", b"more" * 300_000, SPOILT])
-def test_what_a_program_that_failed_has_left_behind(before: bytes) -> None:
+def test_the_rest_of_a_failed_program(before: bytes) -> None:
     """It ends too early, as far as that can be detected, with any data before."""
     for data in (before + SPOILT, bytes(1024) + before + SPOILT):
         with pytest.raises(Truncated, match="^standard input ends too early$"):
@@ -459,7 +459,7 @@ def test_copy_appends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("through_pipe", [True, False])
-def test_a_copy_that_ends_too_early_has_written_what_came(tmp_path: Path, through_pipe: bool) -> None:
+def test_a_copy_that_ends_too_early_has_written_everything_read(tmp_path: Path, through_pipe: bool) -> None:
     path = tmp_path / "out"
     ours, theirs = os.pipe()
     fill(theirs, b"x" * 1000)
@@ -492,7 +492,7 @@ def test_a_copy_to_a_full_disk() -> None:
             Reader(source).copy_rest(Writer(target))
 
 
-def test_splice_is_used_where_a_pipe_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_splice_is_used_with_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
     original = os.splice
 
@@ -521,7 +521,7 @@ def test_copy_file_to_socket(tmp_path: Path, blocking: bool) -> None:
     assert result == DATA[10:]
 
 
-def test_sendfile_is_used_where_no_pipe_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sendfile_is_used_without_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
     original = os.sendfile
 
@@ -536,7 +536,7 @@ def test_sendfile_is_used_where_no_pipe_is(tmp_path: Path, monkeypatch: pytest.M
     assert sum(moved) == len(DATA)
 
 
-def test_where_nothing_of_the_kind_is_supported_bytes_are_copied_by_hand(
+def test_without_support_of_the_kernel_bytes_are_copied_in_python(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []

@@ -56,7 +56,7 @@ def test_no_manifest_is_promised() -> None:
     assert check(made.archive([*pieces, made.manifest(FILES)])) == []
 
 
-def test_the_bound_where_no_chunk_size_is_known() -> None:
+def test_the_bound_if_no_chunk_size_is_known() -> None:
     pieces = [*made.header_pair(PLAIN), *FILES]
     assert check(made.archive(pieces), max_chunk=256) == [NO_MANIFEST]
     with pytest.raises(Damaged, match="vm1/root.img.000.enc is too long: 384 bytes"):

@@ -200,7 +200,7 @@ def test_headers_are_not_read_as_data() -> None:
 
 @pytest.mark.parametrize("rubbish", [b"", b"x" * 512, b"x" * 100_000])
 @pytest.mark.parametrize("step", [100, 1 << 20])
-def test_what_a_program_that_failed_has_left_behind(rubbish: bytes, step: int) -> None:
+def test_the_rest_of_a_failed_program(rubbish: bytes, step: int) -> None:
     """Rubbish in place of a header comes from that program, which reports its own error; the archive ends too early."""
     reader, _ = archive(THREE + rubbish + SPOILT, step)
     with pytest.raises(Truncated):

@@ -70,7 +70,7 @@ def test_all_are_flushed_before_the_first_has_its_place() -> None:
 
 
 @pytest.mark.parametrize("size", [*range(0, len(ARCHIVE + END), 100), len(ARCHIVE), len(ARCHIVE + END) - 1])
-def test_no_place_is_given_where_the_archive_is_cut(size: int) -> None:
+def test_no_volume_gets_its_name_if_the_archive_is_cut(size: int) -> None:
     log: list[str] = []
     work = together((ARCHIVE + END)[:size], Sheet("a", log), Sheet("b", log))
     with pytest.raises(Damaged, match="standard input (ends too early|is empty)"):
@@ -94,7 +94,7 @@ def test_what_an_archive_must_not_be(data: bytes, message: str) -> None:
         together(data, Sheet("a", log), Sheet("b", log)).fill()
 
 
-def test_where_a_place_cannot_be_given_it_is_said_who_has_one() -> None:
+def test_if_a_name_cannot_be_given_the_error_lists_those_that_have_one() -> None:
     log: list[str] = []
     warnings: list[str] = []
     work = together(ARCHIVE + END, Sheet("a", log), Sheet("b", log, fails="commit"))

@@ -35,7 +35,7 @@ def plain(root: Element) -> str:
     return canonicalize(safexml.serialise(root).decode(), strip_text=False)
 
 
-def test_what_qubes_writes_comes_back_unchanged() -> None:
+def test_the_output_of_qubes_is_read_unchanged() -> None:
     root = safexml.parse(HOST)
     again = safexml.parse(safexml.serialise(root))
     assert [(one.tag, one.attrib, one.text, one.tail) for one in root.iter()] == [

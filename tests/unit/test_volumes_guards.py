@@ -76,7 +76,7 @@ def test_nobody_writes(path: Path) -> None:
         guard.check()
 
 
-def test_who_opens_it_for_writing_gets_it_and_we_are_told_at_once(path: Path) -> None:
+def test_a_writer_can_open_it_and_is_noticed_at_once(path: Path) -> None:
     with guarded(path) as guard:
         with pytest.raises(Failed, match="^changed: it was opened for writing$"):
             subprocess.run(opened(path), check=True)
@@ -87,13 +87,13 @@ def test_who_opens_it_for_writing_gets_it_and_we_are_told_at_once(path: Path) ->
 
 
 @pytest.mark.parametrize("way", ["truncate", "O_TRUNC"])
-def test_what_makes_it_shorter_is_writing(path: Path, way: str) -> None:
+def test_truncating_counts_as_writing(path: Path, way: str) -> None:
     text = f"import os; os.truncate({str(path)!r}, 1)" if way == "truncate" else f"open({str(path)!r}, 'w')"
     with guarded(path), pytest.raises(Failed, match="opened for writing"):
         subprocess.run([sys.executable, "-c", text], check=True)
 
 
-def test_a_signal_that_has_not_come_yet_changes_nothing(path: Path) -> None:
+def test_a_signal_that_has_not_arrived_yet_changes_nothing(path: Path) -> None:
     with guarded(path) as guard:
         signal.signal(signal.SIGIO, signal.SIG_IGN)
         fd = guard._fd  # type: ignore[attr-defined]
@@ -103,14 +103,14 @@ def test_a_signal_that_has_not_come_yet_changes_nothing(path: Path) -> None:
                 guard.check()
 
 
-def test_after_its_release_nobody_is_told(path: Path) -> None:
+def test_after_its_release_nothing_is_reported(path: Path) -> None:
     with guarded(path) as guard:
         guard.release()
         subprocess.run(opened(path), check=True)
         os.kill(os.getpid(), signal.SIGIO)
 
 
-def test_who_has_it_open_for_writing_is_named(path: Path) -> None:
+def test_a_process_that_has_it_open_for_writing_is_named(path: Path) -> None:
     with path.open("r+b"):
         with pytest.raises(
             Refused, match=rf"^it is in use: process {os.getpid()} \(.*\) has it open for writing$"
@@ -120,7 +120,7 @@ def test_who_has_it_open_for_writing_is_named(path: Path) -> None:
     assert e.value.hint == "a hint"
 
 
-def test_a_writer_that_nobody_can_see(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invisible_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inuse, "writer", lambda _status, _own: None)
     with path.open("r+b"):
         with pytest.raises(Refused, match="^it is in use: it is open for writing$"):

@@ -51,7 +51,7 @@ def test_mounted(device: Path, tmp_path: Path) -> None:
         assert refusal(device) == f"{device} is in use: it is mounted on {place}"
 
 
-def test_mounted_where_the_file_system_has_a_device_number_of_its_own(tmp_path: Path) -> None:
+def test_mounted_if_the_file_system_has_its_own_device_number(tmp_path: Path) -> None:
     need("mkfs.btrfs")
     with (tmp_path / "big").open("wb") as file:
         file.truncate(256 << 20)
@@ -142,7 +142,7 @@ def writer_of(device: Path) -> str | None:
     return inuse.user(device.stat().st_rdev, -1, writing=True)
 
 
-def test_only_who_may_write_counts_where_that_is_asked(device: Path) -> None:
+def test_only_writers_count_on_request(device: Path) -> None:
     for flags, counts in (os.O_RDONLY, False), (os.O_PATH, False), (os.O_WRONLY, True), (os.O_RDWR, True):
         fd = os.open(device, flags)
         try:

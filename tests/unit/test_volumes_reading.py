@@ -42,7 +42,7 @@ def test_the_bytes_of_the_extents(tmp_path: Path) -> None:
     assert sending.done == len(expected)
 
 
-def test_raw_has_zeros_for_what_is_in_no_extent(tmp_path: Path) -> None:
+def test_raw_has_zeros_outside_of_extents(tmp_path: Path) -> None:
     source, data = source_of(tmp_path)
     out = io.BytesIO()
     with source:

@@ -78,7 +78,7 @@ def test_it_became_shorter(written: tuple[FileTarget, Comparison]) -> None:
         comparison.run()
 
 
-def test_it_is_the_disk_that_is_read_not_what_the_kernel_remembers(tmp_path: Path) -> None:
+def test_the_disk_is_read_and_not_the_page_cache(tmp_path: Path) -> None:
     (tmp_path / "disk").write_bytes(bytes(BLOCK))
     extents = ExtentMap(BLOCK)
     extents.append(0, 8192)

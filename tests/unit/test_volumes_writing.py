@@ -52,7 +52,7 @@ def mapped(size: int, *extents: tuple[int, int]) -> ExtentMap:
 
 
 @pytest.mark.parametrize("grain", [4096, 65536])
-def test_runs_are_what_a_slow_search_finds(grain: int) -> None:
+def test_runs_are_the_same_as_those_of_a_slow_search(grain: int) -> None:
     choice = random.Random(1)
     for _ in range(300):
         count = choice.choice([0, 1, 511, 512, grain - 1, grain, grain + 1, choice.randrange(8 * grain)])
@@ -77,7 +77,7 @@ def test_runs_are_what_a_slow_search_finds(grain: int) -> None:
 
 @pytest.mark.parametrize("grain", [4096, 65536])
 @pytest.mark.parametrize("more", [None, 0, 100, 1 << 20])
-def test_a_volume_arrives_whatever_was_there(grain: int, more: int | None) -> None:
+def test_a_volume_is_written_over_any_old_content(grain: int, more: int | None) -> None:
     choice = random.Random(2)
     for _ in range(20):
         size = choice.choice([0, 1, 513, 70_000, 3 * BLOCK + 17])
@@ -120,7 +120,7 @@ def test_neighbouring_blocks_are_written_in_one_call_and_zeros_joined() -> None:
     ]
 
 
-def test_holes_lie_on_the_grid_of_the_volume_wherever_an_extent_begins() -> None:
+def test_holes_are_aligned_in_the_volume_wherever_an_extent_begins() -> None:
     data = bytes(4096 - 512) + bytes(8192) + b"x" * 4096 + bytes(BLOCK)
     extents = mapped(2 * BLOCK, (512, len(data)))
     target = Sheet(2 * BLOCK, 4096, None)

@@ -77,7 +77,7 @@ def test_add_wants_order() -> None:
         made.add(0, 512)
 
 
-def test_a_map_without_gap_joins_what_touches_only() -> None:
+def test_a_map_without_gap_joins_only_extents_that_touch() -> None:
     made = ExtentMap(MIB, gap=0)
     for offset in (0, 512, 1536):
         made.add(offset, 512)
@@ -101,7 +101,7 @@ def test_a_full_map_gets_coarser(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [offset for offset, _ in made] == [64 * KIB, 1388 * KIB + 8192, end - 4096, 90 * MIB]
 
 
-def test_a_full_map_takes_whatever_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_map_accepts_more_extents(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volumestream, "MAX_EXTENTS", 1)
     made = ExtentMap((1 << 63) - 1)
     made.add(0, 512)
@@ -136,7 +136,7 @@ def test_bytes_of_a_stream() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
-def test_reader_stands_at_the_data(step: int) -> None:
+def test_the_reader_is_at_the_data(step: int) -> None:
     made = ExtentMap(MIB)
     made.add(4096, 4096)
     made.add(MIB - 512, 512)

@@ -125,7 +125,7 @@ def test_results_come_in_the_order_of_the_generator() -> None:
     assert (first.result, list(lane)) == (0, [1, 2])
 
 
-def test_an_exception_of_a_future_comes_out_at_its_place() -> None:
+def test_an_exception_of_a_future_is_raised_at_its_place() -> None:
     bad: Future[int] = Future()
     bad.set_exception(Damaged("chunk 1"))
     lane = iter(Lane(iter([done(0), bad, done(2)])))
@@ -134,7 +134,7 @@ def test_an_exception_of_a_future_comes_out_at_its_place() -> None:
         next(lane)
 
 
-def test_an_exception_of_the_generator_comes_out_behind_what_it_gave() -> None:
+def test_an_exception_of_the_generator_is_raised_after_its_items() -> None:
     def source() -> Iterator[Future[int]]:
         yield done(0)
         yield done(1)
@@ -155,7 +155,7 @@ def test_even_what_no_one_expects_reaches_the_consumer() -> None:
         list(Lane(source()))
 
 
-def test_items_that_nobody_takes_do_not_fill_the_memory() -> None:
+def test_unread_items_do_not_fill_the_memory() -> None:
     made = 0
 
     def source() -> Iterator[Future[int]]:
