@@ -35,7 +35,7 @@ def test_all_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("told", [b"", GOOD[:-4], GOOD.replace(ID.encode(), OTHER.encode()), GOOD * 2])
 def test_it_is_not_told(told: bytes, tmp_path: Path) -> None:
     """There is no receipt; the archive is complete, so its ID is kept."""
-    with pytest.raises(Failed, match="^the archive is complete, but qb-seal has not told its receipt$"):
+    with pytest.raises(Failed, match="^the archive is complete, but qb-seal has written no receipt$"):
         finished(told, tmp_path)
     assert os.listdir(tmp_path) == ["id"]
 
