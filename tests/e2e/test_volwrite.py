@@ -153,7 +153,7 @@ def test_a_read_only_file_system(tmp_path: Path) -> None:
         (STREAM + b"\n", "bytes follow the end line"),
         (volume_stream(SIZE, *PIECES, end=1), "no end line where the data ends"),
         (VOLUME, "is not a volume stream"),
-        (b"qb-volume 2\n" + STREAM[12:], "is not a volume stream"),
+        (b"qb-volume 3\n" + STREAM[12:], "is not a volume stream"),
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--overwrite", "--verify"]])

@@ -53,7 +53,6 @@ def main(call: Invocation) -> None:
         return
 
     from qbtools import progress
-    from qbtools.commands.pipe import increments
     from qbtools.formats import deltatar, tarreader, volumestream
 
     name, raw = call.options["NAME"], call.options["--raw"]
@@ -69,6 +68,8 @@ def main(call: Invocation) -> None:
             return
         member = archive.find(name, deltatar.SIZE)
         if deltatar.is_increment(reader, member) and member.untrusted_name != name:
+            from qbtools.commands.pipe import increments
+
             increments.extract(call, writer, deltatar.IncrementTar(archive, reader, member))
             return
         if name is not None and member.untrusted_name != name:
