@@ -1,4 +1,4 @@
-"""What the product's code does not do, whatever it does."""
+"""Things that the code of the product never does."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_every_function_says_its_types(module: Module) -> None:
 
 
 def messages(module: Module) -> Iterator[tuple[ast.AST, str]]:
-    """What is said to the user: the first words of errors and warnings."""
+    """The messages to the user: the first words of errors and warnings."""
     for node in ast.walk(module.tree):
         if not isinstance(node, ast.Call) or not node.args:
             continue

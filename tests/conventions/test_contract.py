@@ -1,4 +1,4 @@
-"""One contract for every program: held against all of bin/."""
+"""One contract for every program: all programs in bin/ are tested against it."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_too_many_arguments(program: str, place: dict[str, str]) -> None:
 
 
 def on_terminal(command: list[str], stream: str, place: dict[str, str]) -> subprocess.CompletedProcess[bytes]:
-    """The end of a program one of whose standard streams is a terminal, the others not."""
+    """Runs a program with a terminal as one of its standard streams only."""
     ours, theirs = pty.openpty()
     streams: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, stream: theirs}
     try:

@@ -87,7 +87,7 @@ def test_the_design_page_names_every_room_and_module() -> None:
 
 
 def imported(module: Module) -> set[str]:
-    """The modules of ours that a module imports, wherever: inside a function it is late, but no less an arrow."""
+    """Our modules that a module imports anywhere: an import inside a function counts, too."""
     return {part for name in imports(module.tree) for part in (name, name.rpartition(".")[0])} & {*IDS} - {"qbtools"}
 
 
@@ -118,7 +118,7 @@ def test_modules_are_short(module: Module) -> None:
 
 @pytest.mark.parametrize("program", IN_PYTHON)
 def test_programs_differ_only_in_their_names(program: str) -> None:
-    """Whatever is more than a call stands in the package."""
+    """Everything except one call is in the package."""
 
     def nameless(name: str) -> str:
         text = (BIN / name).read_text()
@@ -133,7 +133,7 @@ def test_programs_differ_only_in_their_names(program: str) -> None:
 
 
 def test_no_command_without_a_program() -> None:
-    """A module with a DOC is a program's."""
+    """A module with a DOC belongs to a program."""
     for module in MODULES:
         assigned: list[ast.expr] = []
         for node in module.tree.body:

@@ -1,4 +1,4 @@
-"""Manual pages and programs say the same: options, arguments, statuses, environment; what the texts show exists."""
+"""Manual pages and programs agree: options, arguments, statuses, environment; everything in examples exists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An option means the same everywhere, because its text stands in one place."""
+"""An option has the same meaning everywhere, because its text is in one place."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_no_program_retypes_a_text_of_options(program: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHARED)
-def test_what_stands_in_options_is_shared(name: str) -> None:
+def test_texts_in_options_are_shared(name: str) -> None:
     first = " ".join(SHARED[name].splitlines()[0].split())
     users = [program for program in PROGRAMS if first in " ".join(doc(program).split())]
     assert len(users) >= 2, f"options.{name} is used by {users}"
@@ -73,7 +73,7 @@ def test_no_option_takes_the_passphrase_itself(program: str) -> None:
 
 
 def test_an_option_has_one_form() -> None:
-    """The same name takes a value in all programs or in none, and stands for the same short name."""
+    """The same name takes a value in all programs or in none, and has the same short name."""
     # What is asked of a volume is its size, what is said of standard input is one.
     exempt = {"--size"}
     seen: dict[str, int] = {}

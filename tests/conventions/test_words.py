@@ -1,4 +1,4 @@
-"""What stands in no file of the project: traces of how it was made, and of where."""
+"""Words that no file of the project may contain: traces of how and where it was made, and riddles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SKIPPED = {".git", ".venv", "__pycache__", ".mypy_cache", ".ruff_cache", ".pyte
 
 
 def files() -> list[Path]:
-    """The files of the project: those that git knows, or, in an unpacked archive, all."""
+    """The files of the project: those that git knows, or all files in an unpacked archive."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode == 0 and listed.stdout:
         found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
@@ -21,7 +21,7 @@ def files() -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
-# Written so that this file may be looked at, too. "session" by itself is a word of Unix.
+# Written so that this file can be checked, too. "session" by itself is a word of Unix.
 FORBIDDEN = re.compile(
     r"\b(c[l]aude|a[n]thropic|c[o]pilot|c[h]atgpt|o[p]enai)\b|\bl[a]nguage model|\ba[i][- ]assist"
     r"|\b(this|previous|last|next|earlier|developer) [s]ession\b"
@@ -33,7 +33,7 @@ FORBIDDEN = re.compile(
 
 
 def found(words: re.Pattern[str]) -> dict[str, list[str]]:
-    """What stands where: by file."""
+    """The matches in each file, by its name."""
     texts = {str(path.relative_to(ROOT)): path.read_bytes().decode("utf-8", "replace") for path in files()}
     assert len(texts) > 100
     return {name: matches for name, text in texts.items() if (matches := [m[0] for m in words.finditer(text)])}
@@ -55,7 +55,7 @@ def test_the_words_would_be_found() -> None:
     assert FORBIDDEN.search(f"in {ROOT}/x")
 
 
-# Turns of phrase that a reader has to puzzle out, each with what to write instead.
+# Phrases that are hard to read, each with a better one.
 RIDDLES = {
     r"\bwhat came (is|was|must)\b": "what was read",
     r"\bis there already\b": "already exists",
@@ -66,14 +66,21 @@ RIDDLES = {
     r"\bwhoever comes next\b": "the next run",
     r"\bto be had\b": "available",
     r"\bnobody's error\b": "not an error",
-    r"\bheld against (what|the|those)\b": "compared with",
+    r"\bheld against\b": "compared with",
+    r"\bwhat is said of\b": "the error for",
+    r"\b(of|to|for) who\b": "of the program that",
+    r"\banew\b": "again",
+    r"\bin vain\b": "is not needed",
+    r"\bas (it|they) comes?\b": "one after the other",
+    r"\bnot there\b": "is missing",
+    r"\bthat (is|are) there\b": "that exists",
     r"\bwho is told\b": "the program that is told",
     r"\btakes the place of\b": "replaces",
     r"\bbear(s)? (the|a|that|no) mark\b": "has a mark",
     r"\bgone wrong\b": "failed",
-    r"\b(None|False|Failed|Refused|Damaged|Truncated|UsageError) where\b": "if",
+    r"\b(None|True|False|0|[Ee]mpty|Failed|Refused|Damaged|Truncated|\w+Error) where\b": "if",
 }
-# Rooms in which the phrases have all been replaced, and the pages.
+# Files in which these phrases do not occur.
 PLAIN = [
     *(ROOT / "qbtools").glob("*.py"),
     *(
