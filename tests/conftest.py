@@ -20,7 +20,7 @@ pytest.register_assert_rewrite("hosts.protocol")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts the guest first: it takes longest, and at the end the others would wait for it."""
+    """Starts the guest first: it takes the longest time, so everything would wait for it at the end."""
     items.sort(key=lambda item: item.name != "test_in_the_guest")
 
 

@@ -1,7 +1,7 @@
-"""A writer that never rests, and by which a torn image shows: two counters far apart, kept in step.
+"""A process that writes all the time and makes an inconsistent image visible: two counters far apart, kept in step.
 
-At each moment the first is equal to the second or one ahead. Who reads the first, then waits, then reads the second
-finds that far ahead, unless what is read is one point in time.
+At each moment the first is equal to the second or one ahead. If the first is read some time before the second, the
+second is far ahead, unless both reads show one point in time.
 """
 
 from __future__ import annotations
@@ -51,13 +51,13 @@ def counting(first: int, second: int, *paths: Path, direct: bool = False) -> Ite
 
 
 def counter(path: Path, offset: int) -> int:
-    """The counter at an offset, as it is now."""
+    """The current counter at an offset."""
     with path.open("rb") as file:
         file.seek(offset)
         return int.from_bytes(file.read(8), "big")
 
 
 def advance(path: Path, offset: int) -> None:
-    """Waits until a counter has gone on a good deal."""
+    """Waits until a counter has advanced by a large number."""
     begin = counter(path, offset)
     wait_until(lambda: counter(path, offset) > begin + 20, "the counters")

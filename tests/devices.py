@@ -1,4 +1,4 @@
-"""What the tests of volumes need: loop devices, small file systems (gone when the `with` ends), files and streams."""
+"""Helpers for tests of volumes: loop devices, small file systems (removed when the `with` ends), files, streams."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def tmpfs(place: Path, size: int) -> Iterator[Path]:
 
 
 def make_sparse(path: Path, size: int, *pieces: tuple[int, bytes]) -> Path:
-    """A file of size bytes that holds the pieces (offset, bytes) and holes elsewhere."""
+    """A file of size bytes with the pieces (offset, bytes), and with holes elsewhere."""
     with path.open("wb") as file:
         file.truncate(size)
         for offset, data in pieces:

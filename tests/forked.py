@@ -1,8 +1,8 @@
-"""Runs our programs many times without paying for the interpreter's start: a server that has all loaded forks.
+"""Runs our programs many times without starting an interpreter: a server that has loaded all modules forks.
 
-What runs is the program from its command line to its exit status, with descriptors, environment and options of its
-own; only `bin/` and the imports are not gone through again. For tests of hundreds of archives; a few of each kind go
-through the real program all the same.
+The program runs from its command line to its exit status, with its own descriptors, environment and options. Only
+`bin/` and the imports are not repeated. This is for tests of hundreds of archives; a few of each kind are also tested
+with the real program.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Ended:
 
 
 class Server:
-    """One server, and three files that stand for the descriptors of what it runs."""
+    """One server, and three files for the descriptors of its programs."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()

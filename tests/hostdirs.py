@@ -88,19 +88,19 @@ def inventory(place: Path) -> dict[str, Element]:
 
 
 def prop(domain: Element, name: str) -> str:
-    """The text of a property; "" for one that is not there."""
+    """The text of a property; "" if it is missing."""
     found = domain.find(f"properties/property[@name='{name}']")
     return "" if found is None else found.text or ""
 
 
 def unfinished(place: Path) -> set[str]:
-    """The domains that bear the mark of a restore."""
+    """The domains with the mark of a restore."""
     path = "features/feature[@name='qbtools-unfinished']"
     return {name for name, element in inventory(place).items() if element.find(path) is not None}
 
 
 def images(place: Path) -> dict[str, bytes]:
-    """What all images hold, without the zeros at their ends."""
+    """The content of all images, without the zeros at their ends."""
     return {
         str(path.relative_to(place)): path.read_bytes().rstrip(b"\0")
         for path in sorted(place.rglob("*.img"))
@@ -109,5 +109,5 @@ def images(place: Path) -> dict[str, bytes]:
 
 
 def noise(name: str, size: int = 100_000) -> bytes:
-    """Data that does not compress; its beginning says whose it is."""
+    """Data that does not compress; it begins with the name of its owner."""
     return name.encode() + b" " + os.urandom(size) + b"\x01"

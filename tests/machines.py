@@ -1,4 +1,4 @@
-"""Metadata of invented domains, for the tests of what becomes of domains."""
+"""Metadata of invented domains, for tests of domains."""
 
 from __future__ import annotations
 

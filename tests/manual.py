@@ -1,4 +1,4 @@
-"""The shell commands that the manual shows, taken out of it, so that tests run what users copy."""
+"""Reads the shell commands in the manual, so that tests run the commands that users copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ESCAPES = {"\\e": "\\", "\\-": "-", "\\(aq": "'", "\\(ha": "^", "\\(ti": "~", "
 
 
 def examples(page: str) -> dict[str, str]:
-    """The marked examples of man/PAGE: what stands in the literal block behind a line `.\\" example: NAME`."""
+    """The marked examples of man/PAGE: the literal block after a line `.\\" example: NAME`."""
     text = (ROOT / "man" / page).read_text()
     blocks = re.findall(r'^\.\\" example: (\S+)\n\.Bd -literal[^\n]*\n(.*?)^\.Ed$', text, re.MULTILINE | re.DOTALL)
     assert len(blocks) == len(re.findall(r'^\.\\" example:', text, re.MULTILINE)), "a marker without a literal block"

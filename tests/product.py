@@ -1,4 +1,4 @@
-"""The product as the tests of conventions see it: its modules as syntax trees, its programs and their options."""
+"""The product for the tests of conventions: its modules as syntax trees, its programs and their options."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def modules() -> list[Module]:
 
 
 def imports(tree: ast.AST) -> list[str]:
-    """Dotted names of all that is imported below tree, wherever it stands; `from a import b` is a.b."""
+    """Dotted names of all imports in tree, at any place; `from a import b` is a.b."""
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -68,7 +68,7 @@ def imports(tree: ast.AST) -> list[str]:
 
 @functools.cache
 def doc(program: str) -> str:
-    """The text that is a program's help and from which its options are parsed."""
+    """The help text of a program, from which its options are parsed."""
     module = importlib.import_module(f"qbtools.commands.{module_of(program)}")
     return str(module.DOC)
 

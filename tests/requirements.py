@@ -1,4 +1,4 @@
-"""Prints the packages that setup.py names, one a line: EXTRA... Neither setuptools nor a build is needed for it."""
+"""Prints the packages in setup.py, one per line: EXTRA... It needs neither setuptools nor a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that a test holds in the middle: a valve in its pipe, and a mark by which all of its processes are found."""
+"""A run that a test stops in the middle: with a valve in its pipe, and a mark that all of its processes have."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Running:
         self._process: subprocess.Popen[bytes] | None = None
 
     def program(self, name: str, text: str) -> None:
-        """Puts a program before all others in PATH."""
+        """Adds a program that is first in PATH."""
         path = self._place / "programs" / name
         path.write_text(text)
         path.chmod(0o755)
@@ -118,13 +118,13 @@ class Running:
         os.write(self._go, b"\n")
 
     def end(self) -> tuple[int, str]:
-        """Waits for the end of the pipe: its exit status and what stood on stderr."""
+        """Waits for the end of the pipe; returns its exit status and stderr."""
         assert self._process is not None
         _, stderr = self._process.communicate(timeout=PATIENCE)
         return self._process.returncode, stderr.decode()
 
     def processes(self, program: str | None = None) -> list[int]:
-        """All processes of this run, wherever they have gone; those of one program only."""
+        """All processes of this run, or only those of one program."""
         return [pid for pid in marked(self.mark) if program is None or program in words(pid)]
 
     def one(self, program: str) -> int:
@@ -158,7 +158,7 @@ def words(pid: int) -> list[str]:
 
 
 def read(path: str) -> bytes:
-    """A file of /proc; nothing where the process has gone meanwhile."""
+    """A file of /proc; empty if the process has ended."""
     try:
         return Path(path).read_bytes()
     except OSError:

@@ -19,7 +19,7 @@ def make_key(path: Path, kind: str = "ed25519", passphrase: str = "") -> Path:
 
 
 def public(key: Path) -> str:
-    """The public key as it stands in a list: kind and base64."""
+    """The public key in the form of a list: kind and base64."""
     return key.with_name(f"{key.name}.pub").read_text().strip()
 
 
@@ -29,7 +29,7 @@ def fingerprint(key: Path) -> str:
 
 
 def signed(key: Path, text: bytes, namespace: str = "qbtools") -> bytes:
-    """What ssh-keygen signs by itself."""
+    """The text that ssh-keygen itself signs."""
     words = ["ssh-keygen", "-Y", "sign", "-n", namespace, "-f", str(key)]
     return subprocess.run(words, input=text, check=True, capture_output=True).stdout
 

@@ -129,7 +129,7 @@ class SshHost:
             time.sleep(0.05)
 
     def _ask(self) -> int:
-        """The status of a harmless command; 255 where ssh did not come as far."""
+        """The status of a harmless command; 255 if ssh could not run it."""
         command = [self.programs / "ssh", "store", "true"]
         return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode
 

@@ -1,4 +1,4 @@
-"""What the tests share: where the programs are, how they are run, what a test needs from the machine."""
+"""Shared helpers of the tests: the paths of the programs, running them, and requirements of the machine."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def need_root() -> None:
 
 
 def copy_of(place: Path, *parts: str) -> Path:
-    """These directories of the checkout again, in place, which is returned."""
+    """Copies these directories of the checkout to place, which is returned."""
     for part in parts:
         shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
     return place

@@ -1,4 +1,4 @@
-"""A terminal for a program under test: it becomes the controlling one, what the program says on it is read here."""
+"""A terminal for a program under test: it becomes the controlling terminal, and its output is read here."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Terminal:
             self._read()
 
     def _read(self) -> bool:
-        """Reads once; False where nobody has the terminal open any more."""
+        """Reads once; False if no process has the terminal open any more."""
         try:
             data = os.read(self._ours, 4096)
         except OSError:  # EIO
@@ -71,7 +71,7 @@ class Terminal:
         os.write(self._ours, text)
 
     def echoes(self) -> bool:
-        """Whether what is typed is shown."""
+        """Whether typed text is shown."""
         return bool(termios.tcgetattr(self._ours)[3] & termios.ECHO)
 
     def finish(self) -> subprocess.CompletedProcess[bytes]:

@@ -1,4 +1,4 @@
-"""Virtual environments of a test's own, filled by pip as this machine has it configured."""
+"""Virtual environments of a test, filled by pip with the configuration of this machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Volumes of every shape as files, and the comparison of two that are too large to be read whole."""
+"""Volumes of every shape as files, and a comparison of two that are too large to be read completely."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looks at processes from outside while they run: what they show to others."""
+"""Watches running processes from outside: what they show to other users."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Watch:
-    """Calls look all the time, until it is left; and once more when asked to."""
+    """Calls look repeatedly until its end, and once more on request."""
 
     def __init__(self, look: Callable[[], None]) -> None:
         self._look = look

@@ -1,4 +1,4 @@
-"""An archive of files that hold nothing but zeros, for tests of what is done with each of them."""
+"""An archive of files that contain only zeros, for tests of what is done with each of them."""
 
 from __future__ import annotations
 
