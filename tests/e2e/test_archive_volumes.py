@@ -113,7 +113,7 @@ def test_sparse_members_of_the_old_format(to: Path) -> None:
     assert (to / "b").read_bytes() == b"plain"
 
 
-# Whole blocks: what fills up the last one would count for the zeros at the end.
+# Complete blocks: the padding of the last one would count as zeros at the end.
 A, B = member("a", b"1" * 512), member("b", b"2" * 512)
 EARLY = "standard input ends too early"
 BAD = {

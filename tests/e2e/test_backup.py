@@ -58,7 +58,7 @@ def outcome(done: subprocess.CompletedProcess[str]) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-# Stands for the compressor, and for the decompressor: holds a volume in the middle.
+# Replaces the compressor and the decompressor: stops in the middle of a volume.
 HELD = OF_FILE + 'if [ "$QB_NAME" = vm1/root.img ]; then gzip "$@" | valve 1; else exec gzip "$@"; fi\n'
 
 

@@ -190,13 +190,13 @@ def test_a_decompressor_that_fails(text: str, status: int, message: str, folder:
     assert create(folder, archive) == (0, "")
     for words in (("restore", "--to", tmp_path / "to", archive), ("verify", archive)):
         ended, stderr = backup(folder, *words, path=first(programs))
-        # What is still compressed brings a hint.
+        # Compressed input brings a hint.
         assert (ended, stderr.count("\n")) == (status, 2 if text == "cat" else 1), stderr
         assert stderr.startswith(message) and (text == "cat" or stderr == f"{message}\n")
     assert not [path for path in (tmp_path / "to").rglob("*") if path.is_file()]
 
 
-# --- what stands behind a compressed stream, and a stream that is broken ---
+# --- bytes after a compressed stream, and a broken stream ---
 
 PASSED_OVER = [
     "printf garbage",

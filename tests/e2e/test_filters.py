@@ -53,7 +53,7 @@ def compressed(filter_name: str, data: bytes = DATA) -> bytes:
     return run(*MAKE.get(filter_name, filter_name).split(), "-c", data=data).stdout
 
 
-# --- what is there ---
+# --- available programs ---
 
 
 @pytest.mark.parametrize("name", [*FILTERS, "none"])
@@ -179,7 +179,7 @@ DAMAGE = {
     "not compressed": "head -c 0; head -c 5000 /dev/urandom",
     "empty": "head -c 0",
 }
-# The format has no checksum that these could break; what the data holds is checked by whoever sealed it.
+# The format has no checksum that these could break; the seal protects the data.
 NOT_SEEN = {("lzma", "checksum"), ("lzma", "data"), ("zstd", "checksum")}
 
 

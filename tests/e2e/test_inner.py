@@ -77,7 +77,7 @@ def test_plain_input_from_a_file_and_a_pipe(tmp_path: Path) -> None:
     assert (whole.returncode, whole.stderr) == (0, b"")
     assert plain(whole.stdout) == DATA
     assert run("qb-tarwrite", "--raw", "--size", str(len(DATA)), NAME, data=DATA).stdout == whole.stdout
-    # A file is read from where it stands.
+    # A file is read from its current position.
     rest = bash(f"(read -r -N 100; qb-tarwrite --raw {NAME}) < {tmp_path}/volume", LC_ALL="C")
     assert rest.returncode == 0
     assert DATA.endswith(plain(rest.stdout))

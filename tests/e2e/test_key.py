@@ -289,7 +289,7 @@ def test_the_receipt_stays(folder: Path, tmp_path: Path) -> None:
         assert (done.returncode, done.stdout) == (5, b"") and b" as the receipt says\n" in done.stderr
 
 
-# --- what comes is not whole, or not what it should be ---
+# --- incomplete or wrong input ---
 
 
 def test_what_is_cut(folder: Path) -> None:

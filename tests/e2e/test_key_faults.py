@@ -38,7 +38,7 @@ def running(folder: Path, tmp_path: Path) -> Iterator[Running]:
         yield made
 
 
-# What stands for age, and how a run that seals and one that opens end with it.
+# A replacement of age, and how sealing and opening end with it.
 AGES = {
     "killed": ("kill -KILL $$", (1, "age was killed by SIGKILL"), (1, "age was killed by SIGKILL")),
     "killed in the middle": (
@@ -217,7 +217,7 @@ def test_a_stage_that_restores(stage: str, running: Running, tmp_path: Path) -> 
     assert not (tmp_path / "out" / MEMBER).exists()
 
 
-# --- nobody reads ---
+# --- no reader ---
 
 CLOSED = {
     "qb-seal": ("qb-seal -q --opaque -R to a <root.img", 1),

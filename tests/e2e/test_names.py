@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The host A, and an archive of it, a.qb."""
     place = tmp_path_factory.mktemp("names")
     machines = [Machine(name, data={"root": noise(name, 100)}, files={"notes.txt": name.encode()}) for name in NAMES]
-    # Its own metadata lies where that one's directory would be.
+    # Its own metadata has the path of that directory.
     machines = [machine for machine in machines if machine.name != "qubes.xml"]
     machines.append(Machine("user", "AppVM", {"netvm": "a.b", "template": "work.mail"}, {"private": b"user"}))
     make_host(place / "A", machines, default_template="work.mail")

@@ -13,7 +13,7 @@ from qbtools.volumes.marks import Mark
 
 HOST_PROGRAM = """\
 #!/bin/sh
-# A host that is a directory with what it answers.
+# A host that is a directory with its answers.
 case $2 in
     inventory) exec cat "$1/qubes.xml" ;;
     defaults) exec cat "$1/defaults" ;;

@@ -22,12 +22,12 @@ COMMANDS = {
     "verify": "qb-backup verify {secret} backup.qb",
 }
 
-# Stands for the compressor, which only stores the bytes here: so plaintext stays what it is wherever it goes.
+# Replaces the compressor and only stores the bytes, so that plaintext stays visible everywhere.
 STORE = """import gzip, shutil, sys
 with gzip.GzipFile(fileobj=sys.stdout.buffer, mode="wb", compresslevel=0) as out:
     shutil.copyfileobj(sys.stdin.buffer, out)
 """
-# Stands for the decompressor too; that stops in the middle of the volume.
+# Also replaces the decompressor, which stops in the middle of the volume.
 STOPPING = f"""{OF_FILE}
 [ "$*" = -dc ] || exec {sys.executable} -c '{STORE}'
 if [ "$QB_NAME" = vm1/root.img ]; then /bin/gzip -dc | valve 1000000; exit; fi

@@ -113,7 +113,7 @@ def check_refused(
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: "))
 
 
-# --- an archive by somebody who may write ---
+# --- an archive by an accepted signer ---
 
 
 def test_a_signed_archive_opens_with_and_without_a_list(keys: Keys) -> None:
@@ -186,7 +186,7 @@ def test_the_header_is_read_with_a_list_too(keys: Keys) -> None:
     check_refused(run(*reading, data=made.archive(pieces(keys.stranger))), 4, "the archive is signed by", "qb-header")
 
 
-# --- what somebody tries who may not ---
+# --- attacks of a stranger ---
 
 
 def bigger(data: bytes) -> bytes:

@@ -434,12 +434,12 @@ def test_an_archive_that_is_damaged(how: str, archive: str, folder: Path) -> Non
     )
 
 
-# --- behind the seals: what is authentic, and wrong all the same ---
+# --- inside the seals: authentic, but wrong ---
 
 NO_GZIP = "qb-decompress: error: standard input cannot be decompressed: …"
 EMPTY = "qb-unseal: error: {}: qb-tarextract: standard input is empty: did the program before fail?"
 NO_SEAL = "qb-unseal: error: {}: qb-tarextract: standard input ends too early"
-# What stands for the metadata, what for the volume; the line for the metadata, where that is what is wrong.
+# The replacement of the metadata and of the volume; the line for the metadata if that is wrong.
 WITHIN = {
     "metadata is not compressed": ("cat meta.xml", "gzip -c inner", NO_GZIP),
     "metadata is in no archive": ("gzip -c meta.xml", "gzip -c inner", "qb-tarextract: error: …"),

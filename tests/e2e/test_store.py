@@ -43,7 +43,7 @@ def names(place: Path) -> list[str]:
     return sorted(os.listdir(place))
 
 
-# --- what arrives whole ---
+# --- complete archives ---
 
 
 def test_an_archive_that_arrives(tmp_path: Path) -> None:

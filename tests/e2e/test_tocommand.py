@@ -130,7 +130,7 @@ def test_an_archive_that_ends_early_never_looks_like_the_end_of_a_file(
         QB_OUT=str(tmp_path / "out"),
     )
     assert done.returncode == 4
-    # The file itself is whole where the cut is behind it, and what is known to be whole may be handed out.
+    # If the cut is after it, the file itself is complete, and a complete file may be returned.
     assert (tmp_path / "out.whole").exists() == (cut < 0)
 
 

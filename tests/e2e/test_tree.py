@@ -211,7 +211,7 @@ def test_a_directory_that_is_not_saved_as_a_whole(
     lines = [f"qb-tree: warning: {line}" for line in warnings]
     lines.append(f"qb-tree: error: {home} was not saved completely: {error}")
     assert (done.returncode, done.stderr.decode().splitlines()) == (1, lines)
-    # tar has written the end of the archive all the same: nobody takes it for one.
+    # tar has written the end of the archive, but it is not accepted as complete.
     assert done.stdout.startswith(saved(home)) and any(done.stdout[-10:])
     assert run("qb-tarextract", "--list", data=done.stdout).returncode == 4
     assert extract(done.stdout, tmp_path / "x").returncode == 4

@@ -109,7 +109,7 @@ def test_verbose_and_progress(tmp_path: Path) -> None:
     assert run("qb-volread", "-q", "--progress", path).stderr == b""
 
 
-# --- what is no volume ---
+# --- not a volume ---
 
 
 def test_what_is_no_volume(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_a_read_only_file_system(tmp_path: Path) -> None:
         failed(run("qb-volwrite", place / "v", data=STREAM), 1, "cannot create", "Read-only file system")
 
 
-# --- a stream that is not whole ---
+# --- an incomplete stream ---
 
 
 @pytest.mark.parametrize(

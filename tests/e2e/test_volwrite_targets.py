@@ -144,7 +144,7 @@ def test_a_file_that_comes_into_use_meanwhile_is_not_replaced(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["v"]
 
 
-# --- what is handed on, and what is left behind ---
+# --- what is passed on, and what is left ---
 
 
 @pytest.mark.parametrize("old", ["+C", "-C"])

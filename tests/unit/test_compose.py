@@ -75,7 +75,7 @@ def test_what_qubes_looks_for() -> None:
             assert domain.attrib["id"] == "domain-0"
             assert features == {"backup-content": None}
             continue
-        # What is left of them would be set on the new machine.
+        # The rest of them would be set on the new machine.
         name, qid = properties.pop("name"), properties.pop("qid")
         assert not properties
         assert domain.attrib == {"class": "StandaloneVM", "id": f"domain-{qid}"}

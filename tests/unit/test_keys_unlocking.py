@@ -238,7 +238,7 @@ def test_the_largest_blob_of_a_command_passes_both_ways() -> None:
     assert unlock(opening(keys), Sources([], "head -c 53; cat >/dev/null", never)) == Secret(MADE, wrapped=True)
 
 
-# --- what is not there ---
+# --- missing files ---
 
 
 def test_a_member_that_is_not_there_never_falls_through_to_a_prompt() -> None:

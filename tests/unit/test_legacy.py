@@ -172,7 +172,7 @@ def test_other_names(member: str) -> None:
         parse_member(member)
 
 
-# -- whole archives --------------------------------------------------------------------------------------------------
+# -- complete archives ------------------------------------------------------------------------------------------------
 
 
 def text(encryption: bool = True, algorithm: str = "SHA512", version: str = "3") -> bytes:

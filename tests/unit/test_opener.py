@@ -155,7 +155,7 @@ def test_wanted_is_called_for_every_chunk() -> None:
 
 
 def test_data_holds_until_the_next_event_only() -> None:
-    # With one buffer more than jobs the memory is used again: whoever keeps a chunk has to copy it.
+    # With one buffer more than jobs the memory is reused, so a chunk must be copied to be kept.
     data = os.urandom(1000) + os.urandom(1000) + os.urandom(1000)
     views = []
     for event in opened(sealed({"a": data}), jobs=1).events(every):

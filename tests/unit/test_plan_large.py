@@ -111,7 +111,7 @@ def test_two_hundred_domains_to_a_host_that_has_half_of_them(seed: int) -> None:
         old, new = archive.by_name[line.domain].properties, after[line.name].properties
         for role in ("template", "netvm", "default_dispvm", "audiovm"):
             assert new.get(role) == renamed.get(old.get(role, ""), old.get(role))
-    # What was planned is held when it is read again, and nothing is changed.
+    # The plan is followed when it is read again, and nothing changes.
     text = plantext.to_text(found)
     again = plan.check(archive, host, DEFAULTS, Options(), plantext.read(Reader(io.BytesIO(text.encode())), archive))
     assert (plantext.to_text(again), again.changed) == (text, [])

@@ -111,7 +111,7 @@ def test_a_cmd_of_a_sink_does_not_hold_its_own_input_open(tmp_path: Path) -> Non
     assert len(pipes) == len(set(pipes))
 
 
-# --- who failed ---
+# --- which stage failed ---
 
 CASES = [
     ("true", 0, (0,), "ended with status 0"),

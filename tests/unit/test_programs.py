@@ -157,7 +157,7 @@ def test_a_spoilt_stream() -> None:
     source, sink = os.pipe()
     programs.spoil(sink)
     assert any(os.read(source, 100))
-    # Full, and nobody reads: it is given up.
+    # It is full and has no reader: it is abandoned.
     os.set_blocking(sink, False)
     with pytest.raises(BlockingIOError):
         while True:

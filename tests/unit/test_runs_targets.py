@@ -191,7 +191,7 @@ def test_the_room_of_a_small_file_system(place: Path) -> None:
         assert os.listdir(small) == ["lost+found"]
 
 
-# --- with the whole of a run ---
+# --- with a complete run ---
 
 
 def fill(where: Where) -> tuple[Filling, Routes]:

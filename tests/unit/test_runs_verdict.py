@@ -23,7 +23,7 @@ def test_all_is_well(statuses: tuple[int, ...], failures: list[Failure]) -> None
 @pytest.mark.parametrize(
     ("statuses", "failures", "kind", "status", "message"),
     [
-        # who has spoken decides, whatever the others did
+        # the program that has reported decides
         ((5, 4), [SPOKEN, EARLY], Told, 5, ""),
         ((5, 4), [EARLY, SPOKEN], Told, 5, ""),
         ((5, 141), [SPOKEN], Told, 5, ""),
@@ -31,14 +31,14 @@ def test_all_is_well(statuses: tuple[int, ...], failures: list[Failure]) -> None
         ((3,), [Failure("qb-unseal", 3), SPOKEN], Told, 3, ""),
         ((143, 5), [SPOKEN], Told, 5, ""),
         (None, [SPOKEN], Told, 5, ""),
-        # the early end of the input is the cause only where nobody else failed
+        # an early end of the input is only the cause if nothing else failed
         ((0, 4), [EARLY], Damaged, 4, "the archive ends early"),
         ((141, 4), [EARLY], Damaged, 4, "the archive ends early"),
         ((4,), [EARLY], Damaged, 4, "the archive ends early"),
         ((137, 4), [EARLY], Failed, 1, "a stage was killed by SIGKILL"),
         ((1, 4), [EARLY], Failed, 1, "a stage ended with status 1"),
         (None, [EARLY], Damaged, 4, "the archive ends early"),
-        # nobody said anything
+        # no program reported anything
         (None, [], Failed, 1, "the stages ended without a report"),
         ((137, 0), [], Failed, 1, "a stage was killed by SIGKILL"),
         ((0, 139), [], Failed, 1, "a stage was killed by SIGSEGV"),

@@ -79,7 +79,7 @@ except QbError as error:
     return [*words, sys.executable, "-c", code]
 
 
-# --- what is signed, and by whom ---
+# --- what is signed, and by which key ---
 
 
 def test_the_text() -> None:

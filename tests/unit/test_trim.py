@@ -51,7 +51,7 @@ def test_all_that_is_not_about_the_backup_stays_as_it_is() -> None:
     def without_space(text: str) -> str:
         return "".join(line.strip() for line in text.splitlines())
 
-    # Of the feature parts only what is in them counts: where they were empty there is more space now.
+    # Only the content of the feature parts counts: empty ones have more space now.
     assert without_space(plain(safexml.parse(found.document))) == without_space(plain(safexml.parse(HOST)))
 
 
@@ -64,7 +64,7 @@ def test_the_metadata_itself_is_not_changed() -> None:
 
 def test_only_what_is_saved_or_named() -> None:
     # work names template, netvm, audiovm and, by a device, sys-usb; sys-vpn names sys-firewall and mgmt-dvm; the
-    # system names default-dvm and sys-net. Nobody names the other two.
+    # system names default-dvm and sys-net. No domain names the other two.
     assert names(trim.trimmed(host(), {"work": [WORK]})) == [
         *("dom0", "fedora-41", "sys-net", "sys-firewall", "default-dvm", "work", "sys-vpn", "sys-audio", "sys-usb"),
         "mgmt-dvm",
