@@ -1,4 +1,4 @@
-"""The index of a volume: a digest of each of its blocks, by which the next run knows what has changed.
+"""The index of a volume: a digest of each of its blocks, with which the next run finds the changes.
 
 It is a file of the machine that saves, and never in an archive. Its beginning has 512 bytes; numbers are big-endian:
 

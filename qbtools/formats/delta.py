@@ -1,6 +1,6 @@
-"""What a volume has changed since its index was made: volume stream 1 in, volume stream 2 out, and a new index.
+"""Finds the changes of a volume since its index was made: reads volume stream 1, writes volume stream 2 and an index.
 
-One pass: the digest of each block is taken as it passes. Memory does not grow with the volume.
+It takes one pass, in which it computes the digest of each block. The memory does not grow with the volume.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _ALL_SAME = bytes(PER_WINDOW * DIGEST)
 
 
 class Delta:
-    """Takes the data of a volume, once."""
+    """Reads the data of a volume, once."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
-"""Several volume streams to one: a volume or an increment, and the increments that follow it.
+"""Merges several volume streams: a volume or an increment, and the increments that follow it.
 
-The map is that of the last stream. What a place holds comes from the last stream that has a record for it; of a stream
-counts only what lies below the smallest size of those above it, for what a volume lost when it shrank does not come
-back when it grows. All streams are sorted, so this takes one pass and keeps one record of each.
+The map is that of the last stream. The data of a place comes from the last stream that has a record for it. Of each
+stream only the part below the smallest size of all later streams counts: data that a volume lost when it shrank does
+not return when it grows. All streams are sorted, so this takes one pass and keeps one record of each.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class _Whole(_Layer):
 
 
 class _Increment(_Layer):
-    """An increment. Its map is not kept but for the last one: who made the stream has held the data against it."""
+    """An increment. Only the last map is kept: the data was compared with it when the stream was written."""
 
     def __init__(self, reader: Reader, head: Head, last: bool) -> None:
         super().__init__(reader, head.extents.size, head.extents if last else None)

@@ -11,9 +11,9 @@
     zero 8388608 524288\\n                reads as zeros now and did not in the base
     end 65536\\n                          the sum of the lengths of the data; then EOF
 
-Records come in ascending order. What no record covers is as in the base; of that, and of all below it, only what lies
-below the smallest size of all streams above counts: the rest reads as zeros. Offsets and lengths follow the rules of
-extents, but for zeros that begin where a volume ended once. Records are not kept in memory.
+Records are in ascending order. Everything outside of records is as in the base. Of the base, and of all streams below
+it, only the part below the smallest size of all streams above counts: the rest reads as zeros. Offsets and lengths
+follow the rules of extents, except for zeros that begin at a former end of a volume. Records are not kept in memory.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class RecordReader:
         self._reader = reader
 
     def next(self) -> Record | None:
-        """The next record, whose data the caller then takes from the reader; None behind the end line and at EOF."""
+        """The next record, whose data the caller then reads from the reader; None after the end line and EOF."""
         reader = self._reader
         line = volumestream.read_last(reader)
         word, _, rest = line.rstrip(b"\n").partition(b" ")
@@ -166,12 +166,12 @@ class RecordWriter:
         self._end = offset + length
 
     def end(self) -> None:
-        """Writes the end line. Only for who knows that all that came before is whole."""
+        """Writes the end line. Only called if everything before is complete."""
         self.flush()
         self._writer.write(b"end %d\n" % self.data)
 
     def flush(self) -> None:
-        """Writes what is kept. For who has nothing more to add."""
+        """Writes the kept data. Nothing can be added after it."""
         self._put()
         self._offset = self._end
 

@@ -5,7 +5,7 @@
     NAME.d/00000000000008388608.zero    a record of zeros: its length in decimal, and a newline
     NAME.d/end                          the end line
 
-They stand in the order of the stream, and nothing else is in the archive, so that tar and dd alone apply it.
+They are in the order of the stream, and nothing else is in the archive, so that tar and dd alone can apply it.
 """
 
 from __future__ import annotations

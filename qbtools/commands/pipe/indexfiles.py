@@ -1,4 +1,4 @@
-"""The files of qb-delta: the index of the base, the new one, and what makes that a base."""
+"""The files of qb-delta: the index of the base, the new index, and its confirmation as a base."""
 
 from __future__ import annotations
 

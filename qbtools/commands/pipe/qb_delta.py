@@ -1,4 +1,4 @@
-"""qb-delta: a volume stream to what of it has changed since a base."""
+"""qb-delta: reduces a volume stream to the changes since a base."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""qb-merge: a volume stream and the increments that follow it to one."""
+"""qb-merge: merges a volume stream and the increments that follow it."""
 
 from __future__ import annotations
 
