@@ -113,7 +113,7 @@ def parse(data: bytes, path: str) -> Head:
 
 
 def file_size(head: Head) -> int:
-    """Bytes of the whole file."""
+    """Bytes of the complete file."""
     return HEAD + head.blocks * DIGEST + -(-head.blocks // PER_WINDOW) * 32
 
 

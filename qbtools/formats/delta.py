@@ -36,7 +36,7 @@ class Delta:
         base: IndexReader | None,
         index: IndexWriter | None,
     ) -> None:
-        """reader stands at the data of extents. block and key: of both indexes. base: what was; index: what is now."""
+        """reader: at the data of extents. block, key: of both indexes. base: the old index. index: the new one."""
         self._reader = reader
         self._extents = extents
         self._block = block
@@ -135,7 +135,7 @@ class Delta:
                 self._put_block(records, begin, end)
 
     def _put_block(self, records: RecordWriter, begin: int, end: int) -> None:
-        """Writes a block: data where the map has some, zeros elsewhere, for the base may have data there."""
+        """Writes a block: the data in the map, and zeros elsewhere, because the base may have data there."""
         view, at = memoryview(self._buffer), begin
         for start, stop in self._pieces:
             if stop <= begin or start >= end:

@@ -150,5 +150,5 @@ def _check_plain(archive: TarReader, member: Member) -> None:
 
 
 def is_increment(reader: Reader, member: Member) -> bool:
-    """Whether member, at whose data reader stands, begins an increment: its name and its first line say so."""
+    """Whether member begins an increment, by its name and its first line. reader: at the data of member."""
     return member.untrusted_name.endswith(SIZE) and reader.peek(len(INCREMENT)) == INCREMENT

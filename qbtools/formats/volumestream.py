@@ -163,9 +163,9 @@ def write_plain(writer: Writer, reader: Reader, extents: ExtentMap) -> None:
 
 
 def read_header(reader: Reader) -> ExtentMap:
-    """The map; the reader then stands at the first byte of data. Damaged or Truncated for all that is not one.
+    """The map. The reader is then at the first byte of data.
 
-    Refused for an increment: it is no whole volume.
+    Damaged or Truncated if the header is not valid. Refused for an increment, which is not a complete volume.
     """
     head = reader.peek(len(_FIRST_LINE))
     if head == INCREMENT:
