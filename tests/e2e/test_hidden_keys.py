@@ -209,6 +209,8 @@ HOLDING = {
     "qb-seal": "valve 1000000 <root.img | qb-seal --opaque -R to a >$OUT",
     "qb-unseal": "valve 1000000 <$OPENING/backup.qb | qb-unseal --any-writer -i $OPENING/identity --verify",
     "qb-header": "valve 700 <$OPENING/backup.qb | qb-header read --any-writer -i $OPENING/identity -",
+    "qb-key show": "valve 700 <$OPENING/backup.qb | qb-key show --any-writer -i $OPENING/identity >$OUT",
+    "qb-key rewrap": "valve 700 <$OPENING/backup.qb | qb-key rewrap -i $OPENING/identity -R to >$OUT",
 }
 """Pipes that stop when the program has the passphrase, or is about to ask for it."""
 
@@ -221,7 +223,7 @@ def test_no_core_dump_holds_the_passphrase(
     run.environment["OPENING"] = str(opening)
     run.start(f"ulimit -c unlimited; {HOLDING[program]}")
     run.hold()
-    pid = run.one(program)
+    pid = run.one(program.split()[0])
     wait_until(lambda: limits(pid) == ["0", "unlimited"], "the limit")
     os.kill(pid, signal.SIGABRT)
     run.release()
