@@ -284,6 +284,8 @@ def test_the_receipt_stays(folder: Path, tmp_path: Path) -> None:
     changed = key(tmp_path, f"qb-key rewrap -i {folder}/old -R {folder}/new.pub --expect receipt", bytes(data))
     said = "qb-key: error: the content of the archive differs from the receipt\n"
     assert (changed.returncode, changed.stderr.decode()) == (4, said)
+    stored = run("qb-store", tmp_path / "stored.qb", data=changed.stdout)
+    assert stored.returncode == 4 and not (tmp_path / "stored.qb").exists()
     for command in ("show", "rewrap -r x"):
         done = key(tmp_path, f"qb-key {command} -i {folder}/old --expect other <a.qb")
         assert (done.returncode, done.stdout) == (5, b"") and b" as the receipt says\n" in done.stderr

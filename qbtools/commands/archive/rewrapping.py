@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 
-from qbtools import passphrase
+from qbtools import passphrase, programs
 from qbtools.commands.archive import keyoptions, openoptions, receipts, writeroptions
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Refused, UsageError
+from qbtools.errors import Damaged, Refused, UsageError
 from qbtools.formats import header, replacing
 from qbtools.formats.limits import Limits
 from qbtools.formats.opener import Opening
 from qbtools.formats.passing import READ_AHEAD, Passing
 from qbtools.keys import wrapping
+from qbtools.lean import suppress
 from qbtools.streams import Reader, Writer
 
 _NEW_PASSPHRASE = tuple(option.replace("--", "--new-") for option in keyoptions.PASSPHRASE)
@@ -56,7 +57,14 @@ def rewrap(call: Invocation) -> None:
     data = replacing.with_keys(kept.data(), wrapping.members(_wraps(call), secret, call.warn))
     source.direct(out)
     out.write(data)
-    for text in opening.check_rest(call.warn, receipt):
+    try:
+        notes = opening.check_rest(call.warn, receipt)
+    except Damaged:
+        if receipt is not None:  # all of the archive may have passed; the next stage must not take it for complete
+            with suppress(OSError):
+                programs.spoil(out.fd, out.position)
+        raise
+    for text in notes:
         call.note(text)
 
 
