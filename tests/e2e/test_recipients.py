@@ -309,6 +309,13 @@ def test_by_hand(folder: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+@pytest.mark.parametrize("words", ["-R rsa.pub", "--key-command cat", "--secret-fd 4", "--secret-fd 2 -R rsa.pub"])
+def test_whoever_seals_the_files_must_learn_the_passphrase(words: str, folder: Path) -> None:
+    done = bash(f"cd {folder}; qb-header write --backup-id ID {words} 4>&1 | cat; exit ${{PIPESTATUS[0]}}")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--secret-fd" in done.stderr.splitlines()[0]
+
+
 def test_the_examples_of_the_manual(folder: Path, tmp_path: Path) -> None:
     text = examples("qb-backup.1")["recipients"]
     (tmp_path / "recipients.txt").write_bytes((folder / "rsa.pub").read_bytes())
