@@ -450,6 +450,7 @@ def test_no_signature_no_archive(words: str, status: int, message: str, keys: Ke
         ("--signers LIST --signers-time yesterday", "--signers-time: not a time"),
         ("--signers LIST --any-writer", "--any-writer and --signers exclude each other"),
         ("--structure --signers LIST", "--signers does not go with --structure"),
+        ("--structure --key-command cat", "--key-command does not go with --structure"),
         ("--structure --any-writer", "--any-writer does not go with --structure"),
     ],
 )

@@ -100,7 +100,7 @@ def _structure(call: Invocation) -> None:
     from qbtools.commands.archive import receipts, writeroptions
     from qbtools.formats import structure
 
-    for option in ("--expect-id", "--require-version", *writeroptions.OPTIONS):
+    for option in ("--expect-id", "--require-version", "--key-command", *writeroptions.OPTIONS):
         if call.options[option]:
             raise UsageError(f"{option} does not go with --structure, which authenticates nothing")
     largest, receipt = call.size("--max-chunk", 1, 1 << 34), receipts.expected(call)
