@@ -286,7 +286,10 @@ def _by_docopt(doc: str, given: arguments.Given) -> dict[str, Any] | None:
         found = docopt.docopt(doc, [*options, *words], help=False)
     except docopt.DocoptExit:
         return None
-    return {name: _unmarked(value) for name, value in found.items()}
+    # docopt counts the values of a repeatable option again for each usage line that it tries.
+    repeated = {name for name, value in found.items() if isinstance(value, list) and name.startswith("-")}
+    given_values = {name: [value for key, value in given.options if key == name] for name in repeated}
+    return {name: _unmarked(value) for name, value in found.items()} | given_values
 
 
 def _unmarked(value: Any) -> Any:
