@@ -129,6 +129,8 @@ ENVIRONMENT = [
     ("qb-volread none.img", f"qb-volread: error: cannot open none.img: {NO_FILE}"),
     (f"{STREAM} >/dev/full", f"qb-volread: error: cannot write to standard output: {NO_ROOM}"),
     ("qb-tarwrite a <stream >/dev/full", f"qb-tarwrite: error: cannot write to standard output: {NO_ROOM}"),
+    ("qb-delta <stream >/dev/full", f"qb-delta: error: cannot write to standard output: {NO_ROOM}"),
+    ("qb-merge none", f"qb-merge: error: cannot open none: {NO_FILE}"),
     ("qb-compress gzip <stream >/dev/full", "qb-compress: error: …"),
     (f"PATH=few {BIN}/qb-compress gzip <stream", "qb-compress: error: no igzip or pigz or gzip in PATH"),
     ("PATH=dies:$PATH qb-compress gzip <stream", "qb-compress: error: igzip was killed by SIGKILL"),
@@ -190,6 +192,8 @@ ENVIRONMENT = [
 ]
 NAME = "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
 USAGE = [
+    ("qb-delta --id x <stream", "qb-delta: error: --id needs --index"),
+    ("qb-merge", "qb-merge: error: the arguments do not fit together"),
     ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: no target given for the home of dom0"),
     (
         "qb-tarwrite --raw a <&-",
@@ -244,6 +248,11 @@ NOT_UTF8 = "the metadata is not UTF-8 text"
 DAMAGE = [
     ("head -c -1 stream | qb-tarwrite a", f"qb-tarwrite: error: {TRUNCATED_STREAM}"),
     ("qb-tarwrite a <root.img", "qb-tarwrite: error: standard input is not a volume stream"),
+    ("head -c 5000 stream | qb-delta", "qb-delta: error: standard input ends too early"),
+    (
+        f"qb-merge stream stream >{os.devnull}",
+        f"qb-merge: error: stream is a whole volume of {SIZE} bytes, not an increment",
+    ),
     ("qb-tarwrite --size 1 a <stream", f"qb-tarwrite: error: the volume has {SIZE} bytes, not 1"),
     ("head -c 5000 inner | qb-tarextract", f"qb-tarextract: error: {EARLY}"),
     ("head -c -512 inner | qb-tarextract", f"qb-tarextract: error: {EARLY}"),
@@ -300,6 +309,7 @@ LARGER = f"has {SIZE + 1} bytes, the volume only {SIZE}"
 TOO_COSTLY = "a key derivation of N=2^10, r=8, p=1 is beyond the limit"
 NOT_THE_ID = f"the archive has the backup ID {{id}}, not {ID}"
 REFUSED = [
+    (f"qb-delta --index a.qb --id x --name a <stream >{os.devnull}", "qb-delta: error: a.qb already exists"),
     ("qb-volwrite root.img <stream", "qb-volwrite: error: root.img already exists"),
     ("qb-volwrite --overwrite larger.img <stream", f"qb-volwrite: error: larger.img {LARGER}"),
     ("qb-store a.qb <a.qb", "qb-store: error: a.qb already exists"),
