@@ -32,6 +32,18 @@ ONCE = {
 }
 """What a second run is refused for: these examples make something new, and their pages say so."""
 
+CHAIN = """\
+make() {
+    id=$(qb-header id) && qb-volread disk.img |
+        qb-delta ${2:+--base $2.index} --index $1.index --id $id --name vm1/private.img > $1.increment && {
+            qb-header write --logn 10 --backup-id $id && qb-tarwrite vm1/private.img < $1.increment | gzip |
+                qb-seal --logn 10 --backup-id $id --record $1.records vm1/private.img &&
+                qb-manifest --logn 10 --backup-id $id $1.records
+        } > $1.qb && qb-delta --confirm $1.index $1.records && printf changed | dd of=disk.img conv=notrunc status=none
+}
+make monday && make tuesday monday && make wednesday tuesday
+"""
+
 SSH = '#!/bin/bash\nshift && cd PLACE && exec sh -c "$*"\n'
 GIB_20 = 600_000
 """The size of what the page takes for 20 GiB."""
@@ -111,6 +123,9 @@ def test_the_examples_of_a_page(page: str, place: Path) -> None:
         "RCLONE_CONFIG_REMOTE_REMOTE": f"{place}/far",
     }
     (place / "rclone.conf").touch()
+    if page == "qb-merge.1":
+        done = bash(f"cd {place}\n{CHAIN}", **settings)
+        assert (done.returncode, done.stderr) == (0, b"")
     if page == "qb-key.1":
         (place / "keyed.qb").rename(place / "vm1.qb")
     for number, example in enumerate(EXAMPLES[page]):

@@ -96,7 +96,7 @@ def test_bash_completes(installed: Venv, tmp_path: Path) -> None:
     assert {path.name for path in there.iterdir()} == {*PROGRAMS} - {"qb-run"}
     assert completed(there, tmp_path, "qb-backup", "") == {"create", "list", "verify", "restore", "help"}
     assert completed(there, tmp_path, "qb-backup", "help", "v") == {"verify"}
-    assert completed(there, tmp_path, "qb-backup", "verify", "--ex") == {"--expect-id"}
+    assert completed(there, tmp_path, "qb-backup", "verify", "--ex") == {"--expect", "--expect-id"}
     assert completed(there, tmp_path, "qb-backup", "create", "--ex") == {"--exclude"}
     assert completed(there, tmp_path, "qb-backup", "list", "") == set(), "a file"
     assert completed(there, tmp_path, "qb-snapshot", "ta") == {"take"}
