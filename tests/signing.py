@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -37,8 +39,9 @@ def signed(key: Path, text: bytes, namespace: str = "qbtools") -> bytes:
 class Agent:
     """A context manager: a real ssh-agent that holds a key; `socket` is the value of SSH_AUTH_SOCK."""
 
-    def __init__(self, place: Path, key: Path) -> None:
-        self.socket = str(place / "agent")
+    def __init__(self, key: Path) -> None:
+        self._place = tempfile.mkdtemp()  # the path of a socket must be short
+        self.socket = f"{self._place}/agent"
         self._key = key
 
     def __enter__(self) -> Agent:
@@ -61,3 +64,4 @@ class Agent:
     ) -> None:
         self._agent.kill()
         self._agent.wait()
+        shutil.rmtree(self._place)

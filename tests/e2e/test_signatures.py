@@ -473,7 +473,7 @@ def test_a_key_with_a_passphrase_is_unlocked_at_the_terminal(keys: Keys, tmp_pat
     assert unsealed(done.stdout, *with_passphrase(keys), "--signers", str(tmp_path / "list")).stdout == DATA
     without_terminal = run(*shlex.split(text.rpartition(" <")[0]), data=DATA)
     check_refused(without_terminal, 1, f"cannot sign with {key}: ", "qb-seal")
-    with Agent(tmp_path, key_without_passphrase(key)) as agent:
+    with Agent(key_without_passphrase(key)) as agent:
         signing = shlex.split(text.rpartition(" <")[0].replace(str(key), f"{key}.pub"))
         assert run(*signing, data=DATA, SSH_AUTH_SOCK=agent.socket).returncode == 0
 

@@ -102,7 +102,7 @@ def test_a_public_key_whose_private_half_an_agent_holds(tmp_path: Path, monkeypa
     key = make_key(tmp_path / "key")
     alone = tmp_path / "alone.pub"
     alone.write_text(public(key))
-    with Agent(tmp_path, key) as agent:
+    with Agent(key) as agent:
         monkeypatch.setenv("SSH_AUTH_SOCK", agent.socket)
         assert sshsig.fingerprint(sign(str(alone))) == fingerprint(key)
     with pytest.raises(Failed, match="cannot sign with .*alone.pub: No private key found") as caught:
@@ -113,7 +113,7 @@ def test_a_public_key_whose_private_half_an_agent_holds(tmp_path: Path, monkeypa
 def test_a_certificate(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, authority = make_key(tmp_path / "mine"), make_key(tmp_path / "authority")
     subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "me", "-n", "alice", f"{mine}.pub"], check=True)
-    with Agent(tmp_path, mine) as agent:
+    with Agent(mine) as agent:
         monkeypatch.setenv("SSH_AUTH_SOCK", agent.socket)
         signature = sign(f"{mine}-cert.pub")
     trusting = listed(f"alice cert-authority {public(authority)}")
@@ -126,7 +126,7 @@ def test_a_certificate(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatc
 def test_the_fingerprint_of_other_certificates(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, authority = make_key(tmp_path / "mine", kind), make_key(tmp_path / "authority")
     subprocess.run(["ssh-keygen", "-q", "-s", authority, "-I", "me", f"{mine}.pub"], check=True)
-    with Agent(tmp_path, mine) as agent:
+    with Agent(mine) as agent:
         monkeypatch.setenv("SSH_AUTH_SOCK", agent.socket)
         assert sshsig.fingerprint(sign(f"{mine}-cert.pub")) == fingerprint(mine)
 
