@@ -36,6 +36,17 @@ def place(tmp_path: Path) -> Path:
     ],
 )
 def test_what_a_stage_loads(words: list[str], stdin: str | None, place: Path) -> None:
+    assert loaded(words, stdin, place) & SLOW == set()
+
+
+def test_an_id_is_made_without_what_opens_and_seals(place: Path) -> None:
+    found = loaded(["qb-header", "id"], None, place)
+    assert "qbtools.formats.header" in found
+    assert not [name for name in found if "container" in name or "cryptography" in name]
+
+
+def loaded(words: list[str], stdin: str | None, place: Path) -> set[str]:
+    """The modules that a program loads."""
     with (place / (stdin or "v.img")).open("rb") as file:
         done = subprocess.run(
             [sys.executable, "-X", "importtime", "-IS", BIN / words[0], *words[1:]],
@@ -47,6 +58,6 @@ def test_what_a_stage_loads(words: list[str], stdin: str | None, place: Path) ->
         )
     told = done.stderr.decode().splitlines()
     assert done.returncode == 0, told
-    loaded = {line.rpartition("|")[2].strip() for line in told if line.startswith("import time:")}
-    assert "qbtools.commands.cli" in loaded
-    assert loaded & SLOW == set()
+    found = {line.rpartition("|")[2].strip() for line in told if line.startswith("import time:")}
+    assert "qbtools.commands.cli" in found
+    return found

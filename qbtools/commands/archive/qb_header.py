@@ -46,13 +46,7 @@ Options:
 
 def main(call: Invocation) -> None:
     """Makes an ID, or writes or reads a header; see DOC."""
-    from qbtools.commands.archive import headers
-
-    if call.options["write"]:
-        headers.write(call)
-    elif call.options["read"]:
-        headers.read(call)
-    else:
+    if call.options["id"]:
         import os
         import time
 
@@ -60,3 +54,10 @@ def main(call: Invocation) -> None:
 
         made = header.new_backup_id(time.time(), os.urandom(8))
         call.stdout(binary=False).write(made.encode("ascii") + b"\n")
+        return
+    from qbtools.commands.archive import headers
+
+    if call.options["write"]:
+        headers.write(call)
+    else:
+        headers.read(call)
