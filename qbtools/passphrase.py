@@ -6,9 +6,8 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 
-from qbtools.endings import Ending
 from qbtools.errors import Failed, Refused, UsageError
-from qbtools.processes import capture
+from qbtools.processes import capture, must_succeed
 
 MAX_SIZE = 1024
 """Bytes of the longest passphrase."""
@@ -149,11 +148,7 @@ def _from_descriptor(number: str, option: str) -> bytes:
 
 
 def _from_command(text: str) -> bytes:
-    def check(ending: Ending) -> None:
-        if ending.failed:
-            raise Failed(f"the passphrase command {ending.describe()}")
-
-    return capture(text, _READ, check)
+    return capture(text, _READ, must_succeed("the passphrase command"))
 
 
 def _from_terminal(sealing: bool, new: str) -> bytes:

@@ -291,6 +291,16 @@ def capture(text: str, limit: int, check: Callable[[Ending], None], data: bytes 
     return found
 
 
+def must_succeed(what: str) -> Callable[[Ending], None]:
+    """A check for capture(): Failed if the CMD, which is called what in the message, has failed."""
+
+    def check(ending: Ending) -> None:
+        if ending.failed:
+            raise Failed(f"{what} {ending.describe()}")
+
+    return check
+
+
 def check_cmd(text: str, option: str) -> str:
     """Returns text. UsageError if it is empty, because bash would do nothing and succeed."""
     if not text.strip():

@@ -10,12 +10,11 @@ import io
 import os
 import time
 
-from qbtools.endings import Ending
 from qbtools.errors import Damaged, Failed, QbError, Refused, naming
 from qbtools.formats import keymembers
 from qbtools.keys import exchange, sshblob
 from qbtools.lean import TYPE_CHECKING, NamedTuple
-from qbtools.processes import capture
+from qbtools.processes import capture, must_succeed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -118,12 +117,7 @@ def _unsigned(keyfile: str, reason: str) -> tuple[str, str | None]:
 def sign_with_command(command: str, signed: bytes) -> bytes:
     """The signature that a user's CMD prints when it reads signed. Failed if it is not valid."""
     maker = "the sign command"
-
-    def check(ending: Ending) -> None:
-        if ending.failed:
-            raise Failed(f"{maker} {ending.describe()}")
-
-    signature = capture(command, _MAX_SIZE + 1, check, signed)
+    signature = capture(command, _MAX_SIZE + 1, must_succeed(maker), signed)
     if len(signature) > _MAX_SIZE:
         raise Failed(f"{maker} printed more than {_MAX_SIZE} bytes")
     return _made(signature, signed, maker)

@@ -15,8 +15,8 @@ from qbtools.formats.limits import Limits
 from qbtools.formats.opener import Opening
 from qbtools.formats.workers import Budget
 from qbtools.keys import age
-from qbtools.keys.wrapping import check_command, typed_passphrase
-from qbtools.processes import capture
+from qbtools.keys.wrapping import KEY_COMMAND, typed_passphrase
+from qbtools.processes import capture, must_succeed
 
 _CHEAP = 1 << 17
 """Maximum N·r·p of a derivation that is too fast to be noticed."""
@@ -65,7 +65,7 @@ def unlock(opening: Opening, sources: Sources, limits: Limits, warn: Warn) -> Se
         return Secret(_checked(opening, keymembers.AGE, data), wrapped=True)
     if sources.command is not None and keymembers.COMMAND in untrusted_keys:
         bound = passphrase.MAX_SIZE + 2  # one more than the limit, so that a longer one is noticed
-        data = capture(sources.command, bound, check_command, data=untrusted_keys[keymembers.COMMAND])
+        data = capture(sources.command, bound, must_succeed(KEY_COMMAND), data=untrusted_keys[keymembers.COMMAND])
         return Secret(_checked(opening, keymembers.COMMAND, data), wrapped=True)
     if sources.identities or sources.command is not None:
         raise _no_member(opening, sources)

@@ -7,16 +7,18 @@ import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from qbtools.endings import Ending
 from qbtools.errors import Failed, Refused
 from qbtools.formats import container, keymembers
 from qbtools.formats.containerhead import Parameters
 from qbtools.keys import age
-from qbtools.processes import capture
+from qbtools.processes import capture, must_succeed
 
 LOG_N = 18
 """Key derivation of the member that a typed passphrase opens. It is done once per archive, so it may cost more than
 that of a chunk."""
+
+KEY_COMMAND = "the key command"
+"""What messages call the CMD that wraps or opens a passphrase."""
 
 _PREFIX = b"qb-key!"
 _SIZE = 32
@@ -66,15 +68,9 @@ def members(wraps: Wraps, passphrase: bytes, warn: Warn) -> list[tuple[str, byte
 
 def _by_command(text: str, passphrase: bytes) -> bytes:
     bound = keymembers.BOUNDS[keymembers.COMMAND]
-    blob = capture(text, bound + 1, check_command, data=passphrase + b"\n")
+    blob = capture(text, bound + 1, must_succeed(KEY_COMMAND), data=passphrase + b"\n")
     if len(blob) > bound:
         raise Refused(f"the key command printed more than {bound} bytes")
     if not blob:
         raise Failed("the key command printed nothing")
     return blob
-
-
-def check_command(ending: Ending) -> None:
-    """Failed if a key command has failed."""
-    if ending.failed:
-        raise Failed(f"the key command {ending.describe()}")
