@@ -9,7 +9,7 @@ from qbtools import __version__, reports
 from qbtools.commands import arguments
 from qbtools.errors import Failed, QbError, Told, Truncated, UsageError, escape
 from qbtools.lean import TYPE_CHECKING, signal, suppress
-from qbtools.streams import Reader, Writer, stdin_reader, stdout_writer
+from qbtools.streams import Reader, Writer, file_reader, stdin_reader, stdout_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -81,6 +81,10 @@ class Invocation:
         if os.isatty(0):
             raise UsageError("standard input is a terminal", f"see {self.program} --help")
         return stdin_reader()
+
+    def input(self, path: str | None) -> Reader:
+        """The file at path, or stdin() for `-` and None. Failed if the file cannot be opened."""
+        return self.stdin() if path in (None, "-") else file_reader(path)
 
     def stdout(self, binary: bool = True) -> Writer:
         """Standard output. UsageError if binary data would go to a terminal."""

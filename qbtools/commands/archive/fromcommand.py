@@ -17,7 +17,7 @@ from qbtools.formats import chunks
 from qbtools.formats.sealer import Lost, Source
 from qbtools.processes import Command, fed, start_source
 from qbtools.progress import Board
-from qbtools.streams import BLOCK, Reader, file_reader
+from qbtools.streams import BLOCK, Reader
 
 MAX_LIST = 1 << 26
 """Maximum bytes of a list, and of all contents that follow it."""
@@ -109,8 +109,7 @@ def _entry(where: str, line: bytes) -> Entry:
 
 def read_list(call: Invocation) -> FileList:
     """The list in the file LIST (`-` is standard input). Errors as FileList."""
-    path = call.options["LIST"]
-    return FileList(call.stdin() if path == "-" else file_reader(path))
+    return FileList(call.input(call.options["LIST"]))
 
 
 class CommandFiles:

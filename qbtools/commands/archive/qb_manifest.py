@@ -51,10 +51,8 @@ def main(call: Invocation) -> None:
 def _records(call: Invocation, backup_id: str) -> list[FileRecord]:
     """The records in RECORDS. Damaged if a line is malformed or of another backup, or there is none."""
     from qbtools.formats import chunks, manifest
-    from qbtools.streams import file_reader
 
-    path = call.options["RECORDS"]
-    reader = call.stdin() if path == "-" else file_reader(path)
+    reader = call.input(call.options["RECORDS"])
     records: list[FileRecord] = []
     while line := reader.read_line(manifest.MAX_LINE):
         where = f"line {len(records) + 1} of {reader.name}"

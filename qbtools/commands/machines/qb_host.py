@@ -45,7 +45,7 @@ def main(call: Invocation) -> None:
         from qbtools.hosts import restoring
 
         path = call.options["RESULTS"]
-        results = restoring.read_results(call.stdin() if path in (None, "-") else file_reader(path))
+        results = restoring.read_results(call.input(path))
         _restore(call).settle(_owner(call), results, call.options["--keep-failed"])
 
 

@@ -76,5 +76,4 @@ def _check(call: Invocation) -> None:
 
 
 def _input(call: Invocation, argument: str) -> Reader:
-    path = call.options[argument]
-    return call.stdin() if path is None or path == "-" else file_reader(path)
+    return call.input(call.options[argument])

@@ -42,7 +42,7 @@ def main(call: Invocation) -> None:
 
     asked = wishes(call)
     source = call.options["--metadata"]
-    archive = qubesxml.Metadata(safexml.load(call.stdin() if source == "-" else file_reader(source)), call.warn)
+    archive = qubesxml.Metadata(safexml.load(call.input(source)), call.warn)
     written = None
     if call.options["--check"] is not None:
         written = plantext.read(file_reader(call.options["--check"]), archive)

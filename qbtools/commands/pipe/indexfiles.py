@@ -52,7 +52,7 @@ def base(call: Invocation, block: int | None) -> IndexReader | None:
     if path is None:
         return None
     try:
-        file = _open(path)
+        file = _open(path, os.O_RDONLY)
         found = IndexReader(Reader(file, path))
         _check_fits(found.head, path, block, call.options["--name"])
         found.check()
@@ -68,8 +68,8 @@ def base(call: Invocation, block: int | None) -> IndexReader | None:
     return IndexReader(Reader(file, path))
 
 
-def _open(path: str) -> io.FileIO:
-    file = io.FileIO(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+def _open(path: str, how: int) -> io.FileIO:
+    file = io.FileIO(os.open(path, how | os.O_NONBLOCK | os.O_CLOEXEC), "r+" if how == os.O_RDWR else "r")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         raise Damaged(f"{path} is not a regular file")
     return file
@@ -98,9 +98,7 @@ def confirm(call: Invocation) -> None:
     if wrong := [option for option in others if call.options[option]]:
         raise UsageError(f"{wrong[0]} does not go with --confirm")
     with naming(f"open {path}"):
-        file = io.FileIO(os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC), "r+")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise Damaged(f"{path} is not a regular file")
+        file = _open(path, os.O_RDWR)
     head = blockindex.parse(Reader(file, path).read_up_to(HEAD), path)
     digest = _line_digest(call, head)
     if head.base.digest not in ("", digest):
@@ -117,9 +115,7 @@ def _line_digest(call: Invocation, head: Head) -> str:
 
     from qbtools.formats import manifest
 
-    path = call.options["RECORDS"]
-    with naming(f"open {path}"):
-        reader = call.stdin() if path == "-" else Reader(io.FileIO(path), path)
+    reader = call.input(call.options["RECORDS"])
     found: FileRecord | None = None
     number = 0
     while line := reader.read_line(manifest.MAX_LINE):
