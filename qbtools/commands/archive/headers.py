@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import time
 
-from qbtools import descriptors, passphrase
-from qbtools.commands.archive import keyoptions, openoptions, receipts, sealoptions, signoptions, writeroptions
+from qbtools import descriptors
+from qbtools.commands.archive import keyoptions, openoptions, sealoptions, signoptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError, naming
-from qbtools.formats import header, opener
+from qbtools.formats import header
 from qbtools.formats.header import BackupHeader
 from qbtools.formats.sealer import Settings, beginning
-from qbtools.streams import file_reader
 
 
 def write(call: Invocation) -> None:
@@ -30,7 +29,7 @@ def write(call: Invocation) -> None:
     settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call, made), int(time.time()))
     out = call.stdout()
     taker = call.number("--secret-fd", 3, 999999999) if made else -1
-    secret, keys = keyoptions.secret(call)
+    secret, keys = keyoptions.secret(call, made)
     call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
     data = beginning(secret, backup, settings, keys, signoptions.signer(call, backup_id))
     if made:
@@ -41,18 +40,10 @@ def write(call: Invocation) -> None:
 
 def read(call: Invocation) -> None:
     """qb-header read."""
-    bounds = openoptions.limits(call)
-    writer = writeroptions.Writer(call)
-    receipt = receipts.expected(call)
-    path = call.options["FILE"]
-    reader = call.stdin() if path == "-" else file_reader(path)
-    reader.name = "the archive"
+    demanded = openoptions.terms(call)
+    reader = call.input(call.options["FILE"])
     out = call.stdout(binary=False)
-    passphrase.forbid_core_dumps()
-    opening = opener.Opening(reader, bounds, alone=True)
-    receipts.check_beginning(receipt, opening)
-    found = opening.header(openoptions.secret(call, opening, bounds, writer))
-    openoptions.check_expectations(call, found)
+    _secret, found = openoptions.open_header(call, demanded, reader)
     out.write(_as_json(found) if call.options["--json"] else header.serialise(found))
 
 

@@ -51,10 +51,12 @@ def check_wraps(call: Invocation, command: str) -> None:
         raise UsageError("--recipients-file: standard input is taken")
 
 
-def secret(call: Invocation) -> Secret:
+def secret(call: Invocation, made: bool) -> Secret:
     """The passphrase for sealing: a new, wrapped one, or that of the user. Errors as passphrase.obtain and
-    wrapping.members."""
-    made = makes_passphrase(call)
+    wrapping.members.
+
+    made: what makes_passphrase() returned.
+    """
     typed = None
     if not made or call.options["--wrap-passphrase"]:
         typed = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)

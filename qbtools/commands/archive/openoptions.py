@@ -8,13 +8,29 @@ import stat
 from qbtools.commands.archive import keyoptions, receipts, sealoptions, writeroptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError, naming
-from qbtools.lean import TYPE_CHECKING
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from qbtools.formats.header import BackupHeader
     from qbtools.formats.limits import Limits
     from qbtools.formats.openarchive import Archive
     from qbtools.formats.opener import Opening
+    from qbtools.formats.receipt import Receipt
+    from qbtools.streams import Reader
+
+
+class Terms(NamedTuple):
+    """What the options demand of an archive. receipt: of --expect, None if it is not given."""
+
+    limits: Limits
+    writer: writeroptions.Writer
+    receipt: Receipt | None
+
+
+def terms(call: Invocation) -> Terms:
+    """Checks the options, and reads the files that they name, before the archive is read. Errors as limits(),
+    writeroptions.Writer and receipts.expected()."""
+    return Terms(limits(call), writeroptions.Writer(call), receipts.expected(call))
 
 
 def limits(call: Invocation) -> Limits:
@@ -39,26 +55,36 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
 
     first_wanted: its first file will be opened.
     """
+    demanded = terms(call)
+    opening, found = _begin(call, demanded, call.stdin())
+
+    def jobs(each: int) -> int:
+        return sealoptions.jobs(call, each, demanded.limits.memory)
+
+    archive = opening.archive(found, jobs, call.warn, first_wanted)
+    archive.expected = demanded.receipt
+    check_expectations(call, archive.header)
+    return archive
+
+
+def open_header(call: Invocation, demanded: Terms, reader: Reader) -> tuple[bytes, BackupHeader]:
+    """The passphrase and the header of an archive of which no chunk is read; the rest as for open_archive()."""
+    opening, found = _begin(call, demanded, reader, alone=True)
+    header = opening.header(found)
+    check_expectations(call, header)
+    return found, header
+
+
+def _begin(call: Invocation, demanded: Terms, reader: Reader, alone: bool = False) -> tuple[Opening, bytes]:
+    """Reads the beginning of an archive, and obtains its passphrase. alone: as for Opening."""
     from qbtools import passphrase
     from qbtools.formats.opener import Opening
 
-    bounds = limits(call)
-    writer = writeroptions.Writer(call)
-    receipt = receipts.expected(call)
-    reader = call.stdin()
     reader.name = "the archive"
     passphrase.forbid_core_dumps()
-    opening = Opening(reader, bounds)
-    receipts.check_beginning(receipt, opening)
-    found = secret(call, opening, bounds, writer)
-
-    def jobs(each: int) -> int:
-        return sealoptions.jobs(call, each, bounds.memory)
-
-    archive = opening.archive(found, jobs, call.warn, first_wanted)
-    archive.expected = receipt
-    check_expectations(call, archive.header)
-    return archive
+    opening = Opening(reader, demanded.limits, alone)
+    receipts.check_beginning(demanded.receipt, opening)
+    return opening, secret(call, opening, demanded.limits, demanded.writer)
 
 
 def secret(call: Invocation, opening: Opening, bounds: Limits, writer: writeroptions.Writer | None = None) -> bytes:

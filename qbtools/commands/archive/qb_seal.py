@@ -86,7 +86,7 @@ def main(call: Invocation) -> None:
             files = None
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
-        secret, keys = keyoptions.secret(call)
+        secret, keys = keyoptions.secret(call, made)
         # Sign now, before a file is read: ssh-keygen may ask for a passphrase.
         sign = signoptions.signer(call, backup_id)
         begun = first_members(secret, backup, settings, keys, sign) if sign else None

@@ -22,17 +22,10 @@ _NEW = ("--recipient", "--recipients-file", "--new-key-command", "--wrap-passphr
 
 def show(call: Invocation) -> None:
     """qb-key show."""
-    bounds = openoptions.limits(call)
-    writer = writeroptions.Writer(call)
-    receipt = receipts.expected(call)
+    demanded = openoptions.terms(call)
     reader = call.stdin()
-    reader.name = "the archive"
     out = call.stdout(binary=False)
-    passphrase.forbid_core_dumps()
-    opening = Opening(reader, bounds, alone=True)
-    receipts.check_beginning(receipt, opening)
-    secret = openoptions.secret(call, opening, bounds, writer)
-    openoptions.check_expectations(call, opening.header(secret))
+    secret, _header = openoptions.open_header(call, demanded, reader)
     if os.isatty(1) and any(byte < 0x20 or byte == 0x7F for byte in secret):
         raise Refused("the passphrase holds a control character: a terminal would obey it", "redirect standard output")
     out.write(secret + b"\n")
@@ -41,9 +34,7 @@ def show(call: Invocation) -> None:
 def rewrap(call: Invocation) -> None:
     """qb-key rewrap."""
     _check_wraps(call)
-    bounds = openoptions.limits(call)
-    writer = writeroptions.Writer(call)
-    receipt = receipts.expected(call)
+    bounds, writer, receipt = openoptions.terms(call)
     kept = replacing.Kept()
     # With a small block almost no byte of a body is copied in Python.
     source = Passing(Reader(call.stdin().file, "the archive", READ_AHEAD), Writer(kept))

@@ -55,7 +55,7 @@ class Writer:
         """
         opts = self._call.options
         # A receipt is as good as a signature: it names the header.
-        if wrapped and not opts["--any-writer"] and self._signers is None and opts.get("--expect") is None:
+        if wrapped and not opts["--any-writer"] and self._signers is None and opts["--expect"] is None:
             raise Refused(
                 "nothing proves who wrote the archive",
                 "use --signers for its signature, --expect for its receipt, or --any-writer if you trust its source",
