@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 class _Layer:
     """One of the streams. Between start and stop lies its record; where there is none left, start is MAX_SIZE."""
 
-    def __init__(self, reader: Reader, size: int, extents: ExtentMap | None) -> None:
+    def __init__(self, reader: Reader, size: int, records: Iterator[tuple[bool, int, int]]) -> None:
+        """size: of the volume. records: whether each is zeros, its offset and its length; read up to the end of reader
+        as they are asked for."""
         self.reader = reader
         self.size = size
         self.cut = size
         """Up to here it counts."""
         self.zero = False
         self.start = self.stop = 0
-        self._extents = extents
-        self._records: Iterator[tuple[bool, int, int]] = iter(())
+        self._records = records
         self._at = 0  # in the record, up to here its data was taken
 
     def begin(self) -> None:
         """Reads up to the first record."""
-        self._records = self._read()
         self._next()
 
     def pass_over(self, place: int) -> None:
@@ -65,37 +65,22 @@ class _Layer:
         self.stop = self.start + length
         self._at = self.start
 
-    def _read(self) -> Iterator[tuple[bool, int, int]]:
-        raise NotImplementedError
+
+def _extents(reader: Reader, extents: ExtentMap) -> Iterator[tuple[bool, int, int]]:
+    """The records of a volume: each extent is one."""
+    for offset, length in extents:
+        yield False, offset, length
+    volumestream.read_end(reader, extents)
 
 
-class _Whole(_Layer):
-    """A volume: each extent is a record."""
-
-    def __init__(self, reader: Reader, extents: ExtentMap) -> None:
-        super().__init__(reader, extents.size, extents)
-        self._map = extents
-
-    def _read(self) -> Iterator[tuple[bool, int, int]]:
-        for offset, length in self._map:
-            yield False, offset, length
-        volumestream.read_end(self.reader, self._map)
-
-
-class _Increment(_Layer):
-    """An increment. Only the last map is kept: the data was compared with it when the stream was written."""
-
-    def __init__(self, reader: Reader, head: Head, last: bool) -> None:
-        super().__init__(reader, head.extents.size, head.extents if last else None)
-
-    def _read(self) -> Iterator[tuple[bool, int, int]]:
-        records = RecordReader(self.reader, self.size, self._extents)
-        while (record := records.next()) is not None:
-            yield record
+def _changes(records: RecordReader) -> Iterator[tuple[bool, int, int]]:
+    """The records of an increment."""
+    while (record := records.next()) is not None:
+        yield record
 
 
 class Merge:
-    """One merge. size, data: of the map of the result, for messages."""
+    """One merge. extents: the map of the result."""
 
     def __init__(self, readers: Sequence[Reader]) -> None:
         """Reads the headers. Damaged if one is no stream, or they cannot follow each other."""
@@ -107,7 +92,7 @@ class Merge:
             last = number == len(readers) - 1
             if number == 0 and not deltastream.is_increment(reader):
                 self.extents = volumestream.read_header(reader)
-                self._layers.append(_Whole(reader, self.extents))
+                self._layers.append(_Layer(reader, self.extents.size, _extents(reader, self.extents)))
                 continue
             if not reader.peek(1):
                 raise magic.empty(reader.name)
@@ -120,7 +105,10 @@ class Merge:
             seen.add(head.base.backup_id)
             self._base = head.base if number == 0 else self._base
             self.extents = head.extents
-            self._layers.append(_Increment(reader, head, last))
+            size = head.extents.size
+            # Only the last map is kept: the data was compared with it when the stream was written.
+            records = RecordReader(reader, size, head.extents if last else None)
+            self._layers.append(_Layer(reader, size, _changes(records)))
         self._set_cuts()
         self._buffer = memoryview(bytearray(BLOCK))
 
