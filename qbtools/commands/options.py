@@ -52,7 +52,7 @@ SIGNING = """\
   --sign KEYFILE        Sign the archive with the SSH key in KEYFILE: a private key, or
                         a public one whose private key an agent holds.
   --sign-command CMD    Sign the archive with what the bash command CMD prints when it
-                        reads what is to be signed."""
+                        reads the text to sign."""
 
 WRITER = """\
   --signers FILE        Refuse the archive unless it is signed by a key that FILE

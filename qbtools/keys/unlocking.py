@@ -99,7 +99,7 @@ def _by_typing(opening: Opening, typed: bytes, limits: Limits) -> bytes:
     if untrusted is None or opening.parameters is None:
         if untrusted_keys:
             _try(opening, typed, _hint(untrusted_keys) or PASSPHRASE_HINT)
-        return typed  # whoever opens the archive finds out
+        return typed  # not tried: this is found out when the archive is opened
     if opening.parameters.work <= _CHEAP:
         with suppress(WrongPassphrase):
             _try(opening, typed)
