@@ -49,28 +49,21 @@ def padding(size: int) -> bytes:
     return bytes(ustar.padding(size))
 
 
+def small_member(name: str, data: bytes, mtime: int) -> bytes:
+    """A member that has data as its body: header, data, padding. Refused as header()."""
+    return header(name, len(data), mtime) + data + padding(len(data))
+
+
 class MemberWriter:
     """Writes members that all have the same mtime (seconds since 1970: when the backup began)."""
 
     def __init__(self, writer: Writer, mtime: int) -> None:
         self._writer = writer
         self._mtime = mtime
-        self._size = 0
-
-    def start(self, name: str, size: int) -> None:
-        """Writes the header of a member. The caller then writes size bytes and calls finish(). Refused as header()."""
-        self._writer.write(header(name, size, self._mtime))
-        self._size = size
-
-    def finish(self) -> None:
-        """Pads the body."""
-        self._writer.write(padding(self._size))
 
     def add(self, name: str, data: bytes) -> None:
         """Writes a complete member."""
-        self.start(name, len(data))
-        self._writer.write(data)
-        self.finish()
+        self._writer.write(small_member(name, data, self._mtime))
 
     def end_of_archive(self) -> None:
         """Writes the two zero blocks at the end of an archive."""

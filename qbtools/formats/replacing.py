@@ -58,7 +58,7 @@ def with_keys(beginning: bytes, keys: Iterable[tuple[str, bytes]]) -> bytes:
         if name in _STAY:
             parts.append(beginning[start:end])
         if name == chunks.HEADER_MAC:
-            parts += [outertar.header(new, len(data), mtime) + data + outertar.padding(len(data)) for new, data in keys]
+            parts += [outertar.small_member(new, data, mtime) for new, data in keys]
         start = end
     return b"".join(parts) + beginning[start:]
 

@@ -298,7 +298,4 @@ def beginning(
 
 def written(members: Members, mtime: int) -> bytes:
     """The bytes of small members in an archive."""
-    return b"".join(
-        outertar.header(name, len(content), mtime) + content + outertar.padding(len(content))
-        for name, content in members
-    )
+    return b"".join(outertar.small_member(name, content, mtime) for name, content in members)
