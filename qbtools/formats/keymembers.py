@@ -28,7 +28,8 @@ SIGNATURE = "qb-signature"
 BOUNDS = {AGE: 1 << 16, STRETCHED: 1 << 12, COMMAND: 1 << 16, SIGNATURE: 1 << 16}
 """The maximum bytes of each, by name, in their order in the archive."""
 
-_ORDER = list(BOUNDS)
+ORDER = list(BOUNDS)
+"""Their names, in that order."""
 
 
 def check_place(untrusted_member: str, before: Iterable[str]) -> None:
@@ -36,7 +37,7 @@ def check_place(untrusted_member: str, before: Iterable[str]) -> None:
     if untrusted_member in before:
         raise Damaged(f"{untrusted_member} occurs twice")
     for other in before:
-        if _ORDER.index(other) > _ORDER.index(untrusted_member):
+        if ORDER.index(other) > ORDER.index(untrusted_member):
             raise Damaged(f"{untrusted_member} comes after {other}: it is out of place")
 
 

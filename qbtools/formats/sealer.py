@@ -113,18 +113,35 @@ class Sealer:
         self,
         sources: Sequence[Source],
         backup: header.BackupHeader,
-        keys: Members = (),
+        keys: Callable[[], Members] = lambda: (),
         begun: Members | None = None,
     ) -> Iterator[FileRecord]:
-        """Writes a complete archive: header, keys, all files, manifest, end. Yields and raises as write_files().
+        """Starts to read, and returns an iterator that writes a complete archive: header, keys, all files, manifest,
+        end. It yields and raises as that of write_files().
 
-        keys: as for first_members(). begun: the result of that, if it already exists. Failed, without a manifest, if
-        all files except the metadata have failed.
+        keys: makes the key members. It is called here, while the first chunks are read and sealed. Its errors are
+        passed on: nothing has been written then. begun: the result of first_members(), if it already exists. Failed,
+        without a manifest, if all files except the metadata have failed.
         """
         secret, settings = self._passphrase, self._settings
-        made = done(begun) if begun else self._pool.submit(first_members, secret, backup, settings, keys)
+        made = done(begun) if begun else self._pool.submit(first_members, secret, backup, settings)
+        lane = Lane(self._read(sources, [*(source.name for source in sources), chunks.MANIFEST]))
+        return self._write_archive(lane, made, keys())
+
+    def write_files(self, sources: Sequence[Source]) -> Iterator[FileRecord]:
+        """Starts to read, and returns an iterator that seals all sources in order. It yields the record of each file
+        when its last chunk has been written, or its source has failed.
+
+        It raises the errors of the sources (except Lost), Failed on an I/O error, BrokenPipeError if the reader has
+        closed the output, Refused for metadata of more than a chunk, Damaged for a file that does not fit
+        Settings.compression or is incomplete: its last chunk is then never written.
+        """
+        return self._write_files(Lane(self._read(sources, [source.name for source in sources])))
+
+    def _write_archive(self, lane: Lane[_Chunk], made: Future[Members], keys: Members) -> Iterator[FileRecord]:
+        self._write_members(with_keys(made.result(), keys))
         records = []
-        for record in self.write_files(sources, made):
+        for record in self._write_files(lane):
             records.append(record)
             yield record
         if any(record.failed for record in records) and not any(
@@ -133,18 +150,7 @@ class Sealer:
             raise Failed("all files have failed: the archive is not completed")
         self._write_manifest(records)
 
-    def write_files(self, sources: Sequence[Source], begun: Future[Members] | None = None) -> Iterator[FileRecord]:
-        """Seals all sources in order. Yields the record of each file when its last chunk has been written, or its
-        source has failed.
-
-        begun: the beginning of a complete archive. Raises the errors of the sources (except Lost), Failed on an I/O
-        error, BrokenPipeError if the reader has closed the output, Refused for metadata of more than a chunk, Damaged
-        for a file that does not fit Settings.compression or is incomplete: its last chunk is then never written.
-        """
-        names = [source.name for source in sources] + [chunks.MANIFEST] * (begun is not None)
-        lane = Lane(self._read(sources, names))
-        if begun:
-            self._write_members(begun.result())
+    def _write_files(self, lane: Lane[_Chunk]) -> Iterator[FileRecord]:
         digest = hashlib.sha256()
         size = 0
         for chunk in lane:
@@ -269,20 +275,21 @@ def first_members(
     passphrase: bytes,
     backup: header.BackupHeader,
     settings: Settings,
-    keys: Members = (),
     sign: Callable[[bytes, bytes], bytes] | None = None,
 ) -> Members:
-    """The members `backup-header` and `backup-header.hmac`, then the keys and a signature.
+    """The members `backup-header` and `backup-header.hmac`, then a signature.
 
-    keys: key members, in order. sign: makes the signature from the contents of the first two members. backup must
-    promise both if they are given.
+    sign: makes the signature from the contents of the first two members. backup must promise it.
     """
     data = header.serialise(backup)
     sealed = seal_bytes(chunks.header_passphrase(passphrase), settings.parameters, data, second_opinion=True)
-    members = [(chunks.HEADER, data), (chunks.HEADER_MAC, sealed), *keys]
-    if sign is not None:
-        members.append((keymembers.SIGNATURE, sign(data, sealed)))
-    return members
+    signature = [] if sign is None else [(keymembers.SIGNATURE, sign(data, sealed))]
+    return [(chunks.HEADER, data), (chunks.HEADER_MAC, sealed), *signature]
+
+
+def with_keys(first: Members, keys: Members) -> Members:
+    """The members of first_members() with the key members between them. keys: in order; the header promises them."""
+    return [*first[:2], *keys, *first[2:]]
 
 
 def beginning(
@@ -292,8 +299,8 @@ def beginning(
     keys: Members = (),
     sign: Callable[[bytes, bytes], bytes] | None = None,
 ) -> bytes:
-    """The bytes of first_members(), with their tar headers."""
-    return written(first_members(passphrase, backup, settings, keys, sign), settings.mtime)
+    """The bytes of first_members() and the key members, with their tar headers."""
+    return written(with_keys(first_members(passphrase, backup, settings, sign), keys), settings.mtime)
 
 
 def written(members: Members, mtime: int) -> bytes:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from qbtools.errors import Failed, Refused
 from qbtools.formats import container, keymembers
 from qbtools.formats.containerhead import Parameters
+from qbtools.formats.workers import beside
 from qbtools.keys import age
 from qbtools.processes import capture, must_succeed
 
@@ -53,17 +54,26 @@ def typed_passphrase(typed: bytes) -> bytes:
 def members(wraps: Wraps, passphrase: bytes, warn: Warn) -> list[tuple[str, bytes]]:
     """The key members with the passphrase, by name, in their order in the archive.
 
-    Failed if a program that wraps is missing or fails, Refused if its output does not fit in the member.
+    The key of a typed passphrase is derived in a thread, beside the programs. Failed if a program that wraps is missing
+    or fails, Refused if its output does not fit in the member.
     """
     found = []
+    stretched = None
+    if wraps.typed is not None:
+        typed = typed_passphrase(wraps.typed)
+        stretched = beside(lambda: container.seal_bytes(typed, Parameters(LOG_N), passphrase))
     if wraps.recipients or wraps.files:
         found.append((keymembers.AGE, age.wrap(wraps.recipients, wraps.files, passphrase, warn)))
-    if wraps.typed is not None:
-        sealed = container.seal_bytes(typed_passphrase(wraps.typed), Parameters(LOG_N), passphrase)
-        found.append((keymembers.STRETCHED, sealed))
     if wraps.command is not None:
         found.append((keymembers.COMMAND, _by_command(wraps.command, passphrase)))
-    return found
+    if stretched is not None:
+        found.append((keymembers.STRETCHED, stretched.result()))
+    return sorted(found, key=lambda member: keymembers.ORDER.index(member[0]))
+
+
+def memory(wraps: Wraps) -> int:
+    """The bytes of memory that members() needs to derive a key."""
+    return 0 if wraps.typed is None else Parameters(LOG_N).memory
 
 
 def _by_command(text: str, passphrase: bytes) -> bytes:

@@ -135,11 +135,27 @@ def test_a_key_command_that_opens(kind: str, running: Running, tmp_path: Path) -
     assert not (tmp_path / "out").exists()
 
 
+def test_an_age_that_fails_ends_the_reading_beside_it(running: Running, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    running.program("age", f"#!/bin/bash\nuntil [ -e {begun} ]; do sleep 0.01; done; exit 7\n")
+    running.start(
+        f"printf 'a\\tb\\nend\\n' | qb-seal -R to --from-command 'head -c 100 /dev/zero; : >{begun}; exec sleep 1000' -"
+        " >$OUT"
+    )
+    assert running.end() == (1, "qb-seal: error: cannot wrap the passphrase: age: ended with status 7\n")
+    running.gone()
+    assert (tmp_path / "out").read_bytes() == b""
+
+
 # --- killed while the passphrase is wrapped, or opened ---
 
 HANGING = {
     "sealing": (CREATE, ["qb-seal", "qb-run", SHELL, "sleep"]),
     "sealing by a command": (CREATE.replace("-R to", "--key-command age"), ["qb-seal", "qb-run", SHELL, "sleep"]),
+    "sealing for a passphrase too": (
+        CREATE.replace("-R to", "-R to --wrap-passphrase --passphrase-command 'echo typed'"),
+        ["qb-seal", "qb-run"],
+    ),
     "opening": (RESTORE, ["qb-unseal", "qb-run", SHELL, "sleep"]),
     "opening by a command": (RESTORE.replace("-i identity", "--key-command age"), ["qb-unseal", "qb-run", SHELL]),
 }

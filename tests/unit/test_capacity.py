@@ -10,6 +10,7 @@ import pytest
 from support import bash
 
 from qbtools.commands.archive import capacity, sealoptions
+from qbtools.commands.archive.keyoptions import Secret
 from qbtools.commands.cli import Invocation
 from qbtools.formats.containerhead import Parameters
 from qbtools.formats.sealer import Settings
@@ -106,6 +107,27 @@ def test_sealing_warns_if_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> No
         assert sealoptions.sealing_jobs(call, settings) == 1
         assert len(said) == warnings
     assert said[0].startswith("sealing takes 328 MiB of memory, and this process may use 327 MiB: --chunk-size and")
+
+
+def test_a_passphrase_is_wrapped_beside_the_reading_if_memory_permits(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    call = Invocation("qb-seal", {})
+    monkeypatch.setattr(call, "warn", said.append)
+    settings = Settings("x", 100 << 20, Parameters(10), 0)
+    made: list[str] = []
+
+    def wrap() -> list[tuple[str, bytes]]:
+        made.append("")
+        return [("qb-key.scrypt", b"wrapped")]
+
+    for needed, size, early in ((256, 700, 0), (256, 600, 1), (256, 200, 1), (0, 200, 0)):
+        monkeypatch.setattr(capacity, "memory", lambda size=size: size << 20)
+        made.clear()
+        later = sealoptions.wrap_in_time(call, Secret(b"x", wrap, needed << 20), settings, 1)
+        assert len(made) == early
+        assert later() == [("qb-key.scrypt", b"wrapped")]
+        assert len(made) == 1
+    assert said == ["wrapping the passphrase takes 256 MiB of memory, and this process may use 200 MiB"]
 
 
 def test_this_machine() -> None:

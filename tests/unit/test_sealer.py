@@ -163,6 +163,44 @@ def test_a_record_is_returned_when_its_last_chunk_is_written() -> None:
     assert {member for member, _ in members(out.getvalue())} >= {"a.000.enc", "a.001.enc"}
 
 
+def test_files_are_read_while_the_keys_are_made() -> None:
+    out = io.BytesIO()
+    read = threading.Event()
+
+    def keys() -> list[tuple[str, bytes]]:
+        assert read.wait(10)
+        assert not out.getvalue()
+        return [("qb-key.age", b"wrapped")]
+
+    backup = header.new_header(ID, "gzip", 1000, True, key=True)
+    files = [source("a", bytes(2500), read.set)]  # no more chunks than there are buffers
+    list(Sealer(Writer(out), SECRET, settings(1000), 2).write_archive(files, backup, keys))
+    found = [member for member, _ in members(out.getvalue())]
+    assert found[:4] == ["backup-header", "backup-header.hmac", "qb-key.age", "a.000.enc"]
+    assert found[-1] == "qb-manifest.000.enc"
+
+
+def test_nothing_is_written_if_the_keys_cannot_be_made() -> None:
+    def keys() -> list[tuple[str, bytes]]:
+        raise Failed("no age")
+
+    out = io.BytesIO()
+    backup = header.new_header(ID, "gzip", 1000, True, key=True)
+    with pytest.raises(Failed, match="^no age$"):
+        Sealer(Writer(out), SECRET, settings(1000), 2).write_archive([source("a", bytes(2500))], backup, keys)
+    assert not out.getvalue()
+
+
+def test_a_signature_follows_the_keys() -> None:
+    out = io.BytesIO()
+    backup = header.new_header(ID, "gzip", 1000, True, key=True, signed=True)
+    begun = sealer.first_members(SECRET, backup, settings(1000), lambda plain, sealed: b"signature")
+    sealed = Sealer(Writer(out), SECRET, settings(1000), 1)
+    list(sealed.write_archive([source("a", b"x")], backup, lambda: [("qb-key.age", b"wrapped")], begun))
+    found = [member for member, _ in members(out.getvalue())]
+    assert found[:4] == ["backup-header", "backup-header.hmac", "qb-key.age", "qb-signature"]
+
+
 def test_a_complete_archive() -> None:
     out = io.BytesIO()
     backup = header.new_header(ID, "gzip", 1000, True)

@@ -29,9 +29,9 @@ def write(call: Invocation) -> None:
     settings = Settings(backup_id, sealoptions.chunk_size(call), sealoptions.parameters(call, made), int(time.time()))
     out = call.stdout()
     taker = call.number("--secret-fd", 3, 999999999) if made else -1
-    secret, keys = keyoptions.secret(call, made)
+    secret, wrap, _memory = keyoptions.secret(call, made)
     call.note(f"backup ID {backup_id}, chunks of {settings.chunk_size} bytes")
-    data = beginning(secret, backup, settings, keys, signoptions.signer(call, backup_id))
+    data = beginning(secret, backup, settings, wrap(), signoptions.signer(call, backup_id))
     if made:
         with naming(f"write the passphrase to descriptor {taker}"):
             descriptors.write_fd(taker, secret + b"\n")

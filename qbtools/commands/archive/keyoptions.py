@@ -7,7 +7,10 @@ import os
 from qbtools import passphrase
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
-from qbtools.lean import NamedTuple
+from qbtools.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PASSPHRASE = ("--passphrase-file", "--passphrase-fd", "--passphrase-command")
 _WRAPPING = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
@@ -16,11 +19,15 @@ IDENTITY = "AGE-SECRET-KEY-"
 
 
 class Secret(NamedTuple):
-    """The passphrase that seals an archive. members: the key members that contain it, by name, in order; empty if the
-    user typed it."""
+    """The passphrase that seals an archive.
+
+    wrap: makes the key members that contain it, by name, in order; none if the user typed it. Errors as
+    wrapping.members(). memory: the bytes of memory that this takes.
+    """
 
     passphrase: bytes
-    members: list[tuple[str, bytes]]
+    wrap: Callable[[], list[tuple[str, bytes]]]
+    memory: int = 0
 
 
 def makes_passphrase(call: Invocation) -> bool:
@@ -52,8 +59,7 @@ def check_wraps(call: Invocation, command: str) -> None:
 
 
 def secret(call: Invocation, made: bool) -> Secret:
-    """The passphrase for sealing: a new, wrapped one, or that of the user. Errors as passphrase.obtain and
-    wrapping.members.
+    """The passphrase for sealing: a new one, or that of the user. Errors as passphrase.obtain().
 
     made: what makes_passphrase() returned.
     """
@@ -61,11 +67,11 @@ def secret(call: Invocation, made: bool) -> Secret:
     if not made or call.options["--wrap-passphrase"]:
         typed = passphrase.obtain(call.options, os.environ, sealing=True, warn=call.warn)
         if not made:
-            return Secret(typed, [])
+            return Secret(typed, list)
     from qbtools.keys import wrapping
 
     passphrase.forbid_core_dumps()
     opts = call.options
     wraps = wrapping.Wraps(opts["--recipient"], opts["--recipients-file"], opts["--key-command"], typed)
     new = wrapping.new_passphrase()
-    return Secret(new, wrapping.members(wraps, new, call.warn))
+    return Secret(new, lambda: wrapping.members(wraps, new, call.warn), wrapping.memory(wraps))

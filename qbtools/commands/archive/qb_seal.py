@@ -86,13 +86,16 @@ def main(call: Invocation) -> None:
             files = None
             sources = [fromcommand.standard_input(call)]
             board = progress.Board()
-        secret, keys = keyoptions.secret(call, made)
+        secret = keyoptions.secret(call, made)
+        wrap = sealoptions.wrap_in_time(call, secret, settings, jobs)
         # Sign now, before a file is read: ssh-keygen may ask for a passphrase.
         sign = signoptions.signer(call, backup_id)
-        begun = first_members(secret, backup, settings, keys, sign) if sign else None
-        sealer = Sealer(out, secret, settings, jobs, lambda at, n: (board.label or at, board.done or n), receipt.digest)
+        begun = first_members(secret.passphrase, backup, settings, sign) if sign else None
+        sealer = Sealer(
+            out, secret.passphrase, settings, jobs, lambda at, n: (board.label or at, board.done or n), receipt.digest
+        )
         call.note(f"backup ID {backup_id}, {jobs} jobs")
-        records = sealer.write_archive(sources, backup, keys, begun) if complete else sealer.write_files(sources)
+        records = sealer.write_archive(sources, backup, wrap, begun) if complete else sealer.write_files(sources)
         display = progress.wanted(opts["--progress"], call.quiet)
         cleanup.enter_context(
             progress.shown(

@@ -10,13 +10,14 @@ from qbtools.errors import UsageError, naming
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from qbtools.commands.archive.events import Events
+    from qbtools.commands.archive.keyoptions import Secret
     from qbtools.formats.containerhead import Parameters
     from qbtools.formats.header import BackupHeader
     from qbtools.formats.manifest import FileRecord
-    from qbtools.formats.sealer import Settings
+    from qbtools.formats.sealer import Members, Settings
 
 MAX_JOBS = 256
 
@@ -88,6 +89,24 @@ def sealing_jobs(call: Invocation, settings: Settings) -> int:
             " --chunk-size and --logn make it less"
         )
     return jobs(call, each, available // 2)
+
+
+def wrap_in_time(call: Invocation, secret: Secret, settings: Settings, jobs: int) -> Callable[[], Members]:
+    """The function that makes the key members while the first chunks are read.
+
+    If there is not enough memory for both, the members are made now. Warns if there is not enough for them alone.
+    """
+    available = capacity.memory()
+    if secret.memory > available:
+        call.warn(
+            f"wrapping the passphrase takes {secret.memory >> 20} MiB of memory, and this process may use"
+            f" {available >> 20} MiB"
+        )
+    sealing = jobs * (settings.chunk_size + settings.parameters.memory) + settings.chunk_size
+    if not secret.memory or secret.memory + sealing <= available - available // 4:  # the rest is for Python and others
+        return secret.wrap
+    members = secret.wrap()
+    return lambda: members
 
 
 def jobs(call: Invocation, each: int, budget: int) -> int:
