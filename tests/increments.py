@@ -50,14 +50,14 @@ def digest(backup_id: str) -> str:
     return hashlib.sha256(backup_id.encode()).hexdigest()
 
 
-def saved(whole: bytes, backup_id: str, base: bytes | None, block: int = 4096) -> tuple[bytes, bytes]:
+def saved(whole: bytes, backup_id: str, base: bytes | None, block: int = 4096, name: str = NAME) -> tuple[bytes, bytes]:
     """The stream of a volume stream 1 against the index base (None: a whole volume), and its index."""
     reader, out, new = Reader(io.BytesIO(whole)), io.BytesIO(), io.BytesIO()
     writer = Writer(out)
     extents = volumestream.read_header(reader)
     before = None if base is None else IndexReader(Reader(io.BytesIO(base)))
     key = before.head.key if before else KEY
-    head = blockindex.Head(key, extents.size, block, Base(backup_id, digest(backup_id)), NAME)
+    head = blockindex.Head(key, extents.size, block, Base(backup_id, digest(backup_id)), name)
     index = IndexWriter(Writer(new), head)
     work = delta.Delta(reader, extents, block, key, before, index)
     if before is None:

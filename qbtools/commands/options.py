@@ -70,6 +70,10 @@ RECEIPT = """\
   --receipt FILE        When the archive is complete, write its receipt to FILE, for
                         the option --expect of the programs that read archives."""
 
+BASE = """\
+  --base RECEIPT        The archive holds increments of the backup whose receipt is in
+                        the file RECEIPT, from --receipt. Qubes OS cannot restore it."""
+
 BACKUP_ID = """\
   --backup-id ID        The backup of which this is a piece; qb-header id makes one."""
 

@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused
+from qbtools.formats import headertext
+from qbtools.lean import NamedTuple
 
 MAX_SIZE = 3968
 """Maximum bytes of the text: the sealed text must fit in the 4,096 bytes that Qubes reads of backup-header.hmac."""
@@ -38,6 +40,7 @@ _OLD_HMACS = ("sha1", "sha256", "sha384", "sha512")
 _CIPHER = "aes-256-cbc"
 _SIGNED = "ssh"
 _NEWER = ("key", "signed")  # keys that do not exist in version 3
+_BASE = ("base", "base-manifest")  # keys that only version 104 has
 _KEYS = (
     "version",
     "encrypted",
@@ -50,8 +53,9 @@ _KEYS = (
     "manifest",
     "key",
     "signed",
+    *_BASE,
 )
-_WORD = re.compile(r"[A-Za-z0-9-]+", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _DATED = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})T([0-9]{2})([0-9]{2})([0-9]{2})-([0-9a-f]+)")
 
 
@@ -59,14 +63,23 @@ class OtherVersion(Damaged):
     """The header says that the archive has a version that is not read here. The header was not authenticated."""
 
 
+class Base(NamedTuple):
+    """The backup that the increments of an archive belong to."""
+
+    backup_id: str
+    manifest: str
+    """SHA-256 over the content of its `qb-manifest.000.enc`: 64 lower-case hexadecimal digits."""
+
+
 @dataclass(frozen=True)
 class BackupHeader:
     """The values of a backup-header; all of them are checked.
 
-    version: 4 or 3. encrypted: always true in version 4. compressed: whether compression is used. compression: gzip,
-    bzip2, xz, zstd or lzma. hmac_algorithm: scrypt in version 4, otherwise sha1, sha256, sha384 or sha512.
-    crypto_algorithm: aes-256-cbc or None. backup_id: empty in version 3. chunk_size: bytes, or None if Qubes wrote
-    it. manifest: the archive ends with one. key: the archive has its wrapped passphrase. signed: it has a signature.
+    version: 4 or 3; 104 exactly where base is set, and then everything else is as in version 4. encrypted: false in
+    version 3 at most. compressed: whether compression is used. compression: gzip, bzip2, xz, zstd or lzma.
+    hmac_algorithm: scrypt; in version 3 sha1, sha256, sha384 or sha512. crypto_algorithm: aes-256-cbc or None.
+    backup_id: empty in version 3. chunk_size: bytes, or None if Qubes wrote it. manifest: the archive ends with one.
+    key: the archive has its wrapped passphrase. signed: it has a signature. base: the archive holds increments of it.
     """
 
     version: int
@@ -80,6 +93,7 @@ class BackupHeader:
     manifest: bool
     key: bool = False
     signed: bool = False
+    base: Base | None = None
 
     @property
     def program(self) -> str | None:
@@ -93,14 +107,23 @@ class BackupHeader:
 
 
 def new_header(
-    backup_id: str, compression: str, chunk_size: int, manifest: bool = True, key: bool = False, signed: bool = False
+    backup_id: str,
+    compression: str,
+    chunk_size: int,
+    manifest: bool = True,
+    key: bool = False,
+    signed: bool = False,
+    base: Base | None = None,
 ) -> BackupHeader:
-    """The header that qbtools writes. compression: one of COMPRESSIONS. Refused if the ID is not valid."""
+    """The header that qbtools writes. compression: one of COMPRESSIONS. base: needs manifest. Refused if the ID is not
+    valid, or is that of the base."""
     problem = backup_id_problem(backup_id)
+    if base is not None and base.backup_id == backup_id:
+        problem = "it is the ID of the base"
     if problem:
         raise Refused(f"the backup ID {backup_id}: {problem}")
     return BackupHeader(
-        version=4,
+        version=4 if base is None else 104,
         encrypted=True,
         compressed=compression != "none",
         compression="gzip" if compression == "none" else compression,
@@ -111,6 +134,7 @@ def new_header(
         manifest=manifest,
         key=key,
         signed=signed,
+        base=base,
     )
 
 
@@ -133,7 +157,7 @@ def made(backup_id: str) -> str | None:
 
 def backup_id_problem(backup_id: str) -> str | None:
     """The problem of a backup ID, or None."""
-    if not _WORD.fullmatch(backup_id) or backup_id.startswith("-"):
+    if not headertext.WORD.fullmatch(backup_id) or backup_id.startswith("-"):
         return "not made of letters, digits and -, or begins with -"
     return None
 
@@ -149,7 +173,7 @@ def serialise(header: BackupHeader) -> bytes:
     }
     if header.crypto_algorithm is not None:
         lines["crypto-algorithm"] = header.crypto_algorithm
-    if header.version == 4:
+    if header.version != 3:
         lines["backup-id"] = header.backup_id
     if header.chunk_size is not None:
         lines["chunk-size"] = str(header.chunk_size)
@@ -159,6 +183,8 @@ def serialise(header: BackupHeader) -> bytes:
         lines["key"] = "True"
     if header.signed:
         lines["signed"] = _SIGNED
+    if header.base is not None:
+        lines.update(zip(_BASE, header.base, strict=True))
     data = "".join(f"{key}={value}\n" for key, value in lines.items()).encode("ascii")
     if len(data) > MAX_SIZE:
         raise Refused("the backup ID is too long")
@@ -170,45 +196,15 @@ def parse(data: bytes) -> BackupHeader:
 
     The text is checked even if it comes from an opened backup-header.hmac.
     """
-    values = _values(data)
+    if len(data) > MAX_SIZE:
+        raise Damaged(f"backup-header: longer than {MAX_SIZE} bytes")
+    values = headertext.values(data, _KEYS)
     version = values.get("version")
     if version is None:
         raise OtherVersion("backup-header: no version: an archive of version 2 or older, which is not read")
-    if version not in ("4", "3"):
+    if version not in ("4", "104", "3"):
         raise OtherVersion(f"backup-header: unknown version {version}", "a newer qbtools may know it")
     return _Fields(values).header(int(version))
-
-
-def _values(data: bytes) -> dict[str, str]:
-    """The known keys with their unchecked values."""
-    if len(data) > MAX_SIZE:
-        raise Damaged(f"backup-header: longer than {MAX_SIZE} bytes")
-    try:
-        text = data.decode("ascii")
-    except UnicodeDecodeError:
-        raise Damaged("backup-header: not ASCII") from None
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
-        complete = len(lines)
-    else:
-        complete = len(lines) - 1
-    values: dict[str, str] = {}
-    for number, line in enumerate(lines, 1):
-        if number <= complete:
-            line = line.removesuffix("\r")
-        key, equals, value = line.partition("=")
-        printable = all("!" <= letter <= "~" for letter in line)
-        if not equals or "=" in value or not printable or not _WORD.fullmatch(key):
-            raise Damaged(f"backup-header: line {number} is not key=value")
-        if key not in _KEYS:
-            continue
-        if key in values:
-            raise Damaged(f"backup-header: {key} occurs twice")
-        if not _WORD.fullmatch(value):
-            raise Damaged(f"backup-header: {key} has a malformed value: {value}")
-        values[key] = value
-    return values
 
 
 class _Fields:
@@ -222,11 +218,11 @@ class _Fields:
             if version == 3 and key in self._values:
                 raise Damaged(f"backup-header: {key} in an archive of version 3")
         encrypted = self._flag("encrypted")
-        if version == 4 and not encrypted:
-            raise Damaged("backup-header: says that an archive of version 4 is not encrypted")
+        if version != 3 and not encrypted:
+            raise Damaged(f"backup-header: says that an archive of version {version} is not encrypted")
         compressed = self._flag("compressed")
         hmac_algorithm = self._required("hmac-algorithm").lower()
-        if hmac_algorithm not in (("scrypt",) if version == 4 else _OLD_HMACS):
+        if hmac_algorithm not in (_OLD_HMACS if version == 3 else ("scrypt",)):
             raise self._unusable("hmac-algorithm")
         chunk_size = self._chunk_size()
         manifest = self._flag("manifest", default=False)
@@ -239,10 +235,11 @@ class _Fields:
             crypto_algorithm=self._crypto_algorithm(version == 3 and encrypted),
             backup_id=self._backup_id(version),
             # Version 3 knows neither key.
-            chunk_size=chunk_size if version == 4 else None,
-            manifest=manifest and version == 4,
+            chunk_size=None if version == 3 else chunk_size,
+            manifest=manifest and version != 3,
             key=self._flag("key", default=False),
             signed=self._signed(),
+            base=self._base(version, manifest),
         )
 
     def _required(self, key: str) -> str:
@@ -281,6 +278,21 @@ class _Fields:
         if self._values.get("signed", _SIGNED) != _SIGNED:
             raise self._unusable("signed")
         return "signed" in self._values
+
+    def _base(self, version: int, manifest: bool) -> Base | None:
+        for key in _BASE:
+            if version != 104 and key in self._values:
+                raise Damaged(f"backup-header: {key} in an archive of version {version}")
+        if version != 104:
+            return None
+        found = Base(self._required("base"), self._required("base-manifest"))
+        if backup_id_problem(found.backup_id) or found.backup_id == self._values.get("backup-id"):
+            raise self._unusable("base")
+        if not _DIGEST.fullmatch(found.manifest):
+            raise self._unusable("base-manifest")
+        if not manifest:
+            raise Damaged("backup-header: promises no manifest in an archive of version 104")
+        return found
 
     def _backup_id(self, version: int) -> str:
         if version == 3:

@@ -35,7 +35,7 @@ class Opening:
         self.parameters: Parameters | None = None
         """Of the header's container; None in version 3."""
         self._known: tuple[bytes, header.BackupHeader] | None = None
-        if not self.beginning.sealed_by_scrypt and header.parse(self.beginning.untrusted_plain).version != 4:
+        if not self.beginning.sealed_by_scrypt and header.parse(self.beginning.untrusted_plain).version == 3:
             return
         self.parameters, _salt = parse_fixed(self.beginning.untrusted_sealed, chunks.HEADER_MAC)
         limits.check(self.parameters)
@@ -63,8 +63,8 @@ class Opening:
         if data != untrusted_plain:
             raise Damaged("backup-header differs from its sealed copy: the archive was changed")
         parsed = header.parse(data)
-        if parsed.version != 4:
-            raise Damaged(f"backup-header says version {parsed.version} in an archive of version 4")
+        if parsed.version == 3:
+            raise Damaged("backup-header says version 3 in an archive of version 4")
         self._known = passphrase, parsed
         return parsed
 

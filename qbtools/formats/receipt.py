@@ -50,8 +50,8 @@ class Receipt:
         Refused for the archive of another backup. Damaged for any other header, and for a malformed one.
         """
         found = header.parse(untrusted_plain)
-        if found.version != 4:
-            raise Refused(f"the archive has version {found.version}, which has no receipt")
+        if found.version == 3:
+            raise Refused("the archive has version 3, which has no receipt")
         if found.backup_id != self.backup_id:
             raise Refused(f"the archive has the backup ID {found.backup_id}, not {self.backup_id} as the receipt says")
         if header_digest(untrusted_plain, untrusted_sealed) != self.header:

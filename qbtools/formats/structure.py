@@ -18,7 +18,7 @@ from qbtools.streams import BLOCK
 
 
 def check(reader: Source, max_chunk: int, warn: Callable[[str], None], expected: Receipt | None = None) -> list[str]:
-    """Reads an archive to its end. OtherVersion if it is not of version 4. Damaged if its members, their names, order
+    """Reads an archive to its end. OtherVersion if it is of version 3. Damaged if its members, their names, order
     or sizes, or the plain checksum of a container are wrong, or a promised manifest is missing.
 
     Returns a warning for each file without its last chunk. Only the sealed manifest, or a receipt, shows whether it
@@ -41,8 +41,8 @@ def check_rest(
     """As check(), for an archive whose beginning has just been read from members."""
     untrusted_plain, untrusted_sealed, _keys = beginning
     untrusted = header.parse(untrusted_plain)
-    if untrusted.version != 4:
-        raise header.OtherVersion(f"an archive of version {untrusted.version}: only version 4 has a structure to check")
+    if untrusted.version == 3:
+        raise header.OtherVersion("an archive of version 3: only version 4 has a structure to check")
     parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     if len(untrusted_sealed) != len(untrusted_plain) + OVERHEAD:
         raise Damaged(f"{chunks.HEADER_MAC} does not have the size of what it seals")

@@ -27,6 +27,7 @@ class Happened(NamedTuple):
     read (its source may be released), sealed, first (the archive begins with this file, which is not the metadata),
     done (its CMD succeeded; data: the output), failed, passed (it had no route), lost (it failed when it was saved),
     complete (the archive is written). reason: why it failed, if known.
+    base: the backup whose increments the archive holds, empty if it holds none.
     """
 
     event: str
@@ -36,6 +37,7 @@ class Happened(NamedTuple):
     backup_id: str = ""
     manifest: bool = True
     reason: str = ""
+    base: str = ""
 
 
 class Stages(NamedTuple):
@@ -89,8 +91,9 @@ class Hearing:
         version = fields.get("version", 4)
         backup_id = str(fields.get("backup_id") or "")
         manifest = fields.get("manifest") is not False
-        reason = str(fields.get("reason", ""))
-        return Happened(event, name, content, version if isinstance(version, int) else 4, backup_id, manifest, reason)
+        reason, base = str(fields.get("reason", "")), str(fields.get("base") or "")
+        version = version if isinstance(version, int) else 4
+        return Happened(event, name, content, version, backup_id, manifest, reason, base)
 
 
 def _fields(line: bytes) -> dict[str, object]:

@@ -178,12 +178,12 @@ def test_reading_a_file_and_a_pipe(tmp_path: Path, head: bytes, secret: Path) ->
 def test_json(head: bytes, secret: Path) -> None:
     found = json.loads(ok("qb-header", "read", "--json", "-", data=head, secret=secret))
     expected = {"version": 4, "backup_id": ID, "compression": "gzip", "chunk_size": 104857600, "manifest": True}
-    expected |= {"key": False, "signed": False}
+    expected |= {"key": False, "signed": False, "base": None}
     assert found == expected
     bare = b"version=4\nencrypted=1\ncompressed=no\nhmac-algorithm=scrypt\nbackup-id=q"
     found = json.loads(ok("qb-header", "read", "--json", "-", data=header_of(bare), secret=secret))
     expected = {"version": 4, "backup_id": "q", "compression": "none", "chunk_size": None, "manifest": False}
-    assert found == expected | {"key": False, "signed": False}
+    assert found == expected | {"key": False, "signed": False, "base": None}
 
 
 def test_a_pipe_need_not_end(head: bytes, secret: Path) -> None:

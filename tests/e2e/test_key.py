@@ -640,6 +640,7 @@ def test_list_as_json(folder: Path) -> None:
         "command": {"bytes": 53},
         "passphrase": None,
         "signature": None,
+        "base": None,
     }
     assert found == expected
     typed = json.loads(good(folder, "qb-key list --json <none.qb"))
@@ -650,6 +651,7 @@ def test_list_as_json(folder: Path) -> None:
         "command": None,
         "passphrase": {"logn": 10, "r": 8, "p": 1},
         "signature": None,
+        "base": None,
     }
 
 

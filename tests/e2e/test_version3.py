@@ -253,6 +253,7 @@ def test_the_header(place: Path, hidden: Archive) -> None:
         "manifest": False,
         "key": False,
         "signed": False,
+        "base": None,
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from qbtools.errors import Damaged, Refused
 from qbtools.formats import header
-from qbtools.formats.header import BackupHeader
+from qbtools.formats.header import BackupHeader, Base
 
 ID = "20261124T060000-0123456789abcdef"
 
@@ -93,3 +93,20 @@ def test_every_line_counts() -> None:
 )
 def test_when_a_backup_was_made(backup_id: str, made: str | None) -> None:
     assert header.made(backup_id) == made
+
+
+BASE = Base("20261123T060000-fedcba9876543210", "0f" * 32)
+
+
+def test_an_archive_of_increments() -> None:
+    written = header.new_header(ID, "gzip", 5, key=True, signed=True, base=BASE)
+    data = header.serialise(written)
+    assert data.startswith(b"version=104\n")
+    assert data.endswith(b"signed=ssh\nbase=20261123T060000-fedcba9876543210\nbase-manifest=" + b"0f" * 32 + b"\n")
+    assert header.parse(data) == written
+    assert (header.parse(data).version, header.parse(data).base) == (104, BASE)
+
+
+def test_no_archive_is_its_own_base() -> None:
+    with pytest.raises(Refused, match="the ID of the base"):
+        header.new_header(ID, "gzip", 5, base=Base(ID, "0f" * 32))

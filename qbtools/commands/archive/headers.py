@@ -56,5 +56,6 @@ def _as_json(found: BackupHeader) -> bytes:
         "manifest": found.manifest,
         "key": found.key,
         "signed": found.signed,
+        "base": None if found.base is None else found.base._asdict(),
     }
     return json.dumps(document, indent=2).encode("ascii") + b"\n"

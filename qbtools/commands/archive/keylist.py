@@ -29,7 +29,7 @@ class Wraps(NamedTuple):
 
     recipients: of age. stretched: the parameters of the member that a typed passphrase opens. command: the bytes of the
     member that a command made. direct: the parameters of the header's container if the passphrase itself is typed.
-    signature: the fingerprint of the key that the signature names.
+    signature: the fingerprint of the key that the signature names. base: the backup whose increments the archive holds.
     """
 
     recipients: list[Recipient]
@@ -37,6 +37,7 @@ class Wraps(NamedTuple):
     command: int | None
     direct: Parameters | None
     signature: str | None
+    base: header.Base | None
 
 
 def write(call: Invocation) -> None:
@@ -57,7 +58,7 @@ def check(call: Invocation) -> None:
         raise UsageError("no list of signers given", "use --signers")
     out = call.stdout(binary=False)
     found = _read(call)
-    if header.parse(found.untrusted_plain).version == 4 and keymembers.SIGNATURE not in found.untrusted_keys:
+    if header.parse(found.untrusted_plain).version != 3 and keymembers.SIGNATURE not in found.untrusted_keys:
         raise Refused("the archive is not signed")
     if (signer := writer.check_signature(found)) is not None:
         out.write(f"{signer.fingerprint}\t{escape(signer.principal)}\n".encode("utf-8", "backslashreplace"))
@@ -67,7 +68,7 @@ def _read(call: Invocation) -> Beginning:
     reader = call.stdin()
     reader.name = "the archive"
     found = read_beginning(MemberReader(reader, header_bound), chunks.DEFAULT_CHUNK_SIZE)
-    if header.parse(found.untrusted_plain).version == 4:
+    if header.parse(found.untrusted_plain).version != 3:
         parse_fixed(found.untrusted_sealed, chunks.HEADER_MAC)
     return found
 
@@ -78,7 +79,7 @@ def _look(beginning: Beginning) -> Wraps:
     untrusted = header.parse(untrusted_plain)
     blobs = [untrusted_keys.get(name) for name in (keymembers.AGE, keymembers.STRETCHED, keymembers.COMMAND)]
     direct = None
-    if untrusted.version == 4 and not untrusted.key:
+    if untrusted.version != 3 and not untrusted.key:
         direct = parse_fixed(untrusted_sealed, chunks.HEADER_MAC)[0]
     return Wraps(
         [] if blobs[0] is None else [_recipient(*stanza) for stanza in age.stanzas(blobs[0])],
@@ -86,6 +87,7 @@ def _look(beginning: Beginning) -> Wraps:
         None if blobs[2] is None else len(blobs[2]),
         direct,
         sshsig.fingerprint(untrusted_keys[keymembers.SIGNATURE]) if untrusted.signed else None,
+        untrusted.base,
     )
 
 
@@ -103,6 +105,8 @@ def _rows(found: Wraps) -> list[tuple[str, str]]:
         rows.append(("passphrase", _cost(found.direct) if found.direct is not None else "version 3"))
     if found.signature is not None:
         rows.append((keymembers.SIGNATURE, found.signature))
+    if found.base is not None:
+        rows.append(("base", found.base.backup_id))
     return rows
 
 
@@ -121,5 +125,6 @@ def _as_json(found: Wraps) -> bytes:
         "command": None if found.command is None else {"bytes": found.command},
         "passphrase": cost(found.direct),
         "signature": None if found.signature is None else {"fingerprint": found.signature},
+        "base": None if found.base is None else found.base._asdict(),
     }
     return json.dumps(document, indent=2).encode("ascii") + b"\n"

@@ -162,7 +162,8 @@ def check_expectations(call: Invocation, header: BackupHeader) -> None:
     version = call.options["--require-version"]
     if version is not None and version not in ("3", "4"):
         raise UsageError("--require-version: must be 3 or 4")
-    if version is not None and header.version != int(version):
+    # Version 104 is version 4 with increments: who demands 4 refuses 3.
+    if version is not None and (header.version == 3) != (version == "3"):
         raise Refused(f"the archive has version {header.version}, not {version}")
     expected = call.options["--expect-id"]
     if expected is not None and header.version == 3:

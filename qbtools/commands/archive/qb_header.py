@@ -9,8 +9,8 @@ DOC = f"""\
 Usage:
   qb-header id [-q] [-v]
   qb-header write --backup-id ID [--compression C] [--chunk-size S] [--logn N]
-            [--no-manifest] [-r R]... [-R FILE]... [--key-command CMD]
-            [--wrap-passphrase] [--secret-fd N] [--sign KEYFILE]
+            [--base RECEIPT] [--no-manifest] [-r R]... [-R FILE]...
+            [--key-command CMD] [--wrap-passphrase] [--secret-fd N] [--sign KEYFILE]
             [--sign-command CMD] [--passphrase-file FILE] [--passphrase-fd N]
             [--passphrase-command CMD] [-q] [-v]
   qb-header read [--json] [--expect-id ID] [--expect FILE] [--require-version V]
@@ -30,6 +30,7 @@ Options:
 {options.COMPRESSION}
 {options.CHUNK_SIZE}
 {options.LOGN}
+{options.BASE}
   --no-manifest         Do not promise a manifest at the end of the archive.
 {options.WRAPPING}
 {options.SIGNING}

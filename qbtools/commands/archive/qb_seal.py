@@ -23,6 +23,7 @@ Options:
                         with the next one, and end with the status of the failure.
   --backup-id ID        Write the chunks only, for the backup ID.
   --complete            With --backup-id: write a complete archive.
+{options.BASE}
 {options.RECEIPT}
   --record FILE         Append a line for each file, which qb-manifest reads.
   --report FILE         Write what is done with each file, as JSON, to FILE.
@@ -62,6 +63,8 @@ def main(call: Invocation) -> None:
     signed = signoptions.signs(call, complete)
     if made and not complete:
         raise UsageError("a passphrase is made for a complete archive only", "qb-header write makes one by hand")
+    if opts["--base"] is not None and not complete:
+        raise UsageError("--base needs a complete archive", "use --complete too, or qb-header write")
     out = call.stdout()
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))

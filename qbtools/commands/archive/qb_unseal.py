@@ -78,7 +78,8 @@ def main(call: Invocation) -> None:
     archive = openoptions.open_archive(call, first_wanted=every or opts["--first"] is not None)
     call.note(f"version {archive.header.version}, backup ID {archive.header.backup_id or '-'}, {archive.jobs} jobs")
     header = archive.header
-    events.tell("opened", "", version=header.version, backup_id=header.backup_id, manifest=header.manifest)
+    base = header.base and header.base.backup_id
+    events.tell("opened", "", version=header.version, backup_id=header.backup_id, manifest=header.manifest, base=base)
     display = progress.wanted(opts["--progress"], call.quiet)
     board = progress.Board()
     with progress.shown(

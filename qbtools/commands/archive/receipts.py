@@ -9,6 +9,7 @@ from qbtools.lean import TYPE_CHECKING
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from qbtools.formats.header import Base
     from qbtools.formats.opener import Opening
     from qbtools.formats.receipt import ContentDigest, Receipt
     from qbtools.runs.sidefiles import SideFile
@@ -37,6 +38,7 @@ class Receipting:
             "standard input": "/dev/stdin",
             "the list": opts["LIST"] if opts["LIST"] != "-" else None,
             "the passphrase": opts["--passphrase-file"],
+            "the receipt of --base": opts["--base"],
             "that of --record": opts["--record"],
             "that of --report": opts["--report"],
             "the key of --sign": opts["--sign"],
@@ -61,10 +63,24 @@ class Receipting:
             self._file.close()
 
 
+def base(call: Invocation) -> Base | None:
+    """The backup that the receipt of --base names. Errors as expected()."""
+    found = _read(call, "--base")
+    if found is None:
+        return None
+    from qbtools.formats.header import Base
+
+    return Base(found.backup_id, found.manifest)
+
+
 def expected(call: Invocation) -> Receipt | None:
     """Reads the receipt of --expect. Failed if it cannot be read, Damaged if it is malformed, UsageError for an empty
     name."""
-    path = _path(call, "--expect")
+    return _read(call, "--expect")
+
+
+def _read(call: Invocation, option: str) -> Receipt | None:
+    path = _path(call, option)
     if path is None:
         return None
     import io

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qbtools.commands.archive import capacity
+from qbtools.commands.archive import capacity, receipts
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError, naming
 from qbtools.lean import TYPE_CHECKING
@@ -62,16 +62,19 @@ def backup_id(call: Invocation) -> str | None:
 def backup_header(
     call: Invocation, backup_id: str, manifest: bool = True, key: bool = False, signed: bool = False
 ) -> BackupHeader:
-    """The backup header for --compression and --chunk-size.
+    """The backup header for --compression, --chunk-size and --base.
 
-    key: the archive contains its wrapped passphrase. signed: the archive has a signature.
+    key: the archive contains its wrapped passphrase. signed: the archive has a signature. Errors of receipts.base().
     """
     from qbtools.formats import header
 
     compression = call.options["--compression"]
     if compression not in header.COMPRESSIONS:
         raise UsageError(f"--compression: must be one of {', '.join(header.COMPRESSIONS)}")
-    return header.new_header(backup_id, compression, chunk_size(call), manifest, key, signed)
+    base = receipts.base(call)
+    if base is not None and not manifest:
+        raise UsageError("--base and --no-manifest exclude each other: an archive of increments has a manifest")
+    return header.new_header(backup_id, compression, chunk_size(call), manifest, key, signed, base)
 
 
 def memory_budget() -> int:

@@ -69,6 +69,7 @@ def listing(archive: Archive, as_json: bool) -> str:
         "version": archive.header.version,
         "compression": archive.header.method,
         "manifest": archive.header.manifest,
+        "base": None if archive.header.base is None else archive.header.base._asdict(),
         "files": [{"name": file.name, "chunks": file.chunks, "bytes": file.size} for file in archive.records],
         "failed": archive.failed,
     }

@@ -39,8 +39,8 @@ class Writer:
 
         untrusted_plain, untrusted_sealed, untrusted_keys = read
         untrusted = header.parse(untrusted_plain)
-        if untrusted.version != 4:
-            raise Refused(f"the archive has version {untrusted.version}, which cannot be signed")
+        if untrusted.version == 3:
+            raise Refused("the archive has version 3, which cannot be signed")
         if keymembers.SIGNATURE not in untrusted_keys:
             raise Refused("the archive is not signed", "if you trust its source, open it with --any-writer")
         text = sshsig.text(untrusted.backup_id, beginning.header_digest(untrusted_plain, untrusted_sealed))

@@ -49,11 +49,14 @@ class _Listed:
     def opened(self, archive: Happened) -> None:
         self._archive = archive
         self._call.note(f"backup ID {archive.backup_id or 'none'}, made {_made(archive)}, version {archive.version}")
+        if archive.base:
+            self._call.note(f"increments of the backup {archive.base}")
 
     def show(self, metadata: Metadata) -> None:
         out = self._call.stdout(binary=False)
         if self._call.options["--json"]:
-            about = {"backup_id": self._archive.backup_id or None, "version": self._archive.version}
+            known = self._archive
+            about = {"backup_id": known.backup_id or None, "version": known.version, "base": known.base or None}
             stagewords.print_json(self._call, {**about, **inventory.as_document(metadata)})
         elif os.isatty(1):
             out.write("".join(f"{line}\n" for line in inventory.table(metadata)).encode())

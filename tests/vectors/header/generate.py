@@ -26,6 +26,12 @@ chunk-size=104857600
 manifest=True
 """
 
+BASE = """\
+base=20261123T060000-fedcba9876543210
+base-manifest=%s
+""" % ("0f" * 32)
+INCREMENTS = OURS.replace(b"version=4", b"version=104") + BASE.encode()
+
 QUBES = b"""\
 version=4
 encrypted=True
@@ -56,6 +62,7 @@ MEANING = {
     "manifest": "True",
     "key": "False",
     "signed": "False",
+    "base": "None",
 }
 QUBES_MEANING = MEANING | {"backup_id": "20240229T135059-1234", "chunk_size": "None", "manifest": "False"}
 OLD_MEANING = QUBES_MEANING | {
@@ -121,6 +128,20 @@ def accepted() -> dict[str, Vector]:
             "a cipher that does not count", OURS + b"crypto-algorithm=aes-256-cbc\n", crypto_algorithm="aes-256-cbc"
         ),
         "hmac-upper-case": good("the HMAC in upper case", with_value("hmac-algorithm", "SCRYPT")),
+        "increments": good(
+            "increments of a base",
+            INCREMENTS,
+            version="104",
+            base=f"Base(backup_id='20261123T060000-fedcba9876543210', manifest='{'0f' * 32}')",
+        ),
+        "increments-key-signed": good(
+            "with all keys",
+            INCREMENTS + b"key=True\nsigned=ssh\n",
+            version="104",
+            base=f"Base(backup_id='20261123T060000-fedcba9876543210', manifest='{'0f' * 32}')",
+            key="True",
+            signed="True",
+        ),
         "key": good("the archive carries its passphrase", OURS + b"key=True\n", key="True"),
         "key-and-signed": good("and a signature", OURS + b"signed=ssh\nkey=1\n", key="True", signed="True"),
         "signed": good("a signature alone", OURS + b"signed=ssh\n", signed="True"),
@@ -181,7 +202,7 @@ def refused() -> dict[str, Vector]:
     for key in (line.split("=")[0] for line in OURS.decode().splitlines()):
         line = next(line for line in OURS.splitlines(keepends=True) if line.startswith(f"{key}=".encode()))
         vectors[f"doubled-{key}"] = bad("a known key twice", OURS + line, f"{key} occurs twice")
-    for version in ("5", "2", "1", "0", "04", "four"):
+    for version in ("5", "2", "1", "0", "04", "four", "103", "105", "0104"):
         data = with_value("version", version)
         vectors[f"version-{version}"] = bad("an unknown version", data, f"unknown version {version}")
     values = {
@@ -221,8 +242,45 @@ def refused() -> dict[str, Vector]:
     for line in ("key=True", "signed=ssh", "key=no"):
         data, key = VERSION_3 + f"{line}\n".encode(), line.split("=")[0]
         vectors[f"version-3-{line}"] = bad("only version 4 has it", data, f"{key} in an archive of version 3")
+    vectors |= increments()
     data = with_value("encrypted", "False")
     vectors["not-encrypted"] = bad("version 4 is always encrypted", data, "says that an archive of version 4 is not")
+    return vectors
+
+
+def increments() -> dict[str, Vector]:
+    """Faults of a header of version 104, and its keys in other versions."""
+    vectors = {}
+    for key in ("base", "base-manifest", "backup-id", "hmac-algorithm"):
+        data = without(key, INCREMENTS)
+        vectors[f"increments-without-{key}"] = bad("a key is missing", data, f"{key} is missing")
+    for line in BASE.splitlines():
+        key, value = line.split("=")
+        data = INCREMENTS + f"{line}\n".encode()
+        vectors[f"increments-doubled-{key}"] = bad("a known key twice", data, f"{key} occurs twice")
+        for version, header in (("4", OURS), ("3", VERSION_3)):
+            data = header + f"{line}\n".encode()
+            about, message = "only version 104 has it", f"{key} in an archive of version {version}"
+            vectors[f"version-{version}-{key}"] = bad(about, data, message)
+    none = "promises no manifest in an archive of version 104"
+    vectors["increments-without-manifest"] = bad("no manifest promised", without("manifest", INCREMENTS), none)
+    data = with_value("manifest", "no", INCREMENTS)
+    vectors["increments-manifest-false"] = bad("no manifest, said so", data, none)
+    data = with_value("encrypted", "no", INCREMENTS)
+    vectors["increments-not-encrypted"] = bad("not encrypted", data, "says that an archive of version 104 is not")
+    data = with_value("hmac-algorithm", "sha512", INCREMENTS)
+    message = "hmac-algorithm has an unknown value: sha512"
+    vectors["increments-hmac-sha512"] = bad("an HMAC of version 3", data, message)
+    values = {
+        "base": ["-x", "20261124T060000-0123456789abcdef"],
+        "base-manifest": ["0f" * 31, "0f" * 31 + "0", "0f" * 33, "0F" * 32, "0g" * 32, "none"],
+    }
+    for key, words in values.items():
+        for number, word in enumerate(words):
+            data = with_value(key, word, INCREMENTS)
+            about = "the base is the backup itself" if word[:2] == "20" else "no value of this key"
+            message = f"{key} has an unknown value: {word}"
+            vectors[f"increments-{key}-{number}"] = bad(about, data, message)
     return vectors
 
 

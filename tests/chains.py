@@ -1,0 +1,137 @@
+"""Chains of archives, sealed by the formats alone: a full backup and increments of it, of several volumes."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import increments
+
+from qbtools.domains import compose
+from qbtools.formats import blockindex, header, manifest, sparsetar
+from qbtools.formats.blockindex import HEAD
+from qbtools.formats.containerhead import Parameters
+from qbtools.formats.deltastream import Base
+from qbtools.formats.manifest import FileRecord
+from qbtools.formats.receipt import ContentDigest, Receipt, serialise
+from qbtools.formats.sealer import Sealer, Settings, Source
+from qbtools.streams import Reader, Writer
+
+SECRET = b"correct horse"
+BLOCK = 4096
+CHUNK = 65_536
+
+
+@dataclass
+class Link:
+    """One archive of a chain: its path, its receipt, the states of its volumes by archive name, and their indexes."""
+
+    path: Path
+    receipt: Receipt
+    states: Mapping[str, bytes]
+    records: Sequence[FileRecord]
+    indexes: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def backup_id(self) -> str:
+        return self.receipt.backup_id
+
+    @property
+    def base(self) -> header.Base:
+        """What an archive of increments of this one names."""
+        return header.Base(self.receipt.backup_id, self.receipt.manifest)
+
+
+def backup_id(number: int) -> str:
+    """The ID of the backup of a day."""
+    return f"202611{number:02d}T060000-{number:016x}"
+
+
+def seal(
+    path: Path,
+    number: int,
+    states: Mapping[str, bytes],
+    base: Link | None = None,
+    whole: Sequence[str] = (),
+    metadata: bool = True,
+    named: header.Base | None = None,
+    change: Callable[[str, bytes], bytes] = lambda _name, stream: stream,
+) -> Link:
+    """Seals volumes, by archive name (vmN/VOLUME.img, in order), as increments of base, into path.
+
+    whole: volumes that are saved whole nevertheless, as those are that base does not have. named: the base in the
+    header, if it is a lie. change: makes another stream of that of a volume.
+    """
+    own = backup_id(number)
+    files: dict[str, bytes] = {}
+    indexes: dict[str, bytes] = {}
+    if metadata:
+        files["qubes.xml"] = _whole_tar("qubes.xml", _metadata(states))
+    for name, data in states.items():
+        before = base.indexes.get(name) if base and name not in whole else None
+        plain, indexes[name] = increments.saved(increments.stream(data), own, before, BLOCK, name)
+        stream = change(name, plain)
+        if before is None:
+            files[name] = _whole_tar(name, increments.volume(stream))
+        else:
+            files[name] = increments.archive(stream, name)
+    records, receipt = _write(path, own, files, named or (base.base if base else None))
+    for record in records:
+        if record.name in indexes:
+            indexes[record.name] = _confirmed(indexes[record.name], own, record)
+    return Link(path, receipt, dict(states), records, indexes)
+
+
+def _metadata(states: Mapping[str, bytes]) -> bytes:
+    """A qubes.xml in which the domain dN has the number N, also where others are missing."""
+    wanted: compose.Wanted = {}
+    for name, data in states.items():
+        directory, _, base = name.partition("/")
+        volume = base.removesuffix(".img")
+        wanted.setdefault(f"d{directory.removeprefix('vm')}", {})[volume] = compose.NewVolume(volume, len(data), 0)
+    if not wanted:
+        wanted["d9"] = {"private": compose.NewVolume("private", 0, 0)}
+    text = compose.compose(wanted).decode()
+    numbers = [int(domain.removeprefix("d")) for domain in wanted]
+    return re.sub(r"\bvm([0-9]+)/", lambda match: f"vm{numbers[int(match[1]) - 1]}/", text).encode()
+
+
+def _confirmed(index: bytes, own: str, record: FileRecord) -> bytes:
+    """The index as a base, which names the line of the volume in the manifest."""
+    head = blockindex.parse(index[:HEAD], "the index")
+    return blockindex.serialise(head._replace(base=Base(own, line_digest(record)))) + index[HEAD:]
+
+
+def line_digest(record: FileRecord) -> str:
+    """SHA-256 of the line of a file in the manifest."""
+    return hashlib.sha256(f"{manifest.file_line(record)}\n".encode()).hexdigest()
+
+
+def _whole_tar(name: str, data: bytes) -> bytes:
+    out, extents = io.BytesIO(), increments.map_of(data)
+    sparsetar.write_member_header(Writer(out), name, extents)
+    for offset, length in extents:
+        out.write(data[offset : offset + length])
+    sparsetar.write_member_end(Writer(out), extents)
+    return out.getvalue()
+
+
+def _write(
+    path: Path, own: str, files: Mapping[str, bytes], base: header.Base | None
+) -> tuple[list[FileRecord], Receipt]:
+    settings, digest = Settings(own, CHUNK, Parameters(10), compression="gzip"), ContentDigest()
+    sources = [
+        Source(name, lambda data=data: Reader(io.BytesIO(gzip.compress(data, 1, mtime=0)), "a test"), lambda: None)
+        for name, data in files.items()
+    ]
+    with path.open("wb") as file:
+        sealer = Sealer(Writer(file, "a test"), SECRET, settings, 1, digest=digest)
+        records = list(sealer.write_archive(sources, header.new_header(own, "gzip", CHUNK, base=base)))
+    receipt = digest.receipt(own)
+    path.with_suffix(".receipt").write_bytes(serialise(receipt))
+    return records, receipt
