@@ -59,13 +59,13 @@ def seal(
     base: Link | None = None,
     whole: Sequence[str] = (),
     metadata: bool = True,
-    named: header.Base | None = None,
+    lie: header.Base | None | bool = False,
     change: Callable[[str, bytes], bytes] = lambda _name, stream: stream,
 ) -> Link:
     """Seals volumes, by archive name (vmN/VOLUME.img, in order), as increments of base, into path.
 
-    whole: volumes that are saved whole nevertheless, as those are that base does not have. named: the base in the
-    header, if it is a lie. change: makes another stream of that of a volume.
+    whole: volumes that are saved whole nevertheless, as those are that base does not have. lie: what the header
+    says of the base if that is not true. change: makes another stream of that of a volume.
     """
     own = backup_id(number)
     files: dict[str, bytes] = {}
@@ -80,7 +80,7 @@ def seal(
             files[name] = _whole_tar(name, increments.volume(stream))
         else:
             files[name] = increments.archive(stream, name)
-    records, receipt = _write(path, own, files, named or (base.base if base else None))
+    records, receipt = _write(path, own, files, lie if not isinstance(lie, bool) else base.base if base else None)
     for record in records:
         if record.name in indexes:
             indexes[record.name] = _confirmed(indexes[record.name], own, record)

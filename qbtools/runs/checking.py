@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from qbtools.domains import inventory
 from qbtools.domains.arrivals import Arrivals
@@ -10,7 +10,9 @@ from qbtools.domains.names import directory_of
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged
 from qbtools.formats.chunks import METADATA
-from qbtools.runs.opening import Routes, size_of
+from qbtools.formats.deltastream import Base
+from qbtools.runs.hearing import Happened
+from qbtools.runs.opening import Routes, increment_of, size_of
 
 CHECK = "check:"
 """The route of a volume: its inner archive is read to its end, and its size is printed."""
@@ -48,8 +50,11 @@ class Listing:
 class Verifying:
     """Opens, decompresses and reads every file, and compares the files with the metadata."""
 
-    def __init__(self, warn: Callable[[str], None]) -> None:
+    def __init__(self, warn: Callable[[str], None], lines: Mapping[str, str] | None = None) -> None:
+        """lines: by name the digest of the line of each file in the manifest of the base; None: it is not known."""
         self._warn = warn
+        self._lines = lines
+        self._base = ""
         self._arrivals = Arrivals((), warn)
         self._arrivals.anything = True
         self._directories: dict[str, list[str]] = {}
@@ -58,6 +63,15 @@ class Verifying:
         self.size = 0
         """The bytes of the volumes in them."""
         self._known = False
+
+    def opened(self, archive: Happened) -> None:
+        """Called when the header is authenticated."""
+        self._base = archive.base
+        if archive.base and self._lines is None:
+            self._warn(
+                f"the archive holds increments of the backup {archive.base}: "
+                "whether that one is complete and fits is not checked"
+            )
 
     def metadata(self, metadata: Metadata) -> Routes:
         entries = inventory.entries(metadata)
@@ -83,10 +97,20 @@ class Verifying:
             check_depth(name)
         if name in self._directories:
             check_directory(name, self._directories[name], printed)
+        if (base := increment_of(name, printed)) is not None:
+            self._check_base(name, base)
         size = size_of(name, printed) if printed else None
         self._arrivals.add(name, size)
         self.files += 1
         self.size += size or 0
+
+    def _check_base(self, name: str, base: Base) -> None:
+        if not self._base:
+            raise Damaged(f"{name} is an increment, but the archive has no base")
+        if base.backup_id != self._base:
+            raise Damaged(f"{name} is an increment of the backup {base.backup_id}, not of {self._base}")
+        if self._lines is not None and self._lines.get(name) != base.digest:
+            raise Damaged(f"{name} is no increment of that volume in the backup {self._base}")
 
     def passed(self, name: str) -> None:
         raise Damaged(f"{name} was not read")

@@ -10,8 +10,9 @@ from typing import Protocol
 from qbtools.domains import inventory, safexml
 from qbtools.domains.inventory import Entry
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged
+from qbtools.errors import Damaged, Refused
 from qbtools.formats.chunks import METADATA
+from qbtools.formats.deltastream import Base
 from qbtools.runs import verdict
 from qbtools.runs.hearing import Happened
 from qbtools.runs.wiring import Wiring
@@ -141,4 +142,19 @@ def size_of(name: str, printed: str) -> int | None:
     size, tab, found = lines[0].partition("\t")
     if not tab or not size.isdecimal():
         raise Damaged(f"{name}: its size was not reported")
-    return int(size) if found == name else None
+    return int(size) if found.partition("\t")[0] == name else None
+
+
+def increment_of(name: str, printed: str) -> Base | None:
+    """The base of the increment in the file name, from the same output; None if the volume is whole."""
+    words = printed.removesuffix("\n").partition(f"\t{name}\tincrement ")[2].split(" ")
+    return Base(words[0], words[1]) if len(words) == 2 else None
+
+
+def refuse_increments(archive: Happened) -> None:
+    """Refused if the archive that was opened holds increments, and their base is not there."""
+    if archive.base:
+        raise Refused(
+            f"the archive holds increments of the backup {archive.base}: restore it together with that one",
+            "qb-merge merges a volume and its increments",
+        )

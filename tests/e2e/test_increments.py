@@ -9,9 +9,11 @@ from pathlib import Path
 
 import chains
 import identities
+import increments
 import pytest
 import signing
-from support import bash, need
+from hostdirs import make_host
+from support import bash, need, run
 
 NAME = "vm1/private.img"
 FULL = "cat v.img.gz | qb-seal -q --logn 10 --receipt full.receipt vm1/private.img >full.qb"
@@ -173,3 +175,77 @@ def test_backup_list_shows_the_base(tmp_path: Path) -> None:
     done = bash(f"cd {tmp_path} && qb-backup list -v inc.qb", QB_PASSPHRASE_FILE="passphrase")
     assert done.returncode == 0
     assert f"increments of the backup {full.backup_id}" in done.stderr.decode()
+
+
+def test_an_increment_alone_is_not_restored(tmp_path: Path) -> None:
+    """Nothing is made, and the line says what is missing."""
+    folder = chain_of_two(tmp_path)
+    (folder / "to").mkdir()
+    message = f"the archive holds increments of the backup {chains.backup_id(1)}: restore it together with that one"
+    for words in ("--to to", "--to new", "--map d1:private=file:x.img", "--to to --overwrite"):
+        fails(folder, f"qb-backup restore {words} inc.qb", 5, message)
+        fails(folder, f"qb-backup restore {words} <inc.qb", 5, message)
+        fails(folder, f"cat bare.qb | qb-backup restore {words}", 5, message)
+    make_host(folder / "host", [])
+    for words in ("-y", "--verify-only", "-n"):
+        fails(folder, f"qb-backup restore --host dir:host {words} inc.qb", 5, message)
+    assert sorted(path.name for path in folder.rglob("*.img")) == []
+    assert not (folder / "new").exists()
+
+
+def test_an_increment_alone_is_verified_as_far_as_possible(tmp_path: Path) -> None:
+    folder = chain_of_two(tmp_path)
+    for name in ("inc.qb", "bare.qb"):
+        done = bash(f"cd {folder} && qb-backup verify {name}", QB_PASSPHRASE_FILE="passphrase")
+        lines = done.stderr.decode().splitlines()
+        assert done.returncode == 0
+        assert lines[0] == (
+            f"qb-backup: warning: the archive holds increments of the backup {chains.backup_id(1)}: "
+            "whether that one is complete and fits is not checked"
+        )
+        assert all("metadata" in line for line in lines[1:])
+    data = (folder / "inc.qb").read_bytes()
+    (folder / "cut.qb").write_bytes(data[:-5000])
+    fails(folder, "qb-backup verify -q cut.qb 2>&1 >/dev/null | grep -v warning >&2; exit ${PIPESTATUS[0]}", 4, "")
+
+
+def test_verify_compares_the_base_of_each_increment(tmp_path: Path) -> None:
+    (tmp_path / "passphrase").write_bytes(chains.SECRET)
+    (tmp_path / "passphrase").chmod(0o600)
+    full = chains.seal(tmp_path / "full.qb", 1, {NAME: bytes(9000)})
+    own = full.backup_id.encode()
+    chains.seal(tmp_path / "inc.qb", 2, {NAME: b"b" * 9000}, full, change=lambda _, data: data.replace(own, b"other"))
+    done = bash(f"cd {tmp_path} && qb-backup verify inc.qb", QB_PASSPHRASE_FILE="passphrase")
+    assert done.returncode == 4
+    assert f"{NAME} is an increment of the backup other, not of {full.backup_id}" in done.stderr.decode()
+
+
+def test_an_increment_in_an_archive_of_version_4_is_damage(tmp_path: Path) -> None:
+    (tmp_path / "passphrase").write_bytes(chains.SECRET)
+    (tmp_path / "passphrase").chmod(0o600)
+    full = chains.seal(tmp_path / "full.qb", 1, {NAME: bytes(9000)})
+    chains.seal(tmp_path / "inc.qb", 2, {NAME: b"b" * 9000}, full, lie=None)
+    fails(tmp_path, "qb-backup verify inc.qb", 4, f"{NAME} is an increment, but the archive has no base")
+
+
+def test_the_list_of_an_increment(tmp_path: Path) -> None:
+    full = chains.seal(tmp_path / "full.qb", 1, {NAME: b"a" * 9001})
+    stream, _index = increments.saved(increments.stream(b"b" * 9001), "x", full.indexes[NAME])
+    data = increments.archive(stream)
+    done = run("qb-tarextract", "--list", NAME, data=data)
+    digest = chains.line_digest(full.records[1])
+    assert done.stdout.decode() == f"9001\t{NAME}\tincrement {full.backup_id} {digest}\n"
+    assert run("qb-tarextract", "--list", data=data).stdout.count(b"\n") > 2
+    for bad in (data[:-1024], data[: len(data) // 2], data + b"x", data.replace(b".d/end", b".d/eno")):
+        done = run("qb-tarextract", "--list", NAME, data=bad)
+        assert (done.returncode, done.stdout) == (4, b"")
+
+
+def chain_of_two(folder: Path) -> Path:
+    """full.qb and inc.qb, and bare.qb, which has no metadata."""
+    (folder / "passphrase").write_bytes(chains.SECRET)
+    (folder / "passphrase").chmod(0o600)
+    full = chains.seal(folder / "full.qb", 1, {NAME: b"a" * 9000})
+    chains.seal(folder / "inc.qb", 2, {NAME: b"b" * 9000}, full)
+    chains.seal(folder / "bare.qb", 3, {NAME: b"c" * 9000}, full, metadata=False)
+    return folder

@@ -56,15 +56,11 @@ def main(call: Invocation) -> None:
 
     opts = call.options
     given_id = sealoptions.backup_id(call)
-    if opts["--complete"] and not given_id:
-        raise UsageError("--complete goes with --backup-id", "without it the archive is complete anyway")
-    complete = opts["--complete"] or not given_id
+    complete = sealoptions.is_complete(call)
     made = keyoptions.makes_passphrase(call)
     signed = signoptions.signs(call, complete)
     if made and not complete:
         raise UsageError("a passphrase is made for a complete archive only", "qb-header write makes one by hand")
-    if opts["--base"] is not None and not complete:
-        raise UsageError("--base needs a complete archive", "use --complete too, or qb-header write")
     out = call.stdout()
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))

@@ -59,6 +59,17 @@ def backup_id(call: Invocation) -> str | None:
     return None if text is None else str(text)
 
 
+def is_complete(call: Invocation) -> bool:
+    """Whether qb-seal writes a complete archive. UsageError for --complete without effect, and for --base without a
+    complete archive."""
+    opts = call.options
+    if opts["--complete"] and opts["--backup-id"] is None:
+        raise UsageError("--complete goes with --backup-id", "without it the archive is complete anyway")
+    if opts["--base"] is not None and opts["--backup-id"] is not None and not opts["--complete"]:
+        raise UsageError("--base needs a complete archive", "use --complete too, or qb-header write")
+    return opts["--backup-id"] is None or bool(opts["--complete"])
+
+
 def backup_header(
     call: Invocation, backup_id: str, manifest: bool = True, key: bool = False, signed: bool = False
 ) -> BackupHeader:

@@ -30,12 +30,17 @@ def run(call: Invocation) -> None:
     elif command == "verify":
         verifying = checking.Verifying(call.warn)
         archive = [Happened("opened", "")]
-        opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn, archive.append)
+
+        def opened(event: Happened) -> None:
+            archive.append(event)
+            verifying.opened(event)
+
+        opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn, opened)
         verifying.finish()
         _verified(call, verifying, archive[-1])
     else:
         fill = filling.Filling(_where(call), call.note, call.warn)
-        opening.open_all(stagewords.opening(call), fill, call.warn)
+        opening.open_all(stagewords.opening(call), fill, call.warn, opening.refuse_increments)
         fill.finish()
 
 

@@ -56,7 +56,7 @@ class _Run:
         agreed = self._agreed if self._tty >= 0 else _yes
         self.made = making.Making(host, _wishes(call), self._show, agreed, call.note, call.warn)
         words = ["--keep-going"] if call.options["--keep-going"] else []
-        opening.open_all(stagewords.opening(call, words), self.made, call.warn)
+        opening.open_all(stagewords.opening(call, words), self.made, call.warn, opening.refuse_increments)
         self.made.finish()
 
     def _show(self, plan: Plan) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Damaged, Refused, UsageError
+from qbtools.errors import Damaged, Refused, UsageError, escape
 from qbtools.formats import blockindex, deltastream, deltatar
 from qbtools.streams import Reader, Writer
 
@@ -19,6 +19,14 @@ def write(call: Invocation, writer: Writer, reader: Reader, size: int | None) ->
         raise Damaged(f"the volume has {head.extents.size} bytes, not {size}")
     call.note(f"{name}: {head.extents.size} bytes, an increment of the backup {head.base.backup_id}")
     deltatar.write(writer, reader, name, head)
+
+
+def listed(increment: deltatar.IncrementTar) -> bytes:
+    """The line of an increment in a list, after its archive was read to EOF."""
+    increment.check()
+    head = increment.head
+    words = f"increment {head.base.backup_id} {head.base.digest}"
+    return f"{head.extents.size}\t{escape(increment.untrusted_name)}\t{words}\n".encode()
 
 
 def extract(call: Invocation, writer: Writer, increment: deltatar.IncrementTar) -> None:

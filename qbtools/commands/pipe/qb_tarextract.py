@@ -9,6 +9,7 @@ from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.tarreader import TarReader
+    from qbtools.streams import Reader
 
 DOC = f"""\
 Usage:
@@ -30,7 +31,9 @@ Options:
   --size                Print the size of the volume, as the header has it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
                         name for each member, or for NAME and everything below it;
-                        for a link, device or fifo a tab and its kind follow.
+                        for a link, device or fifo a tab and its kind follow. If NAME
+                        was archived as an increment: its size, NAME, and "increment"
+                        with the base that it names.
   --volumes             Fill the TARGETs, and write no volume stream.
 {options.FILLING}
   --parents             Create the directories above the files.
@@ -64,7 +67,7 @@ def main(call: Invocation) -> None:
     label = name or "archive"
     with progress.shown(lambda: reader.position, lambda: total, lambda: label, display, end=call.options["--list"]):
         if call.options["--list"]:
-            writer.write(_listing(archive, name))
+            writer.write(_listing(archive, reader, name))
             return
         member = archive.find(name, deltatar.SIZE)
         if deltatar.is_increment(reader, member) and member.untrusted_name != name:
@@ -91,15 +94,23 @@ def main(call: Invocation) -> None:
             volumestream.write_end(writer, extents)
 
 
-def _listing(archive: TarReader, name: str | None) -> bytearray:
+def _listing(archive: TarReader, reader: Reader, name: str | None) -> bytes | bytearray:
     """A line for each member, or for name and everything below it, after the whole archive was read.
+
+    If name was archived as an increment, it is the only line.
 
     Refused beyond LIST_LIMIT. Damaged if name occurs twice or is not a regular file (a directory is called name/).
     """
+    from qbtools.formats import deltatar
+
     lines = bytearray()
     seen = False
     while (member := archive.next()) is not None:
         found = member.untrusted_name
+        if not seen and found == f"{name}{deltatar.SIZE}" and deltatar.is_increment(reader, member):
+            from qbtools.commands.pipe import increments
+
+            return increments.listed(deltatar.IncrementTar(archive, reader, member))
         if found == name:
             if seen or member.kind:
                 raise Damaged(f"{found} occurs twice" if seen else f"{found} is {member.kind}, not a regular file")
