@@ -1,4 +1,4 @@
-"""Starts a program quickly: without site-packages, until a module is only found there."""
+"""Starts a program quickly: without site-packages, until a package is needed that is only there."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
+PACKAGES = ("cryptography", "scrypt", "docopt", "tqdm")
+"""What setup.py requires. Python's library itself tries to import other modules that are nowhere, such as msvcrt."""
+
+
 class _SitePackages:
-    """Adds site-packages when a module is found nowhere else: python -S starts without them."""
+    """Adds site-packages when one of PACKAGES is found nowhere else: python -S starts without them."""
 
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Called by the import system, after all others."""
-        if "site" in sys.modules or "." in name:
+        if "site" in sys.modules or name not in PACKAGES:
             return None
         import site
         from importlib.machinery import PathFinder

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from requirements import settings
 from support import BIN, bash, environment
+
+from qbtools.start import PACKAGES
 
 SLOW = {"collections", "contextlib", "dataclasses", "docopt", "enum", "functools", "inspect", "json", "re", "site"}
 SLOW |= {"signal", "subprocess", "threading", "typing"}
@@ -43,6 +46,16 @@ def test_an_id_is_made_without_what_opens_and_seals(place: Path) -> None:
     found = loaded(["qb-header", "id"], None, place)
     assert "qbtools.formats.header" in found
     assert not [name for name in found if "container" in name or "cryptography" in name]
+
+
+def test_site_packages_are_added_for_our_packages_only(place: Path) -> None:
+    """Not for those that Python's library tries to import: `copy`, which is loaded here, tries `org`."""
+    given = settings()
+    required = [*given["install_requires"], *given["extras_require"]["progress"]]
+    assert set(PACKAGES) == {name.partition(">")[0] for name in required}
+    (place / "host").mkdir()
+    found = loaded(["qb-host-dir", "host", "inventory"], None, place)
+    assert "copy" in found and "site" not in found
 
 
 def loaded(words: list[str], stdin: str | None, place: Path) -> set[str]:
