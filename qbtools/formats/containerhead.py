@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from dataclasses import dataclass
 
 from qbtools.errors import Damaged
+from qbtools.lean import NamedTuple
 
 HEADER_SIZE = 96
 MAC_SIZE = 32
@@ -16,8 +16,7 @@ _FIXED = struct.Struct(">6sBBII32s")
 _MAGIC = b"scrypt"
 
 
-@dataclass(frozen=True)
-class Parameters:
+class Parameters(NamedTuple):
     """The cost of key derivation. 10 <= log_n <= 40, r·p < 2^30."""
 
     log_n: int = 17

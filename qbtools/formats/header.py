@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused
 from qbtools.formats import headertext
@@ -71,8 +70,7 @@ class Base(NamedTuple):
     """SHA-256 over the content of its `qb-manifest.000.enc`: 64 lower-case hexadecimal digits."""
 
 
-@dataclass(frozen=True)
-class BackupHeader:
+class BackupHeader(NamedTuple):
     """The values of a backup-header; all of them are checked.
 
     version: 4 or 3; 104 exactly where base is set, and then everything else is as in version 4. encrypted: false in

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from qbtools.errors import Refused
 from qbtools.formats import chunks
 from qbtools.formats.containerhead import Parameters
+from qbtools.lean import NamedTuple
 
 MAX_WORK = 1 << 26
 """Maximum N·r·p of a derivation: four times the value that the scrypt program chooses for 5 seconds today."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """Limits of memory, of the time for each key, and of the size of a chunk."""
 
     memory: int

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused
 from qbtools.formats.chunks import MAX_FILES, MAX_MANIFEST, MAX_NUMBER, METADATA, FileOrder, name_problem
 from qbtools.formats.header import MAX_SIZE, backup_id_problem
+from qbtools.lean import NamedTuple
 
 MAX_LINE = MAX_SIZE + 512
 """Bytes of the longest record: the longest backup ID, and the longest values of the other fields."""
@@ -32,8 +32,7 @@ _RECORD = re.compile(rf"{_NUMBER} {_NUMBER} ([0-9a-f]{{64}}) ([!-~]+)", re.ASCII
 _MAX_BYTES = (1 << 63) - 1
 
 
-@dataclass(frozen=True, slots=True)
-class FileRecord:
+class FileRecord(NamedTuple):
     """The record of one file in a manifest."""
 
     name: str

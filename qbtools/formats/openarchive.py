@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 from qbtools.errors import Damaged
 from qbtools.formats import chunks, header, manifest
@@ -29,20 +28,29 @@ if TYPE_CHECKING:
 END, BREAK = -1, -2
 
 
-@dataclass
 class Event:
     """A chunk of a file, or the end of a file (number END or BREAK). If the header names no chunk size, the end of a
     file is only known when the next file begins."""
 
-    name: str
-    number: int
-    size: int = 0
-    mac: bytes = b""
-    data: memoryview | None = None
-    """The plaintext, if it was wanted. Only valid until the next event is requested."""
-    release: Callable[[], None] = lambda: None
-    position: int = 0
-    """Bytes of the archive up to the end of the chunk."""
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        size: int = 0,
+        mac: bytes = b"",
+        data: memoryview | None = None,
+        release: Callable[[], None] = lambda: None,
+        position: int = 0,
+    ) -> None:
+        """data: the plaintext, if it was wanted. Only valid until the next event is requested. position: bytes of the
+        archive up to the end of the chunk."""
+        self.name = name
+        self.number = number
+        self.size = size
+        self.mac = mac
+        self.data = data
+        self.release = release
+        self.position = position
 
     @property
     def ends(self) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from qbtools.errors import Damaged, QbError, Refused, Truncated
 from qbtools.formats import pax, ustar
 from qbtools.formats.chunks import path_problem
 from qbtools.formats.ustar import BLOCK, END_OF_ARCHIVE
+from qbtools.lean import NamedTuple
 from qbtools.streams import Writer
 
 MAX_BODY = ustar.MAX_OCTAL_SIZE
@@ -70,8 +70,7 @@ class MemberWriter:
         self._writer.write(END_OF_ARCHIVE)
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """A member whose header was read. It is a regular file, and its size is within the bound of the caller."""
 
     untrusted_name: str

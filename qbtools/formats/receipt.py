@@ -17,11 +17,11 @@ hexadecimal. If the passphrase of the archive is wrapped for other recipients, t
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 
 from qbtools.errors import Damaged, Refused
 from qbtools.formats import chunks, header, keymembers
 from qbtools.formats.beginning import header_digest
+from qbtools.lean import NamedTuple
 
 MAX_SIZE = header.MAX_SIZE + 512
 """Bytes of the longest receipt: the longest backup ID, and the longest values of the other fields."""
@@ -34,8 +34,7 @@ _HEADER = (chunks.HEADER, chunks.HEADER_MAC)
 _MANIFEST = chunks.member_name(chunks.MANIFEST, 0)
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(NamedTuple):
     """The values of a receipt. The digests are 64 lower-case hexadecimal digits."""
 
     backup_id: str

@@ -11,7 +11,6 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from mmap import mmap
 
 from qbtools.errors import Failed, QbError, Refused
@@ -22,7 +21,7 @@ from qbtools.formats.ends import Ends
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.ustar import END_OF_ARCHIVE
 from qbtools.formats.workers import Buffers, Lane, done
-from qbtools.lean import TYPE_CHECKING
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.streams import BLOCK, Reader, Writer
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ Members = Sequence[tuple[str, bytes]]
 """Small members of an archive, in order: name and content."""
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(NamedTuple):
     """The settings of all containers of an archive."""
 
     backup_id: str
@@ -50,8 +48,7 @@ class Lost(QbError):
     """The source of a file has failed, and the archive is completed without that file."""
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """A file to seal. open starts reading. end is called at its EOF, before the last chunk is checked or sealed.
 
     end raises if the data is not the complete file: its last chunk is then never written. If open or end raises Lost,
@@ -63,22 +60,22 @@ class Source:
     end: Callable[[], None]
 
 
-@dataclass
 class _Chunk:
     """A piece of a file on its way through the workers."""
 
-    name: str
-    number: int
-    buffer: mmap
-    size: int
-    last: bool
-    lost: bool = False
-    """True instead of the last chunk of a file whose source has failed."""
-    reached: int = 0
-    """The progress of the run, in bytes, when this chunk is written."""
-    label: str = ""
-    header: bytes = b""
-    mac: bytes = b""
+    def __init__(self, name: str, number: int, buffer: mmap, size: int, last: bool, lost: bool = False) -> None:
+        """lost: True instead of the last chunk of a file whose source has failed."""
+        self.name = name
+        self.number = number
+        self.buffer = buffer
+        self.size = size
+        self.last = last
+        self.lost = lost
+        self.reached = 0
+        """The progress of the run, in bytes, when this chunk is written."""
+        self.label = ""
+        self.header = b""
+        self.mac = b""
 
 
 class Sealer:

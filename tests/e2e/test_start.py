@@ -48,6 +48,14 @@ def test_an_id_is_made_without_what_opens_and_seals(place: Path) -> None:
     assert not [name for name in found if "container" in name or "cryptography" in name]
 
 
+def test_what_qb_seal_loads(place: Path) -> None:
+    """cryptography alone loads `re` and others. These are only slow."""
+    (place / "secret").write_text("start\n")
+    found = loaded(["qb-seal", "--logn=10", "--passphrase-file=secret", "vm1/root.img"], "tar.gz", place)
+    assert "cryptography.hazmat.primitives.ciphers" in found
+    assert found & {"dataclasses", "inspect", "docopt"} == set()
+
+
 def test_site_packages_are_added_for_our_packages_only(place: Path) -> None:
     """Not for those that Python's library tries to import: `copy`, which is loaded here, tries `org`."""
     given = settings()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import pytest
 
 from qbtools.errors import Damaged, Refused
@@ -41,7 +39,7 @@ def test_what_is_written_is_read(compression: str, manifest: bool) -> None:
 
 
 def test_without_chunk_size() -> None:
-    written = dataclasses.replace(header.new_header(ID, "gzip", 1), chunk_size=None)
+    written = header.new_header(ID, "gzip", 1)._replace(chunk_size=None)
     assert header.parse(header.serialise(written)) == written
 
 

@@ -29,7 +29,7 @@ def test_vector(name: str) -> None:
     else:
         parsed = header.parse(data)
         assert {key: str(getattr(parsed, key)) for key in said} == said
-        assert set(said) == set(header.BackupHeader.__dataclass_fields__)
+        assert set(said) == set(header.BackupHeader._fields)
 
 
 def test_they_are_what_the_generator_writes() -> None:
