@@ -14,18 +14,19 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 
-PACKAGES = ("cryptography", "scrypt", "docopt", "tqdm")
-"""What setup.py requires. Python's library itself tries to import other modules that are nowhere, such as msvcrt."""
-
-
 class _SitePackages:
-    """Adds site-packages when one of PACKAGES is found nowhere else: python -S starts without them."""
+    """Adds site-packages when one of our packages is found nowhere else: python -S starts without them.
+
+    Python's library itself tries to import other modules that are nowhere, such as msvcrt.
+    """
 
     @classmethod
     def find_spec(
         cls, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Called by the import system, after all others."""
+        from qbtools.commands.cli import PACKAGES
+
         if "site" in sys.modules or name not in PACKAGES:
             return None
         import site
@@ -51,9 +52,9 @@ def run(program: str, module: str) -> NoReturn:
     if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the other modules are loaded
     _bound_clock()
-    sys.meta_path.append(_SitePackages)
     from qbtools.commands import cli
 
+    sys.meta_path.append(_SitePackages)
     __import__(module)
     command = sys.modules[module]
     cli.run(program, command.DOC, command.main, help_of=getattr(command, "help_of", None))

@@ -21,7 +21,8 @@ _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
 # For the programs that we start if the caller has no PATH: sudo and service managers may leave it empty.
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_PACKAGES = ("docopt", "cryptography", "scrypt")
+PACKAGES = ("docopt", "cryptography", "scrypt", "tqdm")
+"""The packages that setup.py requires. start.py looks for no others outside Python's library."""
 
 _ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -210,7 +211,7 @@ def _as_failure(error: BaseException) -> QbError:
         return Failed(f"{where}{error.strerror or error}")
     if isinstance(error, MemoryError):
         return Failed("out of memory")
-    if isinstance(error, ModuleNotFoundError) and error.name in _PACKAGES:
+    if isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:
         return Failed(f"the Python package {error.name} is not installed", "see Install in README.md")
     return Failed(f"internal error: {type(error).__name__}: {error}", "set QB_DEBUG=1 for a traceback")
 

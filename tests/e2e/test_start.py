@@ -10,7 +10,7 @@ import pytest
 from requirements import settings
 from support import BIN, bash, environment
 
-from qbtools.start import PACKAGES
+from qbtools.commands.cli import PACKAGES
 
 SLOW = {"collections", "contextlib", "dataclasses", "docopt", "enum", "functools", "inspect", "json", "re", "site"}
 SLOW |= {"signal", "subprocess", "threading", "typing"}

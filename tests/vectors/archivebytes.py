@@ -7,7 +7,6 @@ Every salt is made from what it is for, so the same archive comes out each time.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import hmac
 import struct
@@ -26,9 +25,15 @@ Piece = tuple[str, bytes]
 Pieces = list[Piece]
 
 
-@functools.cache
+KEYS: dict[tuple[bytes, bytes, int, int, int], bytes] = {}
+"""What was derived: passphrase, salt, N, r and p of each key."""
+
+
 def derive(secret: bytes, salt: bytes, log_n: int, r: int, p: int) -> bytes:
-    return hashlib.scrypt(secret, salt=salt, n=1 << log_n, r=r, p=p, maxmem=1 << 30, dklen=64)
+    wanted = (secret, salt, 1 << log_n, r, p)
+    if wanted not in KEYS:
+        KEYS[wanted] = hashlib.scrypt(secret, salt=salt, n=1 << log_n, r=r, p=p, maxmem=1 << 30, dklen=64)
+    return KEYS[wanted]
 
 
 def fixed(salt: bytes, log_n: int = 10, r: int = 8, p: int = 1, version: int = 0) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from forked import Ended, Server
 from support import run
-from vectors import vectorfile
+from vectors import archivebytes, vectorfile
 
 FOLDER = Path(__file__).parent / "outer"
 FILE = "vm1/root.img"
@@ -28,7 +28,7 @@ CONTENT = GENERATOR["ROOT_DATA"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    started = Server()
+    started = Server(archivebytes.KEYS)
     yield started
     started.close()
 
