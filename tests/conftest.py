@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -18,10 +19,35 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 pytest.register_assert_rewrite("hosts.protocol")
 
+LONG = [
+    "test_a_user_without_privileges_in_a_fresh_checkout",
+    "test_their_tests_pass",
+    "test_every_program_is_installed_and_is_of_this_version",
+    "test_the_examples_of_a_page",
+    "test_every_session_prints_what_the_readme_says",
+    "test_restore_past_999_chunks",
+    "test_memory_with_a_tebibyte",
+    "test_what_it_picks_on_a_large_machine_is_read",
+]
+"""Tests that take many seconds: if one of them started last, everything would wait for it."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Starts the guest first: it takes the longest time, so everything would wait for it at the end."""
-    items.sort(key=lambda item: item.name != "test_in_the_guest")
+    """Starts the guest first, because it takes the longest time, and the other long tests early.
+
+    Each worker begins with an equal part of the tests, in order. A worker that has no more takes tests from the end of
+    another one's part. So long tests are at the beginning of the parts of those workers that do not run the guest.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    long = [item for item in items if item.name.partition("[")[0] in LONG]
+    others = [item for item in items if item not in long]
+    others.sort(key=lambda item: item.name != "test_in_the_guest")
+    items.clear()
+    for at in range(workers):
+        items += long[at - 1 :: workers - 1] if at else []
+        items += others[len(others) * at // workers : len(others) * (at + 1) // workers]
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
