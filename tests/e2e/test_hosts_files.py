@@ -222,24 +222,12 @@ def hostile(pieces: Path, place: Path, tar: str) -> Path:
     ("tar", "message"),
     [
         (
-            "mknod dom0-home/user/disk b 7 0 && tar -c dom0-home",
-            "qb-tree: error: dom0-home/user/disk is a block device",
-        ),
-        (
-            "mknod dom0-home/user/null c 1 3 && tar -c dom0-home",
-            "qb-tree: error: dom0-home/user/null is a character device",
-        ),
-        (
             "touch x && tar -c --transform 's,^x,dom0-home/user/../../../x,' -P x",
             "qb-tree: error: dom0-home/user/../../../x leads out of dom0-home/user",
         ),
         (
             "touch x && tar -c --transform 's,^x,/tmp/qb-hostile,' -P x",
             "qb-tree: error: the archive has no member dom0-home/user",
-        ),
-        (
-            "tar -c dom0-home | head -c 600",
-            "qb-unseal: error: dom0-home/user: qb-tree: standard input ends too early",
         ),
         (
             "ln -s /tmp dom0-home/user/way && touch f && tar -c --transform=s,^f$,dom0-home/user/way/f, dom0-home f",
@@ -249,6 +237,7 @@ def hostile(pieces: Path, place: Path, tar: str) -> Path:
     ],
 )
 def test_a_home_that_is_refused(tar: str, message: str, sealed_again: Path, tmp_path: Path) -> None:
+    """test_tree.py has all kinds."""
     need_root()
     archive = hostile(sealed_again, tmp_path, tar)
     done = run("qb-backup", "verify", archive, **SECRET)
@@ -414,9 +403,7 @@ def test_an_archive_without_a_home(folder: Path, tmp_path: Path) -> None:
             "mkdir dom0-home/user/a && mknod dom0-home/user/a/disk b 7 0 && tar -c dom0-home",
             "dom0-home/user/a/disk is a block device",
         ),
-        ("rmdir dom0-home/user && ln -s /tmp dom0-home/user && tar -c dom0-home", "dom0-home/user is a symbolic link"),
         ("touch dom0-home/user/f && tar -c dom0-home dom0-home/user/f", "dom0-home/user/f occurs twice"),
-        ("tar -c --transform 's,user,other,' dom0-home", "the archive has no member dom0-home/user"),
     ],
 )
 def test_what_a_restore_refuses_is_found_before(tar: str, message: str, sealed_again: Path, tmp_path: Path) -> None:
