@@ -27,6 +27,7 @@ class Place(NamedTuple):
 
     folder: Path
     library: Path
+    listing: bytes
 
     def run(
         self, *words: str | Path, fault: str = "", seen: Path | None = None, limit: int = 0
@@ -58,10 +59,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     (folder / "a.img").write_bytes(os.urandom(200_000))
     (folder / "passphrase").write_text("faults\n")
     (folder / "passphrase").chmod(0o600)
-    found = Place(folder, library)
+    found = Place(folder, library, b"")
     done = create(found, folder / "good.qb")
     assert (done.returncode, done.stderr) == (0, b"")
-    return found
+    return found._replace(listing=found.run("list", "good.qb").stdout)
 
 
 def create(place: Place, archive: Path, **how: object) -> subprocess.CompletedProcess[bytes]:
@@ -78,7 +79,7 @@ def check(place: Place, tmp_path: Path, command: str, **how: object) -> int:
         assert archive.exists() == (status == 0)
         if not status:
             assert place.run("verify", "-q", archive).returncode == 0
-            assert place.run("list", archive).stdout == place.run("list", "good.qb").stdout
+            assert place.run("list", archive).stdout == place.listing
     elif command == "to":
         status = place.run("restore", "-q", "--to", tmp_path / "out", "good.qb", **how).returncode  # type: ignore[arg-type]
         good = (place.folder / "a.img").read_bytes()
@@ -106,7 +107,7 @@ def test_without_a_fault(command: str, place: Place, tmp_path: Path) -> None:
     assert not (tmp_path / "seen").exists()
 
 
-@pytest.mark.parametrize("limit", [8, 10, 11, 12, 14, 17, 23, 32])
+@pytest.mark.parametrize("limit", [8, 11, 12, 14, 17, 32])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_few_descriptors(command: str, limit: int, place: Place, tmp_path: Path) -> None:
     status = check(place, tmp_path, command, limit=limit)
@@ -117,9 +118,10 @@ OF_SAVING = ("qb-run", "qb-seal", "qb-store")
 OF_OPENING = ("qb-run", "qb-unseal", "qb-tarextract")
 CASES = [
     *((command, program) for command in ("create",) for program in OF_SAVING),
-    *((command, program) for command in ("to", "host") for program in OF_OPENING),
+    *(("to", program) for program in OF_OPENING),
     ("verify", "qb-tarextract"),
     ("to", "qb-volwrite"),
+    ("host", "qb-run"),
     ("host", "qb-host-dir"),
 ]
 
