@@ -16,13 +16,15 @@ NAMES = [
     *("a" * 31, "qubes.xml", "dom0-home", "none", "default", "x-dm", "root", "private"),
 ]
 RENAMED = {name: f"{name}-1" for name in ("qubes.xml", "dom0-home", "none", "default", "x-dm")}
+WITH_NOTES = {*RENAMED, "a..b", "Work", "private"} - {"qubes.xml"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The host A, and an archive of it, a.qb."""
     place = tmp_path_factory.mktemp("names")
-    machines = [Machine(name, data={"root": noise(name, 100)}, files={"notes.txt": name.encode()}) for name in NAMES]
+    files = {name: {"notes.txt": name.encode()} for name in WITH_NOTES}
+    machines = [Machine(name, data={"root": noise(name, 100)}, files=files.get(name, {})) for name in NAMES]
     # Its own metadata has the path of that directory.
     machines = [machine for machine in machines if machine.name != "qubes.xml"]
     machines.append(Machine("user", "AppVM", {"netvm": "a.b", "template": "work.mail"}, {"private": b"user"}))
@@ -78,7 +80,7 @@ def test_to_a_host(folder: Path, tmp_path: Path) -> None:
         for old in NAMES
         if old in RENAMED and old != "qubes.xml"
     ]
-    for name in set(NAMES) - {"qubes.xml"}:
+    for name in WITH_NOTES:
         assert (tmp_path / "F" / RENAMED.get(name, name) / "notes.txt").read_text() == name
 
 
