@@ -256,12 +256,15 @@ def test_metadata_that_is_too_large_is_refused(place: Path) -> None:
 
 
 def test_many_small_files_through_both(place: Path) -> None:
-    """500 files are sealed from one command each, and written by one command each."""
-    entries = "".join(f"vm{number // 50}/v{number:03d}\tcontent of {number}\n" for number in range(500))
-    done = seal(place, 'printf "%s" "$QB_SOURCE"', entries)
+    """One command for each file, with fewer descriptors than files: none stays open."""
+    entries = "".join(f"vm{number // 50}/v{number:03d}\tcontent of {number}\n" for number in range(120))
+    few = ("bash", "-c", 'ulimit -n 64 && exec "$@"', "-")
+    words = ("--logn=10", "--opaque", f"--passphrase-file={place}/passphrase", "--from-command")
+    done = run(*few, "qb-seal", *words, 'printf "%s" "$QB_SOURCE"', "-", data=f"{entries}end\n".encode())
     assert (done.returncode, done.stderr) == (0, b"")
-    assert len(listed(place, done.stdout)) == 500
-    back = unseal(place, done.stdout, "--to-command", 'read -r text; printf "%s\\t%s\\n" "$QB_NAME" "$text"')
+    assert len(listed(place, done.stdout)) == 120
+    words = (f"--passphrase-file={place}/passphrase", "--to-command", 'read -r text; printf "$QB_NAME\t$text\n"')
+    back = run(*few, "qb-unseal", *words, data=done.stdout)
     assert (back.returncode, back.stderr) == (0, b"")
     assert back.stdout.decode() == entries
 
