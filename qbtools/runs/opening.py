@@ -152,7 +152,7 @@ def increment_of(name: str, printed: str) -> Base | None:
 
 
 def refuse_increments(archive: Happened) -> None:
-    """Refused if the archive that was opened holds increments, and their base is not there."""
+    """Refused if the archive that was opened holds increments, and their base is missing."""
     if archive.base:
         raise Refused(
             f"the archive holds increments of the backup {archive.base}: restore it together with that one",
