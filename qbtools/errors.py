@@ -92,6 +92,8 @@ OUR_STATUSES = (Failed.status, WrongPassphrase.status, Damaged.status, Refused.s
 
 def escape(text: str) -> str:
     """text with escapes for control characters and everything else that must not reach a terminal."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
