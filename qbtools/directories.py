@@ -80,6 +80,46 @@ def check_rename(directory: int) -> None:
                 os.unlink(name, dir_fd=directory)
 
 
+def try_name(place: str, below: tuple[str, ...], other: tuple[str, ...] = ()) -> bool:
+    """Tries whether a file below[-1] in directories below[:-1] can exist in the directory place.
+
+    Everything is created in a new directory, and removed again. Returns whether the file is then found as other, too.
+    OSError if the file system cannot hold such a file.
+    """
+    top = os.path.join(place, f".qb-try-{os.urandom(8).hex()}")
+    made: list[str] = []
+    try:
+        for path in (top, *(os.path.join(top, *below[:count]) for count in range(1, len(below)))):
+            os.mkdir(path, 0o700)
+            made.append(path)
+        path = os.path.join(top, *below)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        try:
+            return bool(other) and os.path.lexists(os.path.join(top, *other))
+        finally:
+            os.unlink(path)
+    finally:
+        remove(made)
+
+
+def try_size(fd: int, size: int) -> None:
+    """OSError if an open file cannot have so many bytes, because of its file system or RLIMIT_FSIZE. Moves its offset.
+
+    vfat has no files of 4 GiB or more.
+    """
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    if limit != resource.RLIM_INFINITY and size > limit:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    try:
+        os.lseek(fd, size, os.SEEK_SET)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG)) from error
+
+
 def make(path: str) -> list[str]:
     """Creates a directory and the missing ones above it. Returns the created ones. After an OSError none remains."""
     missing: list[str] = []

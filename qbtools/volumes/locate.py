@@ -113,6 +113,7 @@ def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> 
             first = os.path.join(place.above, place.below[0])
             if os.path.lexists(first):
                 raise Failed(f"cannot create {path}: {first} is not a directory")
+            spots.check_name(place.above, place.below, path)
             word = f"file:{first}"
     with open_target(word, options) as target:
         target.check(size)

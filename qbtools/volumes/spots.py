@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
+from qbtools import directories
+from qbtools.errors import Failed
 from qbtools.lean import TYPE_CHECKING, NamedTuple, suppress
 from qbtools.volumes import kernel
 
 if TYPE_CHECKING:
     Key = tuple[object, ...]
+
+
+_PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.+-")
+
+# Windows has devices of these names, and ntfs can refuse them.
+_RESERVED = frozenset(
+    ("con", "prn", "aux", "nul", *(f"{word}{digit}" for word in ("com", "lpt") for digit in "123456789"))
+)
+
+# The errors for a name that a file system cannot store.
+_BAD_NAMES = (errno.EINVAL, errno.EILSEQ, errno.EOVERFLOW, errno.ENAMETOOLONG)
 
 
 class Spot(NamedTuple):
@@ -87,12 +101,13 @@ class Apart:
     def __init__(self) -> None:
         self._keys: dict[Key, str] = {}
         self._within: dict[Key, str] = {}
-        self._folded: dict[Key, tuple[str, tuple[str, ...]]] = {}
+        self._similar: dict[Key, list[_Named]] = {}
+        self._exact: dict[str, bool] = {}
 
     def add(self, spot: Spot, words: str) -> str | None:
         """Adds a spot. Returns the word of an earlier one that is the same volume, contains it or is inside it.
 
-        Names that differ only in letter case are the same if the file system does not tell them apart.
+        Names that differ are the same if the file system does not tell them apart, for example by letter case.
         """
         for key in spot.keys:
             if (other := self._keys.get(key, self._within.get(key))) is not None:
@@ -107,31 +122,75 @@ class Apart:
         return None
 
     def _alike(self, spot: Spot, words: str) -> str | None:
-        if not spot.below:
-            return None
-        key = (*_anchor(spot.above), tuple(map(_folded, spot.below)))
-        other, below = self._folded.setdefault(key, (words, spot.below))
-        return other if below != spot.below and folds_case(spot.above) else None
+        """The word of an earlier spot whose name only looks different to the file system."""
+        anchor = _anchor(spot.above) if spot.below else None
+        for count in range(len(spot.below), 0, -1):
+            name = spot.below[:count]
+            whole = count == len(spot.below)
+            known = self._similar.setdefault((anchor, tuple(map(_folded, name))), [])
+            for other in known:
+                # A directory may contain several volumes.
+                if other.name != name and (whole or other.whole) and self._same(spot.above, other.name, name):
+                    return other.words
+            if not any(other.name == name and other.whole >= whole for other in known):
+                known.append(_Named(name, whole, words))
+        return None
+
+    def _same(self, above: str, one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        if above not in self._exact:
+            self._exact[above] = not folds_case(above)
+        return not self._exact[above] and are_one(above, one, other)
+
+
+class _Named(NamedTuple):
+    """A name below an existing directory. whole: it is that of a volume, not that of a directory above one."""
+
+    name: tuple[str, ...]
+    whole: bool
+    words: str
 
 
 def _folded(name: str) -> str:
-    """A name as case-insensitive file systems compare it. More names may count as equal than there."""
+    """A name as file systems may compare it that ignore case. More names may count as equal than there.
+
+    vfat and exFAT ignore dots and blanks at the end.
+    """
     if name.isascii():
-        return name.lower()
+        return name.lower().rstrip(". ")
     import unicodedata
 
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).rstrip(". ")
+
+
+def check_name(directory: str, below: tuple[str, ...], path: str) -> None:
+    """Failed if the file system does not accept a name below an existing directory: vfat has no colons, for example.
+
+    path: the name for the message. Names that every file system accepts are not tried.
+    """
+    if all(map(_is_plain, below)):
+        return
+    try:
+        directories.try_name(directory, below)
+    except OSError as error:
+        hint = "its file system does not accept such a name" if error.errno in _BAD_NAMES else None
+        raise Failed(f"cannot create {path}: {os.strerror(error.errno or 0)}", hint) from error
+
+
+def _is_plain(name: str) -> bool:
+    return len(name) <= 128 and _PLAIN.issuperset(name) and name.partition(".")[0].lower() not in _RESERVED
 
 
 def folds_case(directory: str) -> bool:
     """Whether a directory ignores letter case in names. True if this cannot be tested."""
-    name = f".qb-case-{os.urandom(8).hex()}x"
-    path, other = os.path.join(directory, name), os.path.join(directory, name.upper())
+    return are_one(directory, ("x",), ("X",))
+
+
+def are_one(directory: str, name: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Whether two names below a directory are the same file there. True if this cannot be tested.
+
+    Each name is a tuple: the directories above the file, and the file.
+    """
     try:
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        try:
-            return os.path.lexists(other)
-        finally:
-            os.unlink(path)
+        return directories.try_name(directory, name, other)
     except OSError:
         return True

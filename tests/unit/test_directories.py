@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -125,3 +126,28 @@ def test_a_flush_that_fails(directory: int, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         directories.flush(directory)
+
+
+def test_a_name_is_tried_and_nothing_is_left(tmp_path: Path) -> None:
+    assert not directories.try_name(str(tmp_path), ("a", "b", "c"), ("a", "b", "C"))
+    assert directories.try_name(str(tmp_path), ("a", "b", "c"), ("a", "b"))
+    for name in ("x" * 256, "with/none"):
+        with pytest.raises(OSError, match="File name too long|No such file"):
+            directories.try_name(str(tmp_path), ("a", name))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_size_is_tried(tmp_path: Path) -> None:
+    with (tmp_path / "x").open("wb") as file:
+        directories.try_size(file.fileno(), 1 << 40)
+        with pytest.raises(OSError, match="File too large"):
+            directories.try_size(file.fileno(), (1 << 63) - 1)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        try:
+            directories.try_size(file.fileno(), 1 << 20)
+            with pytest.raises(OSError, match="File too large"):
+                directories.try_size(file.fileno(), (1 << 20) + 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (tmp_path / "x").stat().st_size == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from devices import loop
 
+from qbtools import directories
+from qbtools.errors import Failed
 from qbtools.volumes import spots
 from qbtools.volumes.spots import Apart, Spot
 
@@ -59,21 +62,52 @@ def test_two_places(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["dir"], "what was tried with letter case leaves nothing"
 
 
+def folding(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
+    """Makes directories compare names as vfat does."""
+
+    def plain(names: tuple[str, ...]) -> list[str]:
+        return [name.rstrip(".").casefold() for name in names]
+
+    def are_one(directory: str, name: tuple[str, ...], other: tuple[str, ...]) -> bool:
+        return Path(directory) in directories and plain(name) == plain(other)
+
+    monkeypatch.setattr(spots, "are_one", are_one)
+
+
 @pytest.mark.parametrize(
-    ("one", "other"), [("a", "A"), ("none/a", "NONE/a"), ("\u00e9", "E\u0301"), ("stra\u00dfe", "STRASSE")]
+    ("one", "other"),
+    [
+        ("a", "A"),
+        ("none/a", "NONE/a"),
+        ("stra\u00dfe", "STRASSE"),
+        ("a", "a."),
+        ("none./a", "none/a"),
+        ("none", "None/a"),
+        ("none/a", "None"),
+    ],
 )
-def test_letter_case_if_the_file_system_folds_it(
+def test_names_that_the_file_system_does_not_tell_apart(
     one: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spots, "folds_case", lambda directory: directory == str(tmp_path))
+    assert files(tmp_path / one, tmp_path / other) is None, "this one tells them apart"
+    folding(monkeypatch, tmp_path)
     assert files(tmp_path / one, tmp_path / other) == "0"
-    assert files(tmp_path / one, tmp_path / "z") is None
+    assert files(tmp_path / "b", tmp_path / "other/b", tmp_path / one, tmp_path / other) == "2"
 
 
-def test_whether_case_is_folded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_that_only_look_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file system decides, and nothing else."""
+    folding(monkeypatch, tmp_path)
+    assert files(tmp_path / "a", tmp_path / "a ") is None
+    assert files(tmp_path / "z", tmp_path / "none/z", tmp_path / "None/y") is None, "one directory, two files"
+
+
+def test_whether_names_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not spots.folds_case(str(tmp_path))
+    assert not spots.are_one(str(tmp_path), ("a", "b"), ("a", "B"))
+    assert spots.are_one(str(tmp_path), ("a", "b"), ("a", "b"))
     lexists = os.path.lexists
-    monkeypatch.setattr(os.path, "lexists", lambda path: lexists(os.fspath(path)) or "QB-CASE" in str(path))
+    monkeypatch.setattr(os.path, "lexists", lambda path: lexists(os.fspath(path)) or str(path).endswith("/X"))
     assert spots.folds_case(str(tmp_path))
     assert spots.folds_case(str(tmp_path / "none")), "better too careful"
     assert os.listdir(tmp_path) == []
@@ -99,3 +133,15 @@ def test_a_logical_volume_by_name_and_by_device(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(spots.kernel, "text", lambda path: "vg-a--b\n" if path.endswith("253:7/dm/name") else "")
     assert clash(spots.of_mapped("vg-a--b"), spots.of_device(os.makedev(253, 7))) == "0"
     assert clash(spots.of_mapped("vg-a"), spots.of_device(os.makedev(253, 7))) is None
+
+
+def test_a_name_that_the_file_system_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spots.check_name(str(tmp_path), ("none", "a:b"), "none/a:b")
+
+    def refuse(*_names: object) -> None:
+        raise OSError(errno.EINVAL, "")
+
+    monkeypatch.setattr(directories, "try_name", refuse)
+    with pytest.raises(Failed, match="^cannot create none/a:b: Invalid argument$") as caught:
+        spots.check_name(str(tmp_path), ("none", "a:b"), "none/a:b")
+    assert caught.value.hint == "its file system does not accept such a name"

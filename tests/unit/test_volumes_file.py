@@ -13,7 +13,7 @@ import pytest
 
 from qbtools import directories
 from qbtools.errors import Failed, Refused
-from qbtools.volumes import inuse
+from qbtools.volumes import inuse, locate
 from qbtools.volumes.files.source import open_plain
 from qbtools.volumes.files.target import FileTarget
 from qbtools.volumes.kind import TargetOptions
@@ -247,6 +247,28 @@ def test_a_size_that_no_file_can_have(tmp_path: Path) -> None:
     with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=False)) as target:
         with pytest.raises(Failed, match="bytes: File too large"):
             target.start((1 << 63) - 1)
+
+
+def test_a_name_that_the_file_system_does_not_accept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found when the target is opened, although the file gets its name at the end."""
+
+    def refuse(_place: str, below: tuple[str, ...], _other: object = ()) -> bool:
+        raise OSError(errno.EINVAL, below[-1])
+
+    monkeypatch.setattr(directories, "try_name", refuse)
+    with pytest.raises(Failed, match="cannot create .*/a:b: Invalid argument"):
+        FileTarget(str(tmp_path / "a:b"), TargetOptions(overwrite=False))
+    with pytest.raises(Failed, match="cannot create .*/none/aux.img: Invalid argument"):
+        locate.look(f"file:{tmp_path}/none/aux.img", None, TargetOptions(), parents=True)
+    locate.look(f"file:{tmp_path}/none/web-1.2_x.img", None, TargetOptions(), parents=True)  # this one is not tried
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_system_without_sparse_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FileTarget(str(tmp_path / "v"), TargetOptions(overwrite=False)) as target:
+        assert not target.room().whole
+        monkeypatch.setattr(inuse, "file_system", lambda _fd: "vfat")
+        assert target.room().whole
 
 
 @pytest.mark.usefixtures("way")

@@ -14,7 +14,7 @@ import stat
 from qbtools import directories
 from qbtools.errors import Refused
 from qbtools.lean import suppress
-from qbtools.volumes import inuse, kernel
+from qbtools.volumes import inuse, kernel, spots
 from qbtools.volumes.files import guards, leftovers
 from qbtools.volumes.kind import Room, Target, TargetOptions, naming
 
@@ -23,6 +23,9 @@ NEW_MODE = 0o600
 
 # File systems that may compress data, or share equal blocks.
 _PACKED = frozenset(("btrfs", "zfs", "bcachefs", "f2fs", "ubifs", "jffs2"))
+
+# File systems that have no sparse files.
+_DENSE = frozenset(("vfat", "msdos", "exfat", "hfs", "hfsplus"))
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS)
 
@@ -52,6 +55,8 @@ class FileTarget(Target):
                     self._hold_old()
                 leftovers.remove_dead(self._directory)
                 self.fd = self._open()
+                if self._old is None:
+                    spots.check_name(parent, (self._base,), name)
                 if self._old is not None:
                     with suppress(OSError):
                         kernel.take_over_nocow(self.fd, self._replaced)
@@ -123,12 +128,19 @@ class FileTarget(Target):
         old = 0 if self._old is None else self._old.st_size
         if size is not None and size < old and not self._options.shrink:
             raise Refused(f"{self.name} has {old} bytes, the volume only {size}", "--shrink lets it become smaller")
+        if size is not None:
+            self._check_limit(size)
+
+    def _check_limit(self, size: int) -> None:
+        """Failed if no file of that size can exist here: one of vfat has less than 4 GiB."""
+        with naming(f"extend {self.name} to {size} bytes"):
+            directories.try_size(self.fd, size)
 
     def room(self) -> Room:
         found = os.fstatvfs(self.fd)
         freed = 0 if self._old is None else self._old.st_blocks * 512
-        packed = inuse.file_system(self.fd) in _PACKED
-        return Room(("file system", os.fstat(self.fd).st_dev), found.f_bavail * found.f_frsize, freed, packed=packed)
+        kind, free = inuse.file_system(self.fd), found.f_bavail * found.f_frsize
+        return Room(("file system", os.fstat(self.fd).st_dev), free, freed, kind in _DENSE, kind in _PACKED)
 
     def start(self, size: int | None) -> None:
         if size is not None:
