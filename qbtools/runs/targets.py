@@ -93,7 +93,7 @@ def check_room(
     for ones in places.values():
         here = [rooms[one.key] for one in ones]
         free = min(room.free for room in here) + sum(room.freed for room in here)
-        whole = sum(one.entry.size or 0 for one in ones)
+        whole = sum(-(-(one.entry.size or 0) // rooms[one.key].unit) * rooms[one.key].unit for one in ones)
         data = whole if here[0].whole else _least_data(metadata, ones)
         if whole <= free:
             continue

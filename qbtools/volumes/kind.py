@@ -72,6 +72,7 @@ class Room(NamedTuple):
 
     freed: bytes that become free when the volume has replaced an existing one.
     whole: the volume needs room for all its bytes, not only for data. packed: the place may compress its content.
+    unit: the bytes of a volume are rounded up to a multiple of this.
     """
 
     where: tuple[object, ...]
@@ -79,6 +80,7 @@ class Room(NamedTuple):
     freed: int = 0
     whole: bool = False
     packed: bool = False
+    unit: int = 1
 
 
 class Target(_Opened, ABC):

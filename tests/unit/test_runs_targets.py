@@ -167,6 +167,10 @@ def test_room() -> None:
     assert room(6 * MIB, 2 * MIB, freed=4 * MIB) == [], "what is replaced gives its room back"
     with pytest.raises(Refused, match="not enough room"):
         room(None, 11 * MIB, whole=True)
+    assert room(None, 12 * MIB, whole=True) == []
+    with pytest.raises(Refused, match="not enough room"):
+        room(None, 14 * MIB, whole=True, unit=5 * MIB)  # three volumes of 4 MiB, each rounded up
+    assert room(None, 15 * MIB, whole=True, unit=5 * MIB) == []
 
 
 def test_data_without_holes_may_be_zeros() -> None:

@@ -191,8 +191,7 @@ class ThickTarget(NewVolume):
         self._device: BlockTarget | None = None
 
     def room(self) -> Room | None:
-        rows = tools.report("vgs", "vg_free", self._group)
-        return Room(("group", self._group), int(rows[0]["vg_free"]), whole=True) if rows else None
+        return room_in_group(self._group, 0)
 
     def _how(self, size: int) -> list[str]:
         return ["-Zn", "-L", f"{size}b", self._group]
@@ -218,9 +217,15 @@ class ThickTarget(NewVolume):
 
 def whole_extents(group: str, size: int) -> int:
     """size rounded up to whole extents of the group, at least one. Failed if the group does not exist."""
-    rows = tools.report("vgs", "vg_extent_size", group)
+    extent = room_in_group(group, 0).unit
+    return max(-(-size // extent), 1) * extent
+
+
+def room_in_group(group: str, freed: int) -> Room:
+    """The room for a volume that is not thin. Failed if the group does not exist."""
+    rows = tools.report("vgs", "vg_free,vg_extent_size", group)
     try:
-        extent = int(rows[0]["vg_extent_size"])
+        free, extent = int(rows[0]["vg_free"]), int(rows[0]["vg_extent_size"])
     except (LookupError, ValueError) as error:
         raise Failed("vgs printed a report that cannot be parsed") from error
-    return max(-(-size // extent), 1) * extent
+    return Room(("group", group), free, freed, whole=True, unit=extent)

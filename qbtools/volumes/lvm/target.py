@@ -13,11 +13,11 @@ from contextlib import suppress
 
 from qbtools.errors import Failed, QbError, Refused, UsageError
 from qbtools.volumes import inuse, kernel, marks, spots
-from qbtools.volumes.kind import Target, TargetOptions, naming
+from qbtools.volumes.kind import Room, Target, TargetOptions, naming
 from qbtools.volumes.kinds.block import BlockTarget
 from qbtools.volumes.lvm import dm, exchange, facts, lvnames, snapshot, source, tools
 from qbtools.volumes.lvm.facts import Volume
-from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, whole_extents
+from qbtools.volumes.lvm.newvolume import NewVolume, ThickTarget, ThinTarget, room_in_group, whole_extents
 from qbtools.volumes.spots import Spot
 
 
@@ -130,6 +130,7 @@ class PresentTarget(BlockTarget):
         self._volume = volume
         self._options = options
         self._activated = False
+        self._wanted: int | None = None
         try:
             if not volume.active:
                 tools.lvm("lvchange", "-qq", "-ay", "-K", volume.full)
@@ -139,6 +140,14 @@ class PresentTarget(BlockTarget):
             self._deactivate()
             raise
         self.name = name
+
+    def check(self, size: int | None) -> None:
+        """Nothing to do: start() extends it, if there is room()."""
+        self._wanted = size
+
+    def room(self) -> Room:
+        old = self._volume.size
+        return room_in_group(self._volume.group, old if self._wanted is None else min(old, self._wanted))
 
     def start(self, size: int | None) -> None:
         """Extends it if it is too small; makes it smaller if that is allowed."""
