@@ -142,6 +142,15 @@ class PartialFile:
         found = self._look(self._partial)
         return found is not None and os.path.samestat(found, os.fstat(fd))
 
+    def can_have(self, size: int) -> bool:
+        """Whether the file can have so many bytes. False on vfat for 4 GiB or more. Only before data is written."""
+        try:
+            directories.try_size(self.writer.fd, size)
+        except OSError:
+            return False
+        os.lseek(self.writer.fd, 0, os.SEEK_SET)
+        return True
+
     def begin_writing(self) -> None:
         """Starts writing to disk if much was written since the last call."""
         waiting = self.writer.position - self._begun

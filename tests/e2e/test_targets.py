@@ -159,6 +159,26 @@ def test_a_file_system_that_is_too_small(place: Path) -> None:
         assert os.listdir(small) == ["lost+found"]
 
 
+def limited(blocks: int, *words: str) -> subprocess.CompletedProcess[bytes]:
+    """qb-backup, which may write files of so many blocks of 1 KiB."""
+    return run("bash", "-c", f'ulimit -f {blocks}; exec qb-backup "$@"', "bash", *words, **SECRET)
+
+
+def test_a_volume_that_no_file_can_hold_is_found_before_the_first_byte(archive: Path, place: Path) -> None:
+    """As on vfat, which has no files of 4 GiB."""
+    refused(limited(1023, "restore", "--to=t", str(archive)), "cannot extend", 1)
+    assert os.listdir(place) == []
+    assert limited(1024, "restore", "--to=t", str(archive)).returncode == 0
+
+
+def test_a_warning_if_no_file_can_hold_as_much_as_is_read(place: Path) -> None:
+    (place / "v").write_bytes(b"x" * SIZE)
+    done = limited(512, "create", "-q", "--logn=10", "-o", "a.qb", "v:root=v")
+    assert done.returncode == 0 and b"a.qb cannot have 1048576 bytes" in done.stderr
+    done = limited(1024, "create", "-q", "--logn=10", "-o", "b.qb", "v:root=v")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
 def test_a_sparse_volume_needs_no_room_for_its_holes(place: Path) -> None:
     make_sparse(place / "v", 64 << 20, (0, b"x" * 8192))
     assert backup("create", "-q", "--logn=10", "-o", "a.qb", f"v:root={place}/v").returncode == 0

@@ -102,6 +102,7 @@ def seal(call: Invocation, job: Job) -> None:
             seal.append("--keep-going")
         command, groups, voice = "create", {"seal": seal}, stagewords.voice(call)
         if job.output is not None:
+            _warn_of_limit(call, job.output, job.contents.total)
             command = "store"
             groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", job.output]
         if taking is not None:
@@ -111,6 +112,13 @@ def seal(call: Invocation, job: Job) -> None:
         read = taking.read if taking else _nothing
         creating.save(wiring, job.contents, source, read, job.passages, job.lost)
         job.beside.finish(backup_id)
+
+
+def _warn_of_limit(call: Invocation, output: str, total: int) -> None:
+    """Warns if the archive may become larger than a file can be."""
+    with storing.PartialFile(output, overwrite=False, keep=False) as file:
+        if not file.can_have(total):
+            call.warn(f"{output} cannot have {total} bytes, as many as will be read: it must become smaller, or fails")
 
 
 def _no_source(name: str) -> str:

@@ -22,7 +22,9 @@ from qbtools.hosts.saving import Failing
 from qbtools.runs import savinghost
 from qbtools.runs.creating import Passages
 from qbtools.runs.savinghost import Survey
+from qbtools.volumes import spots
 from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.spots import Apart
 
 
 def run(call: Invocation) -> None:
@@ -73,7 +75,7 @@ class _Run:
         choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
         survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
         if opts["--each"] and opts["--output"] is not None:
-            survey = _without_taken(survey, opts["--output"])
+            survey = _without_taken(survey, opts["--output"], opts["--receipt"])
         self._found = results.of_failing(survey.failing)
         self._left_out = savingtext.left_out_document(survey.left_out, survey.unsaved)
         if opts["--dry-run"]:
@@ -136,7 +138,7 @@ class _Run:
         opts = self._call.options
         if opts["--receipt"] is None:
             return Beside(Paths())
-        paths = Paths(receipt=os.path.join(opts["--receipt"], f"{domain}.receipt"))
+        paths = Paths(receipt=_receipt_path(opts["--receipt"], domain))
         paths.refuse_same(stagewords.files(self._call))
         return Beside(paths)
 
@@ -201,13 +203,26 @@ def _path(directory: str, domain: str) -> str:
     return os.path.join(directory, f"{domain}.qbk")
 
 
-def _without_taken(survey: Survey, directory: str) -> Survey:
-    """The survey, in which the machines whose archive already exists have failed."""
+def _receipt_path(directory: str, domain: str) -> str:
+    return os.path.join(directory, f"{domain}.receipt")
+
+
+def _without_taken(survey: Survey, directory: str, receipts: str | None) -> Survey:
+    """The survey, in which the machines have failed whose archive already exists, or has the file of another one.
+
+    receipts: the directory for the receipts, if they are wanted.
+    """
     machines, failing = [], list(survey.failing)
+    archives, others = Apart(), Apart()
     for machine in survey.machines:
         path = _path(directory, machine.name)
+        other = archives.add(spots.of_file(path), machine.name)
+        if other is None and receipts is not None:
+            other = others.add(spots.of_file(_receipt_path(receipts, machine.name)), machine.name)
         if os.path.lexists(path):
             failing.append(Failing(machine.name, Refused(f"{path} already exists")))
+        elif other is not None:
+            failing.append(Failing(machine.name, Refused(f"{path}: the file system confuses its name and {other}")))
         else:
             machines.append(machine)
     return survey._replace(machines=machines, failing=failing)
