@@ -25,7 +25,7 @@ from qbtools.hosts.unsaved import Unsaved
 from qbtools.streams import BLOCK, Reader
 from qbtools.volumes.marks import Mark
 
-MAX_LINES = 1 << 22
+MAX_LINES = 64 << 20
 """The most bytes of lines that a verb may print."""
 
 VERBS = ("inventory", "volumes", "files", "create", "set", "remove", "defaults", "verbs")

@@ -116,6 +116,14 @@ def test_it_prints_nonsense(host: Callable[[str], Host], tmp_path: Path, verb: s
         getattr(host(f"cat {tmp_path}/answer"), verb)(*arguments.get(verb, ()))
 
 
+def test_a_directory_of_many_images(host: Callable[[str], Host]) -> None:
+    """So many things that nobody saves must not keep a host from being saved."""
+    verbs = "\\n".join(client.VERBS)
+    lines = "seq -f 'work\t/home/h/work/v%.0f.img\tno volume' 200000"
+    found = host(f"case $2 in verbs) printf '{verbs}\\nunsaved\\n' ;; *) {lines} ;; esac").unsaved()
+    assert len(found) == 200_000
+
+
 def test_it_never_stops(host: Callable[[str], Host], tmp_path: Path) -> None:
     text = f"echo $$ >{tmp_path}/pid; exec yes"
     with pytest.raises(Failed, match=f"prints more than {client.MAX_LINES} bytes"):
