@@ -22,29 +22,43 @@ from support import ROOT, environment
 TIME = 60
 """Seconds after which a program that does not end is killed (status 142)."""
 
+PIPE = 1 << 20
+"""Bytes that fit in a pipe before somebody reads."""
+
 _SERVER = f"""
-import gc, importlib, json, os, pickle, signal, sys
+import fcntl, gc, importlib, json, os, pickle, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
 from qbtools.commands import cli
 modules = {{}}
 for name in ("unseal", "seal", "header", "manifest"):
     modules["qb-" + name] = importlib.import_module("qbtools.commands.archive.qb_" + name)
+for name in ("tarextract", "tarwrite"):
+    modules["qb-" + name] = importlib.import_module("qbtools.commands.pipe.qb_" + name)
 import subprocess, threading, docopt, scrypt
-from qbtools import passphrase, progress
-from qbtools.commands.archive import fromcommand, openoptions, sealoptions, tocommand
-from qbtools.formats import kdf, opener, sealer, structure
+import cryptography.hazmat.primitives.kdf.scrypt
+from qbtools import passphrase, progress, progressline
+from qbtools.commands.archive import fromcommand, headers, openoptions, sealoptions, signoptions, tocommand, unsealing
+from qbtools.formats import deltatar, kdf, opener, sealer, sparsetar, structure, tarreader, volumestream
 with open(sys.argv[1], "rb") as file:
     keys = pickle.load(file)
 derive = kdf.derive
 kdf.derive = lambda *words, **more: keys.get(words) or derive(*words, **more)
 gc.freeze()  # so that a child does not copy every page by counting references
 for line in sys.stdin:
-    program, arguments, changes, files = json.loads(line)
+    program, arguments, changes, files, piped = json.loads(line)
     child = os.fork()
     if not child:
         signal.alarm({TIME})
         for fd, path in enumerate(files):
             os.dup2(os.open(path, os.O_WRONLY | os.O_TRUNC if fd else os.O_RDONLY), fd)
+        if piped:
+            data = open(0, "rb", closefd=False).read()
+            end, start = os.pipe()
+            fcntl.fcntl(start, fcntl.F_SETPIPE_SZ, {PIPE})
+            os.write(start, data)
+            os.dup2(end, 0)
+            os.close(end)
+            os.close(start)
         os.environ.update(changes)
         module = modules[program]
         cli.run(program, module.DOC, module.main, arguments)
@@ -64,11 +78,11 @@ class Ended:
 class Server:
     """One server, and three files for the descriptors of its programs."""
 
-    def __init__(self, keys: Mapping[tuple[bytes, bytes, int, int, int], bytes]) -> None:
+    def __init__(self, keys: Mapping[tuple[bytes, bytes, int, int, int], bytes] | None = None) -> None:
         """keys: results of kdf.derive that are known, by its arguments."""
         self._folder = tempfile.TemporaryDirectory()
         known = Path(self._folder.name) / "keys"
-        known.write_bytes(pickle.dumps(dict(keys)))
+        known.write_bytes(pickle.dumps(dict(keys or {})))
         self._files = [Path(self._folder.name) / name for name in ("stdin", "stdout", "stderr")]
         for file in self._files:
             file.touch()
@@ -82,11 +96,12 @@ class Server:
         )
         atexit.register(self.close)
 
-    def run(self, program: str, *arguments: str, data: bytes, **changes: str) -> Ended:
-        """Runs a program with data as the file on its stdin (seekable) and changes in its environment."""
+    def run(self, program: str, *arguments: str, data: bytes, piped: bool = False, **changes: str) -> Ended:
+        """Runs a program with changes in its environment. Its stdin is a file with data, or a pipe."""
+        assert len(data) <= PIPE or not piped
         self._files[0].write_bytes(data)
         assert self._process.stdin and self._process.stdout
-        request = [program, arguments, changes, [str(file) for file in self._files]]
+        request = [program, arguments, changes, [str(file) for file in self._files], piped]
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         status = int(self._process.stdout.readline())

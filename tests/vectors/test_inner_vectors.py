@@ -5,15 +5,24 @@ from __future__ import annotations
 import hashlib
 import re
 import runpy
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked import Server
 from support import run
 from vectors import vectorfile
 
 HERE = Path(__file__).parent
 INNER = vectorfile.read_all(HERE / "inner")
 STREAMS = vectorfile.read_all(HERE / "volumestream")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    started = Server()
+    yield started
+    started.close()
 
 
 def _good(data: dict[str, tuple[dict[str, str], bytes]]) -> list[str]:
@@ -49,23 +58,23 @@ def test_good_archive(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _bad(INNER))
-def test_bad_archive(name: str) -> None:
+def test_bad_archive(name: str, server: Server) -> None:
     said, data = INNER[name]
     arguments = [said["name"]] if "name" in said else []
-    for option in ([], ["--raw"]):
-        ended = run("qb-tarextract", *option, *arguments, data=data)
-        assert ended.returncode == int(said["status"])
-        assert ended.stderr.decode().splitlines()[0] == f"qb-tarextract: error: {said['message']}"
+    for option, piped in ([], True), (["--raw"], True), (["--raw"], False):
+        ended = server.run("qb-tarextract", *option, *arguments, data=data, piped=piped)
+        assert ended.status == int(said["status"])
+        assert ended.stderr.splitlines()[0] == f"qb-tarextract: error: {said['message']}"
         assert not re.search(rb"end [0-9]+\n\Z", ended.stdout)
 
 
 @pytest.mark.parametrize("name", [name for name in _bad(INNER) if not name.startswith(("type-", "two-", "slash"))])
-def test_bad_archive_is_not_listed(name: str) -> None:
+def test_bad_archive_is_not_listed(name: str, server: Server) -> None:
     said, data = INNER[name]
     arguments = [said["name"]] if "name" in said else []
-    ended = run("qb-tarextract", "--list", *arguments, data=data)
-    assert (ended.returncode, ended.stdout) == (int(said["status"]), b"")
-    assert ended.stderr.decode().splitlines()[0] == f"qb-tarextract: error: {said['message']}"
+    ended = server.run("qb-tarextract", "--list", *arguments, data=data, piped=True)
+    assert (ended.status, ended.stdout) == (int(said["status"]), b"")
+    assert ended.stderr.splitlines()[0] == f"qb-tarextract: error: {said['message']}"
 
 
 @pytest.mark.parametrize("name", _good(STREAMS))
@@ -81,13 +90,13 @@ def test_good_stream(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", _bad(STREAMS))
-def test_bad_stream(name: str) -> None:
+def test_bad_stream(name: str, server: Server) -> None:
     said, data = STREAMS[name]
-    ended = run("qb-tarwrite", "vm1/private.img", data=data)
-    assert ended.returncode == int(said["status"])
-    assert ended.stderr.decode().splitlines()[0] == f"qb-tarwrite: error: {said['message']}"
+    ended = server.run("qb-tarwrite", "vm1/private.img", data=data, piped=True)
+    assert ended.status == int(said["status"])
+    assert ended.stderr.splitlines()[0] == f"qb-tarwrite: error: {said['message']}"
     # Whatever came out, it is no archive that anybody of ours takes for whole.
-    assert run("qb-tarextract", "--list", data=ended.stdout).returncode == 4
+    assert server.run("qb-tarextract", "--list", data=ended.stdout, piped=True).status == 4
 
 
 @pytest.mark.parametrize(("folder", "there"), [("inner", INNER), ("volumestream", STREAMS)])
