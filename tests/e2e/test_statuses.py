@@ -423,8 +423,16 @@ OPENING = {
 }
 
 
-@pytest.mark.parametrize("archive", ARCHIVES)
-@pytest.mark.parametrize("how", OPENING)
+@pytest.mark.parametrize(
+    ("how", "archive"),
+    [
+        (how, archive)
+        for how in OPENING
+        for archive in ARCHIVES
+        # The restore itself is the same; what becomes of a host is in test_damage.py.
+        if how != "restore to a host" or archive in ("mac", "no-manifest", "cut", "header")
+    ],
+)
 def test_an_archive_that_is_damaged(how: str, archive: str, folder: Path) -> None:
     command = OPENING[how].format(f"{archive}.qb")
     unopened = archive == "mac" and how in ("list", "qb-unseal --list", "qb-store")  # which open no volume
@@ -486,11 +494,14 @@ def test_an_archive_that_is_authentic_and_wrong(within: str, folder: Path) -> No
     assert outcome(folder, "qb-unseal --verify <within.qb") == (0, [])
     if within.startswith("metadata"):
         check(folder, "qb-backup list within.qb", 4, line)
-    for command in ("verify", "restore --to to", "restore -q --yes --host B", "restore -q --verify-only --host B"):
+    to_host = ("restore -q --yes --host B", "restore -q --verify-only --host B")
+    for command in ("verify", "restore --to to", *(to_host if within in TO_HOST else ())):
         check(folder, f"rm -rf to; qb-backup {command} within.qb", 4, line)
     assert not [path for path in (folder / "to").rglob("*.img") if "two" not in path.parts]
 
 
+# A host gets nothing of any of them, for the same reason: one for each stage that finds it.
+TO_HOST = {"metadata is empty", "metadata is other XML", "volume is not compressed", "volume is cut"}
 TWO = "qb-volread other.img | qb-tarwrite vm2/root.img | gzip -c"
 
 
