@@ -100,8 +100,12 @@ def test_the_watch_sees_what_it_looks_for(running: Running, secret: bytes) -> No
         process.communicate()
 
 
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("command", COMMANDS)
+# Each source with create, whose stages all take it, and each command with a source that it passes on.
+SHOWN = [*(("create", source) for source in SOURCES), ("restore", "descriptor"), ("restore", "command")]
+SHOWN += [("verify", "file")]
+
+
+@pytest.mark.parametrize(("command", "source"), SHOWN)
 def test_the_passphrase_is_not_shown(command: str, source: str, running: Running, secret: bytes) -> None:
     options, variables = SOURCES[source]
     running.environment.update(variables)
@@ -115,7 +119,7 @@ def test_the_passphrase_is_not_shown(command: str, source: str, running: Running
         assert running.end() == (0, "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ["create", "restore"])
 def test_the_passphrase_that_is_typed_is_not_shown(command: str, running: Running, folder: Path, secret: bytes) -> None:
     text = f"cd {folder} && {COMMANDS[command].format(secret='')}"
     look = nowhere(secret)
