@@ -53,7 +53,7 @@ def test_a_pipe(program: str, folder: Path) -> None:
     for before in NO_STREAM + CUT * (FILTERS[program] not in TELL_NOTHING):
         status, data, said = sealed(folder, text.format(before), how)
         assert status == 4 and said[0].startswith("qb-seal: error: standard input ") and len(said) <= 2
-        assert not opens(folder, data)
+    assert not opens(folder, data)
     assert sealed(folder, f"true | {program} {'' if program == 'cat' or ' gzip' in program else '-c'}", how)[0] == 4
 
 
