@@ -174,12 +174,17 @@ def test_the_base() -> None:
     assert Seen(made.archive(QUBES)).error is None
 
 
+def _places() -> list[int]:
+    """All bytes of an archive, but of many NULs in a row every eighth one: no field that may be empty is shorter."""
+    return [at for at in range(len(WHOLE)) if any(WHOLE[max(0, at - 8) : at + 9]) or at % 8 == at // 8 % 8]
+
+
 @pytest.mark.parametrize("part", range(8))
 def test_every_byte(part: int) -> None:
-    """A bit of every byte of an archive, another one for each byte."""
-    for at in range(part, len(WHOLE), 8):
+    """A bit of every byte, another one for each byte."""
+    for at in _places()[part::8]:
         changed = bytearray(WHOLE)
-        changed[at] ^= 1 << (at // 8 + part) % 8
+        changed[at] ^= 1 << (at // 8 + at) % 8
         check(bytes(changed))
 
 
