@@ -103,8 +103,8 @@ def test_n_is_dry_run_and_y_is_yes(folder: Path, target: Path, tmp_path: Path) -
     assert (short.returncode, short.stdout, short.stderr) == (0, long.stdout, long.stderr)
     assert short.stdout.count(b"\n") > 4
     empty(target)
-    assert outcome(restore(folder, target, "-qy")) == (0, "", "")
-    whole(folder, target)
+    assert outcome(restore(folder, target, "-qy", "--include=deb")) == (0, "", "")
+    whole(folder, target, "deb")
 
 
 # --- from one to the other ---
@@ -241,13 +241,14 @@ def test_without_a_terminal_nothing_is_done(folder: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("answer", ["y", "yes", "YES", "n", "", "what?"])
 def test_the_question(answer: str, folder: Path, target: Path) -> None:
-    with Terminal("qb-backup", "restore", "--host", f"dir:{target}", f"{folder}/a.qb", **SECRET) as tty:
+    words = ("--host", f"dir:{target}", "--include", "deb")
+    with Terminal("qb-backup", "restore", *words, f"{folder}/a.qb", **SECRET) as tty:
         tty.expect(b"Restore this? [y/N] ")
         tty.type(answer.encode() + b"\n")
         done = tty.finish()
     if answer.lower().startswith("y"):
         assert done.returncode == 0, done.stderr
-        whole(folder, target)
+        whole(folder, target, "deb")
     else:
         assert (done.returncode, done.stdout) == (1, b"")
         assert done.stderr.endswith(b"end\nqb-backup: error: nothing was restored\n")
