@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -104,12 +103,7 @@ def _metadata(states: Mapping[str, bytes]) -> bytes:
 def _confirmed(index: bytes, own: str, record: FileRecord) -> bytes:
     """The index as a base, which names the line of the volume in the manifest."""
     head = blockindex.parse(index[:HEAD], "the index")
-    return blockindex.serialise(head._replace(base=Base(own, line_digest(record)))) + index[HEAD:]
-
-
-def line_digest(record: FileRecord) -> str:
-    """SHA-256 of the line of a file in the manifest."""
-    return hashlib.sha256(f"{manifest.file_line(record)}\n".encode()).hexdigest()
+    return blockindex.serialise(head._replace(base=Base(own, manifest.line_digest(record)))) + index[HEAD:]
 
 
 def _whole_tar(name: str, data: bytes) -> bytes:

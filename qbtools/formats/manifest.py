@@ -14,6 +14,7 @@ qb-manifest reads them; a record is one line `ID CHUNKS BYTES SHA256 NAME`, or `
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -71,6 +72,11 @@ def serialise(backup_id: str, records: Sequence[FileRecord]) -> bytes:
 def file_line(record: FileRecord) -> str:
     """The line of a file in the manifest, without its newline."""
     return _fields(record) if record.failed else f"file {_fields(record)}"
+
+
+def line_digest(record: FileRecord) -> str:
+    """What an increment says of its base: SHA-256, in hexadecimal, of the line of a file with its newline."""
+    return hashlib.sha256(f"{file_line(record)}\n".encode("ascii")).hexdigest()
 
 
 def parse(data: bytes) -> tuple[str, list[FileRecord]]:

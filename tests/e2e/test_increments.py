@@ -15,6 +15,8 @@ import signing
 from hostdirs import make_host
 from support import bash, need, run
 
+from qbtools.formats import manifest
+
 NAME = "vm1/private.img"
 FULL = "cat v.img.gz | qb-seal -q --logn 10 --receipt full.receipt vm1/private.img >full.qb"
 READERS = {
@@ -233,7 +235,7 @@ def test_the_list_of_an_increment(tmp_path: Path) -> None:
     stream, _index = increments.saved(increments.stream(b"b" * 9001), "x", full.indexes[NAME])
     data = increments.archive(stream)
     done = run("qb-tarextract", "--list", NAME, data=data)
-    digest = chains.line_digest(full.records[1])
+    digest = manifest.line_digest(full.records[1])
     assert done.stdout.decode() == f"9001\t{NAME}\tincrement {full.backup_id} {digest}\n"
     assert run("qb-tarextract", "--list", data=data).stdout.count(b"\n") > 2
     for bad in (data[:-1024], data[: len(data) // 2], data + b"x", data.replace(b".d/end", b".d/eno")):

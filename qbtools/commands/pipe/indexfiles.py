@@ -111,8 +111,6 @@ def confirm(call: Invocation) -> None:
 
 def _line_digest(call: Invocation, head: Head) -> str:
     """SHA-256 of the line that the volume of an index has in the manifest of its backup."""
-    import hashlib
-
     from qbtools.formats import manifest
 
     reader = call.input(call.options["RECORDS"])
@@ -130,4 +128,4 @@ def _line_digest(call: Invocation, head: Head) -> str:
     if found is None or found.failed:
         what = "no record of" if found is None else "a failure for"
         raise Damaged(f"{reader.name} has {what} {head.name} in the backup {head.base.backup_id}")
-    return hashlib.sha256(f"{manifest.file_line(found)}\n".encode("ascii")).hexdigest()
+    return manifest.line_digest(found)
