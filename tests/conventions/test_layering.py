@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "volumes": {
         *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "volumes"),
     },
+    "series": {"errors", "descriptors", "directories", "streams", "formats", "series"},
     "domains": {"amounts", "errors", "streams", "formats", "domains"},
     "hosts": {
         *("amounts", "errors", "descriptors", "environments", "streams", "treewalk", "formats", "volumes"),

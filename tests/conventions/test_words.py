@@ -85,7 +85,7 @@ PLAIN = [
     *(ROOT / "qbtools").glob("*.py"),
     *(
         path
-        for room in ("formats", "keys", "volumes", "domains", "hosts", "runs")
+        for room in ("formats", "keys", "volumes", "domains", "series", "hosts", "runs")
         for path in (ROOT / "qbtools" / room).rglob("*.py")
     ),
     *(
