@@ -47,6 +47,7 @@ def completed(run: Run, names: Iterable[str] = NAMES) -> Run:
 
 def complete(series: Series, run: Run, names: Iterable[str] = NAMES) -> None:
     """Writes all files of a run that has ended well, its text last."""
+    series.put_run(run)
     for name in names:
         series.put(run.backup_id, index_name(name), index(name, run.backup_id))
     text = receipt.serialise(Receipt(run.backup_id, "0" * 64, digest(run.backup_id), "0" * 64, 1000))

@@ -36,6 +36,7 @@ CALLS = {
     "qb-meta": ["list"],
     "qb-plan": ["--metadata={volume}", "--host={target}"],
     "qb-seal": ["--logn=10", "vm1/root.img"],
+    "qb-series": ["list", "{target}"],
     "qb-snapshot": ["list"],
     "qb-store": ["{target}"],
     "qb-tarextract": [],
@@ -47,7 +48,7 @@ CALLS = {
 }
 HOSTS = {program for program in CALLS if program.startswith("qb-host")}
 NEED_ARGUMENTS = sorted(CALLS.keys() - {"qb-delta", "qb-tarextract"})
-WRITE_NO_DATA = {"qb-key", "qb-meta", "qb-plan", "qb-snapshot", "qb-store", "qb-tree", "qb-volwrite"}
+WRITE_NO_DATA = {"qb-key", "qb-meta", "qb-plan", "qb-series", "qb-snapshot", "qb-store", "qb-tree", "qb-volwrite"}
 WRITE_BINARY = sorted(CALLS.keys() - HOSTS - WRITE_NO_DATA)
 TAKE_MANY = {"qb-backup", "qb-merge", "qb-snapshot", "qb-unseal"}
 READ_DATA = ["qb-compress", "qb-decompress", "qb-key", "qb-seal", "qb-store", "qb-tarextract", "qb-tarwrite", "qb-tree"]

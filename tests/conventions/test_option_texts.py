@@ -87,6 +87,7 @@ SHORT = {"-n": "--dry-run", "-y": "--yes"}
 WORDS = {
     "qb-backup": {"--dry-run": ["create", "--host=x"], "--yes": ["restore", "--host=x"]},
     "qb-host": {"--dry-run": ["apply", "--host=x", "--metadata=x", "plan"]},
+    "qb-series": {"--dry-run": ["forget", "--keep-last=1", "x"]},
 }
 """A call of each program that has one of these, without it."""
 

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import seriesdir
 from hostdirs import Machine, make_host, noise
 from manual import cheap, section, steps
 from support import ROOT, bash, need
@@ -113,6 +114,19 @@ def adapted(text: str, place: Path) -> str:
     return cheap(text)
 
 
+def make_series(place: Path) -> None:
+    """A series whose archives are on both stores."""
+    series = seriesdir.new(place / "work.series")
+    for folder in (place / "backup", place / "far/backup"):
+        folder.mkdir()
+    for number in range(35):
+        backup_id = f"20260101T0000{number:02}-0123456789abcdef"
+        seriesdir.save(series, backup_id)
+        seriesdir.confirm(series, backup_id)
+        for folder in (place / "backup", place / "far/backup"):
+            (folder / f"{backup_id}.qbk").touch()
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_examples_of_a_page(page: str, place: Path) -> None:
     need("age", "gzip", "jq", "openssl", "rclone", "ssh-keygen", "tar", "zstd")
@@ -126,6 +140,8 @@ def test_the_examples_of_a_page(page: str, place: Path) -> None:
     if page == "qb-merge.1":
         done = bash(f"cd {place}\n{CHAIN}", **settings)
         assert (done.returncode, done.stderr) == (0, b"")
+    if page == "qb-series.1":
+        make_series(place)
     if page == "qb-key.1":
         (place / "keyed.qb").rename(place / "vm1.qb")
     for number, example in enumerate(EXAMPLES[page]):

@@ -11,6 +11,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import seriesdir
 from devices import file_system, loop, tmpfs
 from hostdirs import Machine, make_host
 from product import PROGRAMS
@@ -66,6 +67,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_host(place / "A", [Machine("vm", "AppVM", {"template": "deb"}, {"private": b"data"}), none])
     (place / "A/dom0/user").mkdir(parents=True)
     (place / "B").mkdir()
+    series = seriesdir.new(place / "series")
+    seriesdir.save(series, ID)
+    seriesdir.confirm(series, ID)
+    shutil.copytree(series.path, place / "bad.series")
+    data = (place / "bad.series/ledger").read_bytes()
+    (place / "bad.series/ledger").write_bytes(data.replace(b"next 2", b"next 3"))
     good = bash(
         f"""cd {place} && {CREATE} --chunk-size {CHUNK} --id-file id -o a.qb vm:root=root.img two:root=other.img &&
         {CREATE} --host dir:A -o host.qb vm && {CREATE} --host A -o home.qb dom0 &&
@@ -131,6 +138,7 @@ ENVIRONMENT = [
     ("qb-tarwrite a <stream >/dev/full", f"qb-tarwrite: error: cannot write to standard output: {NO_ROOM}"),
     ("qb-delta <stream >/dev/full", f"qb-delta: error: cannot write to standard output: {NO_ROOM}"),
     ("qb-merge none", f"qb-merge: error: cannot open none: {NO_FILE}"),
+    ("qb-series list none", f"qb-series: error: cannot use none as a series: {NO_FILE}"),
     ("qb-compress gzip <stream >/dev/full", "qb-compress: error: …"),
     (f"PATH=few {BIN}/qb-compress gzip <stream", "qb-compress: error: no igzip or pigz or gzip in PATH"),
     ("PATH=dies:$PATH qb-compress gzip <stream", "qb-compress: error: igzip was killed by SIGKILL"),
@@ -192,6 +200,10 @@ ENVIRONMENT = [
 ]
 NAME = "a domain's name has 1 to 31 letters, digits, _, . and -, and begins with a letter"
 USAGE = [
+    ("qb-series forget series", "qb-series: error: forget needs an option that says what to keep"),
+    ("qb-series confirm series x", "qb-series: error: {place}/series has no archive x"),
+    ("qb-series forget --done x series", "qb-series: error: {place}/series has no archive x"),
+    ("qb-series list --keep-last 1 series", "qb-series: error: --keep-last does not go with list"),
     ("qb-delta --id x <stream", "qb-delta: error: --id needs --index"),
     ("qb-merge", "qb-merge: error: the arguments do not fit together"),
     ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: no target given for the home of dom0"),
@@ -246,6 +258,7 @@ NO_LINE = "does not name the columns of a plan"
 NO_END = "standard input ends without its end line"
 NOT_UTF8 = "the metadata is not UTF-8 text"
 DAMAGE = [
+    ("qb-series list bad.series", "qb-series: error: {place}/bad.series/ledger is damaged: …"),
     ("head -c -1 stream | qb-tarwrite a", f"qb-tarwrite: error: {TRUNCATED_STREAM}"),
     ("qb-tarwrite a <root.img", "qb-tarwrite: error: standard input is not a volume stream"),
     ("head -c 5000 stream | qb-delta", "qb-delta: error: standard input ends too early"),
@@ -309,6 +322,8 @@ LARGER = f"has {SIZE + 1} bytes, the volume only {SIZE}"
 TOO_COSTLY = "a key derivation of N=2^10, r=8, p=1 is beyond the limit"
 NOT_THE_ID = f"the archive has the backup ID {{id}}, not {ID}"
 REFUSED = [
+    ("qb-series list few", "qb-series: error: few can be read or changed by others"),
+    (f"qb-series forget --done {ID} series", f"qb-series: error: {ID} is kept: …"),
     (f"qb-delta --index a.qb --id x --name a <stream >{os.devnull}", "qb-delta: error: a.qb already exists"),
     ("qb-volwrite root.img <stream", "qb-volwrite: error: root.img already exists"),
     ("qb-volwrite --overwrite larger.img <stream", f"qb-volwrite: error: larger.img {LARGER}"),
