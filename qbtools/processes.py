@@ -171,6 +171,8 @@ class Command:
         if self._reports is None:
             return Ending(status)
         self._reports.collect()
+        if not status and self._reports.stages:  # its status is lost if somebody else has waited for it
+            status = self._reports.stages[0]
         stages, told = self._reports.stages[1:], tuple(self._reports.failures)
         self._close_reports()
         return Ending(status, stages, told)

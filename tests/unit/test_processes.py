@@ -177,6 +177,14 @@ def test_a_sink_that_stops_reading_gives_epipe_and_its_own_status() -> None:
     assert command.finish() == Ending(0, (0,))
 
 
+@pytest.mark.parametrize("text", ["exit 3", "false | cat; exit 3"])
+def test_a_status_is_known_even_if_somebody_else_has_waited_for_the_command(text: str) -> None:
+    command = start_sink(text, {})
+    os.waitpid(command._process.pid, 0)
+    ending = command.finish()
+    assert ending.failed and ending.status == 3
+
+
 def test_a_child_that_lives_on_does_not_hold_the_end_up() -> None:
     # A daemon that a CMD starts keeps descriptors of ours.
     command = start_source("sleep 60 >/dev/null 2>&1 & echo $!", {})
