@@ -7,7 +7,7 @@ always give the same bytes.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent
 
@@ -80,9 +80,10 @@ def read_wanted(reader: Reader, warn: Callable[[str], None]) -> Wanted:
     return wanted
 
 
-def compose(wanted: Wanted) -> bytes:
-    """The qubes.xml: ASCII, without XML declaration. Domain N (from 1) of wanted gets the path `vmN/`.
+def compose(wanted: Wanted, numbers: Mapping[str, int] | None = None) -> bytes:
+    """The qubes.xml: ASCII, without XML declaration. A domain gets the path `vmN/`.
 
+    N is its number in numbers, by its name; None: its place in wanted, from 1.
     Refused if it would be larger than readers accept.
     """
     root = Element("qubes")
@@ -92,7 +93,8 @@ def compose(wanted: Wanted) -> bytes:
     SubElement(root, "properties")
     domains = SubElement(root, "domains")
     _domain(domains, 0, names.ADMIN_CLASS, {"label": _ADMIN_LABEL}, {"backup-content": ""})
-    for qid, (name, volumes) in enumerate(wanted.items(), 1):
+    for place, (name, volumes) in enumerate(wanted.items(), 1):
+        qid = place if numbers is None else numbers[name]
         size = str(sealed_bound(volumes.values()))
         features = {"backup-content": "1", "backup-path": f"vm{qid}/", "backup-size": size}
         element = _domain(domains, qid, _CLASS, {"label": _LABEL, "name": name, "qid": str(qid)}, features)

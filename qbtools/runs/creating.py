@@ -6,7 +6,7 @@ import io
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from qbtools.domains import compose, inventory, names, safexml
@@ -29,6 +29,7 @@ LATE = "?"
 """The source of a file that the stages ask for later, when they reach the file."""
 
 _NONE = "!"  # the answer if there is none
+_VOLUMES = ("volume:", "changes:")
 
 
 class Saved(NamedTuple):
@@ -44,7 +45,7 @@ class Saved(NamedTuple):
 
     def line(self, source: str) -> str:
         """Its line of the list, with the source that is known now."""
-        labelled = f"as:{self.label}={source}" if self.label and source.startswith("volume:") else source
+        labelled = f"as:{self.label}={source}" if self.label and source.startswith(_VOLUMES) else source
         return f"{self.archive_name}\t{labelled}\n"
 
 
@@ -77,8 +78,33 @@ def volume_source(word: str, size: int, how: SourceOptions | None) -> str:
     return f"volume:{size}:{state}:{room}:{word}"
 
 
+class Given(NamedTuple):
+    """The VOLUMEs of a command line. sources: the source and the size of each, by domain and name."""
+
+    wanted: compose.Wanted
+    sources: Mapping[tuple[str, str], tuple[str, NewVolume]]
+
+
+class Indexing(NamedTuple):
+    """How a series saves volumes. numbers: of the domains. source: what comes in front of the source of a volume, by
+    its archive name."""
+
+    numbers: Mapping[str, int]
+    source: Callable[[str], str]
+
+
+def archive_name(number: int, volume: str) -> str:
+    """The archive name of a volume of the domain with this number."""
+    return f"vm{number}/{volume}.img"
+
+
 def of_words(words: Sequence[str], how: SourceOptions) -> Contents:
-    """The contents for the VOLUMEs of a command line, all checked now.
+    """The contents for the VOLUMEs of a command line, all checked now. Errors as look()."""
+    return contents(look(words, how), how)
+
+
+def look(words: Sequence[str], how: SourceOptions) -> Given:
+    """Checks the VOLUMEs of a command line.
 
     UsageError if a name is not allowed or given twice; errors of locate.sizes().
     """
@@ -96,11 +122,27 @@ def of_words(words: Sequence[str], how: SourceOptions) -> Contents:
         wanted.setdefault(domain, {})[name] = volume
         if name not in compose.RESTORED:
             how.warn(f"Qubes OS will not restore the volume {name} of {domain}, only {' and '.join(compose.RESTORED)}")
-    document = compose.compose(wanted)
+    return Given(wanted, sources)
+
+
+def contents(given: Given, how: SourceOptions, indexing: Indexing | None = None) -> Contents:
+    """The contents of an archive with these volumes.
+
+    indexing: for an archive of a series. Its files are in an order that does not depend on the command line, because
+    an increment must have the order of its base.
+    """
+    wanted = given.wanted
+    if indexing is not None:
+        ordered = sorted(wanted, key=lambda domain: indexing.numbers[domain])
+        wanted = {domain: dict(sorted(wanted[domain].items())) for domain in ordered}
+    document = compose.compose(wanted, indexing and indexing.numbers)
     files = []
     for entry in inventory.entries(Metadata(safexml.load(Reader(io.BytesIO(document), METADATA)))):
-        source, volume = sources[entry.domain, entry.volume or ""]
-        files.append(Saved(entry.archive_name, volume_source(source, volume.size, how), volume.data, entry.label))
+        word, volume = given.sources[entry.domain, entry.volume or ""]
+        source = volume_source(word, volume.size, how)
+        if indexing is not None:
+            source = indexing.source(entry.archive_name) + source.removeprefix("volume:")
+        files.append(Saved(entry.archive_name, source, volume.data, entry.label))
     return Contents(document, files)
 
 

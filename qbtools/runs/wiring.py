@@ -39,10 +39,13 @@ class Wiring:
         voice: Sequence[str],
         stdin: int,
         keep: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+        stdout: int | None = None,
     ) -> None:
         """script: the bash that the `with` starts. command: the name of the pipe. groups: arguments for its stages.
 
         voice: -q or -v, for stages in a CMD. stdin: its standard input. keep: further descriptors for the stages.
+        environment: further variables for the stages. stdout: their standard output; None: ours.
         """
         self._script = script
         self._words = [word for name, words in groups.items() for word in (f":{name}", *(f"={word}" for word in words))]
@@ -50,6 +53,8 @@ class Wiring:
         self._voice = voice
         self._stdin = stdin
         self._keep = keep
+        self._environment = environment or {}
+        self._stdout = stdout
         self._hearing = Hearing()
         self._pending = bytearray()
         self._all_told = False
@@ -80,6 +85,7 @@ class Wiring:
             os.set_blocking(self._report, False)
             environment = {
                 **cmd_environment(os.environ),
+                **self._environment,
                 **reports.environment(theirs_report),
                 "QB_RUN_PID": str(os.getpid()),
                 "PATH": f"{os.path.dirname(self._script)}:{os.environ['PATH']}",
@@ -88,7 +94,10 @@ class Wiring:
                 "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _HUGE_PAGES),
             }
             argv = [self._script, self._command, *map(str, theirs), *self._words]
-            self._process = subprocess.Popen(argv, stdin=self._stdin, pass_fds=[*theirs, *self._keep], env=environment)
+            inherited = [*theirs, *self._keep]
+            self._process = subprocess.Popen(
+                argv, stdin=self._stdin, stdout=self._stdout, pass_fds=inherited, env=environment
+            )
         except OSError as error:
             raise Failed(f"cannot start {self._script}: {error.strerror}") from error
         finally:

@@ -58,3 +58,20 @@ def test_a_home_with_files_of_any_time(tmp_path: Path, year: int) -> None:
     done = bash(f"cd {tmp_path}; qb-tree home dom0-home/u | qb-tree --extract r dom0-home/u")
     assert (done.returncode, done.stderr) == (0, b"")
     assert (tmp_path / "r/file").stat().st_mtime == (home / "file").stat().st_mtime
+
+
+def test_a_series_whose_clock_is_set_back(library: Path, tmp_path: Path) -> None:
+    """The base is the archive of the last run, whatever time it was."""
+    (tmp_path / "a.img").write_bytes(os.urandom(70_000))
+    bases, ids = [], []
+    for year in (2026, 2500, 1901, 1970):
+        words = ["--logn", "10", "--series", "series", "--id-file", "id", "-o", f"{year}.qb", "work:root=a.img"]
+        clock = {"LD_PRELOAD": str(library), "QB_TEST_CLOCK": str(seconds(year))}
+        made = bash(f"cd {tmp_path}; qb-backup create -q {' '.join(words)}", **SECRET, **clock)
+        assert (made.returncode, made.stderr) == (0, b"")
+        ids.append((tmp_path / "id").read_text().strip())
+        listed = bash(f"cd {tmp_path}; qb-series list series | tail -n 1")
+        bases.append(listed.stdout.decode().split("\t")[2])
+    assert bases == ["-", *ids[:-1]]
+    forgotten = bash(f"cd {tmp_path}; qb-series forget --dry-run --keep-last 1 series 2>&1")
+    assert forgotten.stdout.decode().startswith(f"qb-series: keeps {ids[-1]}: last, the base of the next increment\n")

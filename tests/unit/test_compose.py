@@ -158,3 +158,9 @@ def test_the_bound_holds_for_the_worst_map(size: int, data: int) -> None:
     bound = compose.sealed_bound([NewVolume("root", size, data)])
     assert bound >= worst * 1.001 + 4096
     assert compose.sealed_bound([NewVolume("root", size, data)] * 3) == 3 * bound
+
+
+def test_a_domain_has_the_number_that_it_is_given() -> None:
+    document = compose.compose(wanted(LINES)[0], {"work": 7, "bank": 3})
+    entries = inventory.entries(Metadata(safexml.parse(document)))
+    assert sorted({entry.path for entry in entries}) == ["vm3/", "vm7/"]

@@ -11,7 +11,7 @@ from qbtools.commands.backup.qb_backup import DOC
 from qbtools.errors import UsageError
 
 OPTIONS = sorted({option.key for option in options_of(DOC).values()} - {"--help", "--version"})
-VALUES = {"--map": "a:root=x", "--rename": "a=b"}
+VALUES = {"--map": "a:root=x", "--rename": "a=b", "--full-after": "3"}
 EVERYWHERE = {
     *("--passphrase-file", "--passphrase-fd", "--passphrase-command", "--jobs", "--progress", "--quiet", "--verbose"),
     "--key-command",
@@ -24,6 +24,7 @@ SAVING = {
     *("--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"),
     *("--recipient", "--recipients-file", "--wrap-passphrase", "--sign", "--sign-command", "--receipt"),
 }
+SERIES = {"--series", "--full", "--differential", "--full-after", "--store"}
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
 ONLY_SAVING_HOSTS = {"--strict", "--each"}
@@ -32,7 +33,8 @@ PLANNING = {
     *("--yes", "--keep-going", "--keep-failed", "--verify-only", "--files-to"),
 }
 GOOD = {
-    "create": (("create", "a"), EVERYWHERE | SAVING),
+    "create": (("create", "a"), EVERYWHERE | SAVING | {"--series"}),
+    "create --series": (("create", "a", "--series=x"), EVERYWHERE | SAVING | SERIES),
     "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING | ONLY_SAVING_HOSTS),
     "list": (("list",), EVERYWHERE | OPENING | {"--json"}),
     "verify": (("verify",), EVERYWHERE | OPENING),
@@ -51,7 +53,7 @@ def spelled(option: str) -> str:
 
 
 def test_all_options_are_known_here() -> None:
-    known = EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | ONLY_SAVING_HOSTS | {"--only"}
+    known = EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | ONLY_SAVING_HOSTS | SERIES | {"--only"}
     assert set(OPTIONS) == known
 
 

@@ -45,6 +45,18 @@ def test_names(tmp_path: Path, how: SourceOptions, warnings: list[str]) -> None:
     assert warnings == []
 
 
+def test_the_order_of_a_series_does_not_depend_on_the_command_line(tmp_path: Path, how: SourceOptions) -> None:
+    source = image(tmp_path, "a:b.img")
+    words = [f"{name}={source}" for name in ("work:root", "bank:private", "bank:root", "work:private")]
+    indexing = creating.Indexing({"bank": 3, "work": 2}, lambda name: f"changes:{name}:")
+    first, second = (creating.contents(creating.look(some, how), how, indexing) for some in (words, words[::-1]))
+    assert first == second
+    names = ["vm2/private.img", "vm2/root.img", "vm3/private.img", "vm3/root.img"]
+    assert [file.archive_name for file in first.files] == names
+    assert first.files[0].source == f"changes:vm2/private.img:8192::10%:file:{source}"
+    assert f"\tas:work:private=changes:{names[0]}:" in first.listing().decode()
+
+
 def test_a_volume_that_qubes_would_not_restore(tmp_path: Path, how: SourceOptions, warnings: list[str]) -> None:
     creating.of_words([f"a:data={image(tmp_path, 'x')}"], how)
     assert len(warnings) == 1

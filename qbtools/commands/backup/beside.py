@@ -34,19 +34,25 @@ class Paths(NamedTuple):
 class Beside:
     """The open files of one archive. A `with` that ends without finish() leaves no file."""
 
-    def __init__(self, paths: Paths) -> None:
-        """Opens the files. Failed if one of them cannot be written."""
+    def __init__(self, paths: Paths, receipt_wanted: bool = False) -> None:
+        """Opens the files. Failed if one of them cannot be written.
+
+        receipt_wanted: the attribute `text` is wanted, even if there is no file for it.
+        """
+        self.text = b""
+        """The receipt, after finish()."""
         self._id_file = SideFile(paths.id_file)
         try:
             self._receipt = SideFile(paths.receipt)
         except BaseException:
             self._id_file.close()
             raise
+        self._wanted = receipt_wanted or self._receipt.wanted
         self._pipe: tuple[int, int] | None = None
 
     def descriptors(self) -> tuple[list[str], list[int]]:
         """Options for qb-seal, and the descriptors that it must inherit for them."""
-        if not self._receipt.wanted:
+        if not self._wanted:
             return [], []
         self._pipe = os.pipe()
         theirs = self._pipe[1]
@@ -56,7 +62,8 @@ class Beside:
         """Writes the files when the archive is complete and has its name. Failed if a file cannot be written."""
         try:
             if self._pipe is not None:
-                self._receipt.finish(_received(self._pipe[0], backup_id))
+                self.text = _received(self._pipe[0], backup_id)
+                self._receipt.finish(self.text)
         finally:
             self._id_file.finish(f"{backup_id}\n".encode())
 

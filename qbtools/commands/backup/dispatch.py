@@ -19,6 +19,10 @@ def run(call: Invocation, doc: str) -> None:
             from qbtools.commands.backup import savehost
 
             savehost.run(call)
+        elif call.options["create"] and call.options["--series"] is not None:
+            from qbtools.commands.backup import saveseries
+
+            saveseries.run(call)
         elif call.options["create"]:
             from qbtools.commands.backup import save
 

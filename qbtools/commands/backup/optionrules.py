@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qbtools.commands.archive import writeroptions
+from qbtools.commands.backup import seriesoptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
 
@@ -30,7 +31,12 @@ FILES = {
 """Options that name files which a stage reads, with the descriptions of these files."""
 
 _BESIDE = ("--id-file", "--receipt")
-_CREATING = frozenset({"--output", "--compress", *_BESIDE, "--state", "--cow", "--opaque", *SEALING})
+_CREATING = frozenset(
+    (
+        *("--output", "--compress", *_BESIDE, "--state", "--cow", "--opaque", *SEALING),
+        *seriesoptions.OPTIONS,
+    )
+)
 _FILLING = frozenset({"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"})
 _RESTORING = _FILLING | {"--only"}
 _PLANNING = frozenset(
@@ -47,7 +53,7 @@ _FOREIGN = {
     "verify": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
     "restore": _CREATING.difference(OPENING) | _SAVING_HOSTS,
 }
-_NAMES = ("--output", *_BESIDE, "--host", "--plan", "--files-to", "--to", "--pool", "--signer", *FILES)
+_NAMES = ("--output", *_BESIDE, "--series", "--host", "--plan", "--files-to", "--to", "--pool", "--signer", *FILES)
 
 
 def foreign(command: str) -> frozenset[str]:
@@ -97,6 +103,7 @@ def check(call: Invocation) -> None:
 
 def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
     opts = call.options
+    seriesoptions.check(call, hosted, hint)
     if not hosted and not opts["VOLUME"]:
         raise UsageError("no VOLUME given", hint)
     if opts["--each"] and opts["--id-file"] is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from qbtools.commands import options
+from qbtools.commands.backup import seriesoptions
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -47,8 +48,7 @@ Options for create:
 {options.WRAP_PASSPHRASE}
 {options.SIGNING}
   --id-file FILE            Write the backup ID to FILE too.
-{options.RECEIPT}
-{options.READING}
+{seriesoptions.TEXT}
 
 Options for list, verify and restore:
   --json                    Print one JSON document: the list, or a result for each

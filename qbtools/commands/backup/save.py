@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -39,7 +39,7 @@ def check_options(call: Invocation) -> None:
         raise UsageError(f"--compress: must be one of {', '.join(header.COMPRESSIONS)}")
     keyoptions.makes_passphrase(call)
     signoptions.signs(call)
-    if call.options["--output"] is None and not call.options["--dry-run"]:
+    if not any(call.options[option] for option in ("--output", "--store", "--dry-run")):
         call.stdout()  # refuses a terminal
 
 
@@ -52,7 +52,8 @@ class Job(NamedTuple):
     """An archive to be written. output: its file, None for standard output. passages: records the state of each file.
 
     beside: the files for its ID and its receipt. taking: gives the sources that are not known before they are read.
-    lost: as for creating.save. secret: the passphrase, if it has already been obtained.
+    lost: as for creating.save. secret: the passphrase, if it has already been obtained. words: more options for
+    qb-seal. environment: more variables for the stages. stdout: a descriptor that replaces standard output.
     """
 
     backup_id: str
@@ -63,6 +64,9 @@ class Job(NamedTuple):
     taking: savinghost.Taking | None = None
     lost: Callable[[str, str], None] | None = None
     secret: bytes | None = None
+    words: Sequence[str] = ()
+    environment: Mapping[str, str] | None = None
+    stdout: int | None = None
 
 
 def beside(call: Invocation) -> Beside:
@@ -80,7 +84,7 @@ def beside(call: Invocation) -> Beside:
         others["the archive before it is complete"] = opts["--output"] + storing.SUFFIX
     paths = Paths(opts["--id-file"], opts["--receipt"])
     paths.refuse_same(others)
-    return Beside(Paths() if opts["--dry-run"] else paths)
+    return Beside(Paths() if opts["--dry-run"] else paths, opts["--series"] is not None)
 
 
 def seal(call: Invocation, job: Job) -> None:
@@ -94,6 +98,7 @@ def seal(call: Invocation, job: Job) -> None:
         seal = [
             *inputs.words,
             *receipt_words,
+            *job.words,
             f"--compression={opts['--compress']}",
             f"--backup-id={backup_id}",
             f"--total={job.contents.total}",
@@ -107,7 +112,9 @@ def seal(call: Invocation, job: Job) -> None:
             groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", job.output]
         if taking is not None:
             cleanup.callback(_release, call, taking)
-        wiring = Wiring(stagewords.script(), command, groups, voice, inputs.stdin, [*inputs.keep, *receipt_pipe])
+        keep = [*inputs.keep, *receipt_pipe]
+        script = stagewords.script()
+        wiring = Wiring(script, command, groups, voice, inputs.stdin, keep, job.environment, job.stdout)
         source = taking.source if taking else _no_source
         read = taking.read if taking else _nothing
         creating.save(wiring, job.contents, source, read, job.passages, job.lost)
