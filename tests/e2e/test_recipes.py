@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from hostdirs import Machine, images, make_host, noise
 from manual import cheap, examples
-from support import BIN, bash, copy_of, need
+from sshhost import SshHost
+from support import BIN, bash, copy_of, environment, need
 
 PAGE = examples("qbtools.7")
 ROOT_IMAGE, DISK_IMAGE = (random.Random(seed).randbytes(200_000) + bytes(400_000) for seed in (1, 2))
@@ -28,6 +29,9 @@ RESTIC = """#!/bin/bash
 [ "$1 $4 $5" = "backup --stdin-from-command --" ] || exec /usr/bin/restic "$@"
 "${@:6}" | /usr/bin/restic backup --stdin "$2" "$3"
 """
+
+FULL_NIGHT = """qb-backup create -q --logn 10 --series work.series --full -R recipients.txt \\
+--store 'ssh store qb-store "$QB_BACKUP_ID.qb"' work:root=../dev/vg/root work:private=../dev/vg/private"""
 
 BROKEN = "#!/bin/bash\nhead -c 9000 root.img\nexit 1\n"
 """A qb-volread that fails in the middle."""
@@ -72,6 +76,7 @@ def cook(place: Path, *recipes: str) -> subprocess.CompletedProcess[bytes]:
         "RCLONE_CONFIG_REMOTE_TYPE": "alias",
         "RCLONE_CONFIG_REMOTE_REMOTE": f"{place}/far",
         "RCLONE_SIZE_ONLY": "true",  # as with a store that keeps no times
+        "TZ": f"UTC{time.gmtime().tm_hour - 12:+}",  # it is noon: no test goes on until the next day
     }
     return bash(f"cd {place} && PATH={place}/stand-in:$PATH exec bash recipe", **settings)
 
@@ -241,6 +246,53 @@ def test_a_run_that_failed_does_not_hinder_the_next(place: Path) -> None:
     assert cook(place, "ssh-save").returncode != 0
     (place / "away").rename(place / "disk.img")
     succeed(place, "ssh-save", stderr=None)
+
+
+def listed(place: Path) -> list[list[str]]:
+    """The fields of each archive of the series."""
+    done = bash(f"qb-series list {place}/root/work.series")
+    assert (done.returncode, done.stderr) == (0, b"")
+    return [line.split("\t") for line in done.stdout.decode().splitlines()]
+
+
+def test_every_night_what_has_changed(place: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Through a real ssh. An archive that is not stored is no base, and what is not kept is removed there."""
+    need("age-keygen")
+    (place / "dev/vg").mkdir(parents=True)
+    for name, data in (("root", ROOT_IMAGE), ("private", DISK_IMAGE)):
+        (place / "dev/vg" / name).write_bytes(data)
+    keys = bash(f"cd {place}/root && age-keygen -o ../key.txt 2>/dev/null && age-keygen -y ../key.txt >recipients.txt")
+    assert (keys.returncode, keys.stderr) == (0, b"")
+    with SshHost(tmp_path_factory.mktemp("store")) as store:
+        (place / "stand-in/ssh").write_bytes((store.programs / "ssh").read_bytes())
+        for night in range(3):
+            with (place / "dev/vg/root").open("r+b") as file:
+                file.seek(70_000 * night)
+                file.write(b"night")
+            done = cook(place, "series-night")
+            assert (done.returncode, done.stderr) == (0, b"")
+            if not night:
+                working = (place / "stand-in/ssh").read_bytes()
+                program(place, "ssh", "#!/bin/bash\nhead -c 1000 >/dev/null\nexit 255\n")
+                assert cook(place, "series-night").returncode == 1
+                program(place, "ssh", working.decode())
+        ids = [row[0] for row in listed(place)]
+        assert [row[1:3] for row in listed(place)] == [["confirmed", base] for base in ("-", *ids[:-1])]
+        assert sorted(path.name for path in store.home.iterdir()) == [f"{one}.qb" for one in sorted(ids)]
+        parts = (
+            f"<(qb-unseal -i key.txt --any-writer vm1/root.img <{store.home}/{one}.qb | gzip -dc | qb-tarextract)"
+            for one in ids
+        )
+        merged = bash(f"cd {place} && qb-merge {' '.join(parts)} | qb-volwrite restored.img")
+        assert merged.returncode == 0, merged
+        assert (place / "restored.img").read_bytes() == (place / "dev/vg/root").read_bytes()
+        full = bash(f"cd {place}/root && {FULL_NIGHT}", PATH=f"{place}/stand-in:{environment()['PATH']}")
+        assert (full.returncode, full.stderr) == (0, b"")
+        done = cook(place, "series-night")
+        assert (done.returncode, done.stderr) == (0, b"")
+        states = [row[1] for row in listed(place)]
+        assert states == ["gone"] * 3 + ["confirmed"] * 2
+        assert len(list(store.home.iterdir())) == 2
 
 
 def test_the_other_host_gets_qb_store(place: Path) -> None:
