@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 
@@ -11,11 +10,6 @@ from qbtools.formats import blockindex, manifest
 from qbtools.formats.deltastream import Base
 from qbtools.formats.manifest import FileRecord
 from qbtools.streams import Reader
-
-
-def line_digest(record: FileRecord) -> str:
-    """The SHA-256 of the line of a file in the manifest."""
-    return hashlib.sha256(f"{manifest.file_line(record)}\n".encode("ascii")).hexdigest()
 
 
 def read_records(path: str, backup_id: str) -> dict[str, FileRecord]:

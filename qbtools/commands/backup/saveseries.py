@@ -12,7 +12,7 @@ from qbtools.commands.backup import save
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Damaged, Failed, QbError, UsageError
-from qbtools.formats import blockindex, receipt
+from qbtools.formats import blockindex, manifest, receipt
 from qbtools.runs import creating
 from qbtools.runs.creating import Given, Indexing, Passages
 from qbtools.runs.verdict import Ended
@@ -126,7 +126,7 @@ def _end(call: Invocation, series: Series, begun: _Begun, text: bytes) -> None:
         for name in begun.names:
             if name not in records or records[name].failed:
                 raise Damaged(f"qb-seal has written no record of {name}")
-            volumes[name] = indexes.line_digest(records[name])
+            volumes[name] = manifest.line_digest(records[name])
             indexes.seal(os.path.join(begun.folder, index_name(name)), name, run.backup_id, volumes[name])
         series.put(run.backup_id, RECEIPT, text)
         series.put_run(replace(run, size=found.size, manifest=found.manifest, volumes=volumes))
