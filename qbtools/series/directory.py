@@ -217,15 +217,20 @@ class Series:
         old = []
         for name, run in self.pending().items():
             if run is None or not run.complete:
-                self.drop(name)
+                self._drop(name)
             elif name not in ledger.archives and run.number + UNCONFIRMED < ledger.next:
-                self.drop(name)
+                self._drop(name)
                 old.append(name)
         self.tidy(ledger)
         return old
 
-    def drop(self, backup_id: str) -> None:
-        """Removes a run that is not confirmed."""
+    def abandon(self, backup_id: str) -> None:
+        """Removes a run that has failed, unless its archive is confirmed: a signal may come just after that."""
+        with suppress(QbError), self.locked() as ledger:  # what is left, the next run removes
+            if backup_id not in ledger.archives:
+                self._drop(backup_id)
+
+    def _drop(self, backup_id: str) -> None:
         with suppress(OSError):
             _remove(os.path.join(self._pending, backup_id))
 

@@ -119,6 +119,21 @@ def test_confirming_twice_and_in_another_order(tmp_path: Path) -> None:
         confirm(series, "../indexes/a3")
 
 
+def test_a_failure_after_the_ledger_was_written_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that fails is removed, but not one whose archive is the base now."""
+    series = new(tmp_path / "s")
+    save(series, "a1")
+    series.abandon("a1")
+    assert os.listdir(f"{series.path}/pending") == []
+    save(series, "a2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Series, "tidy", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            confirm(series, "a2")
+    series.abandon("a2")
+    assert base_of(series) == "a2"
+
+
 def test_a_run_that_has_not_ended_is_not_confirmed(tmp_path: Path) -> None:
     series = new(tmp_path / "s")
     with series.locked() as ledger:

@@ -43,7 +43,7 @@ def run(call: Invocation) -> None:
                 _seal(call, job._replace(words=words, environment={"QB_SERIES": series.path}))
                 _end(call, series, begun, files.text)
             except BaseException:
-                series.drop(begun.run.backup_id)
+                series.abandon(begun.run.backup_id)
                 raise
 
 
