@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 
+from qbtools import directories
 from qbtools.descriptors import write_fd
 from qbtools.errors import Failed, Refused
 from qbtools.volumes import spots
+from qbtools.volumes.files import leftovers
+from qbtools.volumes.marks import Mark
 from qbtools.volumes.spots import Apart
 
 
 class SideFile:
     """The file is opened before the first byte is read, so that it is known to be writable. The end of the `with`
-    removes a file without its final name.
+    removes a file without its final name; what a killed run leaves has a mark, and the next run removes it.
 
     path None: nothing is written.
     """
@@ -25,6 +28,7 @@ class SideFile:
         """Failed if path is not writable, or no file can be created beside it."""
         self._path = path
         self._fd = -1
+        self._directory = -1
         self._partial = ""
         if path is None:
             return
@@ -35,14 +39,22 @@ class SideFile:
             self._path = os.path.realpath(path)
             if os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            partial = f"{self._path}.partial.{os.getpid()}"
-            with suppress(FileNotFoundError):
-                os.unlink(partial)  # of an earlier process with our number
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(partial, flags, 0o600)
-            self._partial = partial
+            self._create()
         except OSError as error:
             raise Failed(f"cannot write {path}: {error.strerror}") from error
+
+    def _create(self) -> None:
+        parent, self._base = os.path.split(self._path or "")
+        self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            leftovers.remove_dead(self._directory)
+            partial = leftovers.new_name(Mark.own())
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._fd = os.open(partial, flags, 0o600, dir_fd=self._directory)
+            self._partial = partial
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def wanted(self) -> bool:
@@ -57,8 +69,9 @@ class SideFile:
             write_fd(self._fd, data)
             if self._partial:
                 os.fsync(self._fd)
-                os.replace(self._partial, self._path)
+                os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
                 self._partial = ""
+                directories.flush(self._directory)
         except OSError as error:
             raise Failed(f"the archive is complete, but {self._path} cannot be written: {error.strerror}") from error
         self.close()
@@ -70,8 +83,11 @@ class SideFile:
             self._fd = -1
         if self._partial:
             with suppress(OSError):
-                os.unlink(self._partial)
+                os.unlink(self._partial, dir_fd=self._directory)
             self._partial = ""
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
 
     def __enter__(self) -> SideFile:
         return self

@@ -46,7 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     },
 }
 ALLOWED["runs"] = {
-    *("errors", "descriptors", "streams", "reports", "endings", "environments"),
+    *("errors", "descriptors", "directories", "streams", "reports", "endings", "environments"),
     *("formats", "volumes", "domains", "hosts", "runs"),
 }
 for _room in ALLOWED.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -56,13 +57,22 @@ def test_a_link_stays_one(tmp_path: Path) -> None:
     assert (tmp_path / "to/id").read_text() == "x"
 
 
-def test_a_partial_file_of_a_process_with_our_number(tmp_path: Path) -> None:
-    (tmp_path / "precious").write_text("p")
-    (tmp_path / f"id.partial.{os.getpid()}").symlink_to(tmp_path / "precious")
-    with SideFile(str(tmp_path / "id")) as side:
-        side.finish(b"x")
-    assert (tmp_path / "precious").read_text() == "p"
-    assert not (tmp_path / "id").is_symlink()
+def test_what_a_killed_run_has_left_is_removed(tmp_path: Path) -> None:
+    """Files with other names, and those of runs that go on, stay."""
+    pid = os.fork()
+    if not pid:
+        SideFile(str(tmp_path / "id"))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    (left,) = os.listdir(tmp_path)
+    (tmp_path / f"{left}.mine").touch()
+    with SideFile(str(tmp_path / "other")) as other:
+        (unfinished,) = set(os.listdir(tmp_path)) - {f"{left}.mine"}
+        with SideFile(str(tmp_path / "id")) as side:
+            side.finish(b"x")
+        assert sorted(os.listdir(tmp_path)) == sorted(["id", f"{left}.mine", unfinished])
+        other.finish(b"y")
+    assert sorted(os.listdir(tmp_path)) == sorted(["id", f"{left}.mine", "other"])
 
 
 def test_a_pipe(tmp_path: Path) -> None:
