@@ -24,6 +24,8 @@ from qbtools.volumes.marks import Mark
 class Directory(Places):
     """The images in a directory."""
 
+    without = ("qubes.xml",)  # the metadata is in the same directory
+
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
 

@@ -19,8 +19,9 @@ from qbtools.runs import targets
 from qbtools.runs.opening import Routes, size_of
 from qbtools.runs.targets import Wanted
 from qbtools.streams import file_reader
-from qbtools.volumes import locate
+from qbtools.volumes import locate, spots
 from qbtools.volumes.kind import TargetOptions
+from qbtools.volumes.spots import Apart
 
 
 class Where(NamedTuple):
@@ -153,8 +154,17 @@ class Filling:
         where = self._where
         if where.to is None or where.mapped or where.only or where.skip:
             raise UsageError("the archive has no metadata", "only --to can be used: the files keep their names")
+        apart = Apart()
         for name in dict.fromkeys((first, *self._names())):
-            locate.look(f"file:{where.to}/{name}", None, TargetOptions(overwrite=where.overwrite), True)
+            target = f"file:{where.to}/{name}"
+            if (other := apart.add(locate.spot(target), name)) is not None:
+                raise Refused(f"{other} and {name} have the same target: {target}")
+            locate.look(target, None, TargetOptions(overwrite=where.overwrite), True)
+        if where.archive is None and where.overwrite and spots.folds_case(spots.of_file(f"{where.to}/x").above):
+            raise Refused(
+                f"{where.to} ignores letter case: files of the archive could replace each other",
+                "restore from a file instead of a pipe, or without --overwrite",
+            )
         return [("*", f"below:{' '.join(where.words(True))}:file:{where.to}")]
 
     def _names(self) -> Iterator[str]:

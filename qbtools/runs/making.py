@@ -21,7 +21,7 @@ from qbtools.runs.checking import CHECK, TREE, check_depth, check_directory
 from qbtools.runs.creating import Passages
 from qbtools.runs.filling import check_names, routes
 from qbtools.runs.opening import Enough, Routes
-from qbtools.volumes import locate
+from qbtools.volumes import locate, spots
 from qbtools.volumes.marks import Mark
 from qbtools.volumes.spots import Apart
 
@@ -164,8 +164,11 @@ class Making:
             return
         if self.home is not None and os.path.lexists(self.home):
             raise Refused(f"{self.home} already exists")
+        apart = Apart()
         for line in found.creates:
             place = f"{files_to}/{line.name}"
+            if (other := apart.add(spots.of_file(place), line.name)) is not None:
+                raise Refused(f"the further files of {line.name} and {other} go to the same place: {place}")
             if os.path.lexists(place) and not line.leftover:  # the host removes what is left over
                 with naming(f"look into {place}"):
                     there = os.listdir(place)

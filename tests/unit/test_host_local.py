@@ -272,7 +272,7 @@ def _dead_marks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_names_that_a_pool_cannot_have(tmp_path: Path, group: Group) -> None:
     """A logical volume that lvm refuses would stop the complete restore; the plan chooses another name."""
     assert "without\t_tdata\n" in in_pool(group, tmp_path).defaults()
-    assert "without" not in on_disk(tmp_path).defaults()
+    assert "_tdata" not in on_disk(tmp_path).defaults()
 
 
 @pytest.mark.usefixtures("_dead_marks")
@@ -441,3 +441,8 @@ def test_what_a_pool_has_that_is_not_saved(tmp_path: Path, group: Group) -> None
         "vg/vm-new-root": (None, "no domain in qubes.xml has it"),
         f"{place}/root.img": ("work", "qubes.xml has no such volume"),
     }
+
+
+def test_no_domain_has_the_name_of_the_metadata(tmp_path: Path) -> None:
+    """It would need a directory that is called qubes.xml."""
+    assert "without\tqubes.xml\n" in on_disk(tmp_path).defaults()

@@ -7,6 +7,7 @@ import pytest
 
 from qbtools.errors import Damaged, QbError, Refused, UsageError
 from qbtools.runs.filling import Filling, Where, read_map, routes
+from qbtools.volumes import spots
 
 ROOT = {**machines.PRIVATE, "name": "root", "size": "8192"}
 PRIVATE = {**machines.PRIVATE, "size": "4096"}
@@ -169,6 +170,20 @@ def test_an_archive_without_metadata() -> None:
     assert list(filling.no_metadata("a/b.img")) == [("*", "below:--create --parents:file:./to")]
     come(filling, "a/b.img")
     filling.finish()
+
+
+def test_files_without_metadata_that_would_replace_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on vfat. From a pipe only the first name is known."""
+    monkeypatch.setattr(Filling, "_names", lambda _self: iter(("a/b.img", "A/b.img")))
+    fill(TO._replace(overwrite=True))[0].no_metadata("a/b.img")
+    monkeypatch.setattr(spots, "are_one", lambda *_names: True)
+    with pytest.raises(Refused, match=r"^a/b.img and A/b.img have the same target: file:./to/A/b.img$"):
+        fill(TO)[0].no_metadata("a/b.img")
+    monkeypatch.setattr(Filling, "_names", lambda _self: iter(()))
+    fill(TO)[0].no_metadata("a/b.img")
+    fill(TO._replace(overwrite=True, archive="a.qb"))[0].no_metadata("a/b.img")
+    with pytest.raises(Refused, match="files of the archive could replace each other"):
+        fill(TO._replace(overwrite=True))[0].no_metadata("a/b.img")
 
 
 @pytest.mark.parametrize(

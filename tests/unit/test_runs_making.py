@@ -18,6 +18,7 @@ from qbtools.hosts.store import Store
 from qbtools.runs import making
 from qbtools.runs.making import Making, Wishes
 from qbtools.runs.opening import Enough
+from qbtools.volumes import spots
 
 NAMES = ["one", "two"]
 VOLUMES = tuple({"name": name, "size": "4096", "save_on_stop": "True"} for name in ("root", "private"))
@@ -207,3 +208,16 @@ def test_a_volume_that_is_not_wanted_is_no_further_file(host: FakeHost, tmp_path
     assert found[f"?{path}root.img"] == "check:"
     assert found[f"{path}*"] == f"into:{tmp_path}/one"
     assert f"{path}private.img" in found and f"?{path}private.img" not in found
+
+
+def test_further_files_that_would_go_to_one_directory(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat."""
+    (tmp_path / "F").mkdir()
+    archive = machines.metadata(*(machines.vm(name, "StandaloneVM", netvm="") for name in ("web", "Web")))
+    make(host, files_to=f"{tmp_path}/F").metadata(archive)
+    monkeypatch.setattr(spots, "are_one", lambda *_names: True)
+    found = make(host, files_to=f"{tmp_path}/F", options=plan.Options(rename={"web": "one", "Web": "One"}))
+    with pytest.raises(Refused, match="the further files of One and one go to the same place: .*/F/One"):
+        found.metadata(archive)
