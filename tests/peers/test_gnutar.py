@@ -29,7 +29,7 @@ VOLUMES: dict[str, tuple[int, Extents]] = {
     "odd-end": (MIB + 77, [(4 * KIB, 4 * KIB), (MIB, 77)]),
     "four": (MIB, [(at * 128 * KIB, 4 * KIB) for at in range(4)]),
     "five": (MIB, [(at * 128 * KIB, 4 * KIB) for at in range(5)]),
-    "alternating": (8 * MIB, [(at * 8 * KIB, 4 * KIB) for at in range(1024)]),
+    "alternating": (MIB, [(at * 8 * KIB, 4 * KIB) for at in range(128)]),
     "tib": (TIB, [(0, 4 * KIB), (5 << 30, MIB), (9 << 30, 8 * KIB), (TIB - 4 * KIB, 4 * KIB)]),
     "tib-hole-last": (TIB, [(MIB, MIB), (10 << 30, 4 * KIB)]),
 }
