@@ -24,16 +24,16 @@ MADE = re.compile(rb"(?<![a-z2-7])[a-z2-7]{52}(?![a-z2-7])")
 BY_HAND = """
 id=$(qb-header id) &&
 secret=$(qb-header write --backup-id "$id" -R to --secret-fd 4 4>&1 >$OUT) &&
-valve 1000000 <root.img | qb-seal --opaque --chunk-size 64K --logn 10 --backup-id "$id" --record $OUT.records \\
+valve 1000000 <root.img | qb-seal --opaque --chunk-size 512K --logn 10 --backup-id "$id" --record $OUT.records \\
     --passphrase-fd 5 a >>$OUT 5< <(printf %s "$secret") &&
 qb-manifest --logn 10 --backup-id "$id" --passphrase-fd 5 $OUT.records >>$OUT 5< <(printf %s "$secret")
 """
 SAVING = {
-    "recipients": "qb-backup create -q --chunk-size 64K -R to vm1:root=root.img | valve 1000000 >$OUT",
-    "to a file": "qb-backup create -q --chunk-size 64K -R to -o $OUT vm1:root=root.img",
-    "a command too": "qb-backup create -q --chunk-size 64K -R to --key-command 'tr a-z2-7 2-7a-z' vm1:root=root.img |"
+    "recipients": "qb-backup create -q --chunk-size 512K -R to vm1:root=root.img | valve 1000000 >$OUT",
+    "to a file": "qb-backup create -q --chunk-size 512K -R to -o $OUT vm1:root=root.img",
+    "a command too": "qb-backup create -q --chunk-size 512K -R to --key-command 'tr a-z2-7 2-7a-z' vm1:root=root.img |"
     " valve 1000000 >$OUT",
-    "qb-seal": "valve 1000000 <root.img | qb-seal -q --opaque --chunk-size 64K -R to a >$OUT",
+    "qb-seal": "valve 1000000 <root.img | qb-seal -q --opaque --chunk-size 512K -R to a >$OUT",
     "by hand": BY_HAND,
 }
 OPENING = {

@@ -13,7 +13,7 @@ from running import Running, kill, wait_until, words
 from support import bash, run
 
 MEMBER = "vm1/root.img"
-CREATE = "qb-backup create -q --chunk-size 64K -R to -o $OUT vm1:root=root.img"
+CREATE = "qb-backup create -q --chunk-size 512K -R to -o $OUT vm1:root=root.img"
 RESTORE = "qb-backup restore --any-writer -i identity --to $OUT backup.qb"
 SHELL = "bash of qb-backup"
 
@@ -205,7 +205,7 @@ def test_a_stage_that_saves(stage: str, running: Running, tmp_path: Path) -> Non
 def test_what_came_out_before_a_stage_was_killed_is_not_complete(
     stage: str, running: Running, folder: Path, tmp_path: Path
 ) -> None:
-    running.start("valve 3000000 <root.img | qb-seal -q --opaque --chunk-size 64K -R to a >$OUT; exit 1")
+    running.start("valve 3000000 <root.img | qb-seal -q --opaque --chunk-size 512K -R to a >$OUT; exit 1")
     running.hold()
     wait_until(lambda: (tmp_path / "out").stat().st_size > 1 << 20, "some chunks")
     kill(running.one("qb-seal") if stage == "qb-seal" else valve(running), signal.SIGKILL)

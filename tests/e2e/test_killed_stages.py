@@ -16,7 +16,7 @@ from support import bash, run
 SIZE = 12 << 20
 """Bytes of the volume: more than all pipes and buffers between the valve and qb-volread hold."""
 
-SEAL = "--logn 10 --chunk-size 64K -j 1"
+SEAL = "--logn 10 --chunk-size 512K -j 1"
 MEMBER = "vm1/root.img"
 
 
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = bash(
         f"cd {place} && qb-volread root.img | qb-tarwrite {MEMBER} | gzip -1c |"
         f" qb-seal {SEAL} --passphrase-file passphrase {MEMBER} >by-hand.qb &&"
-        " qb-backup create -q --logn 10 --chunk-size 64K --passphrase-file passphrase -o backup.qb vm1:root=root.img"
+        " qb-backup create -q --logn 10 --chunk-size 512K --passphrase-file passphrase -o backup.qb vm1:root=root.img"
     )
     assert (made.returncode, made.stderr) == (0, b"")
     return place
@@ -188,7 +188,7 @@ def test_a_stage_of_to_command(stage: str, running: Running, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
-CREATE = "qb-backup create -q --logn 10 --chunk-size 64K -o $OUT vm1:root=root.img"
+CREATE = "qb-backup create -q --logn 10 --chunk-size 512K -o $OUT vm1:root=root.img"
 RESTORE = "qb-backup restore --to $OUT backup.qb"
 SHELL = "bash of qb-backup"
 CREATES = ["qb-volread", "qb-tarwrite", "qb-compress", "gzip", "qb-seal", "qb-store", "qb-run", SHELL]

@@ -15,7 +15,7 @@ from support import bash, environment
 from terminal import Terminal
 from watching import Watch, limits, opened, regular
 
-CREATE = "qb-backup create -q --logn 10 --chunk-size 64K {secret} vm1:root=root.img"
+CREATE = "qb-backup create -q --logn 10 --chunk-size 512K {secret} vm1:root=root.img"
 COMMANDS = {
     "create": CREATE + " | valve 1000000 >$OUT",
     "restore": "qb-backup restore {secret} --to $OUT backup.qb",

@@ -125,7 +125,7 @@ def test_a_connection_that_breaks_while_saving(host: SshHost, running: Running) 
     with running:
         running.start(
             "qb-volread long | valve 6000000 | qb-tarwrite a |"
-            " qb-seal --logn 10 --chunk-size 64K --compression none a |"
+            " qb-seal --logn 10 --chunk-size 512K --compression none a |"
             " ssh store 'cat >broken.partial && mv broken.partial broken.qb'"
         )
         running.hold()
@@ -140,7 +140,7 @@ def test_a_connection_that_breaks_while_saving(host: SshHost, running: Running) 
 def test_a_connection_that_breaks_while_restoring(host: SshHost, running: Running, tmp_path: Path) -> None:
     with running:
         running.start(
-            "qb-volread long | qb-tarwrite a | qb-seal --logn 10 --chunk-size 64K --compression none a >$OUT.qb &&"
+            "qb-volread long | qb-tarwrite a | qb-seal --logn 10 --chunk-size 512K --compression none a >$OUT.qb &&"
             " ssh store cat $OUT.qb | valve 6000000 | qb-unseal a | qb-tarextract | qb-volwrite $OUT"
         )
         running.hold()
