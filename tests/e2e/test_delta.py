@@ -364,15 +364,16 @@ def test_the_examples_of_the_manual(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """4 TiB with as many extents as there can be, before (a) and after (b) a change; the index of a."""
+    """1 TiB with a quarter of the extents that there can be, before (a) and after (b) a change; the index of a.
+
+    As a whole, the index and the lists of extents would take several times the memory that the test allows.
+    """
     place = tmp_path_factory.mktemp("huge")
-    count = 1 << 20
+    size, count = 1 << 40, 1 << 18
     for name, fill in (("a", b"A"), ("b", b"B")):
         with (place / name).open("wb") as file:
-            file.write(b"qb-volume 1\nsize %d\nextents %d\n" % (1 << 42, count))
-            file.write(
-                b"".join(b"%d 512\n" % (at << 10) for at in range(count - 1)) + b"%d 512\n\n" % ((1 << 42) - 512)
-            )
+            file.write(b"qb-volume 1\nsize %d\nextents %d\n" % (size, count))
+            file.write(b"".join(b"%d 512\n" % (at << 10) for at in range(count - 1)) + b"%d 512\n\n" % (size - 512))
             for part in range(64):
                 file.write((b"A" if part else fill) * (count // 64 * 512))
             file.write(b"end %d\n" % (count * 512))
@@ -391,15 +392,15 @@ def measured(place: Path, text: str) -> int:
     return int(peak)
 
 
-def test_memory_with_4_tib(huge: Path) -> None:
+def test_memory_with_a_tebibyte(huge: Path) -> None:
     words = f"--index a.index --id id-a --name {NAME}"
-    assert measured(huge, f"qb-delta {words} <a >/dev/null") <= 120
+    assert measured(huge, f"qb-delta {words} <a >/dev/null") <= 40
     confirm(huge, "a")
-    assert (huge / "a.index").stat().st_size > 1 << 30
+    assert (huge / "a.index").stat().st_size > 1 << 28
     assert (huge / "a.index").stat().st_blocks * 512 < 32 << 20  # blocks of zeros take no room
     words = f"--base a.index --index b.index --id id-b --name {NAME}"
-    assert measured(huge, f"qb-delta {words} <b >delta") <= 120
-    assert measured(huge, "qb-merge a delta >merged") <= 120
+    assert measured(huge, f"qb-delta {words} <b >delta") <= 40
+    assert measured(huge, "qb-merge a delta >merged") <= 40
     assert bash(f"cd {huge} && cmp b merged").returncode == 0
 
 
