@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,11 +46,20 @@ def copy_of(place: Path, *parts: str) -> Path:
 
 def with_cheap_keys(place: Path) -> Path:
     """Makes a copy of the checkout take a hundredth of the time for its keys: for sessions that name no --logn."""
-    module = place / "qbtools/commands/archive/sealoptions.py"
-    text = module.read_text()
-    assert text.count("\nLOG_N = 17\n") == 1
-    module.write_text(text.replace("\nLOG_N = 17\n", "\nLOG_N = 10\n"))
+    for name, usual in ("commands/archive/sealoptions.py", 17), ("keys/wrapping.py", 18):
+        module = place / "qbtools" / name
+        text = module.read_text()
+        assert text.count(f"\nLOG_N = {usual}\n") == 1
+        module.write_text(text.replace(f"\nLOG_N = {usual}\n", "\nLOG_N = 10\n"))
     return place
+
+
+@contextmanager
+def cheap_programs(place: Path) -> Iterator[None]:
+    """Meanwhile, environment() has the programs of such a copy: for tests that wrap passphrases many times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("support.BIN", with_cheap_keys(copy_of(place, "bin", "qbtools")) / "bin")
+        yield
 
 
 def environment(**changes: str) -> dict[str, str]:

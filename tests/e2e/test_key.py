@@ -16,7 +16,7 @@ import pytest
 from devices import tmpfs
 from running import Running, kill
 from signing import fingerprint, make_key, public
-from support import BIN, bash, environment, need, run
+from support import BIN, bash, cheap_programs, environment, need, run
 from terminal import Terminal
 
 KEYS = ("qb-key.age", "qb-key.scrypt", "qb-key.command")
@@ -26,6 +26,13 @@ NO_KEY = (
     "hint: only a new backup can have another one\n"
 )
 SECRET = b"correct horse"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """To wrap a passphrase takes a second, and to unwrap it too; tests/peers/test_age.py uses the real programs."""
+    with cheap_programs(tmp_path_factory.mktemp("cheap")):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -619,7 +626,7 @@ def test_list(folder: Path) -> None:
     assert re.fullmatch(r"qb-key.age\tssh-rsa [A-Za-z0-9+/]{6}", lines.pop(1))
     assert lines == [
         "qb-key.age\tX25519",
-        "qb-key.scrypt\tlogN 18, r 8, p 1",
+        "qb-key.scrypt\tlogN 10, r 8, p 1",
         "qb-key.command\t53 bytes",
     ]
     assert good(folder, "qb-key list -q <none.qb") == b"passphrase\tlogN 10, r 8, p 1\n"
@@ -636,7 +643,7 @@ def test_list_as_json(folder: Path) -> None:
     assert [one["kind"] for one in found.pop("age")] == ["X25519", "ssh-ed25519", "ssh-rsa"]
     expected = {
         "authenticated": False,
-        "scrypt": {"logn": 18, "r": 8, "p": 1},
+        "scrypt": {"logn": 10, "r": 8, "p": 1},
         "command": {"bytes": 53},
         "passphrase": None,
         "signature": None,

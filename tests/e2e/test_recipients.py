@@ -11,7 +11,7 @@ import pytest
 from hostdirs import Machine, images, inventory, make_host, noise
 from manual import examples
 from running import wait_until
-from support import bash, run
+from support import bash, cheap_programs, run
 from terminal import Terminal
 
 PASSPHRASE = {"QB_PASSPHRASE_COMMAND": "echo typed"}
@@ -50,6 +50,13 @@ WAYS = {
 def gnupg() -> Iterator[str]:
     with identities.gnupg("tester") as home:
         yield home
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """To wrap a passphrase takes a second, and to unwrap it too; tests/peers/test_age.py uses the real programs."""
+    with cheap_programs(tmp_path_factory.mktemp("cheap")):
+        yield
 
 
 @pytest.fixture(scope="module")
