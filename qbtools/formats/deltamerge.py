@@ -82,15 +82,21 @@ def _changes(records: RecordReader) -> Iterator[tuple[bool, int, int]]:
 class Merge:
     """One merge. extents: the map of the result."""
 
-    def __init__(self, readers: Sequence[Reader]) -> None:
-        """Reads the headers. Damaged if one is no stream, or they cannot follow each other."""
+    def __init__(self, readers: Sequence[Reader], drop: bool = False) -> None:
+        """Reads the headers. Damaged if one is no stream, or they cannot follow each other.
+
+        drop: a whole volume may follow other streams, which then do not count and are not read further.
+        """
         self._base: Base | None = None
         self._layers: list[_Layer] = []
         self.extents = ExtentMap(0)
         seen: set[str] = set()
         for number, reader in enumerate(readers):
             last = number == len(readers) - 1
-            if number == 0 and not deltastream.is_increment(reader):
+            if (number == 0 or (drop and reader.peek(1))) and not deltastream.is_increment(reader):
+                self._layers.clear()
+                seen.clear()
+                self._base = None
                 self.extents = volumestream.read_header(reader)
                 self._layers.append(_Layer(reader, self.extents.size, _extents(reader, self.extents)))
                 continue

@@ -62,6 +62,8 @@ class Hearing:
             yield said
 
     def _next(self) -> Said | None:
+        while self._held.startswith(b"progress ") and (end := self._held.find(b"\n")) >= 0:
+            del self._held[: end + 1]  # another stage shows it
         end = self._held.find(b"\n")
         if end < 0 or end > MAX_EVENT:
             if len(self._held) > MAX_EVENT:

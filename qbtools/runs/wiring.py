@@ -157,7 +157,7 @@ class Wiring:
             if isinstance(said, Happened):
                 happened(said)
             elif isinstance(said, Stages):
-                self._statuses = said.statuses
+                self._statuses = (*(self._statuses or ()), *said.statuses)  # a part of a pipe reports only a failure
             else:
                 self._failures.append(said)
         return bool(data)

@@ -164,4 +164,8 @@ def test_no_test_is_skipped_past_need_and_missing(path: Path) -> None:
 def test_bash_opens_no_name_of_the_user() -> None:
     """It would show one that it cannot open as it is, control characters included."""
     text = re.sub(r"^ *#.*$", "", (ROOT / "bin/qb-backup").read_text(), flags=re.MULTILINE)
-    assert set(re.findall(r"[<>]+ *(?:\"[^\"]*\$[^\"]*\"|\$\S+)", text)) <= {'>&"$told"'}
+    assert set(re.findall(r"[<>]+ *(?:\"[^\"]*\$[^\"]*\"|\$\S+)", text)) <= {
+        '>&"$told"',
+        '>&"$out"',
+        '<"/dev/fd/$archive"',
+    }

@@ -11,6 +11,7 @@ from qbtools.errors import Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from qbtools.formats.beginning import Beginning
     from qbtools.formats.header import BackupHeader
     from qbtools.formats.limits import Limits
     from qbtools.formats.openarchive import Archive
@@ -56,15 +57,23 @@ def open_archive(call: Invocation, first_wanted: bool) -> Archive:
     first_wanted: its first file will be opened.
     """
     demanded = terms(call)
-    opening, found = _begin(call, demanded, call.stdin())
+    archive = open_for(call, demanded, call.stdin(), first_wanted)[0]
+    archive.expected = demanded.receipt
+    check_expectations(call, archive.header)
+    return archive
+
+
+def open_for(
+    call: Invocation, demanded: Terms, reader: Reader, first_wanted: bool = False
+) -> tuple[Archive, Beginning, bytes]:
+    """An archive whose header is authenticated, its beginning and its passphrase. It has not been compared with
+    --expect-id and --require-version."""
+    opening, found = _begin(call, demanded, reader)
 
     def jobs(each: int) -> int:
         return sealoptions.jobs(call, each, demanded.limits.memory)
 
-    archive = opening.archive(found, jobs, call.warn, first_wanted)
-    archive.expected = demanded.receipt
-    check_expectations(call, archive.header)
-    return archive
+    return opening.archive(found, jobs, call.warn, first_wanted), opening.beginning, found
 
 
 def open_header(call: Invocation, demanded: Terms, reader: Reader) -> tuple[bytes, BackupHeader]:

@@ -28,9 +28,18 @@ def run(call: Invocation, doc: str) -> None:
 
             save.run(call)
         else:
-            from qbtools.commands.backup import open
+            files = call.options["FILE"]
+            call.options["FILE"] = files[0] if files else None
+            if call.options["--at"] is not None and len(files) < 2:
+                raise UsageError("--at needs several archives", f"see {call.program} --help")
+            if len(files) > 1:
+                from qbtools.commands.backup import openchain
 
-            open.run(call)
+                openchain.run(call, files)
+            else:
+                from qbtools.commands.backup import open
+
+                open.run(call)
     except Ended as ended:
         raise Terminated(ended.number) from None
 

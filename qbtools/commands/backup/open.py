@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from qbtools.amounts import amount
 from qbtools.commands.backup import stagewords
@@ -14,6 +15,7 @@ from qbtools.errors import UsageError
 from qbtools.formats import header
 from qbtools.runs import checking, filling, opening
 from qbtools.runs.hearing import Happened
+from qbtools.runs.wiring import Wiring
 
 
 def run(call: Invocation) -> None:
@@ -25,26 +27,30 @@ def run(call: Invocation) -> None:
         return
     command = command_of(call)
     if command == "list":
-        listed = _Listed(call)
+        listed = Listed(call)
         opening.open_all(stagewords.opening(call), checking.Listing(listed.show), call.warn, listed.opened)
     elif command == "verify":
-        verifying = checking.Verifying(call.warn)
-        archive = [Happened("opened", "")]
-
-        def opened(event: Happened) -> None:
-            archive.append(event)
-            verifying.opened(event)
-
-        opening.open_all(stagewords.opening(call, ["--verify"]), verifying, call.warn, opened)
-        verifying.finish()
-        _verified(call, verifying, archive[-1])
+        verify(call, stagewords.opening(call, ["--verify"]), checking.Verifying(call.warn))
     else:
-        fill = filling.Filling(_where(call), call.note, call.warn)
+        fill = filling.Filling(where(call), call.note, call.warn)
         opening.open_all(stagewords.opening(call), fill, call.warn, opening.refuse_increments)
         fill.finish()
 
 
-class _Listed:
+def verify(call: Invocation, stages: Wiring, verifying: checking.Verifying) -> None:
+    """Verifies the archive FILE, and prints a line about it."""
+    archive = [Happened("opened", "")]
+
+    def opened(event: Happened) -> None:
+        archive.append(event)
+        verifying.opened(event)
+
+    opening.open_all(stages, verifying, call.warn, opened)
+    verifying.finish()
+    _verified(call, verifying, archive[-1])
+
+
+class Listed:
     """Prints the output of list."""
 
     def __init__(self, call: Invocation) -> None:
@@ -85,7 +91,8 @@ def _verified(call: Invocation, verifying: checking.Verifying, archive: Happened
         call.note(line)
 
 
-def _where(call: Invocation) -> filling.Where:
+def where(call: Invocation, kept_too: Mapping[str, str] = {}) -> filling.Where:
+    """The targets that the user gives. kept_too: more files that the run must not change, by description."""
     opts = call.options
     only = filling.read_only(opts["--only"])
     to = opts["--to"]
@@ -97,7 +104,7 @@ def _where(call: Invocation) -> filling.Where:
     mapped = filling.read_map(opts["--map"])
     kept, file = _files(call)
     flags = [bool(opts[option]) for option in ("--overwrite", "--shrink", "--skip-existing")]
-    return filling.Where(to, opts["--pool"], mapped, only, kept, file, *flags)
+    return filling.Where(to, opts["--pool"], mapped, only, {**kept, **kept_too}, file, *flags)
 
 
 def _files(call: Invocation) -> tuple[dict[str, str], str | None]:

@@ -48,7 +48,7 @@ _PLANNING = frozenset(
 _HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
 _SAVING_HOSTS = frozenset({"--strict", "--each"})
 _FOREIGN = {
-    "create": frozenset(OPENING).difference(SEALING) | _RESTORING | _PLANNING,
+    "create": frozenset(OPENING).difference(SEALING) | _RESTORING | _PLANNING | {"--at"},
     "list": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,
     "verify": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
     "restore": _CREATING.difference(OPENING) | _SAVING_HOSTS,

@@ -15,11 +15,11 @@ DOC = f"""\
 Usage:
   qb-backup create [options] [-r R]... [-R FILE]... [--include PATTERN]...
                    [--exclude PATTERN]... [VOLUME...]
-  qb-backup list [options] [-i FILE]... [FILE]
-  qb-backup verify [options] [-i FILE]... [FILE]
+  qb-backup list [options] [-i FILE]... [FILE...]
+  qb-backup verify [options] [-i FILE]... [FILE...]
   qb-backup restore [options] [-i FILE]... [--map DOMAIN:VOLUME=TARGET]...
                     [--only WHAT]... [--include PATTERN]... [--exclude PATTERN]...
-                    [--rename A=B]... [FILE]
+                    [--rename A=B]... [FILE...]
   qb-backup help [COMMAND]
   qb-backup (-h | --help | --version)
 
@@ -35,8 +35,8 @@ verify   opens, decompresses and reads every file of an archive to its end.
 restore  writes the volumes to DIR/DOMAIN/NAME.img, or as --pool and --map say.
          With --host: creates the domains there, by a plan of qb-plan.
 help     shows the usage and the options of one COMMAND, as COMMAND --help does.
-FILE is an archive; without it, or if it is -, standard input. HOST is dir:DIR,
-lvm:VG/POOL or NAME:ARGUMENT for any other program qb-host-NAME.
+FILE is an archive, by default or as -, standard input; several: a full backup and its
+increments. HOST is dir:DIR, lvm:VG/POOL or NAME:ARGUMENT for another qb-host-NAME.
 
 Options for create:
   -o FILE --output FILE     Write to FILE (FILE.partial until it is complete)
@@ -53,6 +53,7 @@ Options for create:
 Options for list, verify and restore:
   --json                    Print one JSON document: the list, or a result for each
                             domain (create, restore: with a host only).
+  --at ID                   Of several FILEs: the state of the backup ID, not the last.
   --to DIR                  restore: the directory for the volumes.
   --pool PREFIX             restore: make the volumes PREFIX/DOMAIN-VOLUME, for
                             example with lvm:VG/POOL.

@@ -68,7 +68,7 @@ class Inputs:
                 self.words.append(option)
         number = call.options["--passphrase-fd"]
         if secret is not None:
-            self.words.append(f"--passphrase-fd={self._kept(self._own(_piped(secret)), 'the passphrase')}")
+            self.words.append(f"--passphrase-fd={self._kept(self._own(piped(secret)), 'the passphrase')}")
         elif number is not None:
             fd = self._kept(_descriptor(str(number), "--passphrase-fd", "the passphrase"), "the passphrase")
             self.words.append(f"--passphrase-fd={fd}")
@@ -124,7 +124,7 @@ def keep_recipients(call: Invocation) -> None:
                 paths[at] = f"/dev/fd/{copy}"
 
 
-def _piped(secret: bytes) -> int:
+def piped(secret: bytes) -> int:
     """The read end of a pipe that contains the passphrase."""
     ours, theirs = os.pipe()
     os.write(theirs, secret + b"\n")

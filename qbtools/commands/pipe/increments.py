@@ -30,12 +30,14 @@ def listed(increment: deltatar.IncrementTar) -> bytes:
 
 
 def extract(call: Invocation, writer: Writer, increment: deltatar.IncrementTar) -> None:
-    """Writes the stream of an increment, or the size of the volume."""
+    """Writes the stream of an increment, or the size of the volume. Damaged if it has another base than --base."""
+    name, base, wanted = increment.untrusted_name, increment.head.base, call.options["--base"]
+    if wanted is not None and wanted != f"{base.backup_id}:{base.digest}":
+        raise Damaged(f"{name} is an increment of another volume or backup: {base.backup_id}, {base.digest}")
     if call.options["--size"]:
         writer.write(b"%d\n" % increment.head.extents.size)
         return
-    name = increment.untrusted_name
     if call.options["--raw"]:
         raise Refused(f"{name} is an increment, not a whole volume", "qb-merge makes one of it and its base")
-    call.note(f"{name}: an increment of the backup {increment.head.base.backup_id}")
+    call.note(f"{name}: an increment of the backup {base.backup_id}")
     increment.copy(writer)

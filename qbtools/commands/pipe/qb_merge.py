@@ -19,6 +19,8 @@ made. If BASE is an increment itself, one increment is written: from its base to
 last INCREMENT.
 
 Options:
+  --drop-older          A whole volume may follow other streams, which then do not
+                        count. Without this option that is an error.
 {options.PROGRESS}
 {options.COMMON}
 """
@@ -33,7 +35,7 @@ def main(call: Invocation) -> None:
     readers = [_open(path) for path in (call.options["BASE"], *call.options["INCREMENT"])]
     display = call.options["--progress"] and not call.quiet
     with progress.shown(lambda: writer.position, lambda: None, lambda: call.options["BASE"], display):
-        work = deltamerge.Merge(readers)
+        work = deltamerge.Merge(readers, bool(call.options["--drop-older"]))
         call.note(f"{work.extents.size} bytes, {work.extents.data} of data in {len(work.extents)} extents")
         work.run(writer)
 

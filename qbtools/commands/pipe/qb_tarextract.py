@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Damaged
+from qbtools.errors import Damaged, UsageError
 
 DOC = f"""\
 Usage:
@@ -23,6 +23,8 @@ the whole archive was read.
 
 Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
+  --base ID:SHA256      If NAME was archived as an increment, it must be one of this
+                        base; if --base is "none", NAME must be a whole volume.
   --size                Print the size of the volume, as the header has it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
                         name for each member, or for NAME and everything below it;
@@ -50,6 +52,8 @@ def main(call: Invocation) -> None:
     from qbtools import progress
     from qbtools.formats import deltatar, tarreader, volumestream
 
+    if call.options["--base"] is not None and call.options["--list"]:
+        raise UsageError("--base does not go with --list, which shows the base")
     name, raw = call.options["NAME"], call.options["--raw"]
     text_only = call.options["--size"] or call.options["--list"]
     writer, reader = call.stdout(binary=not text_only), call.stdin()

@@ -1,0 +1,301 @@
+"""qb-backup with a full archive and its increments: what is restored, and attacks and accidents that are noticed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import chains
+import pytest
+from chains import Link
+from support import bash, environment
+
+from qbtools.formats import manifest
+
+ROOT, PRIVATE, OTHER = "vm1/root.img", "vm1/private.img", "vm2/private.img"
+
+
+def changed(data: bytes, seed: int) -> bytes:
+    """Another state of a volume: some of it is written, zeroed, cut off or added."""
+    chance = random.Random(seed)
+    made = bytearray(data)
+    for _ in range(4):
+        at, count = chance.randrange(len(data) + 1), chance.choice([1, 700, 5000, 20_000])
+        made[at : at + count] = bytes(count) if chance.random() < 0.3 else chance.randbytes(count)
+    size = chance.choice([len(made), len(made) // 2, len(made) + 10_000, 1])
+    return bytes(made[:size].ljust(size, b"\0"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chains")
+    (folder / "passphrase").write_bytes(chains.SECRET)
+    (folder / "passphrase").chmod(0o600)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def links(place: Path) -> list[Link]:
+    """0.qb to 4.qb: a chain; root is whole again in 3, and the second machine is there from 1 on, but not in 3."""
+    found: list[Link] = []
+    states = {ROOT: os.urandom(200_000), PRIVATE: os.urandom(30_000) + bytes(50_000)}
+    for number in range(5):
+        if number:
+            states = {name: changed(data, number) for name, data in states.items()}
+        if number in (1, 4):
+            states[OTHER] = os.urandom(40_001)
+        elif number == 3:
+            del states[OTHER]
+        whole = [ROOT] if number == 3 else []
+        base = found[-1] if found else None
+        found.append(chains.seal(place / f"{number}.qb", number + 1, states, base, whole))
+    return found
+
+
+def backup(place: Path, text: str) -> subprocess.CompletedProcess[bytes]:
+    return bash(f"cd {place} && rm -rf to && qb-backup {text}", QB_PASSPHRASE_FILE="passphrase")
+
+
+def restored(place: Path) -> dict[str, bytes]:
+    """The volumes below the directory `to`, by their names in the archive."""
+    paths = [path for path in (place / "to").rglob("*") if path.is_file()]
+    return {f"vm{path.parent.name.removeprefix('d')}/{path.name}": path.read_bytes() for path in paths}
+
+
+def fails(place: Path, text: str, status: int, message: str) -> None:
+    """Ends with status and one line with message, and nothing was restored."""
+    done = backup(place, text)
+    lines = [line for line in done.stderr.decode().splitlines() if ": warning: " not in line]
+    assert done.returncode == status, lines
+    assert len(lines) <= 2
+    assert ": error: " in lines[0] and message in lines[0], lines
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert not (place / "to").exists() or restored(place) == {}
+
+
+@pytest.mark.parametrize("last", range(5))
+def test_every_state_is_restored(place: Path, links: list[Link], last: int) -> None:
+    files = [f"{number}.qb" for number in range(last + 1)]
+    random.Random(last).shuffle(files)
+    if last == 0:
+        files += ["1.qb", "--at", links[0].backup_id]
+    done = backup(place, f"restore --to to {' '.join(files)}")
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert restored(place) == links[last].states
+
+
+def test_a_state_in_the_middle(place: Path, links: list[Link]) -> None:
+    done = backup(place, f"restore --to to --at {links[2].backup_id} 4.qb 0.qb 3.qb 1.qb 2.qb")
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert restored(place) == links[2].states
+    done = backup(place, "restore --to to --only d2 0.qb 1.qb 2.qb")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert restored(place) == {OTHER: links[2].states[OTHER]}
+
+
+def test_verify_and_list(place: Path, links: list[Link]) -> None:
+    done = backup(place, "verify -v 2.qb 0.qb 1.qb")
+    assert done.returncode == 0, done.stderr.decode()
+    assert [line.split()[1] for line in done.stderr.decode().splitlines() if ", complete" in line] == [
+        "0.qb:", "1.qb:", "2.qb:"
+    ]  # fmt: skip
+    assert b"warning" not in done.stderr
+    done = backup(place, "list 2.qb 0.qb 1.qb")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [line.split(b"\t")[3].decode() for line in done.stdout.splitlines()] == list(links[2].states)
+
+
+def test_without_metadata(place: Path, links: list[Link], tmp_path: Path) -> None:
+    (tmp_path / "passphrase").write_bytes(chains.SECRET)
+    (tmp_path / "passphrase").chmod(0o600)
+    full = chains.seal(tmp_path / "a.qb", 1, {ROOT: b"a" * 9000}, metadata=False)
+    chains.seal(tmp_path / "b.qb", 2, {ROOT: b"b" * 9001}, full, metadata=False)
+    done = backup(tmp_path, "restore --to to a.qb b.qb")
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+    assert (tmp_path / "to" / ROOT).read_bytes() == b"b" * 9001
+
+
+def test_a_dropped_archive(place: Path, links: list[Link]) -> None:
+    for command in ("restore --to to", "verify", "list"):
+        fails(place, f"{command} 0.qb 2.qb", 4, f"the backup {links[1].backup_id} is missing: it is the base of 2.qb")
+        fails(place, f"{command} 1.qb 2.qb", 4, f"the backup {links[0].backup_id} is missing: it is the base of 1.qb")
+
+
+def test_a_doubled_archive(place: Path, links: list[Link]) -> None:
+    fails(place, "restore --to to 0.qb 1.qb 1.qb", 4, f"1.qb and 1.qb are both the backup {links[1].backup_id}")
+    fails(place, "restore --to to 0.qb 0.qb", 4, "are both the backup")
+
+
+def test_an_archive_of_another_series_with_the_same_passphrase(place: Path, links: list[Link]) -> None:
+    full = chains.seal(place / "a.qb", 11, links[0].states)
+    chains.seal(place / "b.qb", 12, links[1].states, full)
+    fails(place, "restore --to to 0.qb b.qb", 4, f"the backup {full.backup_id} is missing: it is the base of b.qb")
+    fails(place, "restore --to to 0.qb 1.qb b.qb", 4, "is missing: it is the base of b.qb")
+    fails(place, "restore --to to a.qb 1.qb", 4, "is missing: it is the base of 1.qb")
+    fails(place, "restore --to to a.qb 0.qb 1.qb b.qb", 4, "are both full backups: a chain has one")
+
+
+def test_a_base_that_was_sealed_again_under_its_id(place: Path, links: list[Link]) -> None:
+    chains.seal(place / "again.qb", 1, {**links[0].states, ROOT: b"evil" * 1000})
+    message = f"again.qb is not the base of 1.qb, but another archive of the backup {links[0].backup_id}"
+    for command in ("restore --to to", "verify"):
+        fails(place, f"{command} again.qb 1.qb 2.qb", 4, message)
+    chains.seal(place / "middle.qb", 2, {**links[1].states, ROOT: b"evil" * 1000}, links[0])
+    fails(place, "restore --to to 0.qb middle.qb 2.qb", 4, "middle.qb is not the base of 2.qb")
+
+
+def test_two_increments_of_one_base(place: Path, links: list[Link]) -> None:
+    fork = chains.seal(place / "fork.qb", 21, {**links[1].states, PRIVATE: b"fork" * 2000}, links[0])
+    fails(place, "restore --to to 0.qb 1.qb fork.qb", 2, f"{links[1].backup_id} (2026-11-02 06:00:00 UTC)")
+    fails(place, "verify 0.qb 1.qb fork.qb", 2, f"{fork.backup_id} (2026-11-21 06:00:00 UTC)")
+    fails(place, "restore --to to --at nothing 0.qb fork.qb", 2, "none of the archives has the backup ID nothing")
+    for link in (links[1], fork):
+        done = backup(place, f"restore --to to --at {link.backup_id} 0.qb 1.qb fork.qb")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert restored(place) == link.states
+
+
+def test_a_header_that_names_the_wrong_base(place: Path, links: list[Link]) -> None:
+    """The archive says that it follows 1.qb, but its increments are of 0.qb."""
+    chains.seal(place / "liar.qb", 22, {**links[0].states, PRIVATE: b"x" * 9000}, links[0], lie=links[1].base)
+    message = f"is an increment of the backup {links[0].backup_id}, not of {links[1].backup_id}"
+    fails(place, "verify 0.qb 1.qb liar.qb", 4, message)
+    fails(place, "restore --to to 0.qb 1.qb liar.qb", 4, "is an increment of another volume or backup")
+
+
+def test_the_index_of_a_sibling_volume(place: Path) -> None:
+    """Of the same archive and size: only the digest of its line in the manifest tells them apart."""
+    states = {ROOT: os.urandom(9000), PRIVATE: os.urandom(9000)}
+    full = chains.seal(place / "s0.qb", 1, states)
+    right, wrong = (next(one for one in full.records if one.name == name) for name in (ROOT, PRIVATE))
+
+    def swap(name: str, stream: bytes) -> bytes:
+        good, bad = (manifest.line_digest(one).encode() for one in (right, wrong))
+        return stream.replace(good, bad) if name == ROOT else stream
+
+    chains.seal(place / "s1.qb", 2, {**states, ROOT: states[ROOT][:-1] + b"x"}, full, change=swap)
+    fails(place, "verify s0.qb s1.qb", 4, f"{ROOT} is no increment of that volume in the backup")
+    fails(place, "restore --to to s0.qb s1.qb", 4, f"{ROOT} is an increment of another volume or backup")
+
+
+def test_an_increment_where_the_base_has_nothing(place: Path, links: list[Link]) -> None:
+    """3.qb does not have the second machine, so what follows it must have that whole."""
+    states = {**links[3].states, OTHER: b"y" * 9000}
+    mixed = Link(links[3].path, links[3].receipt, states, links[3].records, {**links[3].indexes, **links[2].indexes})
+    chains.seal(place / "odd.qb", 23, states, mixed)
+    fails(place, "restore --to to --only d2 0.qb 1.qb 2.qb 3.qb odd.qb", 4, "is an increment of another volume")
+
+
+def test_an_older_shorter_chain_is_noticed_with_a_receipt(place: Path, links: list[Link]) -> None:
+    for words in ("--expect 2.receipt", f"--expect-id {links[2].backup_id}"):
+        done = backup(place, f"restore --to to {words} 0.qb 1.qb 2.qb")
+        assert (done.returncode, done.stderr) == (0, b"")
+        for command in ("restore --to to", "verify", "list"):
+            fails(place, f"{command} {words} 0.qb 1.qb", 5, f"the backup ID {links[1].backup_id}, not")
+
+
+@pytest.mark.parametrize("name", ["0.qb", "1.qb", "2.qb"])
+@pytest.mark.parametrize("how", ["flip", "cut", "manifest"])
+def test_damage_in_any_archive(place: Path, links: list[Link], name: str, how: str) -> None:
+    data = bytearray((place / name).read_bytes())
+    at = data.index(b"private.img.000.enc") + 512 + 300
+    if how == "flip":
+        data[at] ^= 1
+    elif how == "manifest":
+        data[data.index(b"qb-manifest.000.enc") + 700] ^= 1
+    else:
+        del data[at:]
+    files = ["0.qb", "1.qb", "2.qb"]
+    files[files.index(name)] = "bad.qb"
+    (place / "bad.qb").write_bytes(data)
+    message = {"flip": "does not authenticate: the archive is damaged here"}.get(how, "bad.qb: ")
+    done = backup(place, f"restore --to to {' '.join(files)}")
+    lines = done.stderr.decode().splitlines()
+    assert (done.returncode, len(lines)) == (4, 1), lines
+    assert message in lines[0]
+    if how == "flip":  # the volume before it is complete
+        assert restored(place) == {ROOT: links[2].states[ROOT]}
+    else:
+        assert not (place / "to").exists()
+    fails(place, f"verify {' '.join(files)}", 4, message)
+
+
+def test_archives_that_cannot_be_in_a_chain(place: Path, links: list[Link]) -> None:
+    fails(place, "restore --to to 0.qb - <1.qb", 2, "several archives cannot come on standard input")
+    fails(place, "restore --to to 0.qb <(cat 1.qb)", 2, "is not a regular file")
+    fails(place, "restore --to to 0.qb missing.qb", 1, "cannot read missing.qb")
+    fails(place, "restore --to to --at x 0.qb", 2, "--at needs several archives")
+    fails(place, "restore --host dir:to -y 0.qb 1.qb", 2, "several archives do not go with --host")
+    (place / "text").write_text("hello\n" * 1000)
+    fails(place, "restore --to to 0.qb text", 4, "text: ")
+
+
+def test_other_passphrases(place: Path, links: list[Link]) -> None:
+    (place / "wrong").write_bytes(b"wrong")
+    (place / "wrong").chmod(0o600)
+    fails(place, "restore --to to --passphrase-file wrong 0.qb 1.qb", 3, "0.qb: the passphrase is wrong")
+    done = backup(place, "restore --to to --passphrase-file <(cat passphrase) 0.qb 1.qb")
+    assert (done.returncode, done.stderr) == (0, b""), done.stderr
+    done = backup(place, "restore --to to --passphrase-fd 7 0.qb 1.qb 7<passphrase")
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_target_that_exists_stays(place: Path, links: list[Link]) -> None:
+    done = bash(
+        f"cd {place} && rm -rf to && mkdir -p to/d1 && echo mine >to/d1/root.img"
+        " && qb-backup restore --to to 0.qb 1.qb",
+        QB_PASSPHRASE_FILE="passphrase",
+    )
+    assert done.returncode == 5
+    assert b"already exists" in done.stderr
+    assert (place / "to/d1/root.img").read_text() == "mine\n"
+    done = bash(
+        f"cd {place} && qb-backup restore --overwrite --to to 0.qb 1.qb; cp 0.qb c.qb;"
+        " qb-backup restore --overwrite --map d1:root=c.qb --to to c.qb 1.qb",
+        QB_PASSPHRASE_FILE="passphrase",
+    )
+    assert done.returncode == 5
+    assert b"cannot be written over the archive" in done.stderr
+    assert restored(place) == links[1].states
+
+
+@pytest.mark.parametrize("stage", ["qb-unseal", "qb-decompress", "qb-tarextract", "qb-merge", "qb-volwrite"])
+def test_a_stage_that_dies(place: Path, tmp_path: Path, stage: str) -> None:
+    """However a stage of the last pipe dies, no target has its name, and the status is 1."""
+    (tmp_path / "passphrase").write_bytes(chains.SECRET)
+    (tmp_path / "passphrase").chmod(0o600)
+    full = chains.seal(tmp_path / "0.qb", 1, {ROOT: os.urandom(30_000_000)})
+    chains.seal(tmp_path / "1.qb", 2, {ROOT: full.states[ROOT][:-1]}, full)
+    process = subprocess.Popen(
+        ["qb-backup", "restore", "--to", "to", "0.qb", "1.qb"],
+        cwd=tmp_path,
+        env=environment(QB_PASSPHRASE_FILE="passphrase"),
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    while process.poll() is None:
+        running = programs_in(tmp_path)
+        if "qb-merge" in running and stage in running:  # before, others read the metadata
+            os.kill(running[stage], signal.SIGKILL)
+            break
+        time.sleep(0.005)
+    _out, said = process.communicate(timeout=60)
+    assert process.returncode in (1, 137), said
+    assert restored(tmp_path) == {}
+    assert said.count(b": error: ") == 1, said  # bash may say too that a stage was killed
+
+
+def programs_in(folder: Path) -> dict[str, int]:
+    """A process of each program that runs in a directory."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdecimal() and os.readlink(entry / "cwd") == str(folder):
+                words = (entry / "cmdline").read_bytes().decode().split("\0")
+                found.update(dict.fromkeys((word.rpartition("/")[2] for word in words[:4]), int(entry.name)))
+    return found
