@@ -408,3 +408,38 @@ def test_streams_by_hand_are_the_same(place: Path) -> None:
     """What the helper of the other tests writes is what the program takes."""
     stream = volume_stream(4096, (512, b"A" * 512))
     assert run("qb-merge", "/dev/stdin", data=stream).stdout == stream
+
+
+def test_a_newer_whole_volume_drops_older_streams(place: Path) -> None:
+    index(place, "w", base="v")
+    done = bash(
+        f"cd {place} && qb-volread w.img >whole && qb-merge --drop-older v whole | qb-volwrite o && cmp w.img o"
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    (place / "x.img").write_bytes((place / "w.img").read_bytes()[:1_000_001])
+    index(place, "x", base="w")
+    done = bash(f"cd {place} && qb-merge --drop-older v whole x | qb-volwrite p && cmp x.img p")
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = bash(f"cd {place} && qb-merge v w whole >bad")
+    assert done.returncode == 4
+    assert b"is a whole volume" in done.stderr
+    done = bash(f"cd {place} && : >empty && qb-merge --drop-older v empty >bad")
+    assert done.returncode == 4
+
+
+def test_tarextract_compares_the_base(place: Path) -> None:
+    increment = index(place, "w", base="v")
+    line = manifest.line_digest(FileRecord(NAME, 1, 4000, digest("v")))
+    base = f"id-v:{line}"
+    (place / "inner").write_bytes(run("qb-tarwrite", NAME, data=increment).stdout)
+    extract = f"cd {place} && qb-tarextract <inner --base"
+    done = bash(f"{extract} {base} {NAME}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, increment, b"")
+    for other in ("none", f"id-w:{line}", f"id-v:{digest('w')}"):
+        done = bash(f"{extract} {other} {NAME}")
+        assert (done.returncode, done.stdout) == (4, b"")
+        assert b"is an increment of another volume or backup" in done.stderr
+    done = bash(f"cd {place} && qb-tarwrite {NAME} <v | qb-tarextract --base none {NAME} | cmp - v")
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = bash(f"{extract} {base} --list {NAME}")
+    assert (done.returncode, done.stdout) == (2, b"")

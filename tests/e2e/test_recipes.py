@@ -114,6 +114,17 @@ def test_one_volume(place: Path) -> None:
     assert output[-1] == digest.decode().strip()
 
 
+def test_what_has_changed_in_a_volume(place: Path) -> None:
+    for seed in (1, 2):
+        succeed(place, "increment-full")
+        (place / "disk.img").write_bytes(DISK_IMAGE[:100_000] + random.Random(seed).randbytes(50_000))
+        succeed(place, "increment-next", "increment-restore")
+        assert (place / "new.img").read_bytes() == (place / "disk.img").read_bytes()
+        restore = "rm -rf to && qb-backup restore --to to full.qb increment.qb && cmp disk.img to/vm1/private.img"
+        done = bash(f"cd {place} && {restore}", QB_PASSPHRASE_FILE=str(place / "passphrase"))
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+
+
 def test_many_volumes(place: Path) -> None:
     succeed(place, "many-save", "many-restore")
     assert (place / "restored/vm1/root.img").read_bytes() == ROOT_IMAGE

@@ -36,9 +36,9 @@ GOOD = {
     "create": (("create", "a"), EVERYWHERE | SAVING | {"--series"}),
     "create --series": (("create", "a", "--series=x"), EVERYWHERE | SAVING | SERIES),
     "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING | ONLY_SAVING_HOSTS),
-    "list": (("list",), EVERYWHERE | OPENING | {"--json"}),
-    "verify": (("verify",), EVERYWHERE | OPENING),
-    "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING | {"--only"}),
+    "list": (("list",), EVERYWHERE | OPENING | {"--json", "--at"}),
+    "verify": (("verify",), EVERYWHERE | OPENING | {"--at"}),
+    "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING | {"--only", "--at"}),
     "restore --host": (("restore", "--host=x"), EVERYWHERE | OPENING | PLANNING | CHOOSING | {"--only"}),
 }
 
@@ -53,7 +53,9 @@ def spelled(option: str) -> str:
 
 
 def test_all_options_are_known_here() -> None:
-    known = EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | ONLY_SAVING_HOSTS | SERIES | {"--only"}
+    known = (
+        EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | ONLY_SAVING_HOSTS | SERIES | {"--only", "--at"}
+    )
     assert set(OPTIONS) == known
 
 

@@ -73,7 +73,7 @@ def test_a_line_that_is_longer(end: bytes) -> None:
     [
         *(b"", b"x", b"[]", b"1", b"{", b"\xff", b"[" * 60_000, b"stages", b"stages ", b"stages x", b"stages -1"),
         *(b"stages 1000", b"stages " + b"9" * 5000),
-        *(b"stages 1.0", b"progress 1 x", b"{}", b'{"event": "begin"}', b'{"name": "x"}'),
+        *(b"stages 1.0", b"{}", b'{"event": "begin"}', b'{"name": "x"}'),
         *(b'{"event": 1, "name": "x"}', b'{"event": "begin", "name": null}', b'{"program": "x", "status": 0}'),
         *(b'{"event": "done", "name": "x", "size": -1}', b'{"event": "done", "name": "x", "size": true}'),
         *(b'{"event": "done", "name": "x", "size": "1"}', b'{"event": "done", "name": "x", "size": 1.0}'),
@@ -84,3 +84,11 @@ def test_nonsense(line: bytes) -> None:
     """After this nothing is trusted: another program writes there."""
     with pytest.raises(Failed, match="malformed report"):
         list(Hearing().take(line + b"\n"))
+
+
+def test_progress_of_a_stage_is_no_report() -> None:
+    """Also if it comes in pieces, and before or after others."""
+    hearing = Hearing()
+    data = b'progress 7 d1\nstages 0\nprogress 8 d1\nprogress 9 d1\n{"event": "begin", "name": "a"}\nprogress 1'
+    found = [said for at in range(len(data)) for said in hearing.take(data[at : at + 1])]
+    assert found == [Stages((0,)), Happened("begin", "a")]

@@ -93,7 +93,7 @@ def check(call: Invocation) -> None:
     for option in call.given:
         if not hosted and (needs_host(option) or (option == "--json" and command != "list")):
             raise UsageError(f"{option} needs --host", hint)
-        if hosted and option in _FILLING:
+        if hosted and option in _FILLING | {"--at"}:
             raise UsageError(f"{option} does not go with --host", hint)
     if command == "create":
         _check_create(call, hosted, hint)
