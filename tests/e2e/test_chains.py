@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import chains
+import identities
 import pytest
 from chains import Link
 from support import bash, environment
@@ -299,3 +300,26 @@ def programs_in(folder: Path) -> dict[str, int]:
                 words = (entry / "cmdline").read_bytes().decode().split("\0")
                 found.update(dict.fromkeys((word.rpartition("/")[2] for word in words[:4]), int(entry.name)))
     return found
+
+
+def test_archives_for_a_recipient_need_proof_of_their_writer(tmp_path: Path) -> None:
+    """The receipt of the last archive proves all of them, because each names the manifest of its base."""
+    recipient = identities.age(tmp_path / "identity")
+    data = os.urandom(100_000)
+    (tmp_path / "root.img").write_bytes(data)
+    (tmp_path / "series").mkdir(mode=0o700)
+    for number in (0, 1):
+        words = f"-q -r {recipient} --series series --receipt {number}.receipt -o {number}.qb d1:root=root.img"
+        done = bash(f"cd {tmp_path} && qb-backup create {words}")
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+        (tmp_path / "root.img").write_bytes(data[:-3] + b"new")
+    for words, status in (
+        ("", 5),
+        ("--expect 0.receipt", 5),
+        ("--expect 1.receipt", 0),
+        ("--any-writer --overwrite", 0),
+    ):
+        done = bash(f"cd {tmp_path} && qb-backup restore -i identity --to to {words} 1.qb 0.qb")
+        assert done.returncode == status, done.stderr.decode()
+        assert (tmp_path / "to").exists() == (status == 0)
+    assert restored(tmp_path) == {ROOT: (tmp_path / "root.img").read_bytes()}
