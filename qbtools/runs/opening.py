@@ -156,5 +156,5 @@ def refuse_increments(archive: Happened) -> None:
     if archive.base:
         raise Refused(
             f"the archive holds increments of the backup {archive.base}: restore it together with that one",
-            "qb-merge merges a volume and its increments",
+            "qb-backup restore takes several archives",
         )
