@@ -249,6 +249,10 @@ def mistake(doc: str, known: dict[str, Option], given: Given) -> str:
             return f"no command given: {listed}"
         if given.words[0] not in commands:
             return f"unknown command: {given.words[0]}; the commands are {listed}"
+    *others, last = given.words or [""]
+    if last and match(doc, known, given._replace(words=others)) is not None:
+        alone = all(word in commands for word in others) and "on standard input" in doc
+        return f"unexpected argument: {last}" + ("; the input comes on standard input" if alone else "")
     for at, (key, _value) in enumerate(given.options):
         rest = given._replace(options=given.options[:at] + given.options[at + 1 :])
         if match(doc, known, rest) is not None:

@@ -179,7 +179,7 @@ USAGE = [
     ("--base v.index --index n --id id-v --name vm1/private.img", "--id: v.index is the index of the same backup"),
     ("--confirm v.index v.records --id x", "--id does not go with --confirm"),
     ("--confirm v.index", "--confirm does not go with the other arguments"),
-    ("v.records", "the arguments do not fit together"),
+    ("v.records", "unexpected argument: v.records; the input comes on standard input"),
 ]
 
 

@@ -130,7 +130,7 @@ def test_logn_is_what_the_container_says(head: bytes, secret: Path) -> None:
         (2, "--logn", ["--backup-id", ID, "--logn", "9"]),
         (2, "--logn", ["--backup-id", ID, "--logn", "23"]),
         (2, "the arguments do not fit together", []),
-        (2, "the arguments do not fit together", ["--backup-id", ID, "extra"]),
+        (2, "unexpected argument: extra", ["--backup-id", ID, "extra"]),
         (2, "--json does not go with the other arguments", ["--backup-id", ID, "--json"]),
     ],
 )

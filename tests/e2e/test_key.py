@@ -638,6 +638,13 @@ def test_the_tag_is_that_of_the_key(folder: Path) -> None:
     assert b"qb-key.age\tssh-ed25519 " + tag + b"\n" in good(folder, "qb-key list -q <all.qb")
 
 
+@pytest.mark.parametrize("command", ["list", "check"])
+def test_the_archive_is_no_argument(command: str, folder: Path) -> None:
+    done = run("qb-key", command, folder / "a.qb")
+    told = f"qb-key: error: unexpected argument: {folder}/a.qb; the input comes on standard input\n"
+    assert (done.returncode, done.stderr.decode()) == (2, f"{told}hint: see qb-key --help\n")
+
+
 def test_list_as_json(folder: Path) -> None:
     found = json.loads(good(folder, "qb-key list --json <all.qb"))
     assert [one["kind"] for one in found.pop("age")] == ["X25519", "ssh-ed25519", "ssh-rsa"]

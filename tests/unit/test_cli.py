@@ -106,7 +106,7 @@ def test_ways_to_write_an_option(arguments: list[str], name: str, value: object)
         (["--value"], "--value needs a value"),
         (["-j"], "-j needs a value"),
         (["-qj"], "-j needs a value"),
-        (["one", "two"], "the arguments do not fit together"),
+        (["one", "two"], "unexpected argument: two"),
         (["--help", "--unknown"], "unknown option: --unknown"),
         (["--un\x1bknown"], r"unknown option: --un\x1bknown"),
     ],
