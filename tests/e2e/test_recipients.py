@@ -195,6 +195,11 @@ DESCRIPTORS = {
     "passphrase on standard input": "echo typed |"
     " qb-backup create -q --logn 10 --passphrase-file /dev/stdin -o $OUT/a.qb data &&"
     " echo typed | qb-backup list --passphrase-file /dev/stdin $OUT/a.qb",
+    "passphrase in a variable": "QB_PASSPHRASE_FILE=<(echo typed)"
+    " qb-backup create -q --logn 10 -o $OUT/a.qb data && echo typed |"
+    " QB_PASSPHRASE_FILE=/dev/stdin qb-backup list $OUT/a.qb",
+    "signers in a variable": "qb-backup create -q -R rsa.pub --sign ed25519 -o $OUT/a.qb data &&"
+    " QB_SIGNERS=<(echo tester $(cat ed25519.pub)) qb-backup list -i rsa $OUT/a.qb",
     "each": "qb-backup create -q --host dir:A --each -R <(age-keygen -y age1) -o $OUT &&"
     " qb-backup list --any-writer -i age1 $OUT/vm1.qbk && qb-backup list --any-writer -i age1 $OUT/vm2.qbk",
 }
@@ -232,6 +237,16 @@ def test_refused(what: str, folder: Path, tmp_path: Path) -> None:
     assert f": error: {message}" in errors[0]
     assert len(errors) <= 2
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("command", ["create data", "list data", "verify -i rsa data"])
+@pytest.mark.parametrize("variable", ["QB_PASSPHRASE_FILE", "QB_SIGNERS"])
+def test_a_variable_with_a_descriptor_that_is_not_open(variable: str, command: str, folder: Path) -> None:
+    """In a stage the number is another file. A variable that is not used is no error."""
+    done = bash(f"cd {folder}; timeout 20 qb-backup -q {command} | cat", **{variable: "/dev/fd/7"})
+    told = f"cannot read the {'passphrase' if 'PASS' in variable else 'list of signers'} from descriptor 7: it is not"
+    unused = command.startswith("create") if variable == "QB_SIGNERS" else "-i" in command
+    assert (told in done.stderr.decode()) != unused
 
 
 def test_an_identity_is_no_target(folder: Path, tmp_path: Path) -> None:

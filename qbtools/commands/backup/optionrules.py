@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qbtools.commands.archive import writeroptions
+from qbtools.commands.archive import keyoptions, writeroptions
 from qbtools.commands.backup import seriesoptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
@@ -70,6 +70,16 @@ def values(call: Invocation, option: str) -> list[str]:
     """The given values of an option, which may be repeatable. Empty if it takes no value."""
     found = call.options[option] if option in call.given else []
     return found if isinstance(found, list) else [] if found is True else [found]
+
+
+def asks_for_passphrase(call: Invocation) -> bool:
+    """Whether a passphrase of the user is needed, and no option says where it comes from."""
+    opts = call.options
+    if any(opts[option] is not None for option in keyoptions.PASSPHRASE):
+        return False
+    if opts["create"]:
+        return bool(opts["--wrap-passphrase"]) or not keyoptions.makes_passphrase(call)
+    return not opts["--identity"] and opts["--key-command"] is None
 
 
 def command_of(call: Invocation) -> str:

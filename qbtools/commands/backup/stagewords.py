@@ -66,6 +66,10 @@ class Inputs:
                 self.words.append(f"{option}={self._readable(option, value)}")
             if call.options[option] is True:
                 self.words.append(option)
+        if secret is None and optionrules.asks_for_passphrase(call):
+            self._hand_on("QB_PASSPHRASE_FILE", optionrules.FILES["--passphrase-file"])
+        if not create and call.options["--signers"] is None and not call.options["--any-writer"]:
+            self._hand_on("QB_SIGNERS", optionrules.FILES["--signers"])
         number = call.options["--passphrase-fd"]
         if secret is not None:
             self.words.append(f"--passphrase-fd={self._kept(self._own(piped(secret)), 'the passphrase')}")
@@ -79,6 +83,12 @@ class Inputs:
             return value
         what = optionrules.FILES[option]
         return f"/dev/fd/{self._kept(_descriptor(match[1] or '0', option, what), what)}"
+
+    def _hand_on(self, variable: str, what: str) -> None:
+        """Makes the path of an open descriptor in a variable name the same file for a stage."""
+        if match := _OPEN_FILE.fullmatch(os.environ.get(variable, "")):
+            fd = self._kept(_descriptor(match[1] or "0", variable, what), what)
+            os.environ[variable] = f"/dev/fd/{fd}"
 
     def _kept(self, fd: int, what: str) -> int:
         """A descriptor that stages inherit. what: describes what is read from it."""
