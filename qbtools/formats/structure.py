@@ -6,9 +6,9 @@ a trusted receipt it proves that the archive is unchanged and complete.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from qbtools.errors import Damaged
+from qbtools.errors import Damaged, Refused
 from qbtools.formats import chunks, header
 from qbtools.formats.beginning import Beginning, header_bound, read_beginning
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
@@ -37,8 +37,12 @@ def check_rest(
     max_chunk: int,
     warn: Callable[[str], None],
     expected: Receipt | None = None,
+    digest: ContentDigest | None = None,
 ) -> list[str]:
-    """As check(), for an archive whose beginning has just been read from members."""
+    """As check(), for an archive whose beginning has just been read from members.
+
+    digest: gets all content. Refused then if the archive has no manifest: a receipt without one would prove nothing.
+    """
     untrusted_plain, untrusted_sealed, _keys = beginning
     untrusted = header.parse(untrusted_plain)
     if untrusted.version == 3:
@@ -46,13 +50,11 @@ def check_rest(
     parse_fixed(untrusted_sealed, chunks.HEADER_MAC)
     if len(untrusted_sealed) != len(untrusted_plain) + OVERHEAD:
         raise Damaged(f"{chunks.HEADER_MAC} does not have the size of what it seals")
-    digest = None
     if expected is not None:
         expected.check_header(untrusted_plain, untrusted_sealed)
-        digest = ContentDigest()
-        for part, content in ((chunks.HEADER, untrusted_plain), (chunks.HEADER_MAC, untrusted_sealed)):
-            digest.begin(part, len(content))
-            digest.update(content)
+        digest = digest or ContentDigest()
+    if digest is not None:
+        _begin(digest, untrusted.manifest, ((chunks.HEADER, untrusted_plain), (chunks.HEADER_MAC, untrusted_sealed)))
     members.bound = lambda member: chunks.member_bound(member, untrusted.chunk_size, max_chunk)
     order = chunks.Order(untrusted.chunk_size, untrusted.manifest, warn)
     while not order.manifest_seen and (member := members.next()) is not None:
@@ -73,6 +75,14 @@ def check_rest(
         expected.check(digest.receipt(expected.backup_id))
     why = "it failed when it was saved" + ", or chunks are missing" * (expected is None)
     return [f"{name} is incomplete: {why}" for name in order.broken]
+
+
+def _begin(digest: ContentDigest, manifest: bool, members: Iterable[tuple[str, bytes]]) -> None:
+    if not manifest:
+        raise Refused("the archive has no manifest, so it cannot have a receipt")
+    for name, content in members:
+        digest.begin(name, len(content))
+        digest.update(content)
 
 
 def _read_body(members: MemberReader, digest: ContentDigest) -> None:

@@ -168,11 +168,13 @@ def complaint(found: Iterable[Result], of: int) -> Failed | None:
     failed = [result for result in found if result.problem is not None]
     if not failed:
         return None
+    lost = [result for result in failed if result.stored is None]
+    what = "domains cannot be saved" if lost else "domains have an archive, but no receipt"
     more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
     first = f"{failed[0].domain} ({failed[0].problem})"
     broken = ", ".join(result.domain for result in failed if result.broken)
     hint = f"only a part of it is in the archive, so Qubes OS would restore it broken: {broken}" if broken else None
-    return Failed(f"{len(failed)} of {of} domains cannot be saved: {first}{more}", hint)
+    return Failed(f"{len(failed)} of {of} {what}: {first}{more}", hint)
 
 
 def as_document(

@@ -17,16 +17,22 @@ from qbtools.volumes.marks import Mark
 from qbtools.volumes.spots import Apart
 
 
+class Unwritten(Failed):
+    """The archive is complete, but the file beside it cannot be written."""
+
+
 class SideFile:
     """The file is opened before the first byte is read, so that it is known to be writable. The end of the `with`
     removes a file without its final name; what a killed run leaves has a mark, and the next run removes it.
 
-    path None: nothing is written.
+    path None: nothing is written. replace: an existing file is replaced at the end, in one step.
     """
 
-    def __init__(self, path: str | None) -> None:
-        """Failed if path is not writable, or no file can be created beside it."""
+    def __init__(self, path: str | None, replace: bool = False) -> None:
+        """Failed if path is not writable, or no file can be created beside it. Refused if it exists and is not
+        replaced; a pipe or a device is written to."""
         self._path = path
+        self._replace = replace
         self._fd = -1
         self._directory = -1
         self._partial = ""
@@ -39,6 +45,8 @@ class SideFile:
             self._path = os.path.realpath(path)
             if os.path.isdir(path):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if os.path.lexists(self._path) and not replace:
+                raise Refused(f"{path} already exists")
             self._create()
         except OSError as error:
             raise Failed(f"cannot write {path}: {error.strerror}") from error
@@ -62,19 +70,25 @@ class SideFile:
         return self._path is not None
 
     def finish(self, data: bytes) -> None:
-        """Writes data and gives the file its name. An existing file is replaced. Failed on an I/O error."""
+        """Writes data and gives the file its name. Unwritten on an I/O error, and if the name is taken by now."""
         if self._path is None:
             return
         try:
             write_fd(self._fd, data)
             if self._partial:
                 os.fsync(self._fd)
-                os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+                self._name()
                 self._partial = ""
                 directories.flush(self._directory)
         except OSError as error:
-            raise Failed(f"the archive is complete, but {self._path} cannot be written: {error.strerror}") from error
+            raise Unwritten(f"the archive is complete, but {self._path} cannot be written: {error.strerror}") from error
         self.close()
+
+    def _name(self) -> None:
+        if self._replace:
+            os.rename(self._partial, self._base, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        else:
+            directories.rename_new(self._directory, self._partial, self._base)
 
     def close(self) -> None:
         """Removes what has no name. Has no effect after finish()."""

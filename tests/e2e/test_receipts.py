@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import signal
 import tarfile
@@ -212,17 +213,53 @@ def test_no_room_at_the_end(folder: Path, tmp_path: Path) -> None:
     assert outcome(folder, f"qb-unseal --verify <{tmp_path}/b.qb") == (0, "")
 
 
-def test_an_older_receipt_is_replaced_at_the_end_only(folder: Path, tmp_path: Path) -> None:
+def test_an_older_receipt_is_never_replaced(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "r").write_text("older\n")
     (tmp_path / "r").chmod(0o644)
+    expected = (5, f"{tmp_path}/r already exists")
+    assert outcome(folder, f"{CREATE} --receipt {tmp_path}/r -o {tmp_path}/a.qb root.img") == expected
+    assert outcome(folder, f"qb-seal --opaque --receipt {tmp_path}/r --logn 10 a <root.img | cat") == expected
+    assert outcome(folder, f"qb-unseal --structure --receipt {tmp_path}/r <a.qb") == expected
+    assert os.listdir(tmp_path) == ["r"]
+    assert (tmp_path / "r").read_text() == "older\n"
+
+
+def test_a_run_that_fails_leaves_no_receipt(folder: Path, tmp_path: Path) -> None:
     assert outcome(folder, f"{CREATE} --receipt {tmp_path}/r -o /dev/full/a root.img")[0] == 1
     assert outcome(folder, f"qb-seal --receipt {tmp_path}/r --logn 10 a </dev/null | cat")[0] == 4
     assert outcome(folder, f"qb-seal --opaque --receipt {tmp_path}/r --logn 10 a <root.img >/dev/full")[0] == 1
-    assert os.listdir(tmp_path) == ["r"]
-    assert (tmp_path / "r").read_text() == "older\n"
-    assert outcome(folder, f"{CREATE} --receipt {tmp_path}/r -o {tmp_path}/a.qb root.img") == (0, "")
-    assert read(folder, "structure", f"{tmp_path}/a.qb", f"{tmp_path}/r") == (0, "")
-    assert sorted(os.listdir(tmp_path)) == ["a.qb", "r"]
+    assert os.listdir(tmp_path) == []
+
+
+# --- of an archive that exists ---
+
+
+def test_of_an_archive_that_passes(folder: Path, tmp_path: Path) -> None:
+    """No key is needed, so it can be one that was composed by hand."""
+    assert outcome(folder, f"cat a.qb | tee {tmp_path}/a.qb | qb-unseal --structure --receipt {tmp_path}/r") == (0, "")
+    assert (tmp_path / "r").read_text() == (folder / "a.receipt").read_text()
+    words = f"qb-unseal --structure --receipt {tmp_path}/r2 --expect"
+    assert outcome(folder, f"{words} b.receipt <a.qb")[0] == 5
+    assert outcome(folder, f"{words} a.receipt <a.qb") == (0, "")
+
+
+def test_only_a_whole_archive_gets_a_receipt(folder: Path, tmp_path: Path) -> None:
+    words = f"qb-unseal --structure --receipt {tmp_path}/r"
+    assert outcome(folder, f"head -c 100000 a.qb | {words}")[0] == 4
+    assert outcome(folder, f"{words} </dev/null")[0] == 4
+    without = "qb-header write --logn 10 --no-manifest --backup-id i && head -c 1024 /dev/zero"
+    assert outcome(folder, f"( {without} ) | {words}") == (
+        5,
+        "the archive has no manifest, so it cannot have a receipt",
+    )
+    assert outcome(folder, f"cat a.qb >{tmp_path}/a.qb; {words[:-1]}a.qb <{tmp_path}/a.qb")[0] == 5
+    assert os.listdir(tmp_path) == ["a.qb"]
+    assert outcome(folder, f"qb-unseal --list --receipt {tmp_path}/r <a.qb")[0] == 2
+
+
+def test_options_that_need_the_passphrase_do_not_go_with_structure(folder: Path) -> None:
+    for option in ("--passphrase-file passphrase", "--passphrase-fd 7", "--key-command cat", "-i key", "-j 2"):
+        assert outcome(folder, f"qb-unseal --structure {option} <a.qb")[0] == 2
 
 
 @pytest.mark.parametrize("killed", ["qb-seal", "qb-store", "qb-run"])
@@ -271,7 +308,7 @@ def test_of_each_machine(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "receipts/two.receipt").mkdir()
     done = bash(f"cd {folder} && {create}", QB_PASSPHRASE_FILE="passphrase")
     assert done.returncode == 1
-    told = f"two cannot be saved: cannot write {tmp_path}/receipts/two.receipt: Is a directory\n"
+    told = f"two cannot be saved: {tmp_path}/receipts/two.receipt already exists\n"
     assert told in done.stderr.decode()
     assert os.listdir(tmp_path / "archives") == ["one.qbk"]
     (tmp_path / "receipts/two.receipt").rmdir()
@@ -283,6 +320,29 @@ def test_of_each_machine(folder: Path, tmp_path: Path) -> None:
                 f"qb-unseal --structure --expect {tmp_path}/receipts/{name}.receipt <{tmp_path}/archives/{other}.qbk"
             )
             assert done.returncode == (0 if name == other else 5)
+
+
+def test_a_receipt_of_one_machine_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
+    """Its archive is complete, and the messages say so."""
+    make_host(tmp_path / "A", [Machine("one", data={"private": b"data"})])
+    (tmp_path / "archives").mkdir()
+    with Running(tmp_path, folder, QB_PASSPHRASE_FILE=str(folder / "passphrase")) as running:
+        (tmp_path / "receipts").mkdir()
+        running.hold_in("qubes.xml", 100)
+        create = f"{CREATE} --host {tmp_path}/A --each --json -o {tmp_path}/archives --receipt {tmp_path}/receipts"
+        running.start(f"{create} >{tmp_path}/json")
+        running.hold()
+        (tmp_path / "receipts/one.receipt").write_text("another run")
+        running.release()
+        status, errors = running.end()
+    problem = f"the archive is complete, but {tmp_path}/receipts/one.receipt cannot be written: File exists"
+    assert f"warning: one: {problem}\n" in errors
+    assert f"error: 1 of 1 domains have an archive, but no receipt: one ({problem})\n" in errors
+    assert status == 1
+    (one,) = json.loads((tmp_path / "json").read_text())["domains"]
+    assert (one["problem"], one["archive"]) == (problem, f"{tmp_path}/archives/one.qbk")
+    assert sorted(os.listdir(tmp_path / "archives")) == ["one.qbk"]
+    assert (tmp_path / "receipts/one.receipt").read_text() == "another run"
 
 
 # --- what is noticed ---

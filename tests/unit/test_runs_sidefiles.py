@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from qbtools.errors import Failed, Refused
-from qbtools.runs.sidefiles import SideFile, refuse_same
+from qbtools.runs.sidefiles import SideFile, Unwritten, refuse_same
 
 
 def test_none_is_wanted() -> None:
@@ -18,12 +18,27 @@ def test_none_is_wanted() -> None:
         side.finish(b"text")
 
 
+def test_an_existing_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "receipt").write_text("earlier")
+    with pytest.raises(Refused, match=f"^{tmp_path}/receipt already exists$"):
+        SideFile(str(tmp_path / "receipt"))
+    assert os.listdir(tmp_path) == ["receipt"]
+
+
+def test_a_file_that_exists_at_the_end_stays(tmp_path: Path) -> None:
+    with pytest.raises(Unwritten, match="cannot be written: File exists"), SideFile(str(tmp_path / "receipt")) as side:
+        (tmp_path / "receipt").write_text("another run")
+        side.finish(b"x")
+    assert os.listdir(tmp_path) == ["receipt"]
+    assert (tmp_path / "receipt").read_text() == "another run"
+
+
 @pytest.mark.parametrize("before", [None, "earlier"])
 def test_it_exists_at_the_end(before: str | None, tmp_path: Path) -> None:
     path = tmp_path / "id"
     if before is not None:
         path.write_text(before)
-    with SideFile(str(path)) as side:
+    with SideFile(str(path), replace=True) as side:
         assert path.exists() == (before is not None)
         side.finish(b"an ID\n")
     assert path.read_text() == "an ID\n"
@@ -33,7 +48,7 @@ def test_it_exists_at_the_end(before: str | None, tmp_path: Path) -> None:
 
 def test_a_run_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
     (tmp_path / "id").write_text("earlier")
-    with pytest.raises(ValueError, match="x"), SideFile(str(tmp_path / "id")):
+    with pytest.raises(ValueError, match="x"), SideFile(str(tmp_path / "id"), replace=True):
         raise ValueError("x")
     assert os.listdir(tmp_path) == ["id"]
     assert (tmp_path / "id").read_text() == "earlier"

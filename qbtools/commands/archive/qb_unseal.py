@@ -15,7 +15,7 @@ Usage:
             (--to-command CMD) [NAME...]
   qb-unseal [options] [-i FILE]... [--verify] [--keep-going] [--report FILE]
             (--to-command CMD) [--first CMD] --routes FILE
-  qb-unseal [options] --structure
+  qb-unseal [options] --structure [--receipt FILE]
 
 Open the archive on standard input. With NAME: write the plaintext of that file.
 Nothing of a chunk is written before it has been authenticated. An archive is read
@@ -40,6 +40,7 @@ Options:
                         as JSON, to FILE.
   --structure           Check names, order, sizes and plain checksums, without a
                         passphrase. Without --expect it authenticates nothing.
+  --receipt FILE        With --structure: write the receipt of the archive to FILE.
 {options.OPENING}
 {options.IDENTITY}
 {options.OPENING_COMMAND}
@@ -61,7 +62,7 @@ def main(call: Invocation) -> None:
 
     opts = call.options
     if opts["--structure"]:
-        _structure(call)
+        unsealing.structure(call)
         return
     if opts["--expect"] is not None and opts["--stop"]:
         raise UsageError("--expect does not go with --stop: the end of the archive would not be read")
@@ -95,17 +96,3 @@ def main(call: Invocation) -> None:
         call.warn(tocommand.missing(archive.failed))
     if opts["--list"]:
         out.write(unsealing.listing(archive, opts["--json"]).encode())
-
-
-def _structure(call: Invocation) -> None:
-    from qbtools.commands.archive import receipts, writeroptions
-    from qbtools.formats import structure
-
-    for option in ("--expect-id", "--require-version", "--key-command", *writeroptions.OPTIONS):
-        if call.options[option]:
-            raise UsageError(f"{option} does not go with --structure, which authenticates nothing")
-    largest, receipt = call.size("--max-chunk", 1, 1 << 34), receipts.expected(call)
-    reader = call.stdin()
-    reader.name = "the archive"
-    for text in structure.check(reader, largest, call.warn, receipt):
-        call.warn(text)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Receipting:
-    """The file of qb-seal --receipt. A `with` that ends without finish() leaves no file."""
+    """The file of --receipt of qb-seal and qb-unseal. A `with` that ends without finish() leaves no file."""
 
     def __init__(self, call: Invocation, complete: bool) -> None:
         """complete: a complete archive is written. UsageError if not, or for an empty name; Failed if the file cannot
@@ -36,13 +36,14 @@ class Receipting:
         others = {
             "the archive": "/dev/stdout",
             "standard input": "/dev/stdin",
-            "the list": opts["LIST"] if opts["LIST"] != "-" else None,
+            "the list": None if opts.get("LIST") == "-" else opts.get("LIST"),
             "the passphrase": opts["--passphrase-file"],
-            "the receipt of --base": opts["--base"],
-            "that of --record": opts["--record"],
+            "the receipt of --base": opts.get("--base"),
+            "that of --record": opts.get("--record"),
             "that of --report": opts["--report"],
-            "the key of --sign": opts["--sign"],
-            **{f"the recipients {file}": file for file in opts["--recipients-file"]},
+            "that of --expect": opts.get("--expect"),
+            "the key of --sign": opts.get("--sign"),
+            **{f"the recipients {file}": file for file in opts.get("--recipients-file", [])},
         }
         sidefiles.refuse_same("--receipt", path, others)
         self._file = sidefiles.SideFile(path)

@@ -1,13 +1,14 @@
-"""The actions of qb-unseal after the header of an archive has been authenticated."""
+"""The actions of qb-unseal: --structure, and those after the header of an archive has been authenticated."""
 
 from __future__ import annotations
 
 import json
 
 from qbtools import progressline
-from qbtools.commands.archive import routes, tocommand
+from qbtools.commands.archive import receipts, routes, tocommand
 from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
+from qbtools.errors import UsageError
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Writer, file_reader
 
@@ -74,3 +75,29 @@ def listing(archive: Archive, as_json: bool) -> str:
         "failed": archive.failed,
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+_WITH_STRUCTURE = {"--structure", "--expect", "--receipt", "--max-chunk", "--quiet", "--verbose"}
+
+
+def structure(call: Invocation) -> None:
+    """Checks the archive on standard input without its passphrase, and writes its receipt if that is wanted.
+
+    UsageError for options that need the passphrase. Errors as structure.check_rest() and receipts.Receipting.
+    """
+    from qbtools.formats import header
+    from qbtools.formats import structure as checked
+    from qbtools.formats.beginning import header_bound, read_beginning
+    from qbtools.formats.outertar import MemberReader
+
+    for option in sorted(call.given - _WITH_STRUCTURE):
+        raise UsageError(f"{option} does not go with --structure, which opens nothing")
+    largest, expected = call.size("--max-chunk", 1, 1 << 34), receipts.expected(call)
+    with receipts.Receipting(call, complete=True) as receipt:
+        reader = call.stdin()
+        reader.name = "the archive"
+        members = MemberReader(reader, header_bound)
+        beginning = read_beginning(members, largest)
+        for text in checked.check_rest(members, beginning, largest, call.warn, expected, receipt.digest):
+            call.warn(text)
+        receipt.finish(header.parse(beginning.untrusted_plain).backup_id)

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-from qbtools.errors import Damaged, Failed
+from qbtools.errors import Damaged
 from qbtools.formats import receipt
 from qbtools.runs import sidefiles
-from qbtools.runs.sidefiles import SideFile
+from qbtools.runs.sidefiles import SideFile, Unwritten
 
 
 class Paths(NamedTuple):
@@ -35,13 +35,13 @@ class Beside:
     """The open files of one archive. A `with` that ends without finish() leaves no file."""
 
     def __init__(self, paths: Paths, receipt_wanted: bool = False) -> None:
-        """Opens the files. Failed if one of them cannot be written.
+        """Opens the files. Failed if one of them cannot be written, Refused if there is a receipt already.
 
         receipt_wanted: the attribute `text` is wanted, even if there is no file for it.
         """
         self.text = b""
         """The receipt, after finish()."""
-        self._id_file = SideFile(paths.id_file)
+        self._id_file = SideFile(paths.id_file, replace=True)
         try:
             self._receipt = SideFile(paths.receipt)
         except BaseException:
@@ -59,7 +59,7 @@ class Beside:
         return [f"--receipt=/dev/fd/{theirs}"], [theirs]
 
     def finish(self, backup_id: str) -> None:
-        """Writes the files when the archive is complete and has its name. Failed if a file cannot be written."""
+        """Writes the files when the archive is complete and has its name. Unwritten if a file cannot be written."""
         try:
             if self._pipe is not None:
                 self.text = _received(self._pipe[0], backup_id)
@@ -78,7 +78,7 @@ class Beside:
 
 
 def _received(fd: int, backup_id: str) -> bytes:
-    """Reads the receipt that qb-seal has written to a pipe. Failed if there is none."""
+    """Reads the receipt that qb-seal has written to a pipe. Unwritten if there is none."""
     os.set_blocking(fd, False)
     try:
         data = os.read(fd, receipt.MAX_SIZE + 1)
@@ -86,4 +86,4 @@ def _received(fd: int, backup_id: str) -> bytes:
             return data
     except (BlockingIOError, Damaged):
         pass
-    raise Failed("the archive is complete, but qb-seal has written no receipt")
+    raise Unwritten("the archive is complete, but qb-seal has written no receipt")

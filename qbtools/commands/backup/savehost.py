@@ -22,6 +22,7 @@ from qbtools.hosts.saving import Failing
 from qbtools.runs import savinghost
 from qbtools.runs.creating import Passages
 from qbtools.runs.savinghost import Survey
+from qbtools.runs.sidefiles import Unwritten
 from qbtools.volumes import spots
 from qbtools.volumes.kind import SourceOptions
 from qbtools.volumes.spots import Apart
@@ -109,6 +110,7 @@ class _Run:
         stagewords.keep_recipients(call)
         for at, machine in enumerate(survey.machines):
             problem: str | None = results.EARLY
+            stored = False
             passages = Passages()
             backup_id, path = save.new_id(), _path(opts["--output"], machine.name)
             result = Result(machine.name, problem=problem, state=machine.state)
@@ -117,17 +119,20 @@ class _Run:
                 taking = savinghost.Taking(archive, how)
                 with self._receipt(machine.name) as files:
                     save.seal(call, save.Job(backup_id, taking.contents, path, passages, files, taking, None, secret))
-                problem = None
+                problem, stored = None, True
             except QbError as error:
                 problem = error.message or "it failed"
+                stored = isinstance(error, Unwritten)
                 if opts["--strict"]:
                     raise
-                call.warn(f"{machine.name} cannot be saved: {problem}")
+                call.warn(f"{machine.name}{'' if stored else ' cannot be saved'}: {problem}")
             finally:
-                if problem is None:
+                if stored:
                     (result,) = results.of_saving(archive.files, passages.log, passages.complete)
-                    stored = results.Stored(path, backup_id, os.stat(path).st_size)
-                    self._found.append(result._replace(stored=stored))
+                    place = results.Stored(path, backup_id, os.stat(path).st_size)
+                    result = result._replace(stored=place, problem=problem)
+                if problem is None:
+                    self._found.append(result)
                 else:
                     rest = survey.machines[at + 1 :] if problem == results.EARLY or opts["--strict"] else ()
                     self._found.append(result._replace(problem=problem))
@@ -208,7 +213,8 @@ def _receipt_path(directory: str, domain: str) -> str:
 
 
 def _without_taken(survey: Survey, directory: str, receipts: str | None) -> Survey:
-    """The survey, in which the machines have failed whose archive already exists, or has the file of another one.
+    """The survey, in which the machines have failed whose archive or receipt already exists, or has the file of another
+    one.
 
     receipts: the directory for the receipts, if they are wanted.
     """
@@ -216,11 +222,14 @@ def _without_taken(survey: Survey, directory: str, receipts: str | None) -> Surv
     archives, others = Apart(), Apart()
     for machine in survey.machines:
         path = _path(directory, machine.name)
+        paths = [path]
         other = archives.add(spots.of_file(path), machine.name)
-        if other is None and receipts is not None:
-            other = others.add(spots.of_file(_receipt_path(receipts, machine.name)), machine.name)
-        if os.path.lexists(path):
-            failing.append(Failing(machine.name, Refused(f"{path} already exists")))
+        if receipts is not None:
+            paths.append(_receipt_path(receipts, machine.name))
+            other = other or others.add(spots.of_file(paths[1]), machine.name)
+        taken = next((one for one in paths if os.path.lexists(one)), None)
+        if taken is not None:
+            failing.append(Failing(machine.name, Refused(f"{taken} already exists")))
         elif other is not None:
             failing.append(Failing(machine.name, Refused(f"{path}: the file system confuses its name and {other}")))
         else:
