@@ -1,14 +1,19 @@
-"""The tests that need a device mapper and lvm of their own, all in one guest."""
+"""The tests that need a device mapper and lvm of their own, all in one guest; and how a guest ends."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from lvm.watching import Stuck, watch
 from running import wait_until
-from support import ROOT, environment, missing
+from support import ROOT, environment, missing, need
 
 LACKING = 77
 
@@ -55,3 +60,72 @@ def test_a_guest_that_is_stuck_is_ended(text: str, reason: str, tmp_path: Path) 
     assert caught.value.output.startswith("booting\n")
     pid = (tmp_path / "pid").read_text().strip()
     wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "the end of the program")
+
+
+@pytest.mark.parametrize(
+    "kernel, status",
+    [
+        ("exit 1", LACKING),
+        (": >$place/started", 1),
+        (": >$place/started; echo 5 >$place/status", 5),
+        (": >$place/started; echo 0 >$place/status; exit 1", 0),
+    ],
+    ids=["does-not-start", "dies", "tests-fail", "tests-pass"],
+)
+def test_only_what_the_guest_says_is_success(kernel: str, status: int, tmp_path: Path) -> None:
+    """A program plays user-mode Linux, whose own status means nothing."""
+    need("gcc")
+    program = tmp_path / "linux.uml"
+    program.write_text(
+        f'#!/bin/bash\nfor word; do [ "${{word%%=*}}" != qb_place ] || place=${{word#*=}}; done\n{kernel}\n'
+    )
+    program.chmod(0o755)
+    path = f"{tmp_path}:{environment()['PATH']}"
+    assert watch([ROOT / "tests/lvm/usermode", ROOT, "true"], environment(PATH=path))[0] == status
+
+
+@pytest.mark.parametrize("first", ["kernel", "tests"])
+def test_no_process_of_a_guest_goes_on_alone(first: str, tmp_path: Path) -> None:
+    """Without its kernel its system calls would be those of this machine; without the tests nobody needs it."""
+    if shutil.which("linux.uml") is None:  # then the guest is an emulator
+        assert watch([ROOT / "tests/lvm/usermode", ROOT, "true"], environment())[0] == LACKING
+        return
+    text = "import os\nos.fork()\nprint('here', flush=True)\nwhile True: os.getppid()"
+    with subprocess.Popen(
+        [ROOT / "tests/lvm/usermode", ROOT, sys.executable, "-c", text],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment(TMPDIR=str(tmp_path)),
+        start_new_session=True,
+    ) as running:
+        assert running.stdout is not None
+        assert b"here\n" in running.stdout
+        kernel = running.pid
+        for name in "unshare", "bash", "linux.uml":
+            (kernel,) = processes(kernel, name)
+        guests = processes(kernel, "linux.uml")
+        assert len(guests) > 3
+        if first == "kernel":
+            os.kill(kernel, signal.SIGKILL)
+        else:
+            os.killpg(running.pid, signal.SIGKILL)
+        wait_until(lambda: not any(map(runs, [kernel, *guests])), "the end of the guest")
+
+
+def processes(parent: int, wanted: str) -> list[int]:
+    """The children of a process that have this name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            name, _, rest = path.read_text().partition("(")[2].rpartition(") ")
+            if name == wanted and int(rest.split()[1]) == parent:
+                found.append(int(path.parent.name))
+    return found
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] not in "ZX"
+    except OSError:
+        return False
