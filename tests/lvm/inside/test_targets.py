@@ -81,6 +81,9 @@ def test_the_room_of_a_group(tight: str) -> None:
 
 # --- file systems that ignore case ---
 
+FOLDING = Path("/sys/fs/ext4/features/casefold")
+"""It is there if ext4 can ignore case, which that of user-mode Linux cannot."""
+
 
 def fat(image: Path, size: int) -> None:
     """A new FAT16 file system, made by hand: mkfs.vfat may not be installed."""
@@ -102,16 +105,17 @@ def fat(image: Path, size: int) -> None:
 @contextmanager
 def mounted(kind: str) -> Iterator[Path]:
     """A new file system of 32 MiB in which names in upper and lower case are the same."""
-    image, place = guest.PLACE / f"{kind}-image", guest.PLACE / kind
+    image, place, options = guest.PLACE / f"{kind}-image", guest.PLACE / kind, "loop"
     if kind == "vfat":
         guest.call("modprobe", "-a", "vfat", "nls_cp437", "nls_ascii", "nls_utf8")
         fat(image, 32 * MiB)
+        options += ",iocharset=ascii,utf8"  # what Debian's kernel takes unless it is told
     else:
         image.touch()
         os.truncate(image, 32 * MiB)
         guest.call("mke2fs", "-q", "-t", "ext4", "-O", "casefold", image)
     place.mkdir()
-    guest.call("mount", "-t", kind, "-o", "loop", image, place)
+    guest.call("mount", "-t", kind, "-o", options, image, place)
     try:
         if kind == "ext4":
             (place / "folded").mkdir()
@@ -132,7 +136,7 @@ def refused(place: Path, *names: str) -> bool:
     return False
 
 
-@pytest.mark.parametrize("kind", ["vfat", "ext4"])
+@pytest.mark.parametrize("kind", ["vfat", *(["ext4"] if FOLDING.exists() else [])])
 def test_names_in_upper_and_lower_case(kind: str) -> None:
     with mounted(kind) as place:
         before = os.listdir(place)
