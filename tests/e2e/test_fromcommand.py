@@ -299,7 +299,7 @@ def test_going_on_without_a_file(place: Path) -> None:
         read = unseal(place, done.stdout, *words)
         assert (read.returncode, read.stdout) == (0, bytes(150000)), words
         assert read.stderr.decode() == f"qb-unseal: warning: {LOST}\n"
-    read = unseal(place, done.stdout, "--structure")
+    read = run("qb-unseal", "--structure", data=done.stdout)
     assert (read.returncode, read.stderr) == (
         0,
         b"qb-unseal: warning: vm1/b is incomplete: it failed when it was saved, or chunks are missing\n",
