@@ -179,7 +179,7 @@ def test_a_sink_that_stops_reading_gives_epipe_and_its_own_status() -> None:
 
 @pytest.mark.parametrize("text", ["exit 3", "false | cat; exit 3"])
 def test_a_status_is_known_even_if_somebody_else_has_waited_for_the_command(text: str) -> None:
-    command = start_sink(text, {})
+    command = start_source(text, {})
     os.waitpid(command._process.pid, 0)
     ending = command.finish()
     assert ending.failed and ending.status == 3
