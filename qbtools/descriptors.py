@@ -51,6 +51,15 @@ def write_fd(fd: int, data: bytes | bytearray | memoryview) -> None:
         view = view[os.write(fd, view) :]
 
 
+def try_lock(fd: int) -> bool:
+    """Locks an open file for this process alone. Returns False if another process has locked it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def left_to_read(fd: int) -> int | None:
     """The bytes of a regular file from the current offset to its end; None for anything else."""
     found = os.fstat(fd)

@@ -6,7 +6,6 @@ dead run, and the next run replaces it.
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import re
@@ -15,7 +14,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from qbtools import directories
-from qbtools.descriptors import drop_cache
+from qbtools.descriptors import drop_cache, try_lock
 from qbtools.errors import Failed, Refused, naming
 from qbtools.streams import Writer
 
@@ -97,7 +96,7 @@ class PartialFile:
                 continue
             try:
                 # Before the lock, another run may have taken it for the file of a dead run.
-                if self._lock(fd) and self._is_named(fd):
+                if try_lock(fd) and self._is_named(fd):
                     return fd
                 raise self._busy()
             except BaseException:
@@ -117,7 +116,7 @@ class PartialFile:
         except FileNotFoundError:
             return
         try:
-            if not self._lock(fd):
+            if not try_lock(fd):
                 raise self._busy()
             # The run that held the lock may have renamed it meanwhile: then it is a complete archive, and must stay.
             if self._is_named(fd):
@@ -128,14 +127,6 @@ class PartialFile:
 
     def _busy(self) -> Refused:
         return Refused(f"another run is writing {self.name}")
-
-    @staticmethod
-    def _lock(fd: int) -> bool:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
 
     def _is_named(self, fd: int) -> bool:
         """Whether FILE.partial is the open file."""

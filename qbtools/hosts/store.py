@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import io
 import os
 import stat
@@ -12,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from xml.etree.ElementTree import Element, SubElement
 
+from qbtools.descriptors import try_lock
 from qbtools.domains import compose, names, safexml
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed
@@ -54,7 +54,7 @@ class Store:
             fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
         try:
             deadline = time.monotonic() + PATIENCE
-            while not _locked(fd):
+            while not try_lock(fd):
                 if time.monotonic() > deadline:
                     raise Failed(f"another run has held {self.lock} for {PATIENCE:.0f} seconds")
                 time.sleep(_PAUSE)
@@ -93,14 +93,6 @@ class Store:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=directory)
             raise
-
-
-def _locked(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _take_over(fd: int, old: os.stat_result) -> None:

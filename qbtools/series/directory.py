@@ -12,7 +12,6 @@ Confirming is the rename of the ledger. What the ledger says decides, so everyth
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import stat
@@ -21,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from qbtools import directories
-from qbtools.descriptors import write_fd
+from qbtools.descriptors import try_lock, write_fd
 from qbtools.errors import Damaged, QbError, Refused, UsageError, naming
 from qbtools.formats import header
 from qbtools.series import ledger as ledgers
@@ -87,7 +86,7 @@ class Series:
             fd = os.open(os.path.join(self.path, name), os.O_RDWR | os.O_CREAT | _SAFE, 0o600)
         try:
             deadline = time.monotonic() + patience
-            while not _lock(fd):
+            while not try_lock(fd):
                 if time.monotonic() >= deadline:
                     raise Refused(f"another run is using the series {self.path}")
                 time.sleep(_PAUSE)
@@ -238,14 +237,6 @@ class Series:
 def index_name(name: str) -> str:
     """The file of the index of a volume, in the directory of a run. name: `vmN/VOLUME.img`."""
     return name.replace("/", ".") + ".index"
-
-
-def _lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _create(path: str) -> int:
