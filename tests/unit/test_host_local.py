@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from steps import killed_at
 
 from qbtools.domains import safexml
 from qbtools.domains.qubesxml import Metadata
@@ -47,31 +47,6 @@ def inventory(host: LocalHost) -> Metadata:
     return Metadata(safexml.parse(host.inventory()))
 
 
-def killed_at(step: int, act: Callable[[], object]) -> bool:
-    """Runs act in a process that is killed at call number step of those above. Returns whether it was killed."""
-    pid = os.fork()
-    if not pid:
-        count = 0
-
-        def counted(real: Callable[..., object]) -> Callable[..., object]:
-            def call(*args: object, **more: object) -> object:
-                nonlocal count
-                count += 1
-                if count > step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **more)
-
-            return call
-
-        try:
-            for name in STEPS:
-                setattr(os, name, counted(getattr(os, name)))
-            act()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
 def left(place: Path) -> set[str]:
     return {str(path.relative_to(place)) for path in place.rglob("*")} - {"qubes.xml", "qubes.xml.lock"}
 
@@ -84,7 +59,7 @@ def test_a_directory_whose_create_is_killed(tmp_path: Path) -> None:
     for step in range(1000):
         place = tmp_path / str(step)
         place.mkdir()
-        was_killed = killed_at(step, lambda place=place: on_disk(place).create(document("work")))
+        was_killed = killed_at(STEPS, step, lambda place=place: on_disk(place).create(document("work")))
         host = on_disk(place)
         if "work" in inventory(host).by_name:
             assert left(place) >= WHOLE
@@ -103,7 +78,7 @@ def test_a_directory_whose_remove_is_killed(tmp_path: Path) -> None:
         place = tmp_path / str(step)
         place.mkdir()
         on_disk(place).create(document("work"))
-        was_killed = killed_at(step, lambda place=place: on_disk(place).remove("work"))
+        was_killed = killed_at(STEPS, step, lambda place=place: on_disk(place).remove("work"))
         host = on_disk(place)
         listed = "work" in inventory(host).by_name
         assert left(place) >= WHOLE or not listed

@@ -6,11 +6,11 @@ import os
 import shutil
 import signal
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from seriesdir import NAMES, begun, completed, confirm, index, new, read, save
+from steps import killed_at
 
 from qbtools.errors import Damaged, QbError, Refused, UsageError
 from qbtools.series import directory
@@ -18,31 +18,6 @@ from qbtools.series.choosing import Wish, choose
 from qbtools.series.directory import Series, index_name
 
 STEPS = ("mkdir", "open", "write", "pwrite", "fsync", "rename", "unlink", "rmdir", "close")
-
-
-def killed_at(step: int, act: Callable[[], object]) -> bool:
-    """Runs act in a process that is killed at call number step of those above. Returns whether it was killed."""
-    pid = os.fork()
-    if not pid:
-        count = 0
-
-        def counted(real: Callable[..., object]) -> Callable[..., object]:
-            def call(*args: object, **more: object) -> object:
-                nonlocal count
-                count += 1
-                if count > step:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return real(*args, **more)
-
-            return call
-
-        try:
-            for name in STEPS:
-                setattr(os, name, counted(getattr(os, name)))
-            act()
-        finally:
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
 
 
 def base_of(series: Series) -> str | None:
@@ -60,7 +35,7 @@ def test_killed_at_every_step_of_confirming(tmp_path: Path) -> None:
         save(series, "a1")
         confirm(series, "a1")
         save(series, "a2")
-        was_killed = killed_at(step, lambda series=series: confirm(series, "a2"))  # type: ignore[misc]
+        was_killed = killed_at(STEPS, step, lambda series=series: confirm(series, "a2"))  # type: ignore[misc]
         assert base_of(series) in ("a1", "a2")
         assert base_of(series) == "a2" or was_killed
         confirm(series, "a2")
@@ -79,7 +54,7 @@ def test_killed_at_every_step_of_a_run(tmp_path: Path) -> None:
         series = new(tmp_path / str(step))
         save(series, "a1")
         confirm(series, "a1")
-        was_killed = killed_at(step, lambda series=series: save(series, "a2"))  # type: ignore[misc]
+        was_killed = killed_at(STEPS, step, lambda series=series: save(series, "a2"))  # type: ignore[misc]
         assert base_of(series) == "a1"
         if series.pending().get("a2") is None:
             with pytest.raises(QbError):
@@ -97,7 +72,7 @@ def test_killed_at_every_step_of_a_run(tmp_path: Path) -> None:
 def test_killed_while_the_first_run_makes_the_series(tmp_path: Path) -> None:
     for step in range(1000):
         path = tmp_path / str(step)
-        was_killed = killed_at(step, lambda path=path: save(new(path), "a1"))  # type: ignore[misc]
+        was_killed = killed_at(STEPS, step, lambda path=path: save(new(path), "a1"))  # type: ignore[misc]
         save(new(path), "a2")
         assert confirm(new(path), "a2") and base_of(new(path)) == "a2"
         if not was_killed:
