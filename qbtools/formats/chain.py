@@ -1,7 +1,7 @@
 """Chains of archives: a full backup and archives of increments, of which each names its base.
 
 Everything here comes from headers and manifests that were authenticated. So a chain that is accepted consists of
-exactly the archives that were sealed for it, whoever stored them.
+exactly the archives that were sealed for it. The store cannot put other archives in their place.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def mounted(kind: str) -> Iterator[Path]:
     if kind == "vfat":
         guest.call("modprobe", "-a", "vfat", "nls_cp437", "nls_ascii", "nls_utf8")
         fat(image, 32 * MiB)
-        options += ",iocharset=ascii,utf8"  # what Debian's kernel takes unless it is told
+        options += ",iocharset=ascii,utf8"  # the default of Debian's kernel
     else:
         image.touch()
         os.truncate(image, 32 * MiB)
