@@ -19,6 +19,7 @@ PIPE_SIZE = 1 << 20
 
 # The errors of splice and sendfile when they cannot work at all (fs/splice.c, fs/read_write.c): neither a pipe nor
 # something with pages, O_APPEND, no support.
+_PAUSE = 0.05  # seconds between two tries to lock a file
 _NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
 
 
@@ -55,8 +56,20 @@ def try_lock(fd: int) -> bool:
     """Locks an open file for this process alone. Returns False if another process has locked it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except (BlockingIOError, PermissionError):  # some network file systems say EACCES
         return False
+    return True
+
+
+def lock_within(fd: int, seconds: float) -> bool:
+    """The same, but waits so many seconds for the other process."""
+    import time
+
+    deadline = time.monotonic() + seconds
+    while not try_lock(fd):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_PAUSE)
     return True
 
 

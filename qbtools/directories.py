@@ -13,6 +13,9 @@ from qbtools.lean import suppress
 
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
+_TRIED = ".qb-try-"  # the beginning of a name that is only tried
+_OLD = 3600.0  # seconds: a try takes milliseconds, so the process of an older one was killed
+
 # The errors of calls that this kernel or file system does not have.
 _UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM)
 
@@ -68,7 +71,8 @@ def _create(directory: int, name: str) -> int:
 
 def check_rename(directory: int) -> None:
     """Tries rename_new() and a rename over a file, with its own empty files. OSError if one of them does not work."""
-    names = [f".qb-try-{os.urandom(8).hex()}" for _ in range(3)]
+    _remove_old(directory)
+    names = [f"{_TRIED}{os.urandom(8).hex()}" for _ in range(3)]
     try:
         for name in names[:2]:
             os.close(_create(directory, name))
@@ -86,7 +90,8 @@ def try_name(place: str, below: tuple[str, ...], other: tuple[str, ...] = ()) ->
     Everything is created in a new directory, and removed again. Returns whether the file is then found as other, too.
     OSError if the file system cannot hold such a file.
     """
-    top = os.path.join(place, f".qb-try-{os.urandom(8).hex()}")
+    _remove_old(place)
+    top = os.path.join(place, f"{_TRIED}{os.urandom(8).hex()}")
     made: list[str] = []
     try:
         for path in (top, *(os.path.join(top, *below[:count]) for count in range(1, len(below)))):
@@ -100,6 +105,32 @@ def try_name(place: str, below: tuple[str, ...], other: tuple[str, ...] = ()) ->
             os.unlink(path)
     finally:
         remove(made)
+
+
+def _remove_old(place: int | str) -> None:
+    """Removes what tries of killed processes have left in a directory: empty files and directories, as far as possible.
+
+    The age decides, because the process may have run on another machine.
+    """
+    import time
+
+    until = time.time() - _OLD
+    with suppress(OSError), os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith(_TRIED) and entry.stat(follow_symlinks=False).st_mtime < until:
+                _remove_empty(entry, place if isinstance(place, int) else None)
+
+
+def _remove_empty(entry: os.DirEntry[str], directory: int | None) -> None:
+    found = entry.stat(follow_symlinks=False)
+    with suppress(OSError):
+        if stat.S_ISREG(found.st_mode) and not found.st_size:
+            os.unlink(entry.path, dir_fd=directory)
+        elif stat.S_ISDIR(found.st_mode) and directory is None:
+            with os.scandir(entry.path) as below:
+                for one in below:
+                    _remove_empty(one, None)
+            os.rmdir(entry.path)
 
 
 def try_size(fd: int, size: int) -> None:

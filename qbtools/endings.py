@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from qbtools.errors import OUR_STATUSES, Damaged, Failed, QbError, Told
+from qbtools.errors import OUR_STATUSES, Damaged, Failed, QbError, Told, Truncated
+from qbtools.lean import NamedTuple
 from qbtools.reports import Failure
 
 _SIGPIPE = 128 + signal.SIGPIPE
@@ -58,14 +58,15 @@ class Ending(NamedTuple):
         """The error to raise for a CMD that failed. what: its name in a message.
 
         If the stage that decides (see cause()) has printed its message, the error is Told with its status, and no
-        second line is printed. The status of any other program has no meaning here, so the error is Failed.
+        second line is printed. If it only met an early end of its input, the error is Truncated: a program that runs
+        beside this one may know the reason. The status of any other program has no meaning here, so it is Failed.
         """
         first = cause(self.stages, self.told)
         if first is not None and not first.deferred:
             status = first.status if first.status in OUR_STATUSES else Failed.status
             return Told(status, f"{first.program}: {first.message}" if first.message else "")
         if first is not None:
-            kind = Damaged if first.status == Damaged.status else Failed
+            kind = Truncated if first.status == Damaged.status else Failed
             return kind(f"{what}: {first.program}: {first.message}", first.hint)
         return Failed(f"{what}: the command {self.describe()}")
 

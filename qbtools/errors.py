@@ -10,6 +10,7 @@ import os
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sized
     from types import TracebackType
 
 
@@ -36,6 +37,14 @@ class Failed(QbError):
     """The environment failed: I/O error, no space, a child program failed or is missing (status 1)."""
 
     status = 1
+
+
+class OtherPython(Failed):
+    """A package is only there for another Python. The program can be run again with that interpreter."""
+
+    def __init__(self, interpreter: str, message: str, hint: str) -> None:
+        super().__init__(message, hint)
+        self.interpreter = interpreter
 
 
 class UsageError(QbError):
@@ -90,11 +99,22 @@ OUR_STATUSES = (Failed.status, WrongPassphrase.status, Damaged.status, Refused.s
 """The statuses that a stage inside a CMD may pass on. Status 2 from there is a bug in the wiring, so it becomes 1."""
 
 
+def of_status(status: int) -> type[QbError]:
+    """The kind of error with which another program of ours ended. Failed for a status that is none of these."""
+    kinds = {kind.status: kind for kind in (UsageError, WrongPassphrase, Damaged, Refused)}
+    return kinds.get(status, Failed)
+
+
 def escape(text: str) -> str:
     """text with escapes for control characters and everything else that must not reach a terminal."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def and_more(found: Sized) -> str:
+    """What a message that names one of them says of the others."""
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""
 
 
 class naming:

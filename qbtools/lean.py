@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import signal as signal
     from contextlib import suppress as suppress
     from typing import NamedTuple as NamedTuple
+    from typing import Protocol as Protocol
 else:
+    import _operator
     import _signal
 
     signal = _signal  # its constants are plain numbers, and it loads nothing
@@ -33,7 +35,7 @@ else:
             return kind is not None and issubclass(kind, self._kinds)
 
     def _field(at: int, name: str) -> property:
-        return property(lambda self: self[at], doc=f"The field {name}.")
+        return property(_operator.itemgetter(at), doc=f"The field {name}.")
 
     class NamedTuple(tuple):
         """The same as typing.NamedTuple, as far as qbtools uses it."""
@@ -71,6 +73,9 @@ else:
 
         def _asdict(self) -> dict[str, object]:
             return dict(zip(self._fields, self, strict=True))
+
+    class Protocol:
+        """Says nothing at run time."""
 
 
 class Pattern:

@@ -48,7 +48,7 @@ def obtain(
     if len(passphrase) > MAX_SIZE:
         raise Refused(f"the passphrase has more than {MAX_SIZE} bytes")
     if sealing:
-        _check_for_sealing(passphrase, warn)
+        check_for_sealing(passphrase, warn)
     elif b"\0" in passphrase or b"\n" in passphrase:
         raise Refused("the passphrase contains a NUL byte or a newline")
     return passphrase
@@ -75,7 +75,8 @@ def without_newline(data: bytes) -> bytes:
     return data.removesuffix(b"\n")
 
 
-def _check_for_sealing(passphrase: bytes, warn: Voice) -> None:
+def check_for_sealing(passphrase: bytes, warn: Voice) -> None:
+    """Refused for a passphrase that other programs may not accept. Warns of white space at its end."""
     # scrypt cuts the passphrase at CR, and Qubes sends it through a terminal.
     if any(byte < 0x20 or byte == 0x7F for byte in passphrase):
         raise Refused("the passphrase contains a control character, which other programs may not accept")

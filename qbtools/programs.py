@@ -103,12 +103,20 @@ class running:
     """
 
     def __init__(
-        self, argv: Sequence[str], stdin: int = 0, stdout: int = 1, extra: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str],
+        stdin: int = 0,
+        stdout: int = 1,
+        extra: Mapping[str, str] | None = None,
+        more: Sequence[int] = (),
+        name: str | None = None,
     ) -> None:
-        """extra: variables that it gets besides."""
+        """extra: variables that it gets besides. more: descriptors that it gets, from 3 on. name: for messages."""
         self._argv = argv
         self._extra = extra or {}
         self._fds = stdin, stdout
+        self._more = more
+        self._name = name
         self._words = self._life = -1
         self._child: Child | None = None
 
@@ -137,24 +145,30 @@ class running:
 
     def _start(self, words: int, watched: int, mask: Iterable[int]) -> Child:
         name = self._argv[0].rpartition("/")[2]
+        # None may be at the number of another one: it would be overwritten before it is copied.
+        fds = (*self._fds, words, *self._more, watched)
+        copies = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, len(fds)) for fd in fds]
         try:
             pid = os.posix_spawn(
                 self._argv[0],
                 [name, *self._argv[1:]],
                 {**chosen_environment(os.environ), **self._extra},
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate((*self._fds, words, watched))],
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(copies)],
                 setsigmask=mask,
                 setsigdef=_IGNORED_BY_PYTHON,
             )
         except OSError as error:
             raise Failed(f"cannot start {name}: {os.strerror(error.errno or 0)}") from error
+        finally:
+            for fd in copies:
+                os.close(fd)
         # The kernel sends SIGKILL when the last writer of that pipe, this process, has ended. The watched end stays
         # open in the program. Unlike PR_SET_PDEATHSIG this needs no code between fork and exec.
         with suppress(OSError):
             fcntl.fcntl(watched, fcntl.F_SETOWN, pid)
             fcntl.fcntl(watched, fcntl.F_SETSIG, signal.SIGKILL)
             fcntl.fcntl(watched, fcntl.F_SETFL, os.O_ASYNC)
-        return Child(name, pid, self._words)
+        return Child(self._name or name, pid, self._words)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._end()

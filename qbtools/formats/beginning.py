@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 
 from qbtools.errors import Damaged, QbError, Truncated
-from qbtools.formats import chunks, header, keymembers, magic
-from qbtools.formats.outertar import MemberReader
+from qbtools.formats import chunks, header, keymembers, magic, ustar
+from qbtools.formats.outertar import Member, MemberReader
 from qbtools.lean import NamedTuple
 
 _OLD_FIRST = f"{chunks.METADATA}.000"
@@ -44,12 +44,9 @@ def read_beginning(members: MemberReader, max_chunk: int, alone: bool = False) -
     header does not promise. Damaged if a member is missing, too large or out of place, or differs from what the header
     promises.
     """
-    head = members.reader.peek(magic.HEAD)
-    if not head or magic.kind(head) not in (None, magic.TAR, magic.ARCHIVE):
-        raise magic.wrong("the archive", head, magic.ARCHIVE)
-    contents = []
+    contents: list[bytes] = []
     for due in (chunks.HEADER, chunks.HEADER_MAC):
-        member = members.next()
+        member = members.next() if contents else _first(members)
         if member is not None and member.untrusted_name == _OLD_FIRST:
             raise header.OtherVersion("no backup-header: an archive of version 2 or older, which is not read")
         if member is None:
@@ -66,6 +63,44 @@ def read_beginning(members: MemberReader, max_chunk: int, alone: bool = False) -
         if untrusted.key or untrusted.signed or not alone:
             _read_keys(members, untrusted, max_chunk, found.untrusted_keys)
     return found
+
+
+def _first(members: MemberReader) -> Member | None:
+    """The first member. Damaged, with the kind of the input, if it is something else than a tar archive."""
+    head = members.reader.peek(magic.HEAD)
+    kind = magic.kind(head)
+    other = magic.wrong("the archive", head, magic.ARCHIVE)
+    if not head or kind not in (None, magic.TAR, magic.ARCHIVE):
+        raise other
+    if kind is None and any(head) and not _may_begin(head):
+        raise other
+    if kind == magic.TAR and not _may_be_member(head):
+        raise other
+    try:
+        return members.next()
+    except Damaged:
+        if any(head):
+            raise
+        raise other from None  # zeros and then data, as a disk may have it
+
+
+def _may_begin(head: bytes) -> bool:
+    """Whether an archive may begin with head. If it is cut, only the name of the first member can tell."""
+    if len(head) >= ustar.BLOCK:
+        return ustar.is_header(head)
+    return any(name.encode().startswith(head[: len(name)]) for name in (chunks.HEADER, _OLD_FIRST))
+
+
+def _may_be_member(head: bytes) -> bool:
+    """Whether an archive may have a member with this header, in any place. False for other tar archives."""
+    if len(head) < ustar.BLOCK or not ustar.is_header(head):
+        return True  # it is cut or damaged
+    found = ustar.parse(head)
+    name = found.untrusted_name
+    if found.typeflag not in (b"0", b"\0", b"2", b"5"):
+        return True  # such as a header of pax, before a member
+    own = (_OLD_FIRST, *keymembers.BOUNDS)
+    return chunks.HEADER.encode() in name or name.endswith(b".enc") or name in map(str.encode, own)
 
 
 def _read_keys(members: MemberReader, untrusted: header.BackupHeader, max_chunk: int, found: dict[str, bytes]) -> None:

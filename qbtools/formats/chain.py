@@ -72,6 +72,11 @@ def _check_base(one: Link, known: Mapping[str, Link]) -> None:
         raise Damaged(
             f"{base.label} is not the base of {one.label}, but another archive of the backup {base.backup_id}"
         )
+    ours = [name for name in one.records if name in base.records]
+    theirs = [name for name in base.records if name in one.records]
+    for our, their in zip(ours, theirs, strict=True):  # who reads several archives at the same time relies on it
+        if our != their:
+            raise Damaged(f"{one.label} has {our} where {base.label} has {their}: their order differs")
 
 
 def _path(one: Link, known: Mapping[str, Link]) -> list[Link]:

@@ -27,10 +27,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from qbtools.errors import Damaged
 from qbtools.formats import kdf
-from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, Parameters, build_fixed, parse_fixed
-
-SLACK = 15
-"""Spare bytes that a buffer needs behind the data: `update_into` requires a block minus one."""
+from qbtools.formats.containerhead import HEADER_SIZE, MAC_SIZE, OVERHEAD, SLACK, Parameters, build_fixed, parse_fixed
 
 _STEP = 1 << 18  # bytes that are encrypted and hashed at a time: they fit in the second-level cache
 

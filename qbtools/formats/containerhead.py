@@ -12,6 +12,9 @@ HEADER_SIZE = 96
 MAC_SIZE = 32
 OVERHEAD = HEADER_SIZE + MAC_SIZE
 
+SLACK = 15
+"""Spare bytes that a buffer needs behind the data: `update_into` requires a block minus one."""
+
 _FIXED = struct.Struct(">6sBBII32s")
 _MAGIC = b"scrypt"
 

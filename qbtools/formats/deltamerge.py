@@ -42,10 +42,15 @@ class _Layer:
         while self.stop <= place and self.start < MAX_SIZE:
             self._next()
 
+    def copy(self, begin: int, end: int, writer: Writer) -> None:
+        """Writes the data between two places of the record."""
+        self._go(begin)
+        self.reader.copy_to(writer, end - begin)
+        self._at = end
+
     def take(self, begin: int, end: int, put: Callable[[memoryview], None], buffer: memoryview) -> None:
         """Gives the data between two places of the record to put."""
-        if begin > self._at:
-            self.reader.skip(begin - self._at)
+        self._go(begin)
         while begin < end:
             part = buffer[: end - begin]
             if self.reader.read_into(part) < len(part):
@@ -53,6 +58,10 @@ class _Layer:
             put(part)
             begin += len(part)
         self._at = end
+
+    def _go(self, place: int) -> None:
+        if place > self._at:
+            self.reader.skip(place - self._at)
 
     def finish(self) -> None:
         """Reads all that is left, to the end line and EOF."""
@@ -97,13 +106,13 @@ class Merge:
                 self._layers.clear()
                 seen.clear()
                 self._base = None
-                self.extents = volumestream.read_header(reader)
+                self.extents = volumestream.read_header(reader, volumestream.NO_PLAIN)
                 self._layers.append(_Layer(reader, self.extents.size, _extents(reader, self.extents)))
                 continue
             if not reader.peek(1):
                 raise magic.empty(reader.name)
             if not deltastream.is_increment(reader):
-                whole = volumestream.read_header(reader)
+                whole = volumestream.read_header(reader, volumestream.NO_PLAIN)
                 raise Damaged(f"{reader.name} is a whole volume of {whole.size} bytes, not an increment")
             head = deltastream.read_header(reader)
             if head.base.backup_id in seen:
@@ -151,7 +160,7 @@ class Merge:
                 if layer is None or layer.zero:
                     writer.write_zeros(end - begin)
                 else:
-                    layer.take(begin, end, writer.write, self._buffer)
+                    layer.copy(begin, end, writer)
 
     def _write_increment(self, records: RecordWriter) -> None:
         at = 0

@@ -10,6 +10,8 @@ They are in the order of the stream, and nothing else is in the archive, so that
 
 from __future__ import annotations
 
+import io
+
 from qbtools.errors import Damaged
 from qbtools.formats import deltastream, ustar
 from qbtools.formats.deltastream import MAX_DATA, Head, Order, Record, RecordReader
@@ -25,6 +27,7 @@ SIZE = ".d/size"
 """What follows NAME in the name of the first member."""
 
 _DIGITS = 20
+_LOOK = 1 << 16  # bytes, as many as a Reader can look ahead
 _ZERO = ".zero"
 _MAX_HEAD = MAX_EXTENTS * 40 + 512
 
@@ -152,6 +155,18 @@ def _check_plain(archive: TarReader, member: Member) -> None:
         raise Damaged(f"{member.untrusted_name} is {member.kind}, not a regular file")
     if archive.read_map().data != member.size:
         raise Damaged(f"{member.untrusted_name} has holes")
+
+
+def check_whole(reader: Reader, name: str) -> None:
+    """Damaged if the archive that comes next from reader holds an increment of the file name. Nothing is read."""
+    ahead = Reader(io.BytesIO(reader.peek(_LOOK)), reader.name)
+    archive = TarReader(ahead)
+    try:
+        member = archive.next()
+    except Damaged:
+        return  # its first header is longer than that of any increment, or malformed: its reader will see
+    if member is not None and member.untrusted_name == f"{name}{SIZE}" and is_increment(ahead, member):
+        raise Damaged(f"{name} is an increment, where a whole file is due")
 
 
 def is_increment(reader: Reader, member: Member) -> bool:

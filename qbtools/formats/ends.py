@@ -74,7 +74,7 @@ class Ends:
     def _check_head(self, head: bytes) -> None:
         wanted = self._compression
         if wanted == "none":
-            if magic.kind(head) == magic.ARCHIVE or not _is_header(head):
+            if magic.kind(head) == magic.ARCHIVE or not ustar.is_header(head):
                 raise self._wrong(head, magic.TAR)
         elif magic.kind(head) != wanted:
             raise self._wrong(head, wanted)
@@ -133,14 +133,6 @@ class Ends:
         alone = _XZ_HEAD + stored + length + _XZ_FOOT + padding == self._size
         if alone and (size % ustar.BLOCK or size < len(ustar.END_OF_ARCHIVE)):
             raise self._cut(size)
-
-
-def _is_header(block: bytes) -> bool:
-    try:
-        ustar.parse(block)
-    except (Damaged, IndexError):
-        return False
-    return True
 
 
 def _little(data: bytes) -> int:

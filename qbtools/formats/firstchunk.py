@@ -6,7 +6,6 @@ not used until the header has been authenticated, and it authenticates the chunk
 
 from __future__ import annotations
 
-from concurrent.futures import Future
 from contextlib import suppress
 
 from qbtools.errors import QbError
@@ -15,7 +14,7 @@ from qbtools.formats.container import Key
 from qbtools.formats.containerhead import HEADER_SIZE, OVERHEAD, parse_fixed
 from qbtools.formats.limits import Limits
 from qbtools.formats.outertar import MemberReader
-from qbtools.formats.workers import beside
+from qbtools.formats.workers import Future, beside
 
 
 class FirstChunk:

@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 
 from qbtools.errors import PASSPHRASE_HINT, Damaged, WrongPassphrase
 from qbtools.formats import chunks, header
@@ -20,7 +19,7 @@ from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive, Event
 from qbtools.formats.opensslenc import HEADROOM, Decryptor
 from qbtools.formats.outertar import MemberReader
-from qbtools.formats.workers import done
+from qbtools.formats.workers import Future, done
 
 NOT_PROTECTED = "an archive of version 3: missing or exchanged files, and files of another backup, are not detected"
 """The warning about errors that the HMACs of this version cannot detect."""

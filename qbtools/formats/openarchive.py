@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from qbtools.errors import Damaged
 from qbtools.formats import chunks, header, manifest
@@ -19,18 +18,18 @@ from qbtools.formats.firstchunk import FirstChunk
 from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
 from qbtools.formats.outertar import MemberReader
-from qbtools.formats.workers import Budget, Buffers, Lane, done, then
+from qbtools.formats.workers import Budget, Buffers, Future, Lane, Pool, done, then
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qbtools.formats.receipt import Receipt
 
-END, BREAK = -1, -2
+END, BREAK, START = -1, -2, -3
 
 
 class Event:
-    """A chunk of a file, or the end of a file (number END or BREAK). If the header names no chunk size, the end of a
-    file is only known when the next file begins."""
+    """A chunk of a file, its end (number END or BREAK), or, where it will be opened, its start (START). If the header
+    names no chunk size, the end of a file is only known when the next file begins."""
 
     def __init__(
         self,
@@ -51,6 +50,11 @@ class Event:
         self.data = data
         self.release = release
         self.position = position
+
+    @property
+    def starts(self) -> bool:
+        """True as soon as the first chunk of a wanted file is found. The name is not authenticated yet."""
+        return self.number == START
 
     @property
     def ends(self) -> bool:
@@ -96,7 +100,7 @@ class Archive:
         self._first = first
         self.jobs = jobs(memory + (found.chunk_size or limits.chunk))
         self._buffers = Buffers(self.jobs + 1)
-        self._pool = ThreadPoolExecutor(self.jobs)
+        self._pool = Pool(self.jobs)
         self.records: list[FileRecord] = []
         """The files that have been read completely."""
         self.failed: list[str] = []
@@ -116,7 +120,8 @@ class Archive:
         return self._members.reader.position
 
     def events(self, wanted: Callable[[str], bool]) -> Iterator[Event]:
-        """All chunks in order, and the end of each file after its last chunk. Chunks of wanted files are opened.
+        """All chunks in order, and the end of each file after its last chunk. Chunks of wanted files are opened, and
+        the start of such a file comes before them.
 
         wanted is called for every chunk, in another thread. When the last event has been returned, the archive is
         complete: its manifest agrees. Damaged, Refused, Failed at the place of the error.
@@ -127,6 +132,9 @@ class Archive:
         for event in Lane(self._read(wanted)):
             if event.name == chunks.MANIFEST:
                 listed = listed or manifest.parse(bytes(event.data or b""))
+                continue
+            if event.starts:
+                yield event
                 continue
             if event.ends or event.breaks:
                 if event.ends:
@@ -141,6 +149,10 @@ class Archive:
             event.release()
             self.position = max(self.position, event.position)
         self.position = self.read
+        self._compare(listed)
+
+    def _compare(self, listed: tuple[str, list[FileRecord]] | None) -> None:
+        """Compares what was read with the manifest, and both with the receipt."""
         if listed:
             backup_id, files = listed
             if backup_id != self.header.backup_id:
@@ -161,8 +173,10 @@ class Archive:
             self._order.chunk(name, number, size)  # first: the open file may be incomplete
             if open_file and name != open_file:
                 yield done(Event(open_file, BREAK if open_file in self._order.broken else END))
-            open_file = name
             opened = name == chunks.MANIFEST or wanted(name)
+            if opened and name not in (open_file, chunks.MANIFEST):
+                yield done(Event(name, START))
+            open_file = name
             yield self._open(name, number, size) if opened else self._pass(name, number, size)
             if self._order.ended:
                 yield done(Event(name, END))

@@ -10,18 +10,20 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from mmap import mmap
 
-from qbtools.errors import Failed, QbError, Refused
+from qbtools.errors import Failed, Refused
 from qbtools.formats import chunks, header, keymembers, manifest, outertar
 from qbtools.formats.container import Key, new_key, seal_bytes
-from qbtools.formats.containerhead import OVERHEAD, Parameters
+from qbtools.formats.containerhead import OVERHEAD
 from qbtools.formats.ends import Ends
 from qbtools.formats.manifest import FileRecord
+from qbtools.formats.sealing import Lost as Lost
+from qbtools.formats.sealing import Settings as Settings
+from qbtools.formats.sealing import Source as Source
 from qbtools.formats.ustar import END_OF_ARCHIVE
-from qbtools.formats.workers import Buffers, Lane, done
-from qbtools.lean import TYPE_CHECKING, NamedTuple
+from qbtools.formats.workers import Buffers, Future, Lane, Pool, done
+from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK, Reader, Writer
 
 if TYPE_CHECKING:
@@ -29,35 +31,6 @@ if TYPE_CHECKING:
 
 Members = Sequence[tuple[str, bytes]]
 """Small members of an archive, in order: name and content."""
-
-
-class Settings(NamedTuple):
-    """The settings of all containers of an archive."""
-
-    backup_id: str
-    chunk_size: int = chunks.DEFAULT_CHUNK_SIZE
-    parameters: Parameters = Parameters()
-    mtime: int = 0
-    """The time in every member, in seconds since 1970: when the backup began."""
-    compression: str | None = None
-    """The compression that every file must have; files must also be complete, as far as that can be detected. None:
-    nothing is checked."""
-
-
-class Lost(QbError):
-    """The source of a file has failed, and the archive is completed without that file."""
-
-
-class Source(NamedTuple):
-    """A file to seal. open starts reading. end is called at its EOF, before the last chunk is checked or sealed.
-
-    end raises if the data is not the complete file: its last chunk is then never written. If open or end raises Lost,
-    the sealer continues with the next file.
-    """
-
-    name: str
-    open: Callable[[], Reader]
-    end: Callable[[], None]
 
 
 class _Chunk:
@@ -97,7 +70,7 @@ class Sealer:
         self._passphrase = passphrase
         self._settings = settings
         self._jobs = jobs
-        self._pool = ThreadPoolExecutor(jobs)
+        self._pool = Pool(jobs)
         self._buffers = Buffers(jobs + 1)
         self._keys: dict[tuple[str, int], Future[Key]] = {}
         self._measure = measure

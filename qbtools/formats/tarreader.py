@@ -67,6 +67,7 @@ class TarReader:
         self._reader = reader
         self._global: dict[bytes, bytes] = {}
         self._begun = False
+        self._known = False  # whether any header was read
         self._wanted: str | None = None
         self._name = ""
         self._stored = 0  # bytes of the body
@@ -138,10 +139,14 @@ class TarReader:
 
     def _parse(self, block: bytes) -> ustar.Header:
         try:
-            return ustar.parse(block)
+            found = ustar.parse(block)
         except Damaged:
             self._reader.check_spoilt(block)
+            if not self._known and magic.kind(block) is None:
+                raise magic.wrong(self._reader.name, block, magic.TAR) from None
             raise
+        self._known = True
+        return found
 
     def read_map(self) -> ExtentMap:
         """The map of the current member; called once. The reader is then at the first byte of the data.
@@ -231,6 +236,8 @@ class TarReader:
         All zeros after the last body count, including its padding: Qubes' own writer leaves the padding out.
         """
         if self._reader.read_zeros_to_eof() < 0:
+            if not self._known:  # zeros and then data, as disks have it
+                raise magic.wrong(self._reader.name, bytes(1), magic.TAR)
             raise Damaged("something follows the end of the archive")
         if self._reader.position - self._end < len(ustar.END_OF_ARCHIVE):
             raise Truncated(f"{self._reader.name} ends too early")

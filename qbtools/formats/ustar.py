@@ -100,6 +100,15 @@ def parse(block: bytes) -> Header:
     return Header(name, number(block[124:136]), block[156:157], block)
 
 
+def is_header(block: bytes) -> bool:
+    """Whether parse() accepts a block, of any size."""
+    try:
+        parse(block)
+    except (Damaged, IndexError):
+        return False
+    return True
+
+
 def number(field: bytes) -> int:
     """A number of a header, 0 … MAX_NUMBER. Damaged if it is malformed or out of bounds."""
     if field[0] == 0x80:

@@ -38,8 +38,13 @@ MAX_SIZE = (1 << 63) - 1
 INCREMENT = b"qb-volume 2\n"
 """The first line of the other stream."""
 
+PLAIN = "--raw takes a plain image"
+"""The hint of a program that has this option."""
+
+NO_PLAIN = "qb-volread makes a volume stream of an image"
+"""The hint of a program that does not have it."""
+
 _FIRST_LINE = b"qb-volume 1\n"
-_HINTS: dict[str | None, str] = {None: "--raw takes a plain image"}
 _LINE = 64  # bytes of the longest header line
 _SHORT = 1 << 10  # extents of a map that is kept in lists
 _LINES = 1 << 12  # lines parsed in one step
@@ -162,8 +167,8 @@ def write_plain(writer: Writer, reader: Reader, extents: ExtentMap) -> None:
     writer.write_zeros(extents.size - end)
 
 
-def read_header(reader: Reader) -> ExtentMap:
-    """The map. The reader is then at the first byte of data.
+def read_header(reader: Reader, hint: str = PLAIN) -> ExtentMap:
+    """The map. The reader is then at the first byte of data. hint: for an input of no known kind.
 
     Damaged or Truncated if the header is not valid. Refused for an increment, which is not a complete volume.
     """
@@ -171,7 +176,7 @@ def read_header(reader: Reader) -> ExtentMap:
     if head == INCREMENT:
         raise Refused(f"{reader.name} is an increment, not a whole volume", "qb-merge makes one of it and its base")
     if not _FIRST_LINE.startswith(head) or not head:
-        raise magic.wrong(reader.name, reader.peek(magic.HEAD), magic.STREAM, _HINTS)
+        raise magic.wrong(reader.name, reader.peek(magic.HEAD), magic.STREAM, {None: hint})
     reader.read_lines(1, _LINE)
     extents = read_map(reader, read_number(reader, "size", MAX_SIZE))
     read_empty_line(reader)

@@ -1,6 +1,7 @@
 """Work on several chunks at a time, in order: threads, buffers, and one budget of memory.
 
-Key derivation, hashing, encryption and reads all release the lock of the interpreter, so threads are enough.
+Key derivation, hashing, encryption and reads all release the lock of the interpreter, so threads are enough. Future
+and Pool are like those of concurrent.futures, which takes as long to load as the interpreter: it loads logging.
 """
 
 from __future__ import annotations
@@ -9,15 +10,75 @@ import contextlib
 import mmap
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 from qbtools.errors import Refused
-from qbtools.formats.container import SLACK
+from qbtools.formats.containerhead import SLACK
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class Future(Generic[T]):
+    """A result that may not be known yet."""
+
+    _value: T
+
+    def __init__(self) -> None:
+        self._error: BaseException | None = None
+        self._known = threading.Event()
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], object]] = []
+
+    def run(self, job: Callable[[], T]) -> None:
+        """Runs job, whose result or error becomes that of the future. Called once."""
+        try:
+            self._value = job()
+        except BaseException as error:  # the reader of the result gets it
+            self._error = error
+        with self._lock:
+            self._known.set()
+        for call in self._waiting:
+            call()
+
+    def result(self) -> T:
+        """Waits for the result, or raises the error."""
+        self._known.wait()
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def when_known(self, call: Callable[[], object]) -> None:
+        """Calls call when there is a result or an error: now, or in the thread that has it."""
+        with self._lock:
+            if not self._known.is_set():
+                self._waiting.append(call)
+                return
+        call()
+
+
+class Pool:
+    """count threads, which run jobs first in, first out. They do not prevent the end of the program."""
+
+    def __init__(self, count: int) -> None:
+        self._queue: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
+        for _ in range(count):
+            threading.Thread(target=self._work, args=(self._queue,), daemon=True).start()
+            weakref.finalize(self, self._queue.put, None)  # each thread ends when the pool is no longer used
+
+    def submit(self, job: Callable[..., T], *arguments: object) -> Future[T]:
+        """The future result of job with these arguments."""
+        future: Future[T] = Future()
+        self._queue.put(lambda: future.run(lambda: job(*arguments)))
+        return future
+
+    @staticmethod
+    def _work(jobs: queue.SimpleQueue[Callable[[], object] | None]) -> None:
+        while (job := jobs.get()) is not None:
+            job()
+            del job  # what it refers to may refer to the pool, which then would never be deleted
 
 
 class Budget:
@@ -114,42 +175,24 @@ class Lane(Generic[T]):
 
 
 def done(value: T) -> Future[T]:
-    """A future that is already done, for items that need no work."""
+    """A future whose result is known, for items that need no work."""
     future: Future[T] = Future()
-    future.set_result(value)
+    future.run(lambda: value)
     return future
 
 
-def then(pool: ThreadPoolExecutor, first: Future[T], job: Callable[[T], U]) -> Future[U]:
-    """Runs job in the pool with the result of first, when first is done. An error of first is the error of the result.
+def then(pool: Pool, first: Future[T], job: Callable[[T], U]) -> Future[U]:
+    """Runs job in the pool with the result of first, when that is known. An error of first is the error of the result.
 
-    No worker waits for first: a waiting worker could not do other work, and would prevent the end of the program.
+    No worker waits for first: a waiting worker could not do other work.
     """
     future: Future[U] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(job(first.result()))
-        except BaseException as error:  # the reader of the result gets it
-            future.set_exception(error)
-
-    def start(_: Future[T]) -> None:
-        with contextlib.suppress(RuntimeError):  # the program ends: nobody needs the result
-            pool.submit(run)
-
-    first.add_done_callback(start)
+    first.when_known(lambda: pool.submit(future.run, lambda: job(first.result())))
     return future
 
 
 def beside(job: Callable[[], T]) -> Future[T]:
     """Runs job in a separate thread, which does not prevent the end of the program."""
     future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(job())
-        except BaseException as error:  # the reader of the result gets it
-            future.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
+    threading.Thread(target=future.run, args=(job,), daemon=True).start()
     return future

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from qbtools.errors import Failed, Refused
-from qbtools.formats import container, keymembers
+from qbtools.formats import keymembers
 from qbtools.formats.containerhead import Parameters
 from qbtools.formats.workers import beside
 from qbtools.keys import age
@@ -60,6 +60,8 @@ def members(wraps: Wraps, passphrase: bytes, warn: Warn) -> list[tuple[str, byte
     found = []
     stretched = None
     if wraps.typed is not None:
+        from qbtools.formats import container
+
         typed = typed_passphrase(wraps.typed)
         stretched = beside(lambda: container.seal_bytes(typed, Parameters(LOG_N), passphrase))
     if wraps.recipients or wraps.files:

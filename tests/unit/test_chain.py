@@ -69,6 +69,12 @@ def test_no_chain(links: list[Link], message: str) -> None:
         chain.order(links[::-1])
 
 
+def test_files_in_another_order_than_in_the_base() -> None:
+    assert numbers(chain.order([link(1, None, "abc"), link(2, 1, "bxcy")])) == [1, 2]
+    with pytest.raises(Damaged, match=r"2\.qb has vm1/c where 1\.qb has vm1/b: their order differs"):
+        chain.order([link(1, None, "abc"), link(2, 1, "acb")])
+
+
 def test_another_archive_of_the_same_backup_is_no_base() -> None:
     rewritten = link(1, None)._replace(manifest=digest(99))
     with pytest.raises(Damaged, match=r"1\.qb is not the base of 2\.qb, but another archive of the backup"):
@@ -141,6 +147,7 @@ def test_what_can_be_a_link() -> None:
     found = chain.link("a.qb", good, digest(1), [record(1, "vm1/a"), manifest.failed_file("vm1/b")])
     assert found == Link("a.qb", name_of(1), None, digest(1), {"vm1/a": record(1, "vm1/a")})
     old = header.parse(b"version=3\nencrypted=1\ncompressed=no\nhmac-algorithm=sha1\ncrypto-algorithm=aes-256-cbc\n")
-    for bad in (header.new_header(name_of(1), "gzip", 100, manifest=False), old):
+    without = header.new_header(name_of(1), "gzip", 100, manifest=False)
+    for bad, sealed in ((without, digest(1)), (old, digest(1)), (good, "")):
         with pytest.raises(Damaged, match=r"a\.qb cannot be part of a chain"):
-            chain.link("a.qb", bad, "", [])
+            chain.link("a.qb", bad, sealed, [])

@@ -10,7 +10,7 @@ from increments import archive, extracted, merged, saved, stream, volume
 from vectors.tarbytes import END, head, pax, regular
 
 from qbtools.errors import Damaged, Refused, Truncated
-from qbtools.formats import deltastream, volumestream
+from qbtools.formats import delta, deltastream, volumestream
 from qbtools.formats.deltastream import MAX_DATA, Base, Head, RecordWriter
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Reader, Writer
@@ -72,6 +72,51 @@ def test_many_extents_in_one_block() -> None:
     after = (A + bytes(512)) * 4
     expected = b"".join(b"data %d 512\n" % at + A + b"zero %d 512\n" % (at + 512) for at in range(0, 4096, 1024))
     assert records(changes(b"B" * 4096, after)) == expected + b"end 2048\n"
+
+
+def test_what_a_block_had_before_it_does_not_count() -> None:
+    """Zeros of a block are no data in one map and data in another: the index, and so the increment, is the same."""
+    span = (A * 8) * (delta.SPAN // 4096)  # the next span is read into the same memory
+    before = span + A + bytes(512) + A + bytes(2560)
+    whole = ExtentMap(len(before))
+    whole.append(0, len(before))
+    index = saved(stream(before), BASE, None)[1]
+    assert index == saved(stream(before, whole), BASE, None)[1]
+    assert records(saved(stream(span + A * 3 + bytes(2560)), "x", index)[0]).endswith(
+        A * 3 + b"zero 1050112 2560\nend 1536\n"
+    )
+
+
+def candidates(text: bytes, *extents: tuple[int, int], size: int = 16384) -> bytes:
+    """Of a volume whose base is BASE."""
+    return increment(size, BASE, text, *extents).replace(b"0" * 64, increments.digest(BASE).encode())
+
+
+def test_only_candidates_are_compared() -> None:
+    """The rest of the index is that of the base."""
+    before = b"A" * 4096 + b"B" * 4096 + b"C" * 4096 + b"D" * 4096
+    after = b"A" * 4096 + b"X" * 4096 + b"C" * 4096 + bytes(4096)
+    index = saved(stream(before), BASE, None)[1]
+    text = b"data 0 8192\n" + after[:8192] + b"zero 12288 4096\nend 8192\n"
+    found = increments.reduced(candidates(text, (0, 12288)), "x", index)
+    assert found == saved(stream(after), "x", index)
+    assert records(found[0]) == b"data 4096 4096\n" + b"X" * 4096 + b"zero 12288 4096\nend 4096\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "size", "error"),
+    [
+        (b"data 4096 512\n" + A + b"end 512\n", 16384, Damaged),
+        (b"zero 4608 3584\nend 0\n", 16384, Damaged),
+        (b"end 0\n", 12800, Damaged),  # the last block was cut, so it is another one
+        (b"zero 0 4096\n", 16384, Truncated),
+        (b"data 0 4096\n" + A, 16384, Truncated),
+    ],
+)
+def test_candidates_are_whole_blocks(text: bytes, size: int, error: type[Exception]) -> None:
+    index = saved(stream(b"A" * 16384), BASE, None)[1]
+    with pytest.raises(error):
+        increments.reduced(candidates(text, (0, 12288), size=size), "x", index)
 
 
 def test_long_data_is_cut_and_touching_records_are_joined() -> None:

@@ -151,3 +151,18 @@ def test_a_size_is_tried(tmp_path: Path) -> None:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (tmp_path / "x").stat().st_size == 0
+
+
+def test_what_a_killed_try_has_left_is_removed_later(directory: int, tmp_path: Path) -> None:
+    """Only empty things of such a name, and only if they are old: another process may be trying just now."""
+    kept = {".qb-try-full": b"x", ".qb-try-new": b"", ".qb-other": b""}
+    for name, content in {**kept, ".qb-try-old": b""}.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / ".qb-try-folder/a").mkdir(parents=True)
+    (tmp_path / ".qb-try-folder/a/b").touch()
+    for name in (".qb-try-full", ".qb-other", ".qb-try-old", ".qb-try-folder"):
+        os.utime(tmp_path / name, (0, 0))
+    directories.check_rename(directory)
+    assert set(os.listdir(tmp_path)) == {"old", "other", *kept, ".qb-try-folder"}
+    directories.try_name(str(tmp_path), ("a:b",))
+    assert set(os.listdir(tmp_path)) == {"old", "other", *kept}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qbtools.endings import Ending, cause
-from qbtools.errors import Damaged, Failed, QbError, Told
+from qbtools.errors import Failed, QbError, Told, Truncated
 from qbtools.reports import Failure
 
 SPOKEN = Failure("qb-volwrite", 5)
@@ -40,8 +40,8 @@ def test_what_is_said_of_it(ending: Ending, text: str) -> None:
         (Ending(5, (0, 5), (EARLY, SPOKEN)), Told, 5, ""),
         (Ending(2, (2,), (Failure("qb-tarextract", 2),)), Told, 1, ""),
         (Ending(130, (130,), (Failure("qb-volread", 130),)), Told, 1, ""),
-        (Ending(4, (0, 4), (EARLY,)), Damaged, 4, "x: qb-tarextract: standard input ends early"),
-        (Ending(4, (141, 4), (EARLY,)), Damaged, 4, "x: qb-tarextract: standard input ends early"),
+        (Ending(4, (0, 4), (EARLY,)), Truncated, 4, "x: qb-tarextract: standard input ends early"),
+        (Ending(4, (141, 4), (EARLY,)), Truncated, 4, "x: qb-tarextract: standard input ends early"),
         (Ending(4, (1, 4), (EARLY._replace(status=1),)), Failed, 1, "x: the command stage 1 of 2 ended with status 1"),
         (Ending(4, (137, 4), (EARLY,)), Failed, 1, "x: the command stage 1 of 2 was killed by SIGKILL"),
         (Ending(1, (0, 1), (EARLY._replace(status=1),)), Failed, 1, "x: qb-tarextract: standard input ends early"),

@@ -19,13 +19,23 @@ STATUSES = {
 
 def test_the_statuses_are_those_of_the_contract() -> None:
     classes = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.QbError)]
-    assert {kind.__name__: kind.status for kind in classes if kind is not errors.Told} == STATUSES
+    made = (errors.Told, errors.OtherPython)  # with more words than a message and a hint
+    assert {kind.__name__: kind.status for kind in classes if kind not in made} == STATUSES
+    assert errors.OtherPython("/usr/bin/python3", "it is missing", "install it").status == 1
 
 
 def test_a_reported_error_has_the_status_of_its_reporter() -> None:
     for status in errors.OUR_STATUSES:
         assert (errors.Told(status).status, errors.Told(status).message) == (status, "")
     assert set(errors.OUR_STATUSES) == set(STATUSES.values()) - {errors.UsageError.status}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [(1, "Failed"), (2, "UsageError"), (3, "WrongPassphrase"), (4, "Damaged"), (5, "Refused"), (137, "Failed")],
+)
+def test_the_status_of_another_program_tells_the_kind_of_its_error(status: int, kind: str) -> None:
+    assert errors.of_status(status).__name__ == kind
 
 
 @pytest.mark.parametrize("name", STATUSES)

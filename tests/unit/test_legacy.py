@@ -247,6 +247,7 @@ def test_events_and_records() -> None:
     events = [(event.name, event.number, event.size) for event in archive.events(lambda name: name == "vm2/.")]
     assert events[0] == ("qubes.xml", 0, 48)
     assert [event for event in events if event[0] == "vm2/."] == [
+        ("vm2/.", -3, 0),
         ("vm2/.", 0, 496),
         ("vm2/.", 1, 496),
         ("vm2/.", 2, 0),  # what the last block held

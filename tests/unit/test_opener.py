@@ -103,9 +103,9 @@ def test_everything_comes_out_in_order(jobs: int) -> None:
     assert archive.header.backup_id == ID
 
 
-def test_chunks_are_numbered_and_their_end_is_an_event() -> None:
+def test_chunks_are_numbered_and_their_start_and_end_are_events() -> None:
     events = [(event.name, event.number, event.size) for event in opened(sealed({"a": bytes(2000)})).events(every)]
-    assert events == [("a", 0, 1000), ("a", 1, 1000), ("a", 2, 0), ("a", -1, 0)]
+    assert events == [("a", -3, 0), ("a", 0, 1000), ("a", 1, 1000), ("a", 2, 0), ("a", -1, 0)]
 
 
 def test_a_file_that_no_header_bounds_ends_when_the_next_one_begins() -> None:
@@ -187,8 +187,10 @@ def test_the_output_before_a_damaged_chunk_is_a_correct_prefix(at: int, jobs: in
         for event in opened(joined(members), jobs=jobs).events(every):
             came.append((event.name, event.number, bytes(event.data or b"")))
     assert came == [
+        ("qubes.xml", -3, b""),
         ("qubes.xml", 0, FILES["qubes.xml"]),
         ("qubes.xml", -1, b""),
+        ("vm1/root.img", -3, b""),
         ("vm1/root.img", 0, FILES["vm1/root.img"][:1000]),
     ]
 

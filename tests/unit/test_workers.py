@@ -5,13 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from qbtools.errors import Damaged, Refused
 from qbtools.formats.container import SLACK
-from qbtools.formats.workers import Budget, Buffers, Lane, done
+from qbtools.formats.workers import Budget, Buffers, Future, Lane, Pool, done, then
 
 LONG = 60.0
 """Seconds after which a test that waits is lost; how long it really takes does not matter."""
@@ -34,6 +33,56 @@ class Waiter:
 
     def comes_back(self) -> bool:
         return self._over.wait(LONG)
+
+
+def failed(message: str) -> Future[int]:
+    def job() -> int:
+        raise Damaged(message)
+
+    future: Future[int] = Future()
+    future.run(job)
+    return future
+
+
+# --- futures and their threads ---
+
+
+def test_a_result_is_waited_for() -> None:
+    future: Future[int] = Future()
+    waiter = Waiter(future.result)
+    assert waiter.waits()
+    future.run(lambda: 7)
+    assert waiter.comes_back()
+    assert waiter.result == 7
+
+
+def test_what_waits_for_a_result_is_called_once() -> None:
+    future: Future[int] = Future()
+    called: list[str] = []
+    future.when_known(lambda: called.append("before"))
+    assert not called
+    future.run(lambda: 7)
+    future.when_known(lambda: called.append("after"))
+    assert called == ["before", "after"]
+
+
+def test_jobs_that_follow_others_get_their_results_and_errors() -> None:
+    pool = Pool(2)
+    assert then(pool, pool.submit(int, "7"), lambda number: number + 1).result() == 8
+    with pytest.raises(Damaged, match="^no number$"):
+        then(pool, failed("no number"), lambda number: number + 1).result()
+
+
+def test_a_pool_ends_its_threads_when_nothing_refers_to_it() -> None:
+    others = set(threading.enumerate())
+    pool = Pool(8)
+    assert pool.submit(int, "7").result() == 7
+    ours = set(threading.enumerate()) - others
+    assert len(ours) == 8
+    del pool
+    for thread in ours:
+        thread.join(LONG)
+        assert not thread.is_alive()
 
 
 # --- the budget ---
@@ -116,19 +165,17 @@ def test_there_are_no_more_buffers_than_were_allowed() -> None:
 def test_results_come_in_the_order_of_the_generator() -> None:
     futures: list[Future[int]] = [Future() for _ in range(3)]
     lane = iter(Lane(iter(futures)))
-    futures[2].set_result(2)
-    futures[1].set_result(1)
+    futures[2].run(lambda: 2)
+    futures[1].run(lambda: 1)
     first = Waiter(lambda: next(lane))
     assert first.waits()
-    futures[0].set_result(0)
+    futures[0].run(lambda: 0)
     assert first.comes_back()
     assert (first.result, list(lane)) == (0, [1, 2])
 
 
 def test_an_exception_of_a_future_is_raised_at_its_place() -> None:
-    bad: Future[int] = Future()
-    bad.set_exception(Damaged("chunk 1"))
-    lane = iter(Lane(iter([done(0), bad, done(2)])))
+    lane = iter(Lane(iter([done(0), failed("chunk 1"), done(2)])))
     assert next(lane) == 0
     with pytest.raises(Damaged, match="^chunk 1$"):
         next(lane)
@@ -181,7 +228,7 @@ def test_an_empty_lane() -> None:
 
 def test_one_worker_is_enough_for_jobs_that_wait_for_earlier_ones() -> None:
     # As sealing and opening use it: a job waits for the key whose job was given to the same pool before.
-    pool = ThreadPoolExecutor(1)
+    pool = Pool(1)
 
     def source() -> Iterator[Future[int]]:
         for number in range(100):
