@@ -1,6 +1,7 @@
 """Reads and writes the volumes of this machine: one module for each kind, with one interface (kind.py).
 
     kind.py       the interface: Kind, Source and Target
+    snapshotless.py  what all kinds without snapshots share
     kinds/        one module for each kind: files, block devices, logical volumes
     locate.py     the volume that a word of the command line means
     marks.py      the owner of a snapshot or an incomplete volume

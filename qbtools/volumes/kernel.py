@@ -22,6 +22,9 @@ _FICLONE = _WRITE | struct.calcsize("i") << 16 | 0x9409
 _FICLONERANGE = _WRITE | struct.calcsize("qQQQ") << 16 | 0x940D
 _FS_IOC_GETFLAGS = _READ | struct.calcsize("l") << 16 | 0x6601
 _FS_IOC_SETFLAGS = _WRITE | struct.calcsize("l") << 16 | 0x6602
+_FS_IOC_FSGETXATTR = _READ | 28 << 16 | 0x581F
+_FS_IOC_FIEMAP = _READ | _WRITE | 32 << 16 | 0x660B
+_FS_XFLAG_REALTIME = 1
 _FS_COMPR_FL, _FS_NOCOMP_FL, _FS_NOCOW_FL = 0x4, 0x400, 0x800000
 
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
@@ -101,6 +104,23 @@ def sync_file_system(fd: int) -> None:
     if ctypes.CDLL(None, use_errno=True).syncfs(fd):
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def on_realtime_device(fd: int) -> bool:
+    """Whether the data of a file is on the second device that a file system may have for data. OSError."""
+    (flags,) = struct.unpack_from("I", fcntl.ioctl(fd, _FS_IOC_FSGETXATTR, bytes(28)))
+    return bool(flags & _FS_XFLAG_REALTIME)
+
+
+def file_extents(fd: int, start: int) -> list[tuple[int, int, int, int]]:
+    """Some extents of a file, in order, from that offset on: logical offset, physical offset, bytes, FIEMAP_EXTENT_*
+    (linux/fiemap.h). None means that no extent follows. The file's data in memory is written first. OSError."""
+    size, count = 56, 512
+    buffer = bytearray(32 + size * count)
+    struct.pack_into("QQIIII", buffer, 0, start, (1 << 64) - 1 - start, 1, 0, count, 0)  # 1: FIEMAP_FLAG_SYNC
+    fcntl.ioctl(fd, _FS_IOC_FIEMAP, buffer)
+    (found,) = struct.unpack_from("I", buffer, 20)
+    return [struct.unpack_from("QQQ16xI", buffer, 32 + size * at) for at in range(min(found, count))]
 
 
 def next_data(fd: int, at: int, end: int) -> int:

@@ -1,7 +1,8 @@
 """The interface of a kind of volume: a Kind finds volumes by name, a Source is read, a Target is filled.
 
-Source and Target have a descriptor that can be read or written at any offset, and are context managers. The `with`
-releases everything that opening them has taken: a descriptor, a claim on a device, a snapshot, an incomplete file.
+Source and Target have a descriptor that can be read or written at any offset, or else the methods that replace it (then
+fd is -1). They are context managers. The `with` releases everything that opening them has taken: a descriptor, a claim
+on a device, a snapshot, an incomplete file.
 
 A module of qbtools/volumes/kinds is named after its scheme and has its Kind as KIND. No other module names it.
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from qbtools.formats.volumestream import ExtentMap
     from qbtools.streams import Buffer
-    from qbtools.volumes.marks import Mark
+    from qbtools.volumes.marks import Owner
     from qbtools.volumes.spots import Spot
 
     _Self = TypeVar("_Self", bound="_Opened")
@@ -62,9 +63,23 @@ class Source(_Opened, ABC):
     def extents(self) -> ExtentMap:
         """The map of its data. Everything outside the map reads as zeros. Failed on an I/O error."""
 
+    def blocks(self, extents: ExtentMap) -> Iterator[Buffer] | None:
+        """For a source without a descriptor: the data of its extents, in order, in blocks.
+
+        No block crosses the end of an extent. A block is valid until the next one is asked for.
+        """
+        return None
+
     @abstractmethod
     def check(self) -> None:
         """Called after everything was read. Failed if it is known that the volume changed meanwhile."""
+
+    def changed(self, since: str, size: int, block: int) -> ExtentMap:
+        """Everything that may differ from an older snapshot of ours, in whole blocks (the last one may be shorter).
+
+        since: the name of the snapshot, which must have size bytes. Failed, with the reason, if that cannot be known.
+        """
+        raise Failed("nothing tells what has changed in a volume of this kind")
 
 
 class Room(NamedTuple):
@@ -100,6 +115,11 @@ class Target(_Opened, ABC):
     def check(self, size: int | None) -> None:
         """Raises the errors of start(), as far as they are known without changing anything."""
 
+    def check_capacity(self, size: int | None) -> None:
+        """Refused if a volume of size bytes does not fit in a target that cannot grow."""
+        if size is not None and self.capacity is not None and size > self.capacity:
+            raise Refused(f"{self.name} is too small: it has {self.capacity} bytes, the volume {size}")
+
     def room(self) -> Room | None:
         """The room that the volume uses; None if it has its own, or it is not known."""
         return None
@@ -127,6 +147,11 @@ class Target(_Opened, ABC):
     def next_data(self, at: int, end: int) -> int:
         """The first offset >= at that may have anything but zeros; end if there is none before it."""
         return kernel.next_data(self.fd, at, end)
+
+    def read(self, view: memoryview, at: int) -> int:
+        """Reads back at least one byte at an offset. Returns their number, 0 at the end. Failed on an I/O error."""
+        with naming(f"read {self.name} back"):
+            return os.preadv(self.fd, [view], at)
 
     @abstractmethod
     def flush(self, size: int) -> None:
@@ -165,6 +190,8 @@ class TargetOptions(NamedTuple):
     """Replace an existing volume or write over it. Without this an existing volume is Refused."""
     shrink: bool = False
     """A replaced volume may become smaller."""
+    create_options: str = ""
+    """`KEY=VALUE,…`: how an image is created, for kinds with takes_options."""
     pool_reserve: float = 5.0
     """Percent of a pool's data space and of its metadata space that must stay free."""
     note: Callable[[str], None] = _silent
@@ -184,6 +211,13 @@ class Kind(ABC):
     narrows: str | None = None
     """The scheme of the kind of which this one is a special case (a logical volume is also a block device). A word that
     fits both belongs to this kind."""
+
+    takes_options = False
+    """Whether open_target() knows create_options."""
+
+    def path(self, name: str) -> str | None:
+        """The path of the file that the volume is, existing or not; None if it is not one file."""
+        return None
 
     @abstractmethod
     def exists(self, word: str) -> bool:
@@ -231,7 +265,7 @@ class Kind(ABC):
     def open_target(self, name: str, options: TargetOptions) -> Target:
         """The volume to fill. UsageError if name cannot be a volume; Refused if it exists or is in use."""
 
-    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+    def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
         """Does everything of take() that is slow or can be refused. The returned call does the rest immediately.
 
         That call may never happen, so nothing may be left that must be undone.
@@ -239,15 +273,27 @@ class Kind(ABC):
         return lambda: self.take(names, mark, options)
 
     @abstractmethod
-    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+    def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
         """Takes lasting snapshots of all these volumes, with a mark, as close together in time as possible.
 
         Returns a spec for each, in order, which open_source() can read. If one fails, the others are removed. Refused
         if the kind, or the place of the volume, does not support snapshots.
         """
 
+    def can_keep(self, name: str, options: SourceOptions) -> bool:
+        """Whether take() can take a snapshot that needs no room of its own, so that it may be kept for days, and whose
+        changed() is of use later. Never raises for an odd volume."""
+        return False
+
+    def stamp(self, name: str) -> str:
+        """A word that changes when somebody changes the snapshot with that name, a result of take().
+
+        Failed if it does not exist, or if this kind has none.
+        """
+        raise Failed(f"{name} is no snapshot that can be kept")
+
     @abstractmethod
-    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Owner]]:
         """Spec and mark of everything with a mark of qbtools: snapshots and incomplete volumes.
 
         places: directories to search, for kinds that cannot know all places of their volumes.

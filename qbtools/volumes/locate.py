@@ -9,12 +9,13 @@ import os
 import stat
 import sys
 
-from qbtools.errors import Failed, UsageError
+from qbtools.errors import Failed, OtherPython, UsageError
 from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import kinds, spots
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
 if TYPE_CHECKING:
+    from qbtools.formats.volumestream import ExtentMap
     from qbtools.volumes.kind import Room
     from qbtools.volumes.spots import Spot
 
@@ -45,16 +46,31 @@ def open_source(word: str, options: SourceOptions) -> Source:
     return kind.open_source(name, options)
 
 
+def changed(word: str, source: Source, since: str, size: int, block: int) -> ExtentMap:
+    """What may have changed in the source that open_source(word) has opened, as Source.changed(). since: a word."""
+    kind, name = existing(since)
+    if kind.scheme != existing(word)[0].scheme:
+        raise Failed(f"{since} is a snapshot of another kind of volume")
+    return source.changed(name, size, block)
+
+
 def open_target(word: str, options: TargetOptions) -> Target:
     """The volume to fill. UsageError if word cannot be a volume. Refused if it exists, unless overwrite is set."""
     kind, name = _explicit(word) or _sole(_having(word), word) or _to_be_made(word)
+    if options.create_options and not kind.takes_options:
+        raise UsageError(f"{kind.scheme}: volumes of this kind have no options of their creation")
     return kind.open_target(name, options)
 
 
 def sizes(word: str, options: SourceOptions) -> tuple[int, int]:
     """The size of a volume in bytes, and an estimate of the bytes that are data."""
     kind, name = existing(word)
-    return kind.sizes(name, options)
+    try:
+        return kind.sizes(name, options)
+    except OtherPython as error:
+        from qbtools.volumes.nbd import elsewhere
+
+        return elsewhere.sizes(error, f"{kind.scheme}:{name}", options)
 
 
 def existing(word: str) -> tuple[Kind, str]:
@@ -84,7 +100,7 @@ def file_path(word: str) -> str | None:
     """The path of the file that a target's word means, existing or not; None if it does not mean a file."""
     found = _explicit(word) or _sole(_having(word), word)
     if found is not None:
-        return found[1] if found[0].scheme == "file" else None
+        return found[0].path(found[1])
     return word if _is_path(word) else None
 
 
@@ -115,9 +131,12 @@ def look(word: str, size: int | None, options: TargetOptions, parents: bool) -> 
                 raise Failed(f"cannot create {path}: {first} is not a directory")
             spots.check_name(place.above, place.below, path)
             word = f"file:{first}"
-    with open_target(word, options) as target:
-        target.check(size)
-        return target.room()
+    try:
+        with open_target(word, options) as target:
+            target.check(size)
+            return target.room()
+    except OtherPython:
+        return None  # the stage that fills the target will look
 
 
 def _explicit(word: str) -> tuple[Kind, str] | None:
@@ -162,7 +181,10 @@ def _to_be_made(word: str) -> tuple[Kind, str]:
     if _is_path(word):
         with naming(f"create {word}"):
             os.stat(os.path.dirname(os.path.realpath(word)))
-    raise UsageError(f"{word} does not exist, and no kind of volume can be created with this name", _hint())
+    hint, above = _hint(), os.path.dirname(word)
+    if above and not os.path.lexists(above):
+        hint = f"create the directory {above} first if it is a file; {hint}"
+    raise UsageError(f"{word} does not exist, and no kind of volume can be created with this name", hint)
 
 
 def _is_path(word: str) -> bool:

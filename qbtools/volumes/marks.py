@@ -7,6 +7,9 @@ kernel's boot ID without hyphens. PIDNS: the inode of the owner's PID namespace.
 START: its start time, in clock ticks since boot (proc(5), stat, field 22). A mark fits in an LVM tag and a file name.
 
 The next run removes everything whose owner is dead, so an owner counts as dead only if this is certain.
+
+A snapshot that a series keeps from one run to a later one has another mark: `qbtools-kept-ID`, with the ID of the
+backup. It never counts as dead.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import os
 
 from qbtools.errors import Failed
-from qbtools.lean import NamedTuple, Pattern
+from qbtools.lean import TYPE_CHECKING, NamedTuple, Pattern
 from qbtools.volumes import kernel
 
 PREFIX = "qbtools-"
@@ -22,6 +25,7 @@ PREFIX = "qbtools-"
 
 _NUMBER = "(0|[1-9][0-9]{0,19})"
 _MARK = Pattern(f"{PREFIX}([0-9a-f]{{8}})-([0-9a-f]{{32}})-{_NUMBER}-{_NUMBER}-{_NUMBER}")
+_KEPT = Pattern(f"{PREFIX}kept-([0-9A-Za-z-]{{1,100}})")
 _TEMPORARY = Pattern("qbtools_[0-9a-f]{15}")
 _BOOT = Pattern("[0-9a-f]{32}")
 
@@ -73,6 +77,34 @@ class Mark(NamedTuple):
         if self.boot != _boot():
             return True
         return self.pidns == _pidns() and _sees_our_processes() and _stat(str(self.pid)) != self.start
+
+
+class Kept(NamedTuple):
+    """Identifies a backup of a series."""
+
+    backup_id: str
+
+    @classmethod
+    def parse(cls, text: str) -> Kept | None:
+        """The mark in text; None if text is no such mark."""
+        match = _KEPT.fullmatch(text)
+        return None if match is None else cls(match[1])
+
+    def __str__(self) -> str:
+        return f"{PREFIX}kept-{self.backup_id}"
+
+    def dead(self) -> bool:
+        """False: only the series knows when it needs the snapshot no more."""
+        return False
+
+
+if TYPE_CHECKING:
+    Owner = Mark | Kept
+
+
+def parse(text: str) -> Owner | None:
+    """The mark in text, of either kind; None if there is none."""
+    return Mark.parse(text) or Kept.parse(text)
 
 
 def temporary_name() -> str:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK
-from qbtools.volumes.kind import Target, naming
+from qbtools.volumes.kind import Target
 
 if TYPE_CHECKING:
     import hashlib
@@ -62,8 +60,7 @@ class Comparison:
     def _read(self, at: int, end: int) -> memoryview:
         """At least one byte at an offset."""
         view = memoryview(self._buffer)[: end - at]
-        with naming(f"read {self._target.name} back"):
-            count = os.preadv(self._target.fd, [view], at)
+        count = self._target.read(view, at)
         if count == 0:
             raise Failed(f"{self._target.name} is shorter than the data that was written to it")
         drop_cache(self._target.fd, at, count)

@@ -11,16 +11,38 @@ import os
 
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Truncated
-from qbtools.formats.volumestream import ExtentMap
-from qbtools.lean import suppress
+from qbtools.formats.deltastream import MAX_DATA, Record
+from qbtools.formats.volumestream import MAX_SIZE, ExtentMap
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.streams import BLOCK, Reader, Writer
 from qbtools.volumes.kind import Source, naming
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LAG = 8 << 20
 """Pages stay in the cache until so many bytes of data were sent after them."""
 
 _STEP = LAG // 2
 _ZEROS = bytes(BLOCK)
+
+
+def records(extents: ExtentMap, changed: ExtentMap) -> Iterator[Record]:
+    """Records for all of changed: data inside the map of the volume, zeros elsewhere."""
+    maps = iter(extents)
+    start = stop = 0  # of an extent
+    for at, length in changed:
+        end = at + length
+        while at < end:
+            while stop <= at:
+                start, stop = next(((first, first + count) for first, count in maps), (end, MAX_SIZE))
+            if at < start:
+                count = min(start, end) - at
+                yield Record(True, at, count)
+            else:
+                count = min(stop, end, at + MAX_DATA) - at
+                yield Record(False, at, count)
+            at += count
 
 
 class _Copied:
@@ -57,6 +79,7 @@ class Sending:
         self._writer = writer
         self._splicing = Reader(_Spliced(source), source.name)
         self._copying = Reader(_Copied(source), source.name)
+        self._blocks = source.blocks(extents)
         self._left = extents.data
         self._marks = [0]  # offsets of the volume, _STEP bytes of data apart
         self._since = 0
@@ -81,7 +104,27 @@ class Sending:
         self._zeros(self._source.size - at)
         drop_cache(self._source.fd)
 
+    def changes(self, changed: ExtentMap) -> None:
+        """Sends records of volume stream 2 for everything that may have changed, and the end. Failed as data()."""
+        with suppress(OSError):
+            os.posix_fadvise(self._source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        self._left = data = sum(one.length for one in records(self._extents, changed) if not one.zero)
+        for record in records(self._extents, changed):
+            self._writer.write(f"{record.line}\n".encode("ascii"))
+            if not record.zero:
+                self._extent(record.offset, record.length)
+        self._source.check()
+        self._writer.write(b"end %d\n" % data)
+        drop_cache(self._source.fd)
+
     def _extent(self, offset: int, length: int) -> None:
+        if self._blocks is not None:
+            while length:
+                block = next(self._blocks)
+                self._writer.write(block)
+                length -= len(block)
+                self.done += len(block)
+            return
         with naming(f"read {self._source.name}"):
             os.lseek(self._source.fd, offset, os.SEEK_SET)
         end = offset + length

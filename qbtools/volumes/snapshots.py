@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
 from qbtools.errors import QbError
+from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import locate
 from qbtools.volumes.kind import Kind, SourceOptions
-from qbtools.volumes.marks import Mark
+from qbtools.volumes.marks import Kept
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Owner
 
 
 def take(
     words: Sequence[str],
-    mark: Mark,
+    mark: Owner,
     options: SourceOptions,
     still: AbstractContextManager[None] | None = None,
 ) -> list[str]:
@@ -36,13 +41,13 @@ def take(
     return [specs[place] for place in range(len(words))]
 
 
-def check(words: Sequence[str], mark: Mark, options: SourceOptions) -> None:
+def check(words: Sequence[str], mark: Owner, options: SourceOptions) -> None:
     """Raises the errors of take() that come before the first snapshot."""
     _prepared(words, mark, options)
 
 
 def _prepared(
-    words: Sequence[str], mark: Mark, options: SourceOptions
+    words: Sequence[str], mark: Owner, options: SourceOptions
 ) -> list[tuple[list[int], Callable[[], list[str]]]]:
     """For each kind: the indexes of its words, and the call that takes their snapshots."""
     kinds: dict[str, Kind] = {}
@@ -89,9 +94,37 @@ def release(specs: Sequence[str]) -> None:
     problems.end()
 
 
-def marked(places: Sequence[str], problems: Problems) -> list[tuple[str, Mark]]:
+def can_keep(word: str, options: SourceOptions) -> bool:
+    """Whether a snapshot of a volume can be kept for days; more in Kind.can_keep()."""
+    kind, name = locate.existing(word)
+    return kind.can_keep(name, options)
+
+
+def stamp(spec: str) -> str:
+    """A word that changes when somebody changes a result of take(); errors as Kind.stamp()."""
+    kind, name = locate.existing(spec)
+    return kind.stamp(name)
+
+
+def release_kept(words: Sequence[str], mark: Kept) -> None:
+    """Removes every snapshot of these volumes (words with their scheme) that has this mark. Errors as release()."""
+    kinds: dict[str, Kind] = {}
+    places: set[str] = set()
+    for word in words:
+        kind, _ = locate.existing(word)
+        kinds[kind.scheme] = kind
+        if (path := locate.file_path(word)) is not None:
+            places.add(os.path.dirname(os.path.realpath(path)))
+    problems = Problems()
+    for kind in kinds.values():
+        with problems:
+            release([spec for spec, found in kind.marked(sorted(filter(os.path.isdir, places))) if found == mark])
+    problems.end()
+
+
+def marked(places: Sequence[str], problems: Problems) -> list[tuple[str, Owner]]:
     """Spec and mark of everything with a mark of ours: files in these directories, other kinds everywhere."""
-    found: list[tuple[str, Mark]] = []
+    found: list[tuple[str, Owner]] = []
     for kind in locate.known().values():
         with problems:
             for pair in kind.marked(places):

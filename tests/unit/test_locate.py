@@ -12,7 +12,7 @@ from support import copy_of, run
 
 from qbtools.errors import Failed, UsageError
 from qbtools.volumes import locate
-from qbtools.volumes.kind import Kind
+from qbtools.volumes.kind import Kind, TargetOptions
 
 
 class Names:
@@ -51,7 +51,7 @@ def found(word: str) -> tuple[str, str]:
 
 
 def made(word: str) -> str:
-    return str(locate.open_target(word, None))  # type: ignore[arg-type]
+    return str(locate.open_target(word, TargetOptions()))
 
 
 def test_what_one_kind_has_is_its() -> None:
@@ -78,8 +78,10 @@ def test_a_word_that_could_be_none_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="^x/y is neither an existing path nor another volume$") as raised:
         found("x/y")
     assert raised.value.hint == "the kinds are thing:, special:, pool:"
-    with pytest.raises(UsageError, match="^x/y does not exist, and no kind of volume can be created with this name$"):
+    line = "x/y does not exist, and no kind of volume can be created with this name"
+    with pytest.raises(UsageError, match=f"^{line}$") as raised:
         made("x/y")
+    assert raised.value.hint == "create the directory x first if it is a file; the kinds are thing:, special:, pool:"
 
 
 def test_a_word_that_can_only_be_a_path_says_what_is_wrong_with_it(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ FAKE = '''
 import os
 from qbtools.volumes.files.source import open_plain
 from qbtools.volumes.files.target import FileTarget
-from qbtools.volumes.kind import Kind
+from qbtools.volumes.kind import Kind, TargetOptions
 
 class Fake(Kind):
     scheme = "fake"
@@ -170,7 +172,7 @@ def test_a_further_kind_is_one_more_module(tmp_path: Path) -> None:
     assert sh("qb-snapshot take fake:a the/fake/b") == (0, "fake:a.fake\nfake:b.fake\n", "")
     assert "fake:marked" in sh("qb-snapshot list")[1]
     assert sh("qb-snapshot release fake:a") == (0, "released fake:a\n", "")
-    status, _, stderr = sh("qb-volread nbd:x")
+    status, _, stderr = sh("qb-volread no:x")
     assert status == 2 and "the kinds are block:, fake:, file:, lvm:" in stderr
 
 

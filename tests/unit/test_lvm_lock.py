@@ -81,3 +81,14 @@ def test_it_ends_with_the_process_that_holds_it(directories: tuple[str, str]) ->
         os.kill(holder.pid, 9)
         with Lock("pool-x", 10) as lock_of_the_next:
             assert lock_of_the_next.read() == "mine"
+
+
+def test_a_network_file_system_that_denies_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """EACCES means that another process has it, as EWOULDBLOCK does."""
+
+    def deny(*_: object) -> None:
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr("fcntl.flock", deny)
+    with pytest.raises(Failed, match="another run has held pool-x.lock for 0 seconds"):
+        Lock("pool-x", 0.1)

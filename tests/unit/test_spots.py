@@ -14,6 +14,7 @@ from devices import loop
 from qbtools import directories
 from qbtools.errors import Failed
 from qbtools.volumes import spots
+from qbtools.volumes.kinds import nbd
 from qbtools.volumes.spots import Apart, Spot
 
 
@@ -23,6 +24,10 @@ def clash(*found: Spot) -> str | None:
         if (other := apart.add(spot, str(number))) is not None:
             return other
     return None
+
+
+def exports(*uris: str) -> str | None:
+    return clash(*(nbd.KIND.spot(uri) for uri in uris))
 
 
 def files(*paths: str | Path) -> str | None:
@@ -148,3 +153,40 @@ def test_a_name_that_the_file_system_does_not_accept(tmp_path: Path, monkeypatch
     with pytest.raises(Failed, match="^cannot create none/a:b: Invalid argument$") as caught:
         spots.check_name(str(tmp_path), ("none", "a:b"), "none/a:b")
     assert caught.value.hint == "its file system does not accept such a name"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("nbd://host/x", "nbd://HOST:10809/x"),
+        ("nbd://host", "nbd://host/"),
+        ("nbd://host/a%2Fb%20", "nbd://host/a/b%20"),
+        ("nbd://host/x", "nbds://me@host/x?tls-certificates=/etc"),
+        ("nbd://[::1]/x", "nbd://[::1]:10809/x"),
+        ("nbd+unix:///x?socket=way/s", "nbd+unix:///x?tls-verify-peer=0&socket=dir%2Fs"),
+        ("nbd+vsock://2/x", "nbds+vsock://2:10809/x"),
+    ],
+)
+def test_one_export(one: str, other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dir").mkdir()
+    Path("way").symlink_to("dir")
+    assert exports(one, other) == "0"
+
+
+def test_different_exports() -> None:
+    assert (
+        exports(
+            "nbd://host/x",
+            "nbd://host/X",
+            "nbd://host//x",
+            "nbd://host:1/x",
+            "nbd://other/x",
+            "nbd+unix:///x?socket=/s",
+            "nbd+unix:///?socket=/s",
+            "nbd+unix:///x?socket=/t",
+            "nbd+vsock://host/x",
+            "nbd://host:none/x",
+        )
+        is None
+    )

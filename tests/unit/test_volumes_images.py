@@ -38,7 +38,7 @@ ALONE = {
 NEEDING = {
     "qcow2": [qcow2(backing=512), qcow2(2, 512), qcow2(features=5)],
     "vdi": [vdi(4)],
-    "vmdk": [vmdk(b"12345678"), b"# Disk DescriptorFile\nversion=1\n"],
+    "vmdk": [vmdk(b"12345678"), vmdk(b"ffffffff\nparentFileNameHint="), b"# Disk DescriptorFile\nversion=1\n"],
 }
 
 
@@ -57,7 +57,8 @@ def test_an_image_that_is_whole(kind: str, tmp_path: Path) -> None:
     for data in ALONE[kind]:
         (tmp_path / "disk").write_bytes(data)
         text = f"{tmp_path}/disk is a {kind} image: the file is saved as it is, not the disk in it"
-        assert warnings(tmp_path / "disk") == [text]
+        scheme = "" if kind == "vhd" else f"; {kind}:{tmp_path}/disk reads the disk"
+        assert warnings(tmp_path / "disk") == [text + scheme]
 
 
 @pytest.mark.parametrize("kind", NEEDING)
@@ -65,8 +66,10 @@ def test_an_image_that_needs_another_file(kind: str, tmp_path: Path) -> None:
     for data in NEEDING[kind]:
         (tmp_path / "disk").write_bytes(data)
         for call in (locate.sizes, locate.open_source):
-            with pytest.raises(Refused, match=f"is a {kind} image that needs another file: it"):
+            with pytest.raises(Refused, match=f"is a {kind} image that needs another file: it") as raised:
                 call(str(tmp_path / "disk"), SourceOptions())
+            way = f"qcow2:{tmp_path}/disk reads the disk" if kind == "qcow2" else "qemu-img convert -O raw creates"
+            assert (raised.value.hint or "").startswith(way)
         for options in ({"opaque": True}, {"state": "current"}):
             assert len(warnings(tmp_path / "disk", **options)) == 1
 

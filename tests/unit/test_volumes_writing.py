@@ -62,6 +62,11 @@ def test_runs_are_the_same_as_those_of_a_slow_search(grain: int) -> None:
         for _ in range(choice.randrange(4)):
             if count:
                 buffer[choice.randrange(count)] = 1
+        if choice.random() < 0.5:  # data, which may be zeros in the shorter blocks at both ends
+            buffer[:count] = b"\1" * count
+            for begin, stop in ((0, min(head, count)), (count - max(count - head, 0) % grain, count)):
+                if choice.random() < 0.7:
+                    buffer[begin:stop] = bytes(stop - begin)
         kept = bytearray(count)
         end = -1
         for begin, stop in nonzero_runs(buffer, count, head, grain):

@@ -68,6 +68,14 @@ def base(call: Invocation, block: int | None) -> IndexReader | None:
     return IndexReader(Reader(file, path))
 
 
+def head(path: str) -> Head:
+    """What the index of a base says of its volume; its digests are not checked. Damaged if it can be no base."""
+    with naming(f"read {path}"), _open(path, os.O_RDONLY) as file:
+        found = blockindex.parse(Reader(file, path).read_up_to(HEAD), path)
+    _check_fits(found, path, None, None)
+    return found
+
+
 def _open(path: str, how: int) -> io.FileIO:
     file = io.FileIO(os.open(path, how | os.O_NONBLOCK | os.O_CLOEXEC), "r+" if how == os.O_RDWR else "r")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -23,7 +23,7 @@ take     takes snapshots of all VOLUMEs at one point in time, or of none, and pr
 release  removes snapshots.
 list     lists everything that has a mark of qbtools: logical volumes everywhere,
          files in the DIRs.
-clean    removes everything whose owner has ended.
+clean    removes everything whose owner has ended, but not what a series keeps.
 
 Options:
   --freeze CMD          Run CMD first: it makes the machine flush its data and stop.
@@ -47,7 +47,9 @@ def main(call: Invocation) -> None:
     elif call.options["release"]:
         snapshots.release(call.options["SPEC"])
     elif call.options["list"]:
-        _list(call)
+        from qbtools.commands.pipe import snapshotlist
+
+        snapshotlist.show(call)
     else:
         snapshots.clean(call.options["DIR"], call.note)
 
@@ -89,19 +91,3 @@ def _still(call: Invocation) -> Frozen | None:
     if freeze is None or thaw is None:
         raise UsageError("--freeze and --thaw go together")
     return Frozen(freeze, thaw, limit, call.warn)
-
-
-def _list(call: Invocation) -> None:
-    from qbtools.volumes import snapshots
-
-    out = call.stdout(binary=False)
-    problems = snapshots.Problems()
-    found = [(spec, mark.pid, mark.dead()) for spec, mark in snapshots.marked(call.options["DIR"], problems)]
-    if call.options["--json"]:
-        import json
-
-        text = json.dumps([{"spec": spec, "pid": pid, "dead": dead} for spec, pid, dead in found], indent=2) + "\n"
-    else:
-        text = "".join(f"{spec}\t{pid}\t{'dead' if dead else 'kept'}\n" for spec, pid, dead in found)
-    out.write(text.encode("utf-8", "surrogateescape"))
-    problems.end()

@@ -10,6 +10,7 @@ DOC = f"""\
 Usage:
   qb-tarextract [options] [--raw] [NAME]
   qb-tarextract [options] (--size | --list) [NAME]
+  qb-tarextract [options] --whole NAME
   qb-tarextract [options] --volumes [--create] [--overwrite] [--shrink]
                 [--pool-reserve P] [--parents] [--print-size] DIRECTORY ROUTE...
 
@@ -25,6 +26,8 @@ Options:
   --raw                 Write the plain volume, holes as zeros, not a volume stream.
   --base ID:SHA256      If NAME was archived as an increment, it must be one of this
                         base; if --base is "none", NAME must be a whole volume.
+  --whole               Write the archive as it is. It is an error if NAME was archived
+                        as an increment.
   --size                Print the size of the volume, as the header has it, and stop.
   --list                Read the whole archive, then print a line of size, tab and
                         name for each member, or for NAME and everything below it;
@@ -57,6 +60,10 @@ def main(call: Invocation) -> None:
     name, raw = call.options["NAME"], call.options["--raw"]
     text_only = call.options["--size"] or call.options["--list"]
     writer, reader = call.stdout(binary=not text_only), call.stdin()
+    if call.options["--whole"]:
+        deltatar.check_whole(reader, str(name))
+        reader.copy_rest(writer)
+        return
     archive = tarreader.TarReader(reader)
     total: int | None = None
     display = call.options["--progress"] and not call.quiet

@@ -17,12 +17,14 @@ Usage: qb-volwrite [options] TARGET
 
 Write the volume stream on standard input to TARGET: a file, a block device, a
 logical volume (VG/LV, and with --create VG/POOL/LV); file:PATH, block:PATH and
-lvm:… say which is meant. A new file or logical volume appears when it is complete
-and on the disk, not before; zeros become holes.
+lvm:… say which is meant. qcow2:PATH is a new image, nbd:URI is an export of an NBD
+server. A new file, image or logical volume appears when it is complete and on the
+disk, not before; zeros become holes.
 
 Options:
   --raw                 Take plain bytes up to their EOF instead.
 {options.FILLING}
+  --create-option O     How to create a qcow2 image: KEY=VALUE,... for qemu-img.
   --verify              Read back what was written, and compare.
   --parents             Make the missing directories above a file.
   --print-size          Print the size of the volume when it is in place.

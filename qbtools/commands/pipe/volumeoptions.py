@@ -6,14 +6,18 @@ import os
 
 from qbtools import directories
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError, naming
-from qbtools.lean import TYPE_CHECKING, Pattern
+from qbtools.errors import QbError, UsageError, naming
+from qbtools.lean import TYPE_CHECKING, NamedTuple, Pattern
 from qbtools.volumes import locate
 from qbtools.volumes.kind import SourceOptions, TargetOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+
+    from qbtools.formats.deltastream import Base
+    from qbtools.formats.volumestream import ExtentMap
+    from qbtools.volumes.kind import Source
 
 _PERCENTAGE = Pattern(r"[0-9]{1,2}(\.[0-9]{1,3})?%?")
 _RESERVE = "5"
@@ -41,6 +45,32 @@ def _room(call: Invocation) -> str:
     return text
 
 
+class Since(NamedTuple):
+    """What may have changed since a backup. base: for the header of the stream."""
+
+    changed: ExtentMap
+    base: Base
+
+
+def changed(call: Invocation, source: Source) -> Since | None:
+    """What --since and --base ask for; None if the whole volume is to be written, with the reason as a note."""
+    since, path = call.options["--since"], call.options["--base"]
+    if since is None or path is None:
+        if since is not None or path is not None:
+            raise UsageError("--since and --base go together")
+        return None
+    from qbtools.commands.pipe import indexfiles
+
+    try:
+        head = indexfiles.head(path)
+        found = locate.changed(call.options["VOLUME"], source, since, head.size, head.block)
+    except QbError as error:
+        call.note(f"{source.name}: everything is read: {error.message}")
+        return None
+    call.note(f"{source.name}: {found.data} bytes may have changed since {head.base.backup_id}, only these are read")
+    return Since(found, head.base)
+
+
 def filling(call: Invocation) -> TargetOptions:
     """The values of --create, --overwrite, --shrink and --pool-reserve. UsageError for invalid values."""
     text = str(call.options["--pool-reserve"])
@@ -50,6 +80,7 @@ def filling(call: Invocation) -> TargetOptions:
         create=bool(call.options["--create"]),
         overwrite=bool(call.options["--overwrite"]),
         shrink=bool(call.options["--shrink"]),
+        create_options=str(call.options.get("--create-option") or ""),
         pool_reserve=float(text.rstrip("%")),
         note=call.note,
         warn=call.warn,

@@ -6,13 +6,15 @@ The clone has no name (O_TMPFILE), so nothing is left of it however the program 
 from __future__ import annotations
 
 import os
+import stat
 
+from qbtools.errors import Refused
 from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes import kernel
 from qbtools.volumes.files import leftovers
 
 if TYPE_CHECKING:
-    from qbtools.volumes.marks import Mark
+    from qbtools.volumes.marks import Owner
 
 
 def prepare(source: int, name: str) -> int:
@@ -42,7 +44,19 @@ def _try(fd: int, source: int) -> None:
     os.ftruncate(fd, 0)
 
 
-def give_name(fd: int, name: str, mark: Mark) -> str:
+def open_kept(path: str) -> int:
+    """A clone that give_name() has given a name, to be read. Refused if it is not one, or others could change it."""
+    if leftovers.mark_of(os.path.basename(path)) is None:
+        raise Refused(f"{path} has no mark of qbtools")
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    found = os.fstat(fd)
+    if not stat.S_ISREG(found.st_mode) or found.st_mode & 0o077 or found.st_nlink != 1 or found.st_uid != os.geteuid():
+        os.close(fd)
+        raise Refused(f"{path} can be changed by others")
+    return fd
+
+
+def give_name(fd: int, name: str, mark: Owner) -> str:
     """Gives a clone of the file name a name with the mark in the same directory. Returns its path. OSError."""
     parent = os.path.dirname(os.path.realpath(name))
     path = os.path.join(parent, leftovers.new_name(mark))

@@ -18,7 +18,12 @@ _QCOW2_NEEDS = slice(72, 80)  # features that a reader must know, from version 3
 _QCOW2_DATA_FILE = 4  # one of them: the data is in another file
 _VDI_TYPE, _VDI_DIFFERENCES = slice(0x4C, 0x50), 4  # little-endian
 _VMDK_DESCRIPTOR = slice(28, 36)  # little-endian, in blocks of 512 bytes
-_VMDK_TEXT = 4096
+_VMDK_TEXT = 20 * 512  # bytes of the descriptor that QEMU reads
+
+_KINDS = ("qcow2", "vmdk", "vdi", "vhdx")  # the images that have a kind of volumes
+
+CONVERT = "qemu-img convert -O raw creates a plain image"
+"""The hint for an image that cannot be read here."""
 
 
 def look(fd: int, name: str, options: SourceOptions) -> str | None:
@@ -31,16 +36,17 @@ def look(fd: int, name: str, options: SourceOptions) -> str | None:
         found = magic.kind(head)
         if found not in magic.IMAGES:
             return None
-        needs = _needs(fd, found, head)
-    if needs and not options.opaque and options.state != "current":
+        why = needs(fd, found, head)
+    if why and not options.opaque and options.state != "current":
+        way = f"qcow2:{name} reads the disk" if found == "qcow2" else CONVERT
         raise Refused(
-            f"{name} is a {found} image that needs another file: {needs}",
-            "qemu-img convert -O raw creates a plain image; --opaque saves the file as it is",
+            f"{name} is a {found} image that needs another file: {why}", f"{way}; --opaque saves the file as it is"
         )
-    return f"{name} is a {found} image: the file is saved as it is, not the disk in it"
+    scheme = f"; {found}:{name} reads the disk" if found in _KINDS else ""
+    return f"{name} is a {found} image: the file is saved as it is, not the disk in it{scheme}"
 
 
-def _needs(fd: int, found: str, head: bytes) -> str | None:
+def needs(fd: int, found: str, head: bytes) -> str | None:
     """Why an image needs another file; None if it does not, or if that is not known (vhdx, vhd)."""
     if found == "qcow2":
         if any(head[_QCOW2_BACKING]):
@@ -54,5 +60,6 @@ def _needs(fd: int, found: str, head: bytes) -> str | None:
             return "its data is in another file"
         text = os.pread(fd, _VMDK_TEXT, min(int.from_bytes(head[_VMDK_DESCRIPTOR], "little"), 1 << 40) * 512)
         _, found_key, rest = text.partition(b"parentCID=")
-        return "it has a parent" if found_key and not rest.lower().startswith(b"ffffffff") else None
+        parent = (found_key and not rest.lower().startswith(b"ffffffff")) or b"parentFileNameHint" in text
+        return "it has a parent" if parent else None
     return None

@@ -13,27 +13,27 @@ from qbtools.lean import TYPE_CHECKING, Pattern, suppress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from qbtools.volumes.marks import Mark
+    from qbtools.volumes.marks import Owner
 
-_NAME = Pattern(r"\.(qbtools-[0-9a-z-]+)\.[0-9a-f]{8}")
+_NAME = Pattern(r"\.(qbtools-[0-9A-Za-z-]+)\.[0-9a-f]{8}")
 
 
-def new_name(mark: Mark) -> str:
+def new_name(mark: Owner) -> str:
     """A unique name for a file with the mark."""
     return f".{mark}.{os.urandom(4).hex()}"
 
 
-def mark_of(name: str) -> Mark | None:
+def mark_of(name: str) -> Owner | None:
     """The mark in the name of a file (without its directory); None if there is none."""
     match = _NAME.fullmatch(name)
     if match is None:
         return None
-    from qbtools.volumes.marks import Mark
+    from qbtools.volumes import marks
 
-    return Mark.parse(match[1])
+    return marks.parse(match[1])
 
 
-def in_directory(directory: str | int) -> Iterator[tuple[str, Mark]]:
+def in_directory(directory: str | int) -> Iterator[tuple[str, Owner]]:
     """Name and mark of each such file in a directory. OSError if it cannot be read."""
     for name in sorted(name for name in os.listdir(directory) if name.startswith(".qbtools-")):
         mark = mark_of(name)

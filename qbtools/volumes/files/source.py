@@ -14,9 +14,10 @@ from qbtools.volumes.kind import Source, SourceOptions, naming
 class FileSource(Source):
     """A regular file. The file system gives its map (SEEK_DATA, SEEK_HOLE)."""
 
-    def __init__(self, name: str, fd: int, guard: guards.Guard | None = None) -> None:
+    def __init__(self, name: str, fd: int, guard: guards.Guard | None = None, cloned: bool = False) -> None:
         """fd: the file or a clone of it; it is closed with this. guard: detects changes; None: nothing does."""
         self._guard = guard
+        self._cloned = cloned
         super().__init__(name, fd, os.fstat(fd).st_size)
 
     def extents(self) -> ExtentMap:
@@ -36,6 +37,23 @@ class FileSource(Source):
                 self._guard.check()
         if size < self.size:
             raise Failed(f"{self.name} shrank while it was read, from {self.size} to {size} bytes")
+
+    def changed(self, since: str, size: int, block: int) -> ExtentMap:
+        from qbtools.volumes.files import sharing
+
+        if not self._cloned:
+            raise Failed("it is not read through a snapshot")
+        with naming(f"use {since}"):
+            kept = clone.open_kept(since)
+            try:
+                now = os.fstat(kept).st_size
+                if now != size:
+                    raise Failed(f"{since} has {now} bytes, not {size}")
+                if now > self.size:
+                    raise Failed("it has shrunk")
+                return sharing.changed(kept, self.fd, block)
+            finally:
+                os.close(kept)
 
     def close(self) -> None:
         if self._guard is not None:
@@ -85,7 +103,7 @@ def _snapshot(name: str, fd: int, copy: int, options: SourceOptions) -> FileSour
     try:
         with naming(f"take a snapshot of {name}"):
             kernel.clone(copy, fd)
-        source = FileSource(name, copy)
+        source = FileSource(name, copy, cloned=True)
     except BaseException:
         os.close(copy)
         raise

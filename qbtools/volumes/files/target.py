@@ -124,8 +124,12 @@ class FileTarget(Target):
 
         return leftovers.new_name(Mark.own())
 
+    def _old_size(self) -> int:
+        """The bytes of the volume that is replaced; 0 if there is none."""
+        return 0 if self._old is None else self._old.st_size
+
     def check(self, size: int | None) -> None:
-        old = 0 if self._old is None else self._old.st_size
+        old = self._old_size()
         if size is not None and size < old and not self._options.shrink:
             raise Refused(f"{self.name} has {old} bytes, the volume only {size}", "--shrink lets it become smaller")
         if size is not None:
@@ -146,12 +150,16 @@ class FileTarget(Target):
         if size is not None:
             self._set_size(size)
 
-    def _set_size(self, size: int) -> None:
+    def _announce(self, size: int) -> None:
+        """Checks the size, with a warning if the volume becomes smaller."""
         self.check(size)
-        old = 0 if self._old is None else self._old.st_size
+        old = self._old_size()
         if size < old and self._shrinks != size:
             self._options.warn(f"{self.name} shrinks from {old} to {size} bytes")
             self._shrinks = size
+
+    def _set_size(self, size: int) -> None:
+        self._announce(size)
         with naming(f"extend {self.name} to {size} bytes"):
             os.ftruncate(self.fd, size)
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
 
 from qbtools.descriptors import drop_cache
 from qbtools.errors import Failed, Refused, UsageError
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import inuse, kernel, spots
-from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
+from qbtools.volumes.kind import Source, SourceOptions, Target, TargetOptions, naming
+from qbtools.volumes.snapshotless import SnapshotlessKind
 
 if TYPE_CHECKING:
-    from qbtools.volumes.marks import Mark
+    from collections.abc import Callable, Sequence
+
+    from qbtools.volumes.marks import Owner
     from qbtools.volumes.spots import Spot
 
 _ZEROS = bytes(1 << 16)
@@ -115,8 +117,7 @@ class BlockTarget(Target):
             raise
 
     def check(self, size: int | None) -> None:
-        if size is not None and self.capacity is not None and size > self.capacity:
-            raise Refused(f"{self.name} is too small: it has {self.capacity} bytes, the volume {size}")
+        self.check_capacity(size)
 
     def start(self, size: int | None) -> None:
         self.check(size)
@@ -159,10 +160,11 @@ class BlockTarget(Target):
         """Nothing to do: the device already has its name."""
 
 
-class BlockKind(Kind):
+class BlockKind(SnapshotlessKind):
     """Any block device, by its path. It has no snapshots."""
 
     scheme = "block"
+    noun = "a block device"
 
     def exists(self, word: str) -> bool:
         try:
@@ -185,10 +187,7 @@ class BlockKind(Kind):
 
     def open_source(self, name: str, options: SourceOptions) -> Source:
         self._check(name)
-        if options.state == "before-start":
-            raise UsageError(f"{name} is a block device: it has no state from before the start of a machine")
-        if options.state == "snapshot":
-            raise self._no_snapshots(name)
+        self.check_state(name, options)
         return BlockSource(name, options)
 
     def spot(self, name: str) -> Spot:
@@ -199,18 +198,9 @@ class BlockKind(Kind):
         self._check(name)
         return BlockTarget(name, options)
 
-    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
-        raise self._no_snapshots(names[0])
-
-    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+    def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
         self._check(names[0])
-        raise self._no_snapshots(names[0])
-
-    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
-        yield from ()
-
-    def release(self, spec: str) -> None:
-        raise Refused(f"{spec} has no mark of qbtools")
+        return super().prepare(names, mark, options)
 
     @staticmethod
     def _check(name: str) -> None:
@@ -219,8 +209,7 @@ class BlockKind(Kind):
         if not stat.S_ISBLK(mode):
             raise UsageError(f"{name} is not a block device")
 
-    @staticmethod
-    def _no_snapshots(name: str) -> Refused:
+    def no_snapshots(self, name: str) -> Refused:
         return Refused(f"{name} is a plain block device: no snapshot can be taken of it")
 
 

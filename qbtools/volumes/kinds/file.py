@@ -14,7 +14,7 @@ from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOpti
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from qbtools.volumes.marks import Mark
+    from qbtools.volumes.marks import Owner
     from qbtools.volumes.spots import Spot
 
 
@@ -52,6 +52,9 @@ class FileKind(Kind):
         self._check(name)
         return source.open_source(name, options)
 
+    def path(self, name: str) -> str:
+        return name
+
     def spot(self, name: str) -> Spot:
         return spots.of_file(name)
 
@@ -67,7 +70,7 @@ class FileKind(Kind):
             self._check(name)
         return FileTarget(name, options)
 
-    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+    def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
         if options.state not in (None, "snapshot"):
             raise UsageError(f"a snapshot of a file has the state snapshot, not {options.state}")
         clones = [_Clone(name) for name in names]
@@ -88,10 +91,33 @@ class FileKind(Kind):
 
         return take
 
-    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+    def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
         return self.prepare(names, mark, options)()
 
-    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+    def can_keep(self, name: str, options: SourceOptions) -> bool:
+        from qbtools.volumes.files import sharing
+
+        if options.state not in (None, "snapshot"):
+            return False
+        with suppress(OSError):
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                return sharing.known(fd)
+            finally:
+                os.close(fd)
+        return False
+
+    def stamp(self, name: str) -> str:
+        """Its inode, and its time of change, which every write and every change of its rights sets."""
+        with naming(f"use {name}"):
+            fd = clone.open_kept(name)
+            try:
+                found = os.fstat(fd)
+            finally:
+                os.close(fd)
+        return f"{found.st_ino}-{found.st_ctime_ns}"
+
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Owner]]:
         for place in places:
             with naming(f"read {place}"):
                 found = list(leftovers.in_directory(place))
@@ -140,7 +166,7 @@ class _Clone:
         with naming(f"take a snapshot of {self._name}"):
             kernel.clone(self._copy, self._file)
 
-    def give_name(self, mark: Mark) -> str:
+    def give_name(self, mark: Owner) -> str:
         """Its path, beside the file."""
         with naming(f"give a snapshot of {self._name} a name"):
             path = clone.give_name(self._copy, self._name, mark)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 
 from qbtools.errors import QbError, Refused, UsageError
-from qbtools.lean import TYPE_CHECKING
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions
 
 if TYPE_CHECKING:
-    from qbtools.volumes.marks import Mark
+    from collections.abc import Callable, Iterator, Sequence
+
+    from qbtools.volumes.marks import Owner
     from qbtools.volumes.spots import Spot
 
 
@@ -63,7 +63,7 @@ class LogicalVolumeKind(Kind):
 
         return target.open_target(name, options)
 
-    def prepare(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> Callable[[], list[str]]:
+    def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
         from qbtools.volumes.lvm import snapshot, source
 
         if options.state == "current":
@@ -84,10 +84,22 @@ class LogicalVolumeKind(Kind):
 
         return take
 
-    def take(self, names: Sequence[str], mark: Mark, options: SourceOptions) -> list[str]:
+    def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
         return self.prepare(names, mark, options)()
 
-    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Mark]]:
+    def can_keep(self, name: str, options: SourceOptions) -> bool:
+        from qbtools.volumes.lvm import source
+
+        with suppress(QbError):
+            return options.state != "current" and source.to_be_taken(name, options).thin
+        return False
+
+    def stamp(self, name: str) -> str:
+        from qbtools.volumes.lvm import thindelta
+
+        return thindelta.stamp(name)
+
+    def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Owner]]:
         from qbtools.volumes.lvm import exchange, facts, tools
 
         if not tools.installed("lvs"):

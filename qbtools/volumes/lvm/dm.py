@@ -9,9 +9,9 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
-from typing import NamedTuple
 
 from qbtools.errors import Failed
+from qbtools.lean import NamedTuple
 from qbtools.volumes import kernel
 
 # version (3), data_size, data_start, target_count, open_count, flags, event_nr, padding, dev, name, uuid, data

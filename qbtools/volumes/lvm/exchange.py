@@ -20,11 +20,15 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 
 from qbtools.errors import Failed, QbError, Refused
+from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import marks
 from qbtools.volumes.lvm import facts, lvnames, snapshot, tools
 from qbtools.volumes.lvm.facts import Volume
 from qbtools.volumes.lvm.lock import Lock
 from qbtools.volumes.marks import Mark
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Owner
 
 _OLD = re.compile("qbtools-old:(active|inactive):([^:]+):([^:]+)")
 _PATIENCE = 60.0  # seconds that another exchange in the group may take
@@ -32,11 +36,16 @@ _PATIENCE = 60.0  # seconds that another exchange in the group may take
 
 def is_ours(tag: str) -> bool:
     """Whether a tag is one of ours."""
-    return _OLD.fullmatch(tag) is not None or Mark.parse(tag) is not None
+    return _OLD.fullmatch(tag) is not None or marks.parse(tag) is not None
 
 
-def mark_of(volume: Volume) -> Mark | None:
-    """The mark of a volume that an exchange has not finished: a new incomplete one, a renamed or a tagged one."""
+def mark_of(volume: Volume) -> Owner | None:
+    """The mark of a snapshot, or of a volume that an exchange has not finished: a new incomplete one, a renamed or a
+    tagged one."""
+    return _unfinished(volume) or volume.mark
+
+
+def _unfinished(volume: Volume) -> Mark | None:
     found = _old(volume)
     if found:
         return found[2]
@@ -136,7 +145,7 @@ def _put_away(volumes: Mapping[str, Volume], name: str) -> set[Mark]:
 
 def unsettled(volume: Volume) -> Mark | None:
     """The mark of a volume that settle() handles; None for others, which are simply removed."""
-    return mark_of(volume) if _old(volume) or volume.mark is None else None
+    return _unfinished(volume) if _old(volume) or volume.mark is None else None
 
 
 def _settle(group: str, mark: Mark) -> None:

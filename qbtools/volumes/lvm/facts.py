@@ -6,11 +6,14 @@ import functools
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from qbtools.errors import Failed, UsageError
+from qbtools.lean import TYPE_CHECKING, NamedTuple
+from qbtools.volumes import marks
 from qbtools.volumes.lvm import dm, lvnames, tools
-from qbtools.volumes.marks import Mark, is_temporary_name
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Owner
 
 _FIELDS = (
     "vg_name,lv_name,lv_uuid,lv_size,lv_layout,lv_role,pool_lv,origin,lv_tags,lv_permissions,lv_skip_activation,"
@@ -51,11 +54,11 @@ class Volume(NamedTuple):
         return "thin" in self.layout and "pool" not in self.layout
 
     @property
-    def mark(self) -> Mark | None:
+    def mark(self) -> Owner | None:
         """Its owner, if qbtools created it. A volume with a name that the user gave has none, whatever its tags."""
-        if not is_temporary_name(self.name):
+        if not marks.is_temporary_name(self.name):
             return None
-        return next(filter(None, map(Mark.parse, self.tags)), None)
+        return next((mark for tag in self.tags if (mark := marks.parse(tag)) is not None), None)
 
 
 def group(name: str) -> dict[str, Volume]:

@@ -5,18 +5,15 @@ The file persists: after a crash of the machine the record still says what is ou
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import time
 from contextlib import suppress
 from types import TracebackType
 
+from qbtools.descriptors import lock_within
 from qbtools.errors import Failed
 from qbtools.volumes.kind import naming
 
 _DIRECTORIES = ("/var/lib/qbtools", "/run/qbtools")  # the second if the first is not writable
-_PAUSE = 0.1
 _LONGEST = 1024
 
 
@@ -27,23 +24,11 @@ class Lock:
         """Failed if the lock is not free within so many seconds."""
         self._fd = _open(f"{name}.lock")
         try:
-            deadline = time.monotonic() + seconds
-            while not self._locked():
-                if time.monotonic() > deadline:
-                    raise Failed(f"another run has held {name}.lock for {seconds:.0f} seconds")
-                time.sleep(_PAUSE)
+            if not lock_within(self._fd, seconds):
+                raise Failed(f"another run has held {name}.lock for {seconds:.0f} seconds")
         except BaseException:
             os.close(self._fd)
             raise
-
-    def _locked(self) -> bool:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise
-            return False
-        return True
 
     def read(self) -> str:
         """The record; empty if there is none."""

@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from typing import NamedTuple
 
 from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.lean import NamedTuple
 from qbtools.volumes.kind import naming
 from qbtools.volumes.lvm import dm
 from qbtools.volumes.lvm.lvnames import mapper_name

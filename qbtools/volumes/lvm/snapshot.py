@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from qbtools.errors import Failed, QbError
+from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import marks
 from qbtools.volumes.lvm import tools
 from qbtools.volumes.lvm.facts import Volume
-from qbtools.volumes.marks import Mark
+
+if TYPE_CHECKING:
+    from qbtools.volumes.marks import Owner
 
 _ATTEMPTS, _PAUSE = 10, 0.5  # while udev reads a device, lvm cannot remove it
 
 
-def take(origin: Volume, mark: Mark, cow: str) -> str:
+def take(origin: Volume, mark: Owner, cow: str) -> str:
     """Takes a snapshot and returns it as GROUP/NAME. Failed if lvm cannot create it; then nothing is left.
 
     cow: room for blocks that are overwritten meanwhile, as in SourceOptions; a thin volume needs none.

@@ -53,6 +53,18 @@ class LogicalSource(Source):
         whole.add(0, self.size)
         return whole
 
+    def changed(self, since: str, size: int, block: int) -> ExtentMap:
+        from qbtools.volumes.lvm import thindelta
+
+        if not self._thin:
+            raise Failed("it is not in a thin pool")
+        old = thindelta.kept(since)
+        if old.size != size:
+            raise Failed(f"{old.full} has {old.size} bytes, not {size}")
+        if old.size > self.size:
+            raise Failed("it has shrunk")
+        return thindelta.read(old, os.fstat(self.fd).st_rdev, self.size, block)
+
     def check(self) -> None:
         refuse_overflow(self.name, self.fd)
 

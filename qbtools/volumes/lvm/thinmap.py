@@ -5,7 +5,7 @@ Only for volumes that nobody writes to: the metadata of a volume in use lacks ch
 
 from __future__ import annotations
 
-from typing import IO
+from typing import IO, NamedTuple
 from xml.parsers import expat
 
 from qbtools.errors import Failed
@@ -14,7 +14,7 @@ from qbtools.volumes.kind import naming
 from qbtools.volumes.lvm import dm, reservation, tools
 
 _BLOCK = 1 << 16  # bytes parsed in one step
-_SECTOR = 512
+SECTOR = 512
 
 
 def read(device: int, size: int) -> ExtentMap:
@@ -22,6 +22,22 @@ def read(device: int, size: int) -> ExtentMap:
 
     Everything outside the map reads as zeros. Failed, with the reason, if no map is available.
     """
+    thin = facts(device)
+    with reservation.held(thin.pool):
+        with tools.output("thin_dump", "-m", "--dev-id", str(thin.number), thin.metadata) as stream:
+            return parse(stream, thin.number, size)
+
+
+class Facts(NamedTuple):
+    """A thin volume for the kernel: the device number of its pool, its number there, and the path of the metadata."""
+
+    pool: int
+    number: int
+    metadata: str
+
+
+def facts(device: int) -> Facts:
+    """The facts about an active thin volume. Failed if it has none, or data outside its pool."""
     with naming("get the facts about its pool"):
         thin = dm.table(device)
         if thin.type != "thin" or len(thin.parameters) < 2:
@@ -30,10 +46,7 @@ def read(device: int, size: int) -> ExtentMap:
             raise Failed("it has an external origin outside its pool")
         pool = dm.number(thin.parameters[0])
         metadata = dm.number(dm.table(pool).parameters[0])
-    number = int(thin.parameters[1])
-    with reservation.held(pool):
-        with tools.output("thin_dump", "-m", "--dev-id", str(number), f"/dev/mapper/{dm.name(metadata)}") as stream:
-            return parse(stream, number, size)
+    return Facts(pool, int(thin.parameters[1]), f"/dev/mapper/{dm.name(metadata)}")
 
 
 def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
@@ -42,13 +55,18 @@ def parse(stream: IO[bytes], number: int, size: int) -> ExtentMap:
     parser = expat.ParserCreate()
     parser.StartElementHandler = mappings.element
     try:
-        while data := stream.read(_BLOCK):
-            parser.Parse(data)
-        parser.Parse(b"", True)
+        feed(parser, stream)
         mappings.end()
     except (expat.ExpatError, ValueError, KeyError) as error:
         raise Failed(f"thin_dump printed a map that cannot be parsed: {error}") from error
     return mappings.extents
+
+
+def feed(parser: expat.XMLParserType, stream: IO[bytes]) -> None:
+    """Parses a stream to its end. Errors as expat's, and those of the handlers."""
+    while data := stream.read(_BLOCK):
+        parser.Parse(data)
+    parser.Parse(b"", True)
 
 
 class _Mappings:
@@ -71,7 +89,7 @@ class _Mappings:
                 raise ValueError("a device that was not asked for")
             self._expected = int(attributes["mapped_blocks"])
         elif tag == "superblock":
-            self._block = int(attributes["data_block_size"]) * _SECTOR
+            self._block = int(attributes["data_block_size"]) * SECTOR
         else:
             raise ValueError(f"an element {tag}")
 

@@ -1,0 +1,7 @@
+"""Volumes that are vhdx images. qbtools/volumes/qemu reads them."""
+
+from __future__ import annotations
+
+from qbtools.volumes.qemu.imagekind import ImageKind
+
+KIND = ImageKind("vhdx")
