@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from qbtools.domains.inventory import NONE, Entry
 from qbtools.domains.lines import read_fields
 from qbtools.domains.names import HOME, directory_of, number
-from qbtools.errors import Damaged, Truncated
+from qbtools.errors import Damaged, Truncated, and_more
 from qbtools.formats.chunks import METADATA, name_problem
 from qbtools.streams import Reader
 
@@ -88,8 +88,7 @@ class Arrivals:
         missing = [entry for entry in self._expected.values() if not self._is_there(entry)]
         if missing:
             first = missing[0]
-            more = f", and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Damaged(f"{first.archive_name} of {first.domain} is not in the archive{more}")
+            raise Damaged(f"{first.archive_name} of {first.domain} is not in the archive{and_more(missing)}")
 
     def _is_there(self, entry: Entry) -> bool:
         # `empty` only represents the domain: any other file of it will do.

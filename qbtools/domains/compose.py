@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement, indent
 
 from qbtools.domains import names, safexml
 from qbtools.domains.lines import read_fields
 from qbtools.errors import Damaged, Refused
 from qbtools.formats.chunks import MAX_METADATA
+from qbtools.lean import NamedTuple
 from qbtools.streams import Reader
 
 # qubes.app.Qubes.load_initial_values (August 2026): index, colour and name of the labels that every Qubes OS has.
@@ -87,27 +87,44 @@ def compose(wanted: Wanted, numbers: Mapping[str, int] | None = None) -> bytes:
     Refused if it would be larger than readers accept.
     """
     root = Element("qubes")
+    domains = add_domains(root)
+    for place, (name, volumes) in enumerate(wanted.items(), 1):
+        qid = place if numbers is None else numbers[name]
+        size = str(sealed_bound(volumes.values()))
+        features = {"backup-content": "1", "backup-path": f"vm{qid}/", "backup-size": size}
+        add_domain(domains, qid, name, {volume.name: volume.size for volume in volumes.values()}, features)
+    indent(root)
+    return bounded(root, len(wanted))
+
+
+def bounded(root: Element, domains: int) -> bytes:
+    """The metadata of that many domains as a document. Refused if it is larger than readers accept."""
+    if safexml.parts(root) > safexml.MAX_PARTS:
+        raise Refused(f"{domains} domains are too many: the metadata has at most {safexml.MAX_PARTS} parts")
+    data = safexml.serialise(root)
+    if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
+        raise Refused(f"{domains} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
+    return data
+
+
+def add_domains(root: Element) -> Element:
+    """Adds everything that compose() puts around domains to an empty root. Returns the element for them, with dom0."""
     add_labels(root)
     pools = SubElement(root, "pools")
     SubElement(pools, "pool", name=_POOL, dir_path="/var/lib/qubes", driver="file-reflink", revisions_to_keep="1")
     SubElement(root, "properties")
     domains = SubElement(root, "domains")
     _domain(domains, 0, names.ADMIN_CLASS, {"label": _ADMIN_LABEL}, {"backup-content": ""})
-    for place, (name, volumes) in enumerate(wanted.items(), 1):
-        qid = place if numbers is None else numbers[name]
-        size = str(sealed_bound(volumes.values()))
-        features = {"backup-content": "1", "backup-path": f"vm{qid}/", "backup-size": size}
-        element = _domain(domains, qid, _CLASS, {"label": _LABEL, "name": name, "qid": str(qid)}, features)
-        _volume_config(element, name, volumes.values())
-    indent(root)
-    return bounded(safexml.serialise(root), len(wanted))
+    return domains
 
 
-def bounded(data: bytes, domains: int) -> bytes:
-    """Returns data, the metadata of that many domains. Refused if it is larger than readers accept."""
-    if len(data) > safexml.MAX_SIZE or len(zlib.compress(data)) + _WRAPPING > MAX_METADATA:
-        raise Refused(f"{domains} domains are too many: Qubes OS reads 1 MiB of compressed metadata at most")
-    return data
+def add_domain(
+    domains: Element, qid: int, name: str, sizes: Mapping[str, int | None], features: Mapping[str, str]
+) -> Element:
+    """Adds a StandaloneVM to the result of add_domains(). sizes: of each volume, None if it is not known."""
+    element = _domain(domains, qid, _CLASS, {"label": _LABEL, "name": name, "qid": str(qid)}, features)
+    _volume_config(element, name, sizes)
+    return element
 
 
 def add_labels(root: Element) -> None:
@@ -117,7 +134,9 @@ def add_labels(root: Element) -> None:
         SubElement(labels, "label", id=f"label-{index}", color=colour).text = name
 
 
-def _domain(parent: Element, qid: int, kind: str, properties: dict[str, str], features: dict[str, str]) -> Element:
+def _domain(
+    parent: Element, qid: int, kind: str, properties: Mapping[str, str], features: Mapping[str, str]
+) -> Element:
     domain = SubElement(parent, "domain", {"id": f"domain-{qid}", "class": kind})
     for tag, part in (("property", properties), ("feature", features)):
         table = SubElement(domain, "properties" if tag == "property" else "features")
@@ -128,18 +147,19 @@ def _domain(parent: Element, qid: int, kind: str, properties: dict[str, str], fe
     return domain
 
 
-def _volume_config(domain: Element, name: str, volumes: Iterable[NewVolume]) -> None:
+def _volume_config(domain: Element, name: str, sizes: Mapping[str, int | None]) -> None:
     config = SubElement(domain, "volume-config")
-    for volume in volumes:
+    for volume, size in sizes.items():
         attributes = {
-            "name": volume.name,
+            "name": volume,
             "pool": _POOL,
-            "vid": f"appvms/{name}/{volume.name}",
-            "revisions_to_keep": "1" if volume.name == "private" else "0",
+            "vid": f"appvms/{name}/{volume}",
+            "revisions_to_keep": "1" if volume == "private" else "0",
             "rw": "True",
             "save_on_stop": "True",
-            "size": str(volume.size),
         }
+        if size is not None:
+            attributes["size"] = str(size)
         SubElement(config, "volume", attributes)
 
 

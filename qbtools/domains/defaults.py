@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from qbtools.domains import names
 from qbtools.domains.lines import read_fields
 from qbtools.errors import Damaged
+from qbtools.lean import NamedTuple
 from qbtools.streams import Reader
 
 _WITHOUT = "without"

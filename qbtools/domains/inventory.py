@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from qbtools import amounts
 from qbtools.domains import names
 from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.errors import Damaged
+from qbtools.lean import NamedTuple
 
 NONE = "-"
 """Means no volume, or an unknown size."""

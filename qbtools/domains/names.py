@@ -13,6 +13,9 @@ ADMIN_CLASS = "AdminVM"
 UNFINISHED = "qbtools-unfinished"
 """The feature of a domain until its restore has ended. Its text names the run."""
 
+HELD = "qbtools-held"
+"""The feature of a domain whose volumes are held for a run that saves. Its text names the run."""
+
 DEFAULT = "default"
 """Means the default of a host. No domain may have this name."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from qbtools.domains.qubesxml import Metadata
+from qbtools.errors import Refused, and_more
+from qbtools.lean import NamedTuple
 
 CREATE = "create"
 SKIP = "skip"
@@ -86,3 +87,17 @@ class Plan:
     def problems(self) -> list[PlanLine]:
         """The lines that prevent carrying out the plan: to be created, but with a problem."""
         return [line for line in self.creates if line.problem is not None]
+
+    @property
+    def left_out(self) -> list[PlanLine]:
+        """The lines of the domains that are skipped and have a problem."""
+        return [line for line in self.lines if not line.created and line.problem is not None]
+
+    def check(self) -> None:
+        """Refused, with the first problem, if the plan cannot be carried out."""
+        if problems := self.problems:
+            first = f"{problems[0].domain} ({problems[0].problem})"
+            raise Refused(
+                f"{len(problems)} of the domains cannot be restored: {first}{and_more(problems)}",
+                "change the plan, or see --skip-broken and --ignore-missing",
+            )

@@ -7,11 +7,14 @@ Metadata of Qubes OS 2 to 3.2 is translated first (older.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from qbtools.domains import names, renaming
 from qbtools.errors import Damaged
+from qbtools.lean import NamedTuple
+
+LIBVIRT = "libvirt"
+"""The element below a domain that has its XML of libvirt. Qubes OS ignores it."""
 
 # The root element of the metadata of Qubes OS 3.2 and earlier.
 _OLDER_ROOT = "QubesVmCollection"
@@ -34,6 +37,7 @@ class Domain:
     properties and features: texts by name, "" if there is none. For a feature "" means false.
     path: the directory of its files in the archive (`vmQID/`; `dom0-home/USER` for dom0), None if it is not saved.
     whole: its whole directory is one file of the archive, called `.`, as for templates of Qubes OS 2 to 3.2.
+    other_name: its name in libvirt, if it is from there and a qubes.xml cannot have that name; otherwise None.
     """
 
     def __init__(self, element: Element, labels: dict[str, str], older: bool = False) -> None:
@@ -57,6 +61,8 @@ class Domain:
         self.label = labels[label]
         self.path = self._path() if self.features.get("backup-content") else None
         self.whole = older and self.kind == "TemplateVM"
+        untrusted_name = element.findtext(f"{LIBVIRT}/domain/name") or None
+        self.other_name = None if untrusted_name == self.name else untrusted_name
 
     def _path(self) -> str:
         untrusted_path = self.features.get("backup-path", "")
@@ -137,6 +143,11 @@ class Metadata:
         self.by_name = {domain.name: domain for domain in self.domains}
         if names.ADMIN not in self.by_name:
             raise Damaged(f"qubes.xml has no domain {names.ADMIN}")
+
+    def named(self, name: str) -> Domain | None:
+        """The domain with this name, or with this other_name; None if there is none."""
+        found = (domain for domain in self.domains if domain.other_name == name)
+        return self.by_name.get(name) or next(found, None)
 
     def saved(self) -> Iterator[Domain]:
         """The domains whose files are in the archive."""

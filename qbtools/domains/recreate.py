@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import names, roles, safexml
 from qbtools.domains.outcome import KERNEL_VOLUME
 from qbtools.domains.planlines import Plan, PlanLine
-from qbtools.domains.qubesxml import Metadata
+from qbtools.domains.qubesxml import LIBVIRT, Metadata
 
 # The identity of the domain on its old host: the new host assigns another one.
 _IDENTITY = ("qid", "uuid", "installed_by_rpm", "backup_timestamp")
 _PLACES = ("vid", "source")
 
 
-def document(archive: Metadata, plan: Plan, line: PlanLine, references: bool, unfinished: str | None) -> bytes:
-    """A qubes.xml with the labels of the host, no global properties, dom0, and the domain of line as planned.
+def document(archive: Metadata, plan: Plan, lines: Sequence[PlanLine], references: bool, mark: str | None) -> bytes:
+    """A qubes.xml with the labels of the host, no global properties, dom0, and the domains of lines as planned.
 
-    The domain has its new name, no qid, and the id `domain-1`, because the host assigns its own. references: name other
+    A domain has its new name, no qid, and any id, because the host assigns its own. references: name other
     domains, which must then exist; otherwise only dom0 and the template, which decides the volumes, are named.
-    unfinished: the text of the feature names.UNFINISHED; None: without it. names.BACKUP_FEATURES are removed. The
+    If it is renamed, its XML of libvirt gets the new name and loses the UUID.
+    mark: the text of the feature names.UNFINISHED; None: without it. names.BACKUP_FEATURES are removed. The
     volumes have no vid and source (their old place), and `kernel` is left out. Everything else is as in the archive.
     """
     root = Element("qubes")
@@ -29,20 +31,34 @@ def document(archive: Metadata, plan: Plan, line: PlanLine, references: bool, un
     domains = SubElement(root, "domains")
     admin = SubElement(domains, "domain", {"id": "domain-0", "class": names.ADMIN_CLASS})
     _set_property(SubElement(admin, "properties"), "label", plan.host.by_name[names.ADMIN].label)
-    domain = copy.deepcopy(archive.by_name[line.domain].element)
-    domain.set("id", "domain-1")
-    domain.tail = None
-    domains.append(domain)
+    for number, line in enumerate(lines, 1):
+        domain = copy.deepcopy(archive.by_name[line.domain].element)
+        domain.set("id", f"domain-{number}")
+        domain.tail = None
+        domains.append(domain)
+        _change(domain, line, references, mark)
+    return safexml.serialise(root)
+
+
+def _change(domain: Element, line: PlanLine, references: bool, mark: str | None) -> None:
+    """Makes a domain of the archive what the plan says."""
     properties = _part(domain, "properties")
     _set_property(properties, "name", line.name)
     _set_property(properties, "label", line.label)
     _set_property(properties, "kernel", line.written.kernel)
     for name in _IDENTITY:
         _set_property(properties, name, names.DEFAULT)
+    if line.name != line.domain:
+        _rename_in_libvirt(domain, line.name)
     _set_references(domain, properties, line, references)
-    _set_features(_part(domain, "features"), unfinished)
+    _set_features(_part(domain, "features"), mark)
     _set_volumes(domain, line)
-    return safexml.serialise(root)
+
+
+def _rename_in_libvirt(domain: Element, name: str) -> None:
+    for untrusted in domain.findall(f"{LIBVIRT}/domain"):
+        untrusted[:] = [part for part in untrusted if part.tag not in ("name", "uuid")]
+        SubElement(untrusted, "name").text = name
 
 
 def _part(domain: Element, tag: str) -> Element:
@@ -104,7 +120,7 @@ def _new_name(line: PlanLine, old: str, references: bool) -> str | None:
 
 
 def _set_features(features: Element, unfinished: str | None) -> None:
-    ours = (*names.BACKUP_FEATURES, names.UNFINISHED)
+    ours = (*names.BACKUP_FEATURES, names.UNFINISHED, names.HELD)
     features[:] = [part for part in features if part.tag != "feature" or part.get("name") not in ours]
     if unfinished is not None:
         SubElement(features, "feature", name=names.UNFINISHED).text = unfinished

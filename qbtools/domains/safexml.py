@@ -5,7 +5,7 @@ Authenticated metadata is still untrusted text. Only the standard library's expa
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import Element, TreeBuilder, tostring
+from xml.etree.ElementTree import Element, SubElement, TreeBuilder, tostring
 from xml.parsers import expat
 
 from qbtools.errors import Damaged
@@ -34,10 +34,11 @@ def load(reader: Reader) -> Element:
     return parse(data)
 
 
-def parse(data: bytes | bytearray) -> Element:
+def parse(data: bytes | bytearray, depth: int = MAX_DEPTH) -> Element:
     """The root of the document, which is read as UTF-8 whatever encoding it declares. Comments are dropped.
 
-    Damaged if it is not well-formed, has a document type or an entity declaration, or exceeds the bounds above.
+    depth: the most levels of nested elements. Damaged if it is not well-formed, has a document type or an entity
+    declaration, or exceeds the bounds above.
     """
     if len(data) > MAX_SIZE:
         raise Damaged(f"the metadata has more than {MAX_SIZE} bytes")
@@ -49,7 +50,7 @@ def parse(data: bytes | bytearray) -> Element:
     if data.count(b"=") > MAX_PARTS:
         raise _too_many()
     parser = expat.ParserCreate("utf-8")
-    tree = _Bounded()
+    tree = _Bounded(depth)
     parser.buffer_text = True
     parser.StartElementHandler = tree.start
     parser.EndElementHandler = tree.end
@@ -67,8 +68,9 @@ def parse(data: bytes | bytearray) -> Element:
 class _Bounded:
     """Builds a tree from the calls of expat, and counts its parts."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_depth: int) -> None:
         self.builder = TreeBuilder()
+        self._max_depth = max_depth
         self._depth = 0
         self._parts = 0
         self._text = 0
@@ -77,8 +79,8 @@ class _Bounded:
         self._depth += 1
         self._parts += 1 + len(attributes)
         self._text = 0
-        if self._depth > MAX_DEPTH:
-            raise Damaged(f"the metadata has elements nested more than {MAX_DEPTH} deep")
+        if self._depth > self._max_depth:
+            raise Damaged(f"the metadata has elements nested more than {self._max_depth} deep")
         if self._parts > MAX_PARTS:
             raise _too_many()
         for value in attributes.values():
@@ -108,6 +110,17 @@ def _refuse_doctype(_name: str, _system: str | None, _public: str | None, _inter
 
 def _refuse_entity(*_: object) -> None:
     raise Damaged("the metadata declares an entity, which is not allowed")
+
+
+def parts(root: Element) -> int:
+    """The number of elements and attributes, as parse() counts them."""
+    return sum(1 + len(element.attrib) for element in root.iter())
+
+
+def child(parent: Element, tag: str) -> Element:
+    """The first child with that name, created if missing."""
+    found = parent.find(tag)
+    return SubElement(parent, tag) if found is None else found
 
 
 def serialise(root: Element) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from qbtools.domains import names
 from qbtools.domains.qubesxml import Domain, Metadata, Volume
 from qbtools.errors import UsageError
+from qbtools.lean import NamedTuple
 
 
 class LeftOut(NamedTuple):
@@ -26,23 +26,24 @@ class Selection(NamedTuple):
 
 
 def for_saving(metadata: Metadata, named: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> Selection:
-    """The domains of a host to save.
+    """The domains of a host to save. A domain from libvirt may be named by its other_name.
 
     Named domains are always saved. In addition, domains with include_in_backups are saved if they match a pattern of
     include (without include: all, unless domains are named) and none of exclude. dom0 is only saved if it is named.
     An unfinished restore is never saved. UsageError for a name that does not exist or is an unfinished restore, and for
     a pattern of include that matches nothing, because a typing error must not leave a domain out.
     """
+    wanted = set()
     for name in named:
-        domain = metadata.by_name.get(name)
+        domain = metadata.named(name)
         if domain is None:
             raise UsageError(f"there is no domain {name}")
         if names.UNFINISHED in domain.features:
             raise UsageError(f"{name} is an unfinished restore")
+        wanted.add(domain.name)
     others = [domain for domain in metadata.domains if domain.name != names.ADMIN]
     _check_patterns(include, others)
     result = Selection([], [])
-    wanted = frozenset(named)
     for domain in metadata.domains:
         if domain.name in wanted:
             result.chosen.append(domain)
@@ -88,7 +89,7 @@ def for_restoring(
     saved = restorable(archive)
     _check_patterns(include, saved)
     for pattern in exclude:
-        if not any(fnmatchcase(domain.name, pattern) for domain in saved):
+        if not any(_matches(domain, [pattern]) for domain in saved):
             warn(f"no domain matches {pattern}")
     return {
         domain.name for domain in saved if (not include or _matches(domain, include)) and not _matches(domain, exclude)
@@ -96,10 +97,11 @@ def for_restoring(
 
 
 def _matches(domain: Domain, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(domain.name, pattern) for pattern in patterns)
+    names_of = [name for name in (domain.name, domain.other_name) if name is not None]
+    return any(fnmatchcase(name, pattern) for pattern in patterns for name in names_of)
 
 
 def _check_patterns(patterns: Sequence[str], domains: Sequence[Domain]) -> None:
     for pattern in patterns:
-        if not any(fnmatchcase(domain.name, pattern) for domain in domains):
+        if not any(_matches(domain, [pattern]) for domain in domains):
             raise UsageError(f"no domain matches {pattern}")

@@ -4,33 +4,40 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 from xml.etree.ElementTree import Element, SubElement
 
-from qbtools.domains import compose, names, safexml
+from qbtools.domains import compose, names
 from qbtools.domains.compose import NewVolume
 from qbtools.domains.qubesxml import Domain, Metadata
+from qbtools.lean import NamedTuple
 
 
 class Trimmed(NamedTuple):
-    """document: the qubes.xml. paths: for each saved domain the directory of its files in the archive, `vmQID/`."""
+    """document: the qubes.xml. paths: for each saved domain the directory of its files in the archive, `vmN/`."""
 
     document: bytes
     paths: dict[str, str]
 
 
-def trimmed(metadata: Metadata, saved: Mapping[str, Iterable[NewVolume]], home: str | None = None) -> Trimmed:
+def trimmed(
+    metadata: Metadata,
+    saved: Mapping[str, Iterable[NewVolume]],
+    home: str | None = None,
+    numbers: Mapping[str, int] | None = None,
+) -> Trimmed:
     """The metadata of an archive of these domains.
 
     saved: by name everything that is saved of a domain, with further files as volumes. home: `dom0-home/USER` if the
-    home of dom0 is saved; then saved["dom0"] has its size.
+    home of dom0 is saved; then saved["dom0"] has its size. numbers: the N in the path `vmN/` of each other domain, by
+    its name; None: they are chosen here.
     dom0, labels, pools and global properties are kept, and every domain that these or a saved domain name, directly or
     not. Other domains are removed. The features backup-content, backup-path and backup-size are set, saved volumes get
     the given sizes, and unknown parts are not changed. metadata itself is not changed.
     Refused if Qubes OS would not read that much.
     """
     kept = _needed(metadata, saved)
-    paths = _paths(metadata, [name for name in saved if name != names.ADMIN])
+    domains = [name for name in saved if name != names.ADMIN]
+    paths = _paths(metadata, domains) if numbers is None else {name: f"vm{numbers[name]}/" for name in domains}
     if home is not None:
         paths[names.ADMIN] = home
     root = copy.deepcopy(metadata.root)
@@ -42,7 +49,7 @@ def trimmed(metadata: Metadata, saved: Mapping[str, Iterable[NewVolume]], home: 
             volumes = list(saved.get(domain.name, ()))
             _set_features(element, paths.get(domain.name), volumes)
             _set_sizes(element, volumes)
-    return Trimmed(compose.bounded(safexml.serialise(root), len(saved)), paths)
+    return Trimmed(compose.bounded(root, len(saved)), paths)
 
 
 def _needed(metadata: Metadata, saved: Iterable[str]) -> set[str]:
@@ -93,7 +100,7 @@ def _set_features(domain: Element, path: str | None, volumes: list[NewVolume]) -
     for part in domain.findall("features"):
         for feature in part.findall("feature"):
             name = feature.get("name", "")
-            if name in (*names.BACKUP_FEATURES, names.UNFINISHED):
+            if name in (*names.BACKUP_FEATURES, names.UNFINISHED, names.HELD):
                 part.remove(feature)
     SubElement(features, "feature", name="backup-content").text = None if path is None else "1"
     if path is not None:

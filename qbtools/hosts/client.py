@@ -3,41 +3,40 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
 
 from qbtools.domains import defaults, names, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.lines import read_fields
 from qbtools.domains.qubesxml import Metadata
-from qbtools.environments import cmd_environment
 from qbtools.errors import Damaged, Failed, UsageError
 from qbtools.formats import chunks
-from qbtools.hosts import unsaved
+from qbtools.hosts import calls, unsaved
 from qbtools.hosts.unsaved import Unsaved
-from qbtools.streams import BLOCK, Reader
+from qbtools.streams import Reader
 from qbtools.volumes.marks import Mark
 
 MAX_LINES = 64 << 20
 """The most bytes of lines that a verb may print."""
 
+CLEANUP = 10.0
+"""Seconds for a verb after a signal. What it does not do until then is left to the next run."""
+
 VERBS = ("inventory", "volumes", "files", "create", "set", "remove", "defaults", "verbs")
 """The verbs that every host must know."""
 
 FREEZE, THAW = "freeze", "thaw"
+HOLD, RELEASE = "hold", "release"
 UNSAVED = "unsaved"
+CHECK = "check"
 
 _WORD = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*):(.*)", re.DOTALL)
+_END = "end"
+_NO_SETTINGS: Mapping[str, str] = {}
 _FLAGS = {"yes": True, "no": False}
-_GRACE = 5.0  # seconds between SIGTERM and SIGKILL for a host that must be stopped
-_SAID = 1 << 16  # bytes of its stderr that are read
 
 _Parsed = TypeVar("_Parsed")
 
@@ -63,22 +62,35 @@ class Host:
     The names of domains must have been checked.
     """
 
-    def __init__(self, word: str, warn: Callable[[str], None] = lambda _: None) -> None:
-        """word: `NAME:ARGUMENT` for the program qb-host-NAME, or the path of a directory. warn: gets its warnings.
+    def __init__(
+        self, word: str, warn: Callable[[str], None] = lambda _: None, settings: Mapping[str, str] = _NO_SETTINGS
+    ) -> None:
+        """word: `NAME:ARGUMENT` for the program qb-host-NAME, or the path of a directory. warn: gets its warnings, each
+        once. settings: more variables for its environment.
+
+        ARGUMENT may be empty: the program decides whether it has a default.
 
         The program is searched for in the directory of the running program, then in PATH. UsageError if there is none.
         """
         match = _WORD.fullmatch(word)
         name, argument = match.groups() if match else ("dir", word)
-        if not argument or argument.startswith("-"):
+        if not word or argument.startswith("-"):
             raise UsageError(f"{word} is not a host", "write NAME:ARGUMENT, or a directory; a path may begin with ./")
         if not argument.isprintable():
             raise UsageError(f"the host {word} has characters in its name that are not allowed")
         self.word = word
         self._program = f"qb-host-{name}"
-        self._argv = [_found(self._program, name), argument]
+        self._argv = [calls.find(self._program, name), argument]
         self._warn = warn
+        self._settings = settings
+        self._limit: float | None = None
+        self._hangs = False
         self._verbs: frozenset[str] | None = None
+        self._told: set[str] = set()
+
+    def hurry(self, seconds: float = CLEANUP) -> None:
+        """From now on a call that takes longer has failed, and so have all calls after it."""
+        self._limit = seconds
 
     def inventory(self) -> Metadata:
         """The metadata of all its domains."""
@@ -95,6 +107,16 @@ class Host:
     def create(self, document: bytes) -> list[tuple[str, str]]:
         """Creates a domain with new volumes. Returns the target for qb-volwrite by the name of each volume."""
         return self._ask("create", parse=_targets, document=document)
+
+    def check(self, document: bytes) -> list[str]:
+        """Failed if create() would fail for one of the domains in the document. Does nothing if it cannot tell.
+
+        Returns its warnings, which are not told.
+        """
+        said: list[str] = []
+        if CHECK in self.verbs():
+            self._ask(CHECK, parse=_nothing, document=document, tell=said.append)
+        return said
 
     def set(self, domain: str, document: bytes) -> None:
         """Sets everything in the document for an unfinished domain, except its volumes."""
@@ -128,6 +150,21 @@ class Host:
         """
         return shlex.join(self._argv) if {FREEZE, THAW} <= self.verbs() else None
 
+    def holds(self) -> bool:
+        """Whether the host can hold volumes while they are read."""
+        return {HOLD, RELEASE} <= self.verbs()
+
+    def hold(self, domain: str, mark: str) -> dict[str, str]:
+        """Makes the present state of all volumes of a domain readable until release().
+
+        Returns the word for qb-volread by the name of each volume.
+        """
+        return self._ask(HOLD, domain, mark, parse=_held)
+
+    def release(self, domain: str, mark: str) -> None:
+        """Ends hold(). Does nothing if there is no such domain, or if another run holds it."""
+        self._ask(RELEASE, domain, mark, parse=_nothing)
+
     def leftovers(self, inventory: Metadata | None = None) -> frozenset[str]:
         """The names of its domains that an ended restore has left unfinished. inventory: if it is known already."""
         found = self.inventory() if inventory is None else inventory
@@ -142,8 +179,9 @@ class Host:
         parse: Callable[[Reader], _Parsed],
         document: bytes | None = None,
         limit: int = MAX_LINES,
+        tell: Callable[[str], None] | None = None,
     ) -> _Parsed:
-        data = self._run([verb, *words], document, limit)
+        data = self._run([verb, *words], document, limit, tell or self._tell)
         try:
             return parse(Reader(io.BytesIO(data), "its output"))
         except Damaged as error:
@@ -152,95 +190,40 @@ class Host:
     def _named(self, *words: str) -> str:
         return f"{self._program} {self._argv[1]} {' '.join(words)}"
 
-    def _run(self, words: list[str], document: bytes | None, limit: int) -> bytes:
-        errors = os.memfd_create("stderr")  # it cannot block if nobody reads it
-        given = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) if document is None else _in_memory(document)
-        try:
-            with _started([*self._argv, *words], given, errors, self._named(*words)) as process:
-                data = _read(process, limit)
-                if len(data) > limit:
-                    raise Failed(f"{self._named(*words)} prints more than {limit} bytes")
-                status = process.wait()
-            said = os.pread(errors, _SAID, max(os.fstat(errors).st_size - _SAID, 0)).decode("utf-8", "replace")
-        finally:
-            os.close(errors)
-            os.close(given)
-        self._judge(words, status, [line.strip() for line in said.splitlines() if line.strip()])
-        return data
+    def _run(self, words: list[str], document: bytes | None, limit: int, tell: Callable[[str], None]) -> bytes:
+        if self._hangs:
+            raise Failed(f"{self._named(*words)} is not run, because the host does not answer")
+        answer = calls.run([*self._argv, *words], document, limit, self._limit, self._named(*words), self._settings)
+        if answer is None:
+            self._hangs = True
+            raise Failed(f"{self._named(*words)} has not ended after {self._limit:g} seconds")
+        if len(answer.data) > limit:
+            raise Failed(f"{self._named(*words)} prints more than {limit} bytes")
+        said = [line.strip() for line in answer.said.splitlines() if line.strip()]
+        for line in self._judged(words, answer.status, said):
+            tell(line)
+        return answer.data
 
-    def _judge(self, words: list[str], status: int, said: list[str]) -> None:
+    def _judged(self, words: list[str], status: int, said: list[str]) -> list[str]:
+        """Its warnings."""
         hint = said.pop().removeprefix("hint: ") if said and said[-1].startswith("hint: ") else None
         own = re.compile(rf"{re.escape(self._program)}: (?:error|warning): ")
         lines = [own.sub("", line) for line in said]
         if status:
             how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
             raise Failed(f"{self._named(*words)}: {lines[-1] if lines else how}", hint)
-        for line in lines:
-            self._warn(line)
+        return lines
+
+    def _tell(self, warning: str) -> None:
+        if warning not in self._told:
+            self._told.add(warning)
+            self._warn(warning)
 
 
 def mark_of(inventory: Metadata, name: str) -> Mark | None:
     """The owner of an unfinished domain; None for any other domain, or if the owner is not known."""
     domain = inventory.by_name.get(name)
     return None if domain is None else Mark.parse(domain.features.get(names.UNFINISHED, ""))
-
-
-class _Started:
-    """A running program. If the `with` ends with an error it is stopped. Its end is awaited in every case."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-
-    def __enter__(self) -> subprocess.Popen[bytes]:
-        return self._process
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._process.poll() is None:
-            self._process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(_GRACE)
-            self._process.kill()
-        self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
-
-
-def _started(argv: list[str], stdin: int, stderr: int, named: str) -> _Started:
-    environment = cmd_environment(os.environ)
-    try:
-        return _Started(
-            subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env=environment)
-        )
-    except OSError as error:
-        raise Failed(f"cannot run {named}: {error.strerror}") from error
-
-
-def _read(process: subprocess.Popen[bytes], limit: int) -> bytes:
-    """Its output, up to a little more than limit."""
-    data = bytearray()
-    while process.stdout is not None and len(data) <= limit and (more := process.stdout.read(BLOCK)):
-        data += more
-    return bytes(data)
-
-
-def _in_memory(document: bytes) -> int:
-    """A descriptor at the beginning of a file in memory with the document."""
-    fd = os.memfd_create("document")
-    view = memoryview(document)
-    while view:
-        view = view[os.write(fd, view) :]
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
-
-
-def _found(program: str, name: str) -> str:
-    beside = os.path.dirname(os.path.realpath(sys.argv[0]))
-    found = shutil.which(program, path=beside) or shutil.which(program)
-    if found is None:
-        raise UsageError(
-            f"there is no host of the kind {name}", f"{program} is neither beside this program nor in PATH"
-        )
-    return found
 
 
 def _volumes(reader: Reader) -> list[HostVolume]:
@@ -281,6 +264,23 @@ def _targets(reader: Reader) -> list[tuple[str, str]]:
             raise Damaged(f"line {number} is not a volume and its target")
         found[fields[0]] = fields[1]
     return list(found.items())
+
+
+def _held(reader: Reader) -> dict[str, str]:
+    found: dict[str, str] = {}
+    ended = False
+    for number, fields in read_fields(reader):
+        if ended:
+            raise Damaged(f"line {number} comes after the end")
+        ended = fields == [_END]
+        if ended:
+            continue
+        if len(fields) != 2 or names.volume_problem(fields[0]) or not _is_word(fields[1]) or fields[0] in found:
+            raise Damaged(f"line {number} is not a volume and the word to read it")
+        found[fields[0]] = fields[1]
+    if not ended:
+        raise Damaged("its last line is not end")
+    return found
 
 
 def _is_word(text: str) -> bool:

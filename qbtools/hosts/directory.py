@@ -24,7 +24,7 @@ from qbtools.volumes.marks import Mark
 class Directory(Places):
     """The images in a directory."""
 
-    without = ("qubes.xml",)  # the metadata is in the same directory
+    without: tuple[str, ...] = ("qubes.xml",)  # the metadata is in the same directory
 
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
@@ -71,13 +71,19 @@ class Directory(Places):
             there[volume] = Found(size, used, running)
         return there
 
+    def check(self, domain: str, volumes: Iterable[str]) -> None:
+        place = self.folder(domain)
+        with naming(f"look into {place}"):
+            if os.path.islink(place) or (os.path.lexists(place) and os.listdir(place) and not _marks(place)):
+                raise _no_domains(place)
+
     def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
         place = self.folder(domain)
         with naming(f"create {place}"):
             with suppress(FileExistsError):
                 os.mkdir(place, 0o700)
             if os.path.islink(place) or os.listdir(place):
-                raise Refused(f"{place} already exists, but no domain has that name")
+                raise _no_domains(place)
         self.mark(domain, (), mark)
         for volume, size in volumes:
             path = self._image(domain, volume)
@@ -135,6 +141,10 @@ class Directory(Places):
                     marks = [Mark.parse(name.removeprefix(MARK)) for name in _marks(place)]
                     found += [(entry, mark) for mark in marks if mark is not None]
         return found
+
+
+def _no_domains(place: str) -> Refused:
+    return Refused(f"{place} already exists, but no domain has that name")
 
 
 def _marks(place: str) -> list[str]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator
-from typing import NamedTuple
 
 from qbtools.domains import names
 from qbtools.errors import Failed
 from qbtools.formats.chunks import name_problem
 from qbtools.hosts.unsaved import Unsaved
+from qbtools.lean import NamedTuple
 from qbtools.volumes.files import leftovers
 from qbtools.volumes.marks import Mark
 
@@ -20,7 +20,8 @@ IMAGE = ".img"
 MARK = f".{names.UNFINISHED}."
 """The prefix of a file that marks a directory; the mark follows."""
 
-_EMPTY = "empty"  # the file of a domain without other files
+EMPTY = "empty"
+"""The file of a domain without other files."""
 
 
 class Further(NamedTuple):
@@ -79,7 +80,7 @@ def _problem(domain: str, entry: str, path: str, archived: str) -> str | None:
         return "qubes.xml has no such volume"
     elif not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return "neither a file nor a directory"
-    elif entry == _EMPTY:
+    elif entry == EMPTY:
         return "this name has another meaning in an archive"
     elif problem := name_problem(archived):
         return f"an archive cannot contain this name: {problem}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import NamedTuple
 from xml.etree.ElementTree import Element
 
 from qbtools.domains import names, safexml
@@ -22,6 +21,8 @@ from qbtools.hosts import further, store
 from qbtools.hosts.further import Further
 from qbtools.hosts.store import Store
 from qbtools.hosts.unsaved import Unsaved
+from qbtools.hosts.verbtext import flag, good, line, several, sole
+from qbtools.lean import NamedTuple
 from qbtools.volumes.marks import Mark
 
 
@@ -50,6 +51,10 @@ class Places(ABC):
     @abstractmethod
     def found(self, domain: str, volumes: Iterable[str]) -> dict[str, Found]:
         """Those of these volumes that exist."""
+
+    @abstractmethod
+    def check(self, domain: str, volumes: Iterable[str]) -> None:
+        """Refused or Failed if make() cannot create them. Volumes with a mark for this domain are no obstacle."""
 
     @abstractmethod
     def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
@@ -112,11 +117,11 @@ class LocalHost:
         volumes = domain.volumes()
         found = self._places.found(name, [volume.name for volume in volumes])
         return [
-            _line(
+            line(
                 volume.name,
                 self._places.source(name, volume.name),
                 *_described(found.get(volume.name) or Found(volume.size or 0, 0, False)),
-                _flag(volume.save_on_stop),
+                flag(volume.save_on_stop),
             )
             for volume in volumes
             if volume.save_on_stop or volume.name in found
@@ -124,7 +129,7 @@ class LocalHost:
 
     def files(self, name: str) -> list[str]:
         """A line for each further file."""
-        return [_line(*pair) for pair in self._further(self._domain(self._store.read(), name)).saved]
+        return [line(*pair) for pair in self._further(self._domain(self._store.read(), name)).saved]
 
     def unsaved(self) -> list[str]:
         """A line for each thing that belongs to a domain but is not saved with it, or that belongs to none."""
@@ -144,17 +149,28 @@ class LocalHost:
         except Failed as error:
             return [Unsaved(domain.name, self._places.folder(domain.name), error.message)]
 
+    def check(self, document: bytes) -> None:
+        """Raises what create() would raise for each domain of a document. Changes nothing."""
+        inventory = self._store.read()
+        domains = several(document)
+        for domain in domains:
+            _refuse_taken(inventory, domain.name)
+            try:
+                self._places.check(domain.name, _made(domain))
+            except QbError as error:
+                raise type(error)(f"{domain.name}: {error.message}", error.hint) from error
+        self._store.check(store.with_domains(inventory, map(self._placed, domains)))
+
     def create(self, document: bytes) -> list[str]:
         """Creates the domain of a document. A line for each of its volumes."""
-        domain = _sole(document)
+        domain = sole(document)
         volumes = [(volume.name, volume.size or 0) for volume in domain.volumes() if volume.save_on_stop]
         mark = Mark.own()
         with self._store.locked():
             inventory = self._store.read()
-            if domain.name in inventory.by_name:
-                raise Refused(f"the domain {domain.name} already exists")
+            _refuse_taken(inventory, domain.name)
             self._sweep(inventory, domain.name)
-            changed = store.with_domain(inventory, self._placed(domain))
+            changed = store.with_domains(inventory, [self._placed(domain)])
             try:
                 self._places.make(domain.name, volumes, mark)
                 self._store.replace(changed)
@@ -163,11 +179,11 @@ class LocalHost:
                     self._places.drop(domain.name)
                 raise
             self._places.unmark(domain.name, [name for name, _size in volumes])
-        return [_line(name, self._places.target(domain.name, name)) for name, _size in volumes]
+        return [line(name, self._places.target(domain.name, name)) for name, _size in volumes]
 
     def set(self, name: str, document: bytes) -> None:
         """Sets everything in the document for an unfinished domain, with the real sizes of its volumes."""
-        new = _sole(document)
+        new = sole(document)
         if new.name != name:
             raise Damaged(f"the document is of {new.name}, not of {name}")
         with self._store.locked():
@@ -224,7 +240,7 @@ class LocalHost:
         if pools[0]:
             pools += sorted(pool.get("name", "") for pool in root.findall("pools/pool"))
         domains = domain("template"), domain("netvm"), domain("dispvm")
-        return Defaults(*domains, _good(kernels), _good(pools), self._places.without).to_lines()
+        return Defaults(*domains, good(kernels), good(pools), self._places.without).to_lines()
 
     def _placed(self, domain: Domain) -> Element:
         """A domain of a document, with the places of its own volumes."""
@@ -257,16 +273,9 @@ class LocalHost:
         return domain
 
 
-def _sole(document: bytes) -> Domain:
-    """The domain of a document apart from dom0. Damaged if there is not exactly one; its name must be valid."""
-    domains = [domain for domain in Metadata(safexml.parse(document)).domains if domain.name != names.ADMIN]
-    if len(domains) != 1:
-        raise Damaged(f"the document has {len(domains)} domains, not one")
-    (domain,) = domains
-    if problem := names.new_domain_problem(domain.name):
-        raise Refused(f"{domain.name}: {problem}")
-    domain.volumes()
-    return domain
+def _refuse_taken(inventory: Metadata, name: str) -> None:
+    if name in inventory.by_name:
+        raise Refused(f"the domain {name} already exists")
 
 
 def _made(domain: Domain) -> list[str]:
@@ -274,22 +283,5 @@ def _made(domain: Domain) -> list[str]:
     return [volume.name for volume in domain.volumes() if volume.save_on_stop]
 
 
-def _good(texts: Iterable[str]) -> tuple[str, ...]:
-    """The texts that a line can contain, each once."""
-    return tuple(dict.fromkeys(text for text in texts if text and names.word_problem(text) is None))
-
-
 def _described(found: Found) -> tuple[str, str, str]:
-    return str(found.size), str(min(found.used, found.size)), _flag(found.running)
-
-
-def _flag(value: bool) -> str:
-    return "yes" if value else "no"
-
-
-def _line(*fields: str) -> str:
-    """Fields separated by tabs, with newline. Failed if a line cannot contain one of them."""
-    for field in fields:
-        if not field.isascii() or not field.isprintable():
-            raise Failed(f"{field} cannot be printed in a line: only printable ASCII is allowed")
-    return "\t".join(fields) + "\n"
+    return str(found.size), str(min(found.used, found.size)), flag(found.running)

@@ -6,11 +6,10 @@ run that wants its name removes it. So a second run can always complete an inter
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 from qbtools.domains import inventory, names, plan, recreate, selection
 from qbtools.domains.defaults import Defaults
@@ -20,10 +19,13 @@ from qbtools.domains.plan import AS_WRITTEN
 from qbtools.domains.planlines import CREATE, SKIP, Plan, PlanLine, Written
 from qbtools.domains.qubesxml import Metadata
 from qbtools.domains.verifier import NONE as NO_NETWORK
-from qbtools.errors import Damaged, Failed, QbError, Refused
+from qbtools.errors import Damaged, Failed, QbError, Refused, and_more, escape
 from qbtools.hosts.client import Host, mark_of
+from qbtools.lean import NamedTuple
 from qbtools.streams import Reader
 from qbtools.volumes.marks import Mark
+
+_AT_ONCE = 500  # domains
 
 
 class Made(NamedTuple):
@@ -65,8 +67,16 @@ class Restore:
         self._begun: dict[str, dict[str, str]] = {}  # the targets of the volumes, by name on the host
 
     def rehearse(self) -> list[Made]:
-        """The result of apply() without targets. Creates nothing. Refused as apply()."""
-        return [made for line in self._checked().creates for made in self._files(line, {})]
+        """The result of apply() without targets. Creates nothing. Refused as apply().
+
+        Failed if the host says that it could not create a domain. It is not asked about the name of a leftover, which
+        apply() would remove first.
+        """
+        found = self._checked()
+        for lines in _blocks([line for line in found.creates if not line.leftover]):
+            for text in self._host.check(recreate.document(self._archive, found, lines, False, str(Mark.own()))):
+                self._warn(text)
+        return [made for line in found.creates for made in self._files(line, {})]
 
     def apply(self, owner: Mark, keep_going: bool) -> list[Made]:
         """Creates all domains of the plan, with the mark of owner. Returns the files that they need.
@@ -86,6 +96,10 @@ class Restore:
             self.undo(owner)
             raise
         return [made for line in lines for made in self._files(line, self._begun[line.name])]
+
+    def hurry(self) -> None:
+        """For the cleanup after a signal: a host that does not answer must not delay the end."""
+        self._host.hurry()
 
     def undo(self, owner: Mark) -> None:
         """Removes everything that apply() has created for owner."""
@@ -121,11 +135,10 @@ class Restore:
         if not keep_failed:
             problems += self._undo([name for name in planned if name in ours - done], str(owner))
         if problems:
-            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise Failed(f"{problems[0]}{more}")
+            raise Failed(f"{problems[0]}{and_more(problems)}")
 
     def _finish(self, found: Plan, done: set[str], line: PlanLine) -> None:
-        self._host.set(line.name, recreate.document(self._archive, found, line, True, None))
+        self._host.set(line.name, recreate.document(self._archive, found, [line], True, None))
         done.add(line.name)
         self._note(f"{line.name} is complete")
 
@@ -134,8 +147,10 @@ class Restore:
         found = plan.check(self._archive, self._inventory, self._defaults, AS_WRITTEN, self._written, leftovers)
         if found.problems:
             line = found.problems[0]
-            more = f", and {len(found.problems) - 1} more" if len(found.problems) > 1 else ""
-            raise Refused(f"{line.domain} cannot be restored: {line.problem}{more}", "qb-plan --check shows them all")
+            raise Refused(
+                f"{line.domain} cannot be restored: {line.problem}{and_more(found.problems)}",
+                "qb-plan --check shows them all",
+            )
         if not found.creates:
             raise Refused("the plan creates no domain")
         self._tell_changes(found)
@@ -196,7 +211,7 @@ class Restore:
 
     def _create(self, found: Plan, mark: str, line: PlanLine) -> None:
         self._begun[line.name] = {}
-        targets = dict(self._host.create(recreate.document(self._archive, found, line, False, mark)))
+        targets = dict(self._host.create(recreate.document(self._archive, found, [line], False, mark)))
         wanted = {volume.name for volume in selection.saved_volumes(self._archive.by_name[line.domain])}
         if lacking := wanted - targets.keys():
             raise Failed(f"the host has created no volume {min(lacking)} for {line.name}")
@@ -204,7 +219,7 @@ class Restore:
         self._note(f"{line.name} is created")
 
     def _refer(self, found: Plan, mark: str, line: PlanLine) -> None:
-        self._host.set(line.name, recreate.document(self._archive, found, line, True, mark))
+        self._host.set(line.name, recreate.document(self._archive, found, [line], True, mark))
 
     def _undo(self, made: Sequence[str], mark: str) -> list[str]:
         """Removes domains of ours, the last first, and forgets them. Returns a sentence for each failure.
@@ -229,6 +244,37 @@ class Restore:
             Made(entry.archive_name, line.name, entry.volume, targets.get(entry.volume) if entry.volume else None)
             for entry in entries
         ]
+
+
+def noted(host: Host, archive: Metadata, found: Plan, warn: Callable[[str], None]) -> Plan:
+    """The plan with the warnings of the host about its domains as notes. warn: gets the other warnings of the host.
+
+    The host is not asked about a domain with a problem, or about the name of a leftover. If it fails, the notes are
+    missing, and rehearse() or apply() will say why.
+    """
+    asked = [line for line in found.creates if line.problem is None and not line.leftover]
+    notes: dict[str, list[str]] = {line.name: [] for line in asked}
+    with suppress(QbError):
+        for lines in _blocks(asked):
+            for text in host.check(recreate.document(archive, found, lines, False, str(Mark.own()))):
+                name, _colon, note = text.partition(": ")
+                if name in notes and note:
+                    notes[name].append(escape(note))
+                else:
+                    warn(text)
+    return replace(
+        found,
+        lines=[
+            replace(line, notes=(*line.notes, *notes.get(line.name, ()))) if line.created else line
+            for line in found.lines
+        ],
+    )
+
+
+def _blocks(lines: Sequence[PlanLine]) -> Iterator[Sequence[PlanLine]]:
+    """The lines for one call of a host each, so that a document stays far below its limit."""
+    for at in range(0, len(lines), _AT_ONCE):
+        yield lines[at : at + _AT_ONCE]
 
 
 def read_results(reader: Reader) -> dict[str, bool]:

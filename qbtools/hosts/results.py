@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
-from qbtools.errors import Failed
+from qbtools.errors import Failed, and_more
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from qbtools.hosts.restoring import Made
@@ -170,23 +170,21 @@ def complaint(found: Iterable[Result], of: int) -> Failed | None:
         return None
     lost = [result for result in failed if result.stored is None]
     what = "domains cannot be saved" if lost else "domains have an archive, but no receipt"
-    more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
     first = f"{failed[0].domain} ({failed[0].problem})"
     broken = ", ".join(result.domain for result in failed if result.broken)
     hint = f"only a part of it is in the archive, so Qubes OS would restore it broken: {broken}" if broken else None
-    return Failed(f"{len(failed)} of {of} {what}: {first}{more}", hint)
+    return Failed(f"{len(failed)} of {of} {what}: {first}{and_more(failed)}", hint)
 
 
 def as_document(
     results: Iterable[Result],
     status: int,
     files: Sequence[str] = (),
-    left_out: Sequence[Mapping[str, object]] | None = None,
+    left_out: Sequence[Mapping[str, object]] = (),
 ) -> dict[str, object]:
-    """All results for JSON. files: failed files that are not volumes. left_out: only when saving."""
+    """All results for JSON. files: failed files that are not volumes. left_out: everything that is left out."""
     document: dict[str, object] = {"status": status, "domains": [result.as_document() for result in results]}
     if files:
         document["failed_files"] = list(files)
-    if left_out is not None:
-        document["left_out"] = list(left_out)
+    document["left_out"] = list(left_out)
     return document

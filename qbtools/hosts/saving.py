@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
 from qbtools import treewalk
 from qbtools.domains import names, selection
@@ -17,6 +16,7 @@ from qbtools.domains.compose import NewVolume
 from qbtools.errors import Failed, QbError, Refused
 from qbtools.formats import chunks
 from qbtools.hosts.unsaved import Unsaved
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.volumes import locate, snapshots
 from qbtools.volumes.kind import SourceOptions, naming
 from qbtools.volumes.marks import Mark
@@ -40,7 +40,7 @@ class Machine(NamedTuple):
     """A domain that is saved.
 
     volumes: those that are saved; files: name below its path in the archive, bytes, path here; left_out: parts of its
-    directories that are not saved.
+    directories that are not saved. held: the host holds the volumes while they are read, and says how to read them.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Machine(NamedTuple):
     files: Sequence[tuple[str, int, str]]
     state: str
     left_out: Sequence[Unsaved] = ()
+    held: bool = False
 
     @property
     def running(self) -> bool:
@@ -56,8 +57,8 @@ class Machine(NamedTuple):
 
     @property
     def at_once(self) -> bool:
-        """Whether snapshots of all its volumes are taken at one point in time before it is read."""
-        return self.state in (SNAPSHOT, BEFORE_START) and bool(self.volumes)
+        """Whether all its volumes are made readable at one point in time before it is read."""
+        return (self.held or self.state in (SNAPSHOT, BEFORE_START)) and bool(self.volumes)
 
     @property
     def size(self) -> int:
@@ -97,8 +98,10 @@ class Found(NamedTuple):
     failing: Sequence[Failing]
 
 
-def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions) -> Found:
+def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions, holding: bool = False) -> Found:
     """The domains to save, each checked as it will be read, and those that cannot be saved.
+
+    holding: the host can hold the volumes of a domain. What a running machine writes to is not opened then.
 
     A domain cannot be saved if it runs and no snapshot can be taken of one of its volumes (Refused), or if one of its
     volumes is missing, cannot be read, or does not have the size that the host says (Failed).
@@ -106,13 +109,13 @@ def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions) -> Found:
     machines, failing = [], []
     for domain in chosen:
         try:
-            machines.append(_machine(host, domain, how))
+            machines.append(_machine(host, domain, how, holding and how.state in (None, SNAPSHOT)))
         except QbError as error:
             failing.append(Failing(domain.name, error))
     return Found(machines, failing)
 
 
-def _machine(host: Host, domain: Domain, how: SourceOptions) -> Machine:
+def _machine(host: Host, domain: Domain, how: SourceOptions, held: bool) -> Machine:
     if domain.name == names.ADMIN:
         homes = [(name, path) for name, path in host.files(domain.name) if names.is_home(name)]
         if len(homes) != 1:
@@ -126,10 +129,13 @@ def _machine(host: Host, domain: Domain, how: SourceOptions) -> Machine:
         raise Failed(f"{domain.name}: the host has no volume {min(missing)}, which its metadata says is saved")
     volumes = [volume for volume in volumes if volume.name in wanted]
     further = host.files(domain.name)
-    for volume in volumes:
-        _check_size(domain.name, volume, how)
-    state = _state(domain.name, volumes, how)
-    return Machine(domain.name, domain.kind, volumes, *_checked_files(domain.name, further, state))
+    if held and any(volume.running for volume in volumes):
+        state = SNAPSHOT
+    else:
+        for volume in volumes:
+            _check_size(domain.name, volume, how)
+        state = _state(domain.name, volumes, how)
+    return Machine(domain.name, domain.kind, volumes, *_checked_files(domain.name, further, state), held=held)
 
 
 def _check_size(domain: str, volume: HostVolume, how: SourceOptions) -> None:
@@ -218,7 +224,7 @@ class File(NamedTuple):
     kind: `volume`, `file`, `directory`, `empty`. size: bytes of it; data: those that are to be read.
     at, of: it is number at (from 1) of `of` volumes whose snapshots are taken together; 0 of 0 for others.
     freezer: shell text before `freeze DOMAIN` and `thaw DOMAIN`; None if the machine is not frozen.
-    word: the volume for qb-volread, or a path.
+    word: the volume for qb-volread, or a path. held: as in Machine.
     """
 
     archive_name: str
@@ -231,6 +237,7 @@ class File(NamedTuple):
     of: int
     freezer: str | None
     word: str
+    held: bool = False
 
 
 def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | None) -> Iterator[File]:
@@ -241,12 +248,12 @@ def files(machines: Sequence[Machine], paths: Mapping[str, str], freezer: str | 
     for machine in machines:
         path = paths[machine.name]
         of = len(machine.volumes) if machine.at_once else 0
-        still = freezer if machine.running and machine.state == SNAPSHOT else None
+        still = freezer if machine.running and machine.state == SNAPSHOT and not machine.held else None
         about = machine.name, machine.state
         for number, volume in enumerate(machine.volumes, 1):
             at = number if of else 0
             name = f"{path}{volume.name}.img"
-            yield File(name, "volume", volume.size, volume.used, *about, at, of, still, volume.source)
+            yield File(name, "volume", volume.size, volume.used, *about, at, of, still, volume.source, machine.held)
         for name, size, source in machine.files:
             archived = path if names.is_home(name) else path + name
             kind = "directory" if os.path.isdir(source) else "file"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
+import errno
 import io
 import os
 import stat
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from xml.etree.ElementTree import Element, SubElement
 
-from qbtools.descriptors import try_lock
+from qbtools.descriptors import lock_within
 from qbtools.domains import compose, names, safexml
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed
@@ -23,7 +23,6 @@ from qbtools.volumes.marks import Mark
 PATIENCE = 60.0
 """Seconds to wait for another run that has the lock."""
 
-_PAUSE = 0.05
 _NEW_MODE = 0o600
 _ADMIN_LABEL = "black"
 
@@ -53,11 +52,8 @@ class Store:
         with naming(f"lock {self.path}"):
             fd = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _NEW_MODE)
         try:
-            deadline = time.monotonic() + PATIENCE
-            while not try_lock(fd):
-                if time.monotonic() > deadline:
-                    raise Failed(f"another run has held {self.lock} for {PATIENCE:.0f} seconds")
-                time.sleep(_PAUSE)
+            if not lock_within(fd, PATIENCE):
+                raise Failed(f"another run has held {self.lock} for {PATIENCE:.0f} seconds")
             yield
         finally:
             os.close(fd)
@@ -77,6 +73,14 @@ class Store:
                 os.fsync(directory)
             finally:
                 os.close(directory)
+
+    def check(self, root: Element) -> None:
+        """Raises what replace() would raise for root. Changes nothing."""
+        Metadata(safexml.parse(safexml.serialise(root)))
+        with naming(f"replace {self.path}"):
+            if not os.access(self._directory, os.W_OK | os.X_OK):
+                read_only = os.statvfs(self._directory).f_flag & os.ST_RDONLY
+                raise OSError(errno.EROFS if read_only else errno.EACCES, "")
 
     def _replace(self, directory: int, document: bytes) -> None:
         temporary = leftovers.new_name(Mark.own())
@@ -117,14 +121,15 @@ def _nothing() -> Element:
     return root
 
 
-def with_domain(metadata: Metadata, domain: Element) -> Element:
-    """A root with one more domain, which gets an unused id and qid."""
+def with_domains(metadata: Metadata, domains: Iterable[Element]) -> Element:
+    """A root with more domains, which get an unused id and qid."""
     root = copy.deepcopy(metadata.root)
-    domain = copy.deepcopy(domain)
     numbers = [names.number(one.properties.get("qid", "")) or 0 for one in metadata.domains]
     numbers += [names.number(one.element.get("id", "").removeprefix("domain-")) or 0 for one in metadata.domains]
-    _identify(domain, str(max(numbers) + 1))
-    _all(root).append(domain)
+    for number, domain in enumerate(domains, max(numbers) + 1):
+        added = copy.deepcopy(domain)
+        identify(added, str(number))
+        _all(root).append(added)
     return root
 
 
@@ -132,7 +137,7 @@ def with_changed(metadata: Metadata, name: str, domain: Element) -> Element:
     """A root in which a domain is replaced by the given one, except for its id and qid."""
     old = metadata.by_name[name]
     domain = copy.deepcopy(domain)
-    _identify(domain, old.properties.get("qid") or old.element.get("id", "").removeprefix("domain-"))
+    identify(domain, old.properties.get("qid") or old.element.get("id", "").removeprefix("domain-"))
     domain.set("id", old.element.get("id", ""))
     root = copy.deepcopy(metadata.root)
     parent = _all(root)
@@ -155,11 +160,10 @@ def _all(root: Element) -> Element:
     return root.findall("domains")[0]
 
 
-def _identify(domain: Element, number: str) -> None:
+def identify(domain: Element, number: str) -> None:
+    """Sets the id and the qid of a domain."""
     domain.set("id", f"domain-{number}")
-    properties = domain.find("properties")
-    if properties is None:
-        properties = SubElement(domain, "properties")
+    properties = safexml.child(domain, "properties")
     found = next((one for one in properties.findall("property") if one.get("name") == "qid"), None)
     if found is None:
         found = SubElement(properties, "property", name="qid")

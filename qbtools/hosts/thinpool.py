@@ -99,14 +99,18 @@ class ThinPool(Places):
         running = self._volumes.get(f"{volume.name}{_RUNNING}")
         return running is not None and running.origin == volume.name
 
-    def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
-        self._tidy_up()
-        for volume, _size in volumes:
+    def check(self, domain: str, volumes: Iterable[str]) -> None:
+        for volume in volumes:
             name = self._name(domain, volume)
-            if name in self._volumes:
+            owner = _unfinished(self._volumes[name]) if name in self._volumes else None
+            if name in self._volumes and (owner is None or owner[0] != domain):
                 raise Refused(f"{self._group}/{name} already exists, but no domain has it")
             if problem := lvnames.volume_problem(self._group, name):
                 raise Refused(f"no logical volume can be called {name}: {problem}")
+
+    def make(self, domain: str, volumes: Sequence[tuple[str, int]], mark: Mark) -> None:
+        self._tidy_up()
+        self.check(domain, [volume for volume, _size in volumes])
         for volume, size in volumes:
             how = ["-kn", "-Wn", "-V", f"{max(-(-size // 512), 1) * 512}b", "--thinpool", self._pool]
             name = self._name(domain, volume)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from typing import NamedTuple
 
 from qbtools.domains.lines import read_fields
 from qbtools.errors import Damaged
+from qbtools.lean import NamedTuple
 from qbtools.streams import Reader
 
 _NONE = "-"

@@ -164,3 +164,10 @@ def test_a_domain_has_the_number_that_it_is_given() -> None:
     document = compose.compose(wanted(LINES)[0], {"work": 7, "bank": 3})
     entries = inventory.entries(Metadata(safexml.parse(document)))
     assert sorted({entry.path for entry in entries}) == ["vm3/", "vm7/"]
+
+
+def test_what_no_reader_would_accept_is_not_written() -> None:
+    """So many parts compress well enough."""
+    lines = b"".join(b"d%d\troot\t4096\n" % number for number in range(30_000))
+    with pytest.raises(Refused, match="30000 domains are too many: the metadata has at most 524288 parts"):
+        compose.compose(wanted(lines)[0])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from xml.etree.ElementTree import SubElement
+
 import pytest
 from machines import PRIVATE, metadata, template, vm
 
 from qbtools.domains import selection
+from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import UsageError
 
 HOST = metadata(
@@ -122,3 +125,21 @@ def test_for_restoring(
 def test_what_was_not_saved_cannot_be_restored() -> None:
     with pytest.raises(UsageError, match="no domain matches there"):
         selection.for_restoring(ARCHIVE, ("there",), (), print)
+
+
+def test_a_domain_of_libvirt_has_two_names() -> None:
+    host = metadata(vm("a-b"), vm("a-b-2"), vm("c"))
+    for domain, name in zip(host.domains[1:], ("a-b", "a b", "c d"), strict=True):
+        SubElement(SubElement(SubElement(domain.element, "libvirt"), "domain"), "name").text = name
+    host = Metadata(host.root)
+    assert [domain.other_name for domain in host.domains] == [None, None, "a b", "c d"]
+
+    def chosen(*words: tuple[str, ...]) -> list[str]:
+        return [domain.name for domain in selection.for_saving(host, *words).chosen]
+
+    assert chosen(("a b",), (), ()) == chosen(("a-b-2",), (), ()) == chosen((), ("a b",), ()) == ["a-b-2"]
+    assert chosen(("a-b",), (), ()) == ["a-b"]
+    assert chosen((), ("a*",), ("a b",)) == ["a-b"]
+    assert chosen((), ("c ?",), ()) == ["c"]
+    with pytest.raises(UsageError, match="there is no domain d e"):
+        chosen(("d e",), (), ())

@@ -45,6 +45,13 @@ def test_how_it_is_run(host: Callable[[str], Host], tmp_path: Path) -> None:
     assert (tmp_path / "stdin").read_bytes() == b""
 
 
+def test_an_empty_argument(host: Callable[[str], Host], tmp_path: Path) -> None:
+    host("")
+    (tmp_path / "qb-host-test").write_text(f'#!/bin/bash\necho "$#:$1:$2" >{tmp_path}/arguments\n')
+    Host("test:").remove("work", "a mark")
+    assert (tmp_path / "arguments").read_text() == "4::remove\n"
+
+
 def test_its_environment(host: Callable[[str], Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "start").write_text("echo noise\n")
     for name, text in {"BASH_ENV": f"{tmp_path}/start", "TAR_OPTIONS": "-h", "AWS_PROFILE": "mine"}.items():
@@ -76,6 +83,24 @@ def test_its_warnings(host: Callable[..., Host]) -> None:
     warnings: list[str] = []
     host("echo 'qb-host-test: warning: it is old' >&2", warnings).remove("work", "mark")
     assert warnings == ["it is old"]
+
+
+def test_the_warnings_of_check_are_for_the_plan(host: Callable[..., Host]) -> None:
+    """They are told when the domain is created."""
+    warnings: list[str] = []
+    verbs = "\\n".join([*client.VERBS, client.CHECK])
+    found = host(f"[ $2 != verbs ] || exec printf '{verbs}\\n'; echo 'qb-host-test: warning: work: old' >&2", warnings)
+    assert found.check(b"") == ["work: old"] == found.check(b"") and warnings == []
+    found.create(b"")
+    assert warnings == ["work: old"]
+
+
+def test_a_warning_is_told_once(host: Callable[..., Host]) -> None:
+    warnings: list[str] = []
+    found = host("echo 'it is old' >&2; echo $3 >&2", warnings)
+    found.remove("work", "mark")
+    found.remove("play", "mark")
+    assert warnings == ["it is old", "work", "play"]
 
 
 @pytest.mark.parametrize(
@@ -131,6 +156,17 @@ def test_it_never_stops(host: Callable[[str], Host], tmp_path: Path) -> None:
     assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
+@pytest.mark.parametrize("text", ["sleep 1000", "exec >&-; sleep 1000", "trap '' TERM; while :; do sleep 1; done"])
+def test_it_hangs(host: Callable[[str], Host], text: str) -> None:
+    """In the cleanup after a signal: the second call is not made."""
+    hanging = host(text)
+    hanging.hurry(0.3)
+    with pytest.raises(Failed, match="^qb-host-test some place files work has not ended after 0.3 seconds$"):
+        hanging.files("work")
+    with pytest.raises(Failed, match="files work is not run, because the host does not answer$"):
+        hanging.files("work")
+
+
 def test_leftovers(host: Callable[[str], Host], tmp_path: Path) -> None:
     """Only if the process of the mark has certainly ended."""
     dead = Mark.own()._replace(start=1)
@@ -180,7 +216,7 @@ def test_whether_it_can_freeze(host: Callable[[str], Host]) -> None:
     assert text is not None and text.endswith("/qb-host-test 'some place'")
 
 
-@pytest.mark.parametrize("word", ["", "none:x", "test:", "test:-x", "-x", "test:a\nb", "test:a\tb"])
+@pytest.mark.parametrize("word", ["", "none:x", ":", "test:-x", "-x", "test:a\nb", "test:a\tb"])
 def test_no_host(host: Callable[[str], Host], word: str) -> None:
     host("")
     with pytest.raises(UsageError):
@@ -193,3 +229,39 @@ def test_a_path_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     for word in "./a:b", "/a/b", "ab", "A:b", "dir:a/b":
         assert Host(word).defaults().template in ("ab", "b")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("printf 'root\\tfile:/x\\nvda\\tnbd:nbd+unix:///vda?socket=/y\\nend\\n'", None),
+        ("printf 'end\\n'", None),
+        ("printf 'root\\tfile:/x\\n'", "its last line is not end"),
+        ("true", "its last line is not end"),
+        ("printf 'end\\nroot\\tfile:/x\\n'", "line 2 comes after the end"),
+        ("printf 'end\\nend\\n'", "line 2 comes after the end"),
+        ("printf 'root\\tfile:/x\\nroot\\tfile:/x\\nend\\n'", "line 2 is not a volume and the word to read it"),
+        ("printf 'root\\t-x\\nend\\n'", "line 1 is not a volume and the word to read it"),
+        ("printf 'a/b\\tfile:/x\\nend\\n'", "line 1 is not a volume and the word to read it"),
+        ("printf 'end\\tfile:/x\\n'", "its last line is not end"),
+        ("printf 'root\\tfile:/x\\nen'", "its output"),
+        ("printf 'end\\n'; exit 3", "ended with status 3"),
+    ],
+)
+def test_hold(host: Callable[[str], Host], text: str, expected: str | None) -> None:
+    if expected is None:
+        assert list(host(text).hold("work", "mark")) in (["root", "vda"], [])
+        return
+    with pytest.raises(Failed) as error:
+        host(text).hold("work", "mark")
+    assert error.value.message.startswith("qb-host-test some place hold work mark: ")
+    assert expected in error.value.message
+
+
+def test_who_holds(host: Callable[[str], Host]) -> None:
+    known = " ".join(client.VERBS)
+    for more, expected in {"": False, "hold": False, "release": False, "hold release": True}.items():
+        assert host(f"printf '%s\\n' {known} {more}").holds() == expected
+    host("true").release("work", "mark")
+    with pytest.raises(Failed):
+        host("echo x").release("work", "mark")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from devices import mounted
 from steps import killed_at
 
 from qbtools.domains import safexml
@@ -98,6 +99,29 @@ def test_a_directory_of_another_user(tmp_path: Path) -> None:
     host.remove("work")
     assert (tmp_path / "work/private.img").read_bytes() == b"precious"
     assert "work" not in inventory(host).by_name
+
+
+def test_what_create_would_refuse_is_known_before(tmp_path: Path) -> None:
+    host = on_disk(tmp_path)
+    host.check(document("work"))
+    assert os.listdir(tmp_path) == []
+    (tmp_path / "work").mkdir()
+    host.check(document("work"))
+    (tmp_path / "work/private.img").write_bytes(b"precious")
+    with pytest.raises(Refused, match=r"^work: .*/work already exists, but no domain has that name"):
+        host.check(document("work"))
+    mark = tmp_path / f"work/.qbtools-unfinished.{Mark.own()._replace(start=1)}"
+    mark.touch()
+    host.check(document("work"))
+    host.create(document("work"))
+    with pytest.raises(Refused, match="the domain work already exists"):
+        host.check(document("work"))
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path) -> None:
+    with mounted(tmp_path / "host", "none", "tmpfs", "-o", "ro") as place:
+        with pytest.raises(Failed, match="cannot replace .*qubes.xml: Read-only file system"):
+            on_disk(place).check(document("work"))
 
 
 def test_directories_of_another_live_run_are_left_alone(tmp_path: Path) -> None:

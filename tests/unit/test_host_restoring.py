@@ -53,9 +53,11 @@ class Here(Host):
     """A host that is a directory, without programs in between. fails: the verbs and domains that fail, with a count."""
 
     def __init__(self, place: Path) -> None:
+        self.place = place
         self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
         self.fails: set[tuple[str, str]] = set()
         self.calls: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
         self.then: Callable[[], None] = lambda: None
 
     def _call(self, verb: str, domain: str) -> None:
@@ -69,6 +71,10 @@ class Here(Host):
 
     def defaults(self) -> Defaults:
         return Defaults()
+
+    def check(self, document: bytes) -> list[str]:
+        self._local.check(document)
+        return self.warnings
 
     def create(self, document: bytes) -> list[tuple[str, str]]:
         name = Metadata(safexml.parse(document)).domains[1].name
@@ -137,6 +143,14 @@ def test_only_shown(here: Here) -> None:
         (name, None) for name in ("deb", "net", "work", "alone")
     ]
     assert not here.calls
+    here.warnings = ["work: no network", "it is old"]
+    said: list[str] = []
+    restore(here, said).rehearse()
+    assert said == here.warnings
+    (here.place / "work").mkdir()
+    (here.place / "work/mine").touch()
+    with pytest.raises(Refused, match=r"work: .*/work already exists, but no domain has that name"):
+        restore(here).rehearse()
 
 
 @pytest.mark.parametrize("verb", ["create", "created", "set"])

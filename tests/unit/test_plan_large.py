@@ -51,14 +51,14 @@ def carry_out(archive: Metadata, host: Metadata, found: Plan) -> dict[str, Domai
     """The host after the plan has been carried out, computed only from the documents."""
     there = dict(host.by_name)
     for line in found.creates:
-        document = recreate.document(archive, found, line, False, "mark")
+        document = recreate.document(archive, found, [line], False, "mark")
         made = Metadata(safexml.parse(document)).domains[1]
         assert made.name not in there, f"{made.name} is made twice, or over one that was there"
         if "template" in made.properties:
             assert made.properties["template"] in there, "a template is made before those that use it"
         there[made.name] = made
     for line in found.creates:
-        made = Metadata(safexml.parse(recreate.document(archive, found, line, True, None))).domains[1]
+        made = Metadata(safexml.parse(recreate.document(archive, found, [line], True, None))).domains[1]
         there[made.name] = made
     return there
 

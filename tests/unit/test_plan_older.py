@@ -42,7 +42,7 @@ def test_an_older_archive() -> None:
     assert "#   work-1: kernel: 4.4.14-11 → default (6.12)\n" in text
     assert plantext.read(Reader(io.BytesIO(text.encode())), archive) == [line.written for line in found.lines]
     for line in found.creates:
-        document = recreate.document(archive, found, line, True, None)
+        document = recreate.document(archive, found, [line], True, None)
         domain = Metadata(safexml.parse(document)).by_name[line.name]
         assert domain.properties.get("template") == line.written.template
         assert [volume.name for volume in domain.volumes()] == ["root", "private", "volatile"]

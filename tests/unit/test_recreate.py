@@ -38,7 +38,7 @@ def line_of(found: Plan, name: str) -> PlanLine:
 
 
 def made(found: Plan, name: str, references: bool, unfinished: str | None = None) -> Domain:
-    document = recreate.document(ARCHIVE, found, line_of(found, name), references, unfinished)
+    document = recreate.document(ARCHIVE, found, [line_of(found, name)], references, unfinished)
     read = Metadata(safexml.parse(document))
     admin, domain = read.domains
     assert (admin.name, admin.label, read.labels) == ("dom0", "black", ["red", "black"])
@@ -109,7 +109,7 @@ def test_the_time_grows_with_the_number_of_parts_and_not_with_its_square() -> No
     found = plan.make(archive, NEW, DEFAULTS, Options(ignore_missing=True))
     line = line_of(found, "work")
     began = time.process_time()
-    document = recreate.document(archive, found, line, True, None)
+    document = recreate.document(archive, found, [line], True, None)
     assert time.process_time() - began < 5  # else a minute and more
     read = Metadata(safexml.parse(document)).domains[1]
     assert len(read.volumes()) == count
@@ -126,7 +126,7 @@ def test_default_is_not_set_and_none_is_set_to_nothing(
     first = plan.make(archive, NEW, DEFAULTS, Options())
     written = first.lines[0].written._replace(netvm=netvm, default_dispvm=None, kernel=None)
     second = plan.check(archive, NEW, DEFAULTS, Options(), [written])
-    document = recreate.document(archive, second, second.lines[0], True, None)
+    document = recreate.document(archive, second, second.lines[:1], True, None)
     found = Metadata(safexml.parse(document)).by_name["a"]
     assert found.properties.get("netvm") == expected
     assert (found.properties["default_dispvm"], found.properties["kernel"]) == ("", "")
@@ -137,7 +137,7 @@ def test_one_without_template_has_no_such_property() -> None:
     found = plan.make(archive, NEW, Defaults(), Options(ignore_missing=True))
     for line in found.lines:
         for references in (False, True):
-            document = recreate.document(archive, found, line, references, None)
+            document = recreate.document(archive, found, [line], references, None)
             assert "template" not in Metadata(safexml.parse(document)).by_name[line.name].properties
 
 
@@ -149,7 +149,7 @@ def test_nothing_hides_in_a_second_part() -> None:
     )
     archive = metadata(vm("a", "StandaloneVM", more=more))
     found = plan.make(archive, NEW, DEFAULTS, Options())
-    document = recreate.document(archive, found, found.lines[0], True, None)
+    document = recreate.document(archive, found, found.lines[:1], True, None)
     domain = Metadata(safexml.parse(document)).by_name["a"]
     assert domain.properties == {"name": "a", "label": "red", "memory": "5"}
     assert domain.features == {"backup-x": "1"}
@@ -163,7 +163,7 @@ def test_a_device_that_is_assigned_to_any_port_stays(references: bool) -> None:
         archive = metadata(vm("a", "StandaloneVM", more=f"<devices class='usb'>{text}</devices>"))
         found = plan.make(archive, NEW, DEFAULTS, Options())
         assert not [note for note in found.lines[0].notes if "device" in note]
-        document = recreate.document(archive, found, found.lines[0], references, None)
+        document = recreate.document(archive, found, found.lines[:1], references, None)
         (kept,) = Metadata(safexml.parse(document)).by_name["a"].element.iter("device")
         assert kept.attrib == Element("device", dict(safexml.parse(text.encode()).attrib)).attrib
 
@@ -172,5 +172,16 @@ def test_the_archive_is_not_changed() -> None:
     before = safexml.serialise(ARCHIVE.root)
     found = planned()
     for line in found.lines:
-        recreate.document(ARCHIVE, found, line, True, "x")
+        recreate.document(ARCHIVE, found, [line], True, "x")
     assert safexml.serialise(ARCHIVE.root) == before
+
+
+def test_one_from_libvirt_keeps_its_own_name_and_its_uuid_unless_it_is_renamed() -> None:
+    text = "<libvirt><domain><name>a b</name><uuid>u</uuid><memory>1</memory></domain></libvirt>"
+    archive = metadata(vm("a-b"))
+    archive.by_name["a-b"].element.append(safexml.parse(text.encode()))
+    for rename, name, kept in (({}, "a-b", ["a b", "u", "1"]), ({"a-b": "web"}, "web", ["1", "web"])):
+        found = plan.make(archive, NEW, DEFAULTS, Options(ignore_missing=True, rename=rename))
+        document = recreate.document(archive, found, found.creates, True, None)
+        domain = Metadata(safexml.parse(document)).by_name[name]
+        assert [part.text for part in domain.element.iterfind("libvirt/domain/*")] == kept

@@ -145,3 +145,12 @@ def test_more_than_qubes_reads_is_refused() -> None:
     noise = "".join(Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=1 << 20))
     with pytest.raises(Refused):
         trim.trimmed(metadata(vm("a", kernelopts=noise), vm("b", kernelopts=noise[::-1])), {"a": [], "b": []})
+
+
+def test_the_numbers_of_a_series() -> None:
+    """They are used as they are, also where a domain has another qid, or one has this qid."""
+    saved = {"work": [WORK], "sys-audio": [], "dom0": [NewVolume("home", 5, 5)]}
+    found = trim.trimmed(host(), saved, "dom0-home/user", {"sys-audio": 3, "work": 7, "gone": 1})
+    assert found.paths == {"work": "vm7/", "sys-audio": "vm3/", "dom0": "dom0-home/user"}
+    entries = inventory.entries(Metadata(safexml.parse(found.document)))
+    assert {"vm7/private.img", "dom0-home/user"} < {entry.archive_name for entry in entries}

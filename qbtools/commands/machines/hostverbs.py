@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
@@ -11,12 +11,35 @@ from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK
 
 if TYPE_CHECKING:
-    from qbtools.hosts.local import LocalHost
+    from typing import Protocol
+
+    from qbtools.streams import Writer
+
+    class Host(Protocol):
+        """The verbs of a host; LocalHost says what each returns."""
+
+        def inventory(self) -> bytes: ...
+        def volumes(self, name: str) -> list[str]: ...
+        def files(self, name: str) -> list[str]: ...
+        def unsaved(self) -> list[str]: ...
+        def defaults(self) -> str: ...
+        def check(self, document: bytes) -> None: ...
+        def create(self, document: bytes) -> list[str]: ...
+        def set(self, name: str, document: bytes) -> None: ...
+        def remove(self, name: str, mark: str | None = None) -> None: ...
+
+    class Holder(Protocol):
+        """The verbs of a host that holds volumes while they are read."""
+
+        def hold(self, name: str, mark: str) -> list[str]: ...
+        def release(self, name: str, mark: str) -> None: ...
+
 
 VERBS = {
     "inventory": False,
     "volumes": True,
     "files": True,
+    "check": False,
     "create": False,
     "set": True,
     "remove": True,
@@ -26,35 +49,61 @@ VERBS = {
 }
 """Each verb, and whether it needs a domain."""
 
+_HOLDING = {"hold": True, "release": True}
+
 HELP = f"""\
-VERB is inventory, volumes DOMAIN, files DOMAIN, create, set DOMAIN,
-remove DOMAIN [MARK], defaults, unsaved or verbs; create and set read the metadata
-of a domain from standard input. qb-host(7) describes them.
+VERB is inventory, volumes DOMAIN, files DOMAIN, check, create, set DOMAIN,
+remove DOMAIN [MARK], defaults, unsaved or verbs; check, create and set read the
+metadata of domains from standard input. qb-host(7) describes them.
 
 Options:
 {options.COMMON}
 """
 
 
-def run(call: Invocation, open_host: Callable[[], LocalHost]) -> None:
-    """Runs VERB. UsageError if it is unknown, or DOMAIN is missing or not allowed."""
-    verb, domain = call.options["VERB"], call.options["DOMAIN"]
-    if verb not in VERBS:
-        raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(VERBS)}")
-    hint = f"see {call.program} --help"
-    if call.options["MARK"] is not None and verb != "remove":
-        raise UsageError("the arguments do not fit together", hint)
-    if VERBS[verb] != (domain is not None):
-        raise UsageError(f"{verb} {'needs a domain' if VERBS[verb] else 'takes no domain'}", hint)
+def run(call: Invocation, open_host: Callable[[], Host], open_holder: Callable[[], Holder] | None = None) -> None:
+    """Runs VERB. UsageError if it is unknown, or DOMAIN is missing or not allowed.
+
+    open_holder: for a host that has the verbs hold and release.
+    """
+    verbs = {**VERBS, **_HOLDING} if open_holder is not None else VERBS
+    _check(call, verbs)
+    verb, domain, mark = call.options["VERB"], call.options["DOMAIN"], call.options["MARK"]
     out = call.stdout(binary=False)
     if verb == "verbs":
-        out.write_lines(f"{known}\n" for known in VERBS)
-        return
-    host = open_host()
+        out.write_lines(f"{known}\n" for known in verbs)
+    elif verb in _HOLDING and open_holder is not None:
+        _hold(verb, domain, mark, open_holder(), out)
+    else:
+        _answer(call, open_host(), out)
+
+
+def _check(call: Invocation, verbs: Mapping[str, bool]) -> None:
+    verb, domain, mark = call.options["VERB"], call.options["DOMAIN"], call.options["MARK"]
+    if verb not in verbs:
+        raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(verbs)}")
+    hint = f"see {call.program} --help"
+    if (mark is not None and verb not in ("remove", *_HOLDING)) or (mark is None and verb in _HOLDING):
+        raise UsageError("the arguments do not fit together", hint)
+    if verbs[verb] != (domain is not None):
+        raise UsageError(f"{verb} {'needs a domain' if verbs[verb] else 'takes no domain'}", hint)
+
+
+def _hold(verb: str, domain: str, mark: str, host: Holder, out: Writer) -> None:
+    if verb == "hold":
+        out.write_lines(host.hold(domain, mark))
+    else:
+        host.release(domain, mark)
+
+
+def _answer(call: Invocation, host: Host, out: Writer) -> None:
+    verb, domain = call.options["VERB"], call.options["DOMAIN"]
     if verb == "inventory":
         out.write(host.inventory())
     elif verb == "defaults":
         out.write(host.defaults().encode("ascii"))
+    elif verb == "check":
+        host.check(_document(call))
     elif verb == "create":
         out.write_lines(host.create(_document(call)))
     elif verb == "set":

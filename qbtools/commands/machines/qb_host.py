@@ -59,7 +59,9 @@ def _apply(call: Invocation) -> None:
     try:
         made = restore.apply(owner, call.options["--keep-going"])
         out.write_lines(one.to_line() for one in made)
-    except BaseException:  # otherwise nobody would fill them
+    except BaseException as error:  # otherwise nobody would fill them
+        if not isinstance(error, Exception):
+            restore.hurry()
         restore.undo(owner)
         raise
 

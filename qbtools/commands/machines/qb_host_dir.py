@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from qbtools.commands.cli import Invocation
 from qbtools.commands.machines import hostverbs
+from qbtools.errors import UsageError
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,4 +32,6 @@ def _host(call: Invocation) -> LocalHost:
     from qbtools.hosts.store import Store
 
     place = call.options["DIR"]
+    if not place:
+        raise UsageError("the directory has no name")
     return LocalHost(Store(os.path.join(place, "qubes.xml")), Directory(place), call.note)

@@ -67,11 +67,12 @@ def _list(call: Invocation) -> None:
 def _check(call: Invocation) -> None:
     from qbtools.domains import arrivals, inventory, qubesxml, safexml
 
+    lines = _input(call, "LINES")
     known = None
     if call.options["--metadata"] is not None:
         metadata = qubesxml.Metadata(safexml.load(file_reader(call.options["--metadata"])), call.warn)
         known = inventory.entries(metadata)
-    count = arrivals.check(_input(call, "LINES"), call.warn, known)
+    count = arrivals.check(lines, call.warn, known)
     call.note(f"{count} files found, none is missing")
 
 

@@ -37,7 +37,7 @@ Options:
 def main(call: Invocation) -> None:
     """Prints a plan. Refused, after printing it, if it has a problem; Damaged if it is malformed."""
     from qbtools.domains import plan, plantext, qubesxml, safexml
-    from qbtools.errors import Refused
+    from qbtools.hosts import restoring
     from qbtools.hosts.client import Host
 
     asked = wishes(call)
@@ -53,6 +53,7 @@ def main(call: Invocation) -> None:
         made = plan.make(archive, inventory, defaults, asked, leftovers, call.warn)
     else:
         made = plan.check(archive, inventory, defaults, asked, written, leftovers)
+    made = restoring.noted(host, archive, made, call.warn)
     if call.options["--json"]:
         import json
 
@@ -61,11 +62,7 @@ def main(call: Invocation) -> None:
         text = plantext.to_text(made)
     call.stdout(binary=False).write(text.encode())
     call.note(f"{len(made.creates)} of {len(made.lines)} saved domains will be restored")
-    if made.problems:
-        raise Refused(
-            f"{len(made.problems)} of the domains cannot be restored",
-            "change the plan, or see --skip-broken and --ignore-missing",
-        )
+    made.check()
 
 
 def wishes(call: Invocation) -> Options:

@@ -1,0 +1,14 @@
+"""The parts of the host that libvirt manages.
+
+uri.py         which libvirt it is
+virsh.py       runs virsh
+naming.py      names for domains whose own name an archive cannot have
+machine.py     reads the XML of a domain: its volumes, and what is not saved of it
+holding.py     holds the disks of a machine that runs
+facts.py       what this host has for a machine
+allowed.py     what a restore takes of the XML in an archive
+definition.py  makes the XML of a machine that is restored
+images.py      the volumes of machines that are restored
+unfinished.py  the domains that a restore has not finished
+host.py        the verbs of qb-host(7)
+"""
