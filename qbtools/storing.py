@@ -133,14 +133,19 @@ class PartialFile:
         found = self._look(self._partial)
         return found is not None and os.path.samestat(found, os.fstat(fd))
 
-    def can_have(self, size: int) -> bool:
-        """Whether the file can have so many bytes. False on vfat for 4 GiB or more. Only before data is written."""
-        try:
-            directories.try_size(self.writer.fd, size)
-        except OSError:
-            return False
+    def largest(self) -> int:
+        """The most bytes that the file can have: less than 4 GiB on vfat. Only before data is written."""
+        low, high = 0, (1 << 63) - 1
+        while low < high:
+            middle = high - (high - low) // 2
+            try:
+                directories.try_size(self.writer.fd, middle)
+            except OSError:
+                high = middle - 1
+            else:
+                low = middle
         os.lseek(self.writer.fd, 0, os.SEEK_SET)
-        return True
+        return low
 
     def begin_writing(self) -> None:
         """Starts writing to disk if much was written since the last call."""

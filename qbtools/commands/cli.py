@@ -6,8 +6,8 @@ import os
 import sys
 
 from qbtools import __version__, reports
-from qbtools.commands import arguments
-from qbtools.errors import Failed, QbError, Told, Truncated, UsageError, escape
+from qbtools.commands import arguments, taken, waking
+from qbtools.errors import Failed, OtherPython, QbError, Told, Truncated, UsageError, escape
 from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.streams import Reader, Writer, file_reader, stdin_reader, stdout_writer
 
@@ -78,9 +78,10 @@ class Invocation:
         return int(text)
 
     def stdin(self) -> Reader:
-        """Standard input. UsageError if it is a terminal, because nobody types data."""
+        """Standard input. UsageError if it is a terminal, because nobody types data, or if an option reads it too."""
         if os.isatty(0):
             raise UsageError("standard input is a terminal", f"see {self.program} --help")
+        taken.refuse(self.options, os.environ)
         return stdin_reader()
 
     def input(self, path: str | None) -> Reader:
@@ -128,11 +129,16 @@ def run(
         _occupy_descriptors()
         if not os.environ.get("PATH"):
             os.environ["PATH"] = _PATH
+        waking.start(_ENDING_SIGNALS)
         heed_signals()
         signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown handles it
         main(_parse(program, doc, words, help_of))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
+        if isinstance(error, OtherPython):
+            from qbtools.commands import otherpython
+
+            otherpython.restart(program, error)
         status = _reported_status(program, error)
     _leave(status)
 

@@ -1,7 +1,6 @@
 """The decisions of qb-backup: which stages run, their input, the meaning of their reports, and the end of a run.
 
 wiring.py       runs the stages as children: their input, their reports, their end
-processtree.py  all processes below us
 hearing.py      the stream of reports
 verdict.py      the status of a run, from the reports of all stages
 

@@ -7,7 +7,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from qbtools.domains import compose, inventory, names, safexml
 from qbtools.domains.compose import NewVolume
@@ -15,6 +14,7 @@ from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed, QbError, UsageError
 from qbtools.formats.chunks import METADATA
 from qbtools.hosts.results import Passage
+from qbtools.lean import NamedTuple
 from qbtools.runs import verdict
 from qbtools.runs.hearing import Happened
 from qbtools.runs.wiring import Wiring
@@ -70,12 +70,15 @@ class Contents(NamedTuple):
         return os.fsencode("".join(lines)) + self.metadata
 
 
-def volume_source(word: str, size: int, how: SourceOptions | None) -> str:
-    """The source of a volume for qb-volread. how: the options of the user; None: word is already a snapshot."""
+def volume_source(word: str, size: int, how: SourceOptions | None, front: str = "volume:") -> str:
+    """The source of a volume for qb-volread. how: the options of the user; None: word is already a snapshot.
+
+    front: what it begins with; see Indexing.
+    """
     state = room = ""
     if how is not None:
         state, room = how.state or "", how.cow
-    return f"volume:{size}:{state}:{room}:{word}"
+    return f"{front}{size}:{state}:{room}:{word}"
 
 
 class Given(NamedTuple):
@@ -87,10 +90,11 @@ class Given(NamedTuple):
 
 class Indexing(NamedTuple):
     """How a series saves volumes. numbers: of the domains. source: what comes in front of the source of a volume, by
-    its archive name."""
+    its archive name. snapshots: what is read instead of a volume, by domain and name."""
 
     numbers: Mapping[str, int]
     source: Callable[[str], str]
+    snapshots: Mapping[tuple[str, str], str] = {}
 
 
 def archive_name(number: int, volume: str) -> str:
@@ -138,10 +142,12 @@ def contents(given: Given, how: SourceOptions, indexing: Indexing | None = None)
     document = compose.compose(wanted, indexing and indexing.numbers)
     files = []
     for entry in inventory.entries(Metadata(safexml.load(Reader(io.BytesIO(document), METADATA)))):
-        word, volume = given.sources[entry.domain, entry.volume or ""]
-        source = volume_source(word, volume.size, how)
+        key = entry.domain, entry.volume or ""
+        word, volume = given.sources[key]
+        front = "volume:"
         if indexing is not None:
-            source = indexing.source(entry.archive_name) + source.removeprefix("volume:")
+            front, word = indexing.source(entry.archive_name), indexing.snapshots.get(key, word)
+        source = volume_source(word, volume.size, how, front)
         files.append(Saved(entry.archive_name, source, volume.data, entry.label))
     return Contents(document, files)
 

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from qbtools.domains import inventory, names
 from qbtools.domains.arrivals import Arrivals
 from qbtools.domains.inventory import Entry
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, QbError, Refused, UsageError
-from qbtools.formats.chunks import MANIFEST, METADATA, parse_member
-from qbtools.formats.outertar import MemberReader
-from qbtools.formats.ustar import MAX_NUMBER
+from qbtools.errors import Refused, UsageError
+from qbtools.formats.chunks import METADATA
+from qbtools.lean import NamedTuple
 from qbtools.runs import targets
 from qbtools.runs.opening import Routes, size_of
+from qbtools.runs.places import archived
 from qbtools.runs.targets import Wanted
-from qbtools.streams import file_reader
 from qbtools.volumes import locate, spots
 from qbtools.volumes.kind import TargetOptions
 from qbtools.volumes.spots import Apart
@@ -155,7 +152,7 @@ class Filling:
         if where.to is None or where.mapped or where.only or where.skip:
             raise UsageError("the archive has no metadata", "only --to can be used: the files keep their names")
         apart = Apart()
-        for name in dict.fromkeys((first, *self._names())):
+        for name in dict.fromkeys((first, *archived(where.archive))):
             target = f"file:{where.to}/{name}"
             if (other := apart.add(locate.spot(target), name)) is not None:
                 raise Refused(f"{other} and {name} have the same target: {target}")
@@ -166,18 +163,6 @@ class Filling:
                 "restore from a file instead of a pipe, or without --overwrite",
             )
         return [("*", f"below:{' '.join(where.words(True))}:file:{where.to}")]
-
-    def _names(self) -> Iterator[str]:
-        """The files of an archive, as far as it is a file and not damaged. Those of a stream are not known yet."""
-        if self._where.archive is None:
-            return
-        with suppress(QbError):
-            members = MemberReader(file_reader(self._where.archive), lambda _name: MAX_NUMBER)
-            while (member := members.next()) is not None:
-                with suppress(Damaged):  # for what belongs to the header
-                    name, _number = parse_member(member.untrusted_name)
-                    if name != MANIFEST:
-                        yield name
 
     def begun(self, name: str) -> None:
         """Nothing to do yet: the file counts when it is done."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from qbtools.errors import Failed
+from qbtools.lean import NamedTuple
 from qbtools.reports import Failure, failure_of
 
 MAX_EVENT = 1 << 16
@@ -26,8 +26,8 @@ class Happened(NamedTuple):
     event: opened (the header of the archive is authenticated; no name), source (the stage needs its source now), begin,
     read (its source may be released), sealed, first (the archive begins with this file, which is not the metadata),
     done (its CMD succeeded; data: the output), failed, passed (it had no route), lost (it failed when it was saved),
-    complete (the archive is written). reason: why it failed, if known.
-    base: the backup whose increments the archive holds, empty if it holds none.
+    complete (the archive is written), ended (an archive was read to its end, and is complete; no name).
+    reason: why it failed, if known. base: the backup whose increments the archive holds, empty if it holds none.
     """
 
     event: str

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import NamedTuple
 
 from qbtools.domains import inventory, names, plan, selection
 from qbtools.domains.inventory import Entry
-from qbtools.domains.planlines import Plan, Written
+from qbtools.domains.planlines import Plan, PlanLine, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError, naming
-from qbtools.hosts import further, results
+from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError, and_more
+from qbtools.hosts import restoring, results
 from qbtools.hosts.client import Host
 from qbtools.hosts.restoring import Made, Restore
 from qbtools.hosts.results import Result
+from qbtools.lean import NamedTuple
 from qbtools.runs.checking import CHECK, TREE, check_depth, check_directory
 from qbtools.runs.creating import Passages
 from qbtools.runs.filling import check_names, routes
 from qbtools.runs.opening import Enough, Routes
-from qbtools.volumes import locate, spots
+from qbtools.runs.places import Places, WithoutPlace
+from qbtools.volumes import locate
 from qbtools.volumes.marks import Mark
 from qbtools.volumes.spots import Apart
 
@@ -44,6 +44,7 @@ class Wishes(NamedTuple):
     dry_run: bool
     keep_going: bool
     keep_failed: bool
+    archive: str | None = None
 
     def wants(self, domain: str, volume: str | None) -> bool:
         """Whether a file of a restored domain is wanted. volume: None for a file that is not a volume."""
@@ -81,8 +82,11 @@ class Making:
         self._unwanted: set[str] = set()
         self._lost = False
         self._home_name = ""
+        self.without_place = WithoutPlace()
         self.home: str | None = None
         """The target of dom0's home, if it is restored."""
+        self.left_out: Sequence[PlanLine] = ()
+        """The domains that are not restored because they have a problem."""
         self.unfinished = False
         """Whether domains were created that are neither finished nor removed."""
 
@@ -93,14 +97,16 @@ class Making:
         alone = self._alone(metadata, home)
         found = Plan([], self._host.inventory()) if alone else self._plan(metadata)
         self._show(found)
-        if found.problems:
-            raise Refused(
-                f"{len(found.problems)} of the domains cannot be restored",
-                "change the plan, or see --skip-broken and --ignore-missing",
-            )
-        self._check_places(found)
+        found.check()
+        self._check_places(found, entries)
         if self._wishes.dry_run:
+            if not alone:
+                self._written = [line.written for line in found.lines]
+                Restore(self._host, metadata, self._written, self._note, _ignore).rehearse()
             raise Enough
+        self.left_out = found.left_out if self._wishes.options.skip_broken else []
+        for line in self.left_out:
+            self._warn(f"{line.domain} is left out: {line.problem}")
         if not self._agreed():
             raise Failed("nothing was restored")
         # In an archive of a whole directory, the size of the file is not that of a volume.
@@ -119,14 +125,14 @@ class Making:
         else:
             self.unfinished = True
             self._made = restore.apply(self._owner, self._wishes.keep_going)
-        everything, self._made = self._made, [made for made in self._made if self._is_wanted(entries, made)]
-        self._unwanted = {
-            made.archive_name for made in everything if made.volume is not None and made not in self._made
-        }
+        domains = {one.archive_name: one.domain for one in entries}
+        everything = self._made
+        self._made = [made for made in everything if self._is_wanted(domains[made.archive_name], made)]
+        wanted = set(self._made)
+        self._unwanted = {made.archive_name for made in everything if made.volume is not None and made not in wanted}
         _check_apart(self._made)
 
-    def _is_wanted(self, entries: Sequence[Entry], made: Made) -> bool:
-        domain = next(one.domain for one in entries if one.archive_name == made.archive_name)
+    def _is_wanted(self, domain: str, made: Made) -> bool:
         wanted = self._wishes.wants(domain, made.volume)
         if not wanted and made.volume is not None:
             self._warn(f"{made.domain}:{made.volume} is not among --only: it stays empty")
@@ -147,6 +153,7 @@ class Making:
         if self._wishes.files_to is None:
             if homes and (self._only_admin or not selection.restorable(metadata)):
                 raise UsageError("no target given for the home of dom0", "use --files-to")
+            self.without_place.names.extend(homes)
             return None
         if not homes:
             return None
@@ -154,26 +161,15 @@ class Making:
         self.home = f"{self._wishes.files_to}/{homes[0]}"
         return homes[0]
 
-    def _check_places(self, found: Plan) -> None:
-        """Refused if the home of dom0 or a further file may find its place taken, before any domain is made.
-
-        Which further files there are is known only when they come. So the directory of a domain must be empty.
-        """
-        files_to = self._wishes.files_to
-        if files_to is None or (self._wishes.keep_going and not self._wishes.verify_only):
+    def _check_places(self, found: Plan, entries: Sequence[Entry]) -> None:
+        """Raises the errors of Places.check(). With --keep-going, a file without a place fails alone, later."""
+        wishes = self._wishes
+        if wishes.files_to is None or (wishes.keep_going and not wishes.verify_only):
             return
-        if self.home is not None and os.path.lexists(self.home):
-            raise Refused(f"{self.home} already exists")
-        apart = Apart()
-        for line in found.creates:
-            place = f"{files_to}/{line.name}"
-            if (other := apart.add(spots.of_file(place), line.name)) is not None:
-                raise Refused(f"the further files of {line.name} and {other} go to the same place: {place}")
-            if os.path.lexists(place) and not line.leftover:  # the host removes what is left over
-                with naming(f"look into {place}"):
-                    there = os.listdir(place)
-                if there and not any(further.is_mark(name) for name in there):
-                    raise Refused(f"{place} is not empty", "the further files of the domain go there")
+        write = not wishes.verify_only and not wishes.dry_run
+        places = Places(wishes.files_to, self.home, found.creates, wishes.archive, write)
+        volumes = {one.archive_name for one in entries if one.volume is not None}
+        places.check({one.path: one.domain for one in entries}, volumes)
 
     @property
     def _only_admin(self) -> bool:
@@ -202,8 +198,10 @@ class Making:
         leftovers = self._host.leftovers(there)
         wishes = self._wishes
         if wishes.written is not None:
-            return plan.check(metadata, there, defaults, wishes.options, wishes.written(metadata), leftovers)
-        return plan.make(metadata, there, defaults, self._domains(), leftovers, self._warn)
+            found = plan.check(metadata, there, defaults, wishes.options, wishes.written(metadata), leftovers)
+        else:
+            found = plan.make(metadata, there, defaults, self._domains(), leftovers, self._warn)
+        return restoring.noted(self._host, metadata, found, self._warn)
 
     def _routes(self, home: str | None) -> Routes:
         files_to = self._wishes.files_to
@@ -240,7 +238,11 @@ class Making:
         self._passages.done(name, int(size) if size.isdecimal() and not name.endswith("/.") else None)
 
     def passed(self, name: str) -> None:
-        if self._wishes.files_to is None or names.directory_of(name) not in self._paths:
+        if names.directory_of(name) not in self._paths:
+            return
+        if self._wishes.files_to is None:
+            if name not in self._unwanted:
+                self.without_place.add(name)
             return
         try:
             check_depth(name)
@@ -255,6 +257,8 @@ class Making:
 
     def finish(self) -> None:
         """Called at the end of the archive. Damaged if a file was missing or wrong before."""
+        if not self._wishes.only:
+            self.without_place.tell(self._warn)
         if self._stray is not None:
             raise self._stray
 
@@ -273,6 +277,10 @@ class Making:
     def failed_files(self) -> list[str]:
         """The failed files that are not volumes."""
         return results.failed_files(self._made, self._passages.log)
+
+    def hurry(self) -> None:
+        """For the cleanup after a signal: a host that does not answer must not delay the end."""
+        self._host.hurry()
 
     def settle(self, found: Sequence[Result]) -> None:
         """Finishes the complete domains and removes the others. Errors as Restore.settle()."""
@@ -304,9 +312,9 @@ def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:
     """The failure of domains or files, in one line; None if there is none."""
     failed = [result for result in found if result.problem is not None]
     if failed:
-        more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
-        return Failed(f"{len(failed)} of {len(found)} domains failed: {failed[0].domain} ({failed[0].problem}){more}")
+        return Failed(
+            f"{len(failed)} of {len(found)} domains failed: {failed[0].domain} ({failed[0].problem}){and_more(failed)}"
+        )
     if others:
-        more = f", and {len(others) - 1} more" if len(others) > 1 else ""
-        return Failed(f"{others[0]} was not restored{more}")
+        return Failed(f"{others[0]} was not restored{and_more(others)}")
     return None

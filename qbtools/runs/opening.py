@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable
-from typing import Protocol
+from collections.abc import Callable, Container, Iterable
 
 from qbtools.domains import inventory, safexml
 from qbtools.domains.inventory import Entry
@@ -13,6 +12,7 @@ from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Refused
 from qbtools.formats.chunks import METADATA
 from qbtools.formats.deltastream import Base
+from qbtools.lean import Protocol
 from qbtools.runs import verdict
 from qbtools.runs.hearing import Happened
 from qbtools.runs.wiring import Wiring
@@ -53,13 +53,15 @@ def open_all(
     opening: Opening,
     warn: Callable[[str], None] = lambda _: None,
     opened: Callable[[Happened], None] = lambda _: None,
+    routed: Callable[[Routes], Routes] = lambda routes: routes,
 ) -> None:
     """Runs the stages to the end of the archive. Errors as verdict.judge(), and those of opening. warn: as Metadata().
 
-    opened: called when the header of the archive is authenticated, before anything else. Damaged if there was neither
-    the metadata nor another file although all stages succeeded.
+    opened: called when the header of the archive is authenticated, before anything else. routed: returns the routes
+    that are sent instead of those of opening. Damaged if there was neither the metadata nor another file although all
+    stages succeeded.
     """
-    talk = _Talk(wiring, opening, warn, opened)
+    talk = _Talk(wiring, opening, warn, opened, routed)
     try:
         with wiring:
             statuses, failures = wiring.run(talk.happened)
@@ -79,11 +81,13 @@ class _Talk:
         opening: Opening,
         warn: Callable[[str], None],
         opened: Callable[[Happened], None],
+        routed: Callable[[Routes], Routes],
     ) -> None:
         self._wiring = wiring
         self._opening = opening
         self._warn = warn
         self._opened = opened
+        self._routed = routed
         self.answered = False
         """Whether the routes were sent."""
 
@@ -106,9 +110,9 @@ class _Talk:
         if event.event == "done" and event.name == METADATA:
             root = safexml.load(Reader(io.BytesIO(event.data), METADATA))
             metadata = Metadata(root, self._warn)
-            routes = labelled(self._opening.metadata(metadata), inventory.entries(metadata))
+            routes = labelled(self._routed(self._opening.metadata(metadata)), inventory.entries(metadata))
         elif event.event == "first":
-            routes = self._opening.no_metadata(event.name)
+            routes = self._routed(self._opening.no_metadata(event.name))
         else:
             return
         self.answered = True
@@ -123,12 +127,15 @@ def labelled(routes: Routes, entries: Iterable[Entry]) -> Routes:
     """
     found = dict(routes)
     for name, entry in {entry.archive_name: entry for entry in entries}.items():  # a directory has several volumes
-        own = next((word for word in (name, f"?{name}") if word in found), None)
-        patterns = (f"{name.rpartition('/')[0]}/*", "*")
-        target = next((found[word] for word in (own, *patterns) if word in found and word is not None), None)
-        if target is not None:
-            found[own or f"?{name}"] = f"as:{entry.label}={target}"
+        word = route_of(found, name)
+        if word is not None:
+            found[word if word in (name, f"?{name}") else f"?{name}"] = f"as:{entry.label}={found[word]}"
     return found.items()
+
+
+def route_of(routes: Container[str], name: str) -> str | None:
+    """The NAME of the route that a file has, which may be a pattern; None if it has none."""
+    return next((word for word in (name, f"?{name}", f"{name.rpartition('/')[0]}/*", "*") if word in routes), None)
 
 
 def size_of(name: str, printed: str) -> int | None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from qbtools.domains import names, selection
 from qbtools.domains.inventory import Entry
 from qbtools.domains.qubesxml import Domain, Metadata
-from qbtools.errors import Refused
+from qbtools.errors import QbError, Refused
+from qbtools.lean import NamedTuple
 from qbtools.volumes import locate, spots
-from qbtools.volumes.kind import Room, TargetOptions
+from qbtools.volumes.kind import Room, SourceOptions, TargetOptions
 from qbtools.volumes.spots import Apart
 
 _SEALED = 1 << 20  # the size of a domain in an archive may be too large by so many bytes for each volume
@@ -69,9 +68,15 @@ def check(wanted: Sequence[Wanted], how: How, warn: Callable[[str], None]) -> tu
 
 
 def _compare_sizes(one: Wanted, warn: Callable[[str], None]) -> None:
-    path = locate.file_path(one.target)
-    if path is not None and one.entry.size not in (None, size := os.path.getsize(path)):
-        warn(f"{one.target} is skipped, but it has {size} bytes and {one.key} has {one.entry.size}")
+    if locate.file_path(one.target) is None:  # others may be rounded up
+        return
+    try:
+        size, _data = locate.sizes(one.target, SourceOptions(state="current", opaque=True))
+    except QbError as error:
+        warn(f"{one.target} is skipped, but {error.message}")
+    else:
+        if one.entry.size not in (None, size):
+            warn(f"{one.target} is skipped, but it has {size} bytes and {one.key} has {one.entry.size}")
 
 
 def check_room(

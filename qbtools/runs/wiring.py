@@ -1,7 +1,7 @@
 """Runs the stages: a bash that wires them is our child, and two pipes connect it with us.
 
-One pipe carries a list or routes to the stages. All stages report on the other pipe. At the end the bash reports the
-statuses of its pipeline: a run without that report has failed, whatever else is known.
+One pipe carries a list or routes to the stages, and a run may have more of them. All stages report on the other pipe.
+At the end the bash reports the statuses of its pipeline: a run without that report has failed, whatever else is known.
 """
 
 from __future__ import annotations
@@ -10,22 +10,28 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
-from qbtools import reports
+from qbtools import processtree, reports
 from qbtools.environments import cmd_environment
 from qbtools.errors import Failed
+from qbtools.lean import TYPE_CHECKING
 from qbtools.reports import Failure
-from qbtools.runs import processtree
-from qbtools.runs.hearing import Happened, Hearing, Stages
+from qbtools.runs.eventpipe import EventPipe
+from qbtools.runs.hearing import Happened, Hearing, Said, Stages
+from qbtools.runs.listpipe import ListPipe
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _BLOCK = 1 << 16
 _TICK = 200  # milliseconds: a signal that arrives just before poll() begins is handled after it
 _HUGE_PAGES = "glibc.malloc.hugetlb=1"  # scrypt reads 128 MiB in random order, which is a tenth faster with huge pages
 _LAST = 5.0  # seconds for the bash to end when no stage reports any more
+_AFTER = 2.0  # seconds for the others to end after a stage has failed: one may wait for it, and know nothing of it
 
 
 class Wiring:
@@ -41,11 +47,14 @@ class Wiring:
         keep: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
         stdout: int | None = None,
+        lists: Sequence[ListPipe] = (),
+        events: Sequence[EventPipe] = (),
     ) -> None:
         """script: the bash that the `with` starts. command: the name of the pipe. groups: arguments for its stages.
 
         voice: -q or -v, for stages in a CMD. stdin: its standard input. keep: further descriptors for the stages.
-        environment: further variables for the stages. stdout: their standard output; None: ours.
+        environment: further variables for the stages. stdout: their standard output; None: ours. lists, events: more
+        pipes, of which the words name the ends for the stages; they are used and closed here.
         """
         self._script = script
         self._words = [word for name, words in groups.items() for word in (f":{name}", *(f"={word}" for word in words))]
@@ -55,12 +64,13 @@ class Wiring:
         self._keep = keep
         self._environment = environment or {}
         self._stdout = stdout
+        self._further = lists
+        self._events = events
         self._hearing = Hearing()
-        self._pending = bytearray()
-        self._all_told = False
         self._failures: list[Failure] = []
         self._statuses: tuple[int, ...] | None = None
-        self._list = self._report = -1
+        self._list: ListPipe | None = None
+        self._report = -1
         self._process: subprocess.Popen[bytes] | None = None
         self._before: Any = None
 
@@ -75,13 +85,10 @@ class Wiring:
         return self
 
     def _start(self) -> None:
-        theirs: list[int] = []
+        theirs_report = -1
+        self._list = ListPipe()
         try:
-            theirs_list, self._list = os.pipe()
-            theirs.append(theirs_list)
             self._report, theirs_report = os.pipe()
-            theirs.append(theirs_report)
-            os.set_blocking(self._list, False)
             os.set_blocking(self._report, False)
             environment = {
                 **cmd_environment(os.environ),
@@ -93,28 +100,35 @@ class Wiring:
                 "LC_ALL": "C.UTF-8",
                 "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _HUGE_PAGES),
             }
-            argv = [self._script, self._command, *map(str, theirs), *self._words]
-            inherited = [*theirs, *self._keep]
+            argv = [self._script, self._command, str(self._list.reader), str(theirs_report), *self._words]
+            lists, events = (one.reader for one in self._lists()), (one.writer for one in self._events)
+            inherited = [theirs_report, *lists, *events, *self._keep]
             self._process = subprocess.Popen(
                 argv, stdin=self._stdin, stdout=self._stdout, pass_fds=inherited, env=environment
             )
         except OSError as error:
             raise Failed(f"cannot start {self._script}: {error.strerror}") from error
         finally:
-            for fd in theirs:
-                os.close(fd)
+            for one in self._lists():
+                one.close_reader()
+            for event in self._events:
+                event.close_writer()
+            if theirs_report >= 0:
+                os.close(theirs_report)
         self._before = signal.signal(signal.SIGUSR1, lambda *_: self._hand_on(signal.SIGUSR1))
+
+    def _lists(self) -> list[ListPipe]:
+        return [*([] if self._list is None else [self._list]), *self._further]
 
     def tell(self, text: str | bytes) -> None:
         """Queues a part of the list or of the routes. run() writes it."""
-        self._pending += os.fsencode(text) if isinstance(text, str) else text
-        self._write()
+        if self._list is not None:
+            self._list.tell(text)
 
     def tell_all(self, text: str | bytes = b"") -> None:
         """Queues the last part."""
-        self.tell(text)
-        self._all_told = True
-        self._write()
+        if self._list is not None:
+            self._list.tell_all(text)
 
     def run(self, happened: Callable[[Happened], None]) -> tuple[tuple[int, ...] | None, list[Failure]]:
         """Calls happened for each event of the stages, until all stages have ended.
@@ -122,21 +136,37 @@ class Wiring:
         Returns their statuses (None if not reported) and the failures that they reported, for verdict.judge. Errors of
         happened are passed on.
         """
-        while True:
+        until: float | None = None
+        while until is None or time.monotonic() < until:
             ended = self._has_ended()
-            poller = select.poll()
-            poller.register(self._report, select.POLLIN)
-            if self._pending:
-                poller.register(self._list, select.POLLOUT)
-            ready = [fd for fd, _event in poller.poll(0 if ended else _TICK)]
-            if self._list in ready:
-                self._write()
-            if self._report in ready:
-                if not self._hear(happened):
-                    self._await_end()
-                    return self._statuses, self._failures
-            elif ended:  # a process that still has the report pipe open does not know how the pipeline ended
-                return self._statuses, self._failures
+            reported = self._exchange(0 if ended else _TICK)
+            going_on = not reported or self._hear(happened)
+            for events in self._events:
+                self._handle(events.take(), happened)
+            if not going_on:
+                self._await_end()
+                break
+            if ended and not reported:  # who still has the report pipe open does not know how the pipeline ended
+                break
+            if until is None and any(self._statuses or ()):
+                until = time.monotonic() + _AFTER
+        return self._statuses, self._failures
+
+    def _exchange(self, milliseconds: int) -> bool:
+        """Waits for the stages, and writes what they read now. Returns whether there is a report on the common pipe."""
+        poller = select.poll()
+        poller.register(self._report, select.POLLIN)
+        writing = {one.fileno(): one for one in self._lists() if one.waiting}
+        for fd in writing:
+            poller.register(fd, select.POLLOUT)
+        for events in self._events:
+            if not events.ended:
+                poller.register(events, select.POLLIN)
+        ready = [fd for fd, _event in poller.poll(milliseconds)]
+        for fd in ready:
+            if fd in writing:
+                writing[fd].write()
+        return self._report in ready
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -153,36 +183,23 @@ class Wiring:
             data = os.read(self._report, _BLOCK)
         except BlockingIOError:
             return True
-        for said in self._hearing.take(data):
+        self._handle(self._hearing.take(data), happened)
+        return bool(data)
+
+    def _handle(self, reported: Iterable[Said], happened: Callable[[Happened], None]) -> None:
+        for said in reported:
             if isinstance(said, Happened):
                 happened(said)
             elif isinstance(said, Stages):
                 self._statuses = (*(self._statuses or ()), *said.statuses)  # a part of a pipe reports only a failure
             else:
                 self._failures.append(said)
-        return bool(data)
-
-    def _write(self) -> None:
-        """Writes as much as the pipe accepts. Closes it after the last part, or if nobody reads it any more."""
-        while self._pending and self._list >= 0:
-            try:
-                del self._pending[: os.write(self._list, self._pending[:_BLOCK])]
-            except BlockingIOError:
-                return
-            except BrokenPipeError:
-                self._pending.clear()
-                self._all_told = True
-        if self._list < 0:
-            self._pending.clear()
-        elif self._all_told:
-            os.close(self._list)
-            self._list = -1
 
     def _hand_on(self, number: int) -> None:
         """Sends a signal to the stages. The bash ignores it, and a stage ignores it until it can handle it."""
         if self._process is None:
             return
-        for pid in processtree.children_of(self._process.pid):
+        for pid in processtree.children_of(self._process.pid, through=os.path.basename(self._script)):
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -197,10 +214,13 @@ class Wiring:
             raise Failed(f"process {left[0]} does not end, even after SIGKILL")
 
     def _close(self) -> None:
-        for fd in (self._list, self._report):
-            if fd >= 0:
-                os.close(fd)
-        self._list = self._report = -1
+        for one in self._lists():
+            one.close()
+        for events in self._events:
+            events.close()
+        if self._report >= 0:
+            os.close(self._report)
+        self._report = -1
         if self._before is not None:
             signal.signal(signal.SIGUSR1, self._before)
             self._before = None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Collection
-from typing import NamedTuple
 
 from qbtools.errors import Damaged, QbError, naming
 from qbtools.formats import receipt
 from qbtools.formats.blockindex import IndexReader
 from qbtools.formats.deltastream import Base
+from qbtools.lean import NamedTuple
 from qbtools.series.directory import RECEIPT, Series, index_name
 from qbtools.series.ledger import Entry, Ledger
 from qbtools.streams import Reader
@@ -41,7 +41,7 @@ class Choice(NamedTuple):
 def choose(series: Series, ledger: Ledger, wish: Wish, names: Collection[str]) -> Choice:
     """The choice for an archive with these volumes (names in the archive). Only to be called in Series.locked()."""
     if wish.full:
-        return Choice(None, "it was asked for")
+        return Choice(None, "--full was given")
     if series.copied:
         return Choice(None, f"{series.path} was copied or restored from a backup", True)
     backup_id = ledger.full if wish.differential else ledger.base

@@ -4,6 +4,7 @@
     lock, saving    locked while the ledger is used, and while a run saves
     pending/ID/     a run that is not confirmed
     indexes/ID/     the same after it was confirmed, for the base and the last full archive
+    kept/ID         which snapshots are kept of the volumes of an archive, see keeping.py
 
 The directory of a run has its text in `run` (see runtext.py), the receipt of its archive in `receipt`, and an index
 for each volume.
@@ -15,12 +16,11 @@ from __future__ import annotations
 import io
 import os
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from qbtools import directories
-from qbtools.descriptors import try_lock, write_fd
+from qbtools.descriptors import lock_within, write_fd
 from qbtools.errors import Damaged, QbError, Refused, UsageError, naming
 from qbtools.formats import header
 from qbtools.series import ledger as ledgers
@@ -38,9 +38,8 @@ UNCONFIRMED = 8
 RECEIPT = "receipt"
 RECORDS = "records"
 
-_PAUSE = 0.05
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
-_OURS = frozenset(("ledger", "ledger.new", "lock", "saving", "pending", "indexes"))
+_OURS = frozenset(("ledger", "ledger.new", "lock", "saving", "pending", "indexes", "kept"))
 
 
 class Series:
@@ -62,11 +61,11 @@ class Series:
                 raise Refused(f"{path} is not a directory")
             if found.st_uid != os.geteuid():
                 raise Refused(f"{path} belongs to another user")
-            if stat.S_IMODE(found.st_mode) & 0o077:
-                raise Refused(f"{path} can be read or changed by others", "chmod 700 protects it")
             names = set(os.listdir(self.path))
         if "ledger" not in names and (not create or names - _OURS):
             raise Refused(f"{path} is not the directory of a series: it has no ledger")
+        if stat.S_IMODE(found.st_mode) & 0o077:
+            raise Refused(f"{path} can be read or changed by others", "chmod 700 protects it")
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -85,11 +84,8 @@ class Series:
         with naming(f"lock {self.path}/{name}"):
             fd = os.open(os.path.join(self.path, name), os.O_RDWR | os.O_CREAT | _SAFE, 0o600)
         try:
-            deadline = time.monotonic() + patience
-            while not try_lock(fd):
-                if time.monotonic() >= deadline:
-                    raise Refused(f"another run is using the series {self.path}")
-                time.sleep(_PAUSE)
+            if not lock_within(fd, patience):
+                raise Refused(f"another run is using the series {self.path}")
             yield
         finally:
             os.close(fd)
@@ -164,7 +160,10 @@ class Series:
 
     def put(self, backup_id: str, name: str, data: bytes) -> None:
         """Writes a file of a run that is not confirmed. It gets its name when it is on stable storage."""
-        folder = os.path.join(self._pending, backup_id)
+        self.write_file(os.path.join(self._pending, backup_id), name, data)
+
+    def write_file(self, folder: str, name: str, data: bytes) -> None:
+        """The same for any directory of the series."""
         path = os.path.join(folder, name)
         with naming(f"write to {path}"):
             fd = _create(f"{path}.new")
@@ -180,7 +179,8 @@ class Series:
         """Writes the ledger with an archive that is known to be stored. Only to be called in locked().
 
         Returns whether the archive is the base now. UsageError for an unknown ID. Refused for a run that has not
-        ended, and for an archive whose base is not kept. Nothing happens if it is already confirmed.
+        ended, for an archive whose base is not kept, and if the ledger is older than the run. Nothing happens if it is
+        already confirmed.
         """
         if backup_id not in ledger.archives:
             if header.backup_id_problem(backup_id) or not os.path.isdir(os.path.join(self._pending, backup_id)):
@@ -188,6 +188,8 @@ class Series:
             run = self.run_of(backup_id)
             if not run.complete:
                 raise Refused(f"the archive {backup_id} is not complete")
+            if run.number >= ledger.next or any(run.number == one.number for one in ledger.archives.values()):
+                raise Refused(f"{self.path} has an older ledger, which does not know the run of {backup_id}")
             ledger.confirm(run.entry())
             self.write(ledger)
         self.tidy(ledger)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
+from qbtools.lean import NamedTuple
 from qbtools.series.ledger import CONFIRMED, GONE, Entry, Ledger
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
+from qbtools import storing
+from qbtools.commands.backup import save
 from qbtools.commands.backup.beside import Beside, Paths
+from qbtools.commands.cli import Invocation
 from qbtools.errors import Failed
 from qbtools.formats import receipt
 
@@ -44,3 +48,25 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path) -> None:
     with Beside(Paths(str(tmp_path / "id"), str(tmp_path / "receipt"))) as files:
         files.descriptors()
     assert os.listdir(tmp_path) == []
+
+
+def test_the_archive_is_tried_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is read. How large it can be is then known too."""
+    tried: list[str] = []
+
+    class Tried(storing.PartialFile):
+        def __init__(self, path: str, overwrite: bool, keep: bool) -> None:
+            tried.append(path)
+            super().__init__(path, overwrite, keep)
+
+    monkeypatch.setattr(storing, "PartialFile", Tried)
+    path = str(tmp_path / "a.qb")
+    call = Invocation("qb-backup", defaultdict(lambda: None, {"--output": path, "VOLUME": []}), frozenset())
+    with save.beside(call) as files:
+        assert files.largest is not None and files.largest >= 1 << 30
+        for total in (files.largest, files.largest + 1):
+            save._warn_of_limit(call, path, total, files.largest)
+    assert (tried, os.listdir(tmp_path)) == ([path], [])
+    assert capfd.readouterr().err.count(f"{path} cannot have {total} bytes") == 1

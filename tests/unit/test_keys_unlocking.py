@@ -171,6 +171,13 @@ def test_a_stretched_one_that_costs_too_much() -> None:
     refuse(opening([(keymembers.STRETCHED, hostile)]), typed(TYPED), Refused, "a key derivation of N=2^40")
 
 
+def test_a_stretched_one_that_needs_too_much_memory() -> None:
+    blob = container.seal_bytes(b"qb-key!" + TYPED, Parameters(14), MADE)
+    small = Limits(8 << 20)
+    with pytest.raises(Refused, match="16 MiB of memory are needed"):
+        unlocking.unlock(opening([(keymembers.STRETCHED, blob)]), typed(TYPED), small, pytest.fail)
+
+
 @pytest.mark.parametrize("data", [b"", b"\n", b"x" * 1025, b"a\nb", b"a\0b"])
 def test_what_is_no_passphrase_inside(data: bytes) -> None:
     sealed = container.seal_bytes(b"qb-key!" + TYPED, Parameters(10), data)

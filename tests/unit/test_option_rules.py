@@ -24,9 +24,11 @@ SAVING = {
     *("--output", "--compress", "--chunk-size", "--logn", "--id-file", "--state", "--cow", "--opaque"),
     *("--recipient", "--recipients-file", "--wrap-passphrase", "--sign", "--sign-command", "--receipt"),
 }
-SERIES = {"--series", "--full", "--differential", "--full-after", "--store"}
+SERIES = {"--series", "--full", "--differential", "--full-after", "--no-keep", "--store"}
 FILLING = {"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"}
 CHOOSING = {"--host", "--include", "--exclude", "--dry-run", "--json"}
+MERGING = {"--new-passphrase-file", "--new-passphrase-fd", "--new-passphrase-command", "--new-key-command"}
+WRITING = SAVING - {"--state", "--cow", "--opaque"}
 ONLY_SAVING_HOSTS = {"--strict", "--each"}
 PLANNING = {
     *("--rename", "--default-template", "--netvm", "--no-rename", "--skip-broken", "--ignore-missing", "--plan"),
@@ -34,12 +36,24 @@ PLANNING = {
 }
 GOOD = {
     "create": (("create", "a"), EVERYWHERE | SAVING | {"--series"}),
-    "create --series": (("create", "a", "--series=x"), EVERYWHERE | SAVING | SERIES),
-    "create --host": (("create", "--host=x", "--output=x"), EVERYWHERE | SAVING | CHOOSING | ONLY_SAVING_HOSTS),
+    "create --series": (("create", "a", "--series=x"), EVERYWHERE | SAVING | SERIES | {"--host"}),
+    "create --host": (
+        ("create", "--host=x", "--output=x"),
+        EVERYWHERE | SAVING | CHOOSING | ONLY_SAVING_HOSTS | {"--series"},
+    ),
+    "create --host --series": (
+        ("create", "--host=x", "--series=x", "--store=x"),
+        (EVERYWHERE | SAVING | CHOOSING | SERIES | {"--strict"}) - {"--output"},
+    ),
     "list": (("list",), EVERYWHERE | OPENING | {"--json", "--at"}),
     "verify": (("verify",), EVERYWHERE | OPENING | {"--at"}),
     "restore": (("restore", "--to=x"), EVERYWHERE | OPENING | FILLING | {"--only", "--at"}),
-    "restore --host": (("restore", "--host=x"), EVERYWHERE | OPENING | PLANNING | CHOOSING | {"--only"}),
+    "merge": (("merge", "a"), EVERYWHERE | OPENING | WRITING | MERGING | {"--at"}),
+    "restore --host=libvirt:": (
+        ("restore", "--host=libvirt:"),
+        EVERYWHERE | OPENING | PLANNING | CHOOSING | {"--only", "--at", "--keep-macs"},
+    ),
+    "restore --host": (("restore", "--host=x"), EVERYWHERE | OPENING | PLANNING | CHOOSING | {"--only", "--at"}),
 }
 
 
@@ -54,7 +68,16 @@ def spelled(option: str) -> str:
 
 def test_all_options_are_known_here() -> None:
     known = (
-        EVERYWHERE | SAVING | OPENING | FILLING | CHOOSING | PLANNING | ONLY_SAVING_HOSTS | SERIES | {"--only", "--at"}
+        EVERYWHERE
+        | SAVING
+        | OPENING
+        | FILLING
+        | CHOOSING
+        | PLANNING
+        | ONLY_SAVING_HOSTS
+        | SERIES
+        | MERGING
+        | {"--only", "--at", "--keep-macs"}
     )
     assert set(OPTIONS) == known
 
@@ -85,6 +108,7 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
         (("restore",), "no target given"),
         (("restore", "--to=x", "--pool=y"), "exclude each other"),
         (("restore", "--host=x", "--plan=y", "--include=z"), "do not go with --plan"),
+        (("restore", "--host=dir:x", "--keep-macs"), "--keep-macs needs --host libvirt:URI"),
         (("restore", "--host=x", "--plan=y", "--only=z"), "do not go with --plan"),
         (("restore", "--to=x", "--overwrite", "--skip-existing"), "exclude each other"),
         (("restore", "--to="), "--to: the name is empty"),

@@ -174,12 +174,12 @@ def test_an_archive_without_metadata() -> None:
 
 def test_files_without_metadata_that_would_replace_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on vfat. From a pipe only the first name is known."""
-    monkeypatch.setattr(Filling, "_names", lambda _self: iter(("a/b.img", "A/b.img")))
+    monkeypatch.setattr("qbtools.runs.filling.archived", lambda _archive: iter(("a/b.img", "A/b.img")))
     fill(TO._replace(overwrite=True))[0].no_metadata("a/b.img")
     monkeypatch.setattr(spots, "are_one", lambda *_names: True)
     with pytest.raises(Refused, match=r"^a/b.img and A/b.img have the same target: file:./to/A/b.img$"):
         fill(TO)[0].no_metadata("a/b.img")
-    monkeypatch.setattr(Filling, "_names", lambda _self: iter(()))
+    monkeypatch.setattr("qbtools.runs.filling.archived", lambda _archive: iter(()))
     fill(TO)[0].no_metadata("a/b.img")
     fill(TO._replace(overwrite=True, archive="a.qb"))[0].no_metadata("a/b.img")
     with pytest.raises(Refused, match="files of the archive could replace each other"):

@@ -15,7 +15,7 @@ from qbtools.errors import Damaged, Failed, Refused, UsageError
 from qbtools.hosts import directory
 from qbtools.hosts.local import LocalHost
 from qbtools.hosts.store import Store
-from qbtools.runs import making
+from qbtools.runs import making, places
 from qbtools.runs.making import Making, Wishes
 from qbtools.runs.opening import Enough
 from qbtools.volumes import spots
@@ -33,6 +33,7 @@ class FakeHost:
         self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
         self.fails: dict[str, BaseException] = {}
         self.one_target = False
+        self.warnings: list[str] = []
 
     def _call(self, text: str) -> None:
         if text in self.fails:
@@ -46,6 +47,12 @@ class FakeHost:
 
     def leftovers(self, _: object = None) -> frozenset[str]:
         return frozenset()
+
+    def check(self, document: bytes) -> list[str]:
+        if "check" in self.fails:
+            raise self.fails["check"]
+        self._local.check(document)
+        return self.warnings
 
     def create(self, document: bytes) -> list[tuple[str, str]]:
         lines = self._local.create(document)
@@ -181,10 +188,39 @@ def test_a_dry_run(host: FakeHost) -> None:
     assert (len(shown), host.names()) == (1, [])
 
 
+def test_what_the_host_replaces_is_in_the_plan(host: FakeHost) -> None:
+    """Before the user is asked. Other warnings are told."""
+    host.warnings = ['two: no network "lab": \x1b is used', "it is old", "three: new"]
+    shown: list[Plan] = []
+    said: list[str] = []
+    made = Making(host, WISHES, shown.append, lambda: False, said.append, said.append)  # type: ignore[arg-type]
+    with pytest.raises(Failed, match="nothing was restored"):
+        made.metadata(ARCHIVE)
+    assert [line.notes for line in shown[0].lines] == [(), ('no network "lab": \\x1b is used',)]
+    assert said == ["it is old", "three: new"]
+    host.fails["check"] = Failed("out of room")
+    with pytest.raises(Failed, match="nothing was restored"):
+        make(host, agreed=False, shown=shown).metadata(ARCHIVE)
+    assert [line.notes for line in shown[1].lines] == [(), ()]
+
+
 def test_only_a_verification(host: FakeHost) -> None:
     made = make(host, verify_only=True)
     assert set(dict(made.metadata(ARCHIVE)).values()) == {"check:"}
     assert (host.names(), made.unfinished) == ([], False)
+
+
+@pytest.mark.parametrize("wish", ["dry_run", "verify_only"])
+def test_what_only_the_host_knows(wish: str, host: FakeHost, tmp_path: Path) -> None:
+    """A directory that belongs to no domain."""
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two/mine").write_text("mine")
+    with pytest.raises(Refused, match="two: .*/two already exists, but no domain has that name"):
+        make(host, **{wish: True}).metadata(ARCHIVE)
+    assert host.names() == []
+    host.fails["check"] = Failed("out of room")
+    with pytest.raises(Failed, match="out of room"):
+        make(host, **{wish: True}).metadata(ARCHIVE)
 
 
 def test_a_plan_with_a_problem(host: FakeHost) -> None:
@@ -221,3 +257,20 @@ def test_further_files_that_would_go_to_one_directory(
     found = make(host, files_to=f"{tmp_path}/F", options=plan.Options(rename={"web": "one", "Web": "One"}))
     with pytest.raises(Refused, match="the further files of One and one go to the same place: .*/F/One"):
         found.metadata(archive)
+
+
+def test_further_files_that_would_have_one_name(
+    host: FakeHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on vfat. Their names are known early if the archive is a file. Files of other domains do not matter."""
+    (tmp_path / "F").mkdir()
+    one = ARCHIVE.by_name["one"].features["backup-path"]
+    two = ARCHIVE.by_name["two"].features["backup-path"]
+    monkeypatch.setattr(places, "archived", lambda _archive: iter((f"{two}Notes", f"{one}notes", f"{one}Notes")))
+    make(host, files_to=f"{tmp_path}/F").metadata(ARCHIVE)
+    monkeypatch.setattr(spots, "are_one", lambda *_names: True)
+    renamed = plan.Options(rename={"one": "a", "two": "b"})
+    with pytest.raises(Refused, match=f"the files {one}notes and {one}Notes go to the same place: .*/F/a/Notes"):
+        make(host, files_to=f"{tmp_path}/F", options=renamed).metadata(ARCHIVE)
+    monkeypatch.setattr(places, "archived", lambda _archive: iter((f"{two}Notes", f"{one}notes")))
+    make(host, files_to=f"{tmp_path}/F", options=renamed).metadata(ARCHIVE)

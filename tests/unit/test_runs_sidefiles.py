@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import threading
 from pathlib import Path
 
@@ -44,6 +45,26 @@ def test_it_exists_at_the_end(before: str | None, tmp_path: Path) -> None:
     assert path.read_text() == "an ID\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert os.listdir(tmp_path) == ["id"]
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_it_is_on_the_disk_before_it_gets_its_name(
+    replace: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    flush = os.fsync
+
+    def noting(fd: int) -> None:
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode):
+            assert found.st_size == 1 and not (tmp_path / "id").exists()
+            synced.append(found.st_ino)
+        flush(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    with SideFile(str(tmp_path / "id"), replace) as side:
+        side.finish(b"x")
+    assert synced == [(tmp_path / "id").stat().st_ino]
 
 
 def test_a_run_that_fails_leaves_the_old_file(tmp_path: Path) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from qbtools import processtree
 from qbtools.errors import Failed
 from qbtools.reports import Failure
-from qbtools.runs import processtree
+from qbtools.runs.eventpipe import EventPipe
 from qbtools.runs.hearing import Happened
+from qbtools.runs.listpipe import ListPipe
 from qbtools.runs.wiring import Wiring
 
 Made = Callable[..., Wiring]
@@ -27,11 +29,26 @@ WELL = "say 'stages 0'"
 def made(tmp_path: Path) -> Made:
     """Makes a run of a text in bash."""
 
-    def make(text: str, groups: dict[str, Sequence[str]] | None = None, keep: Sequence[int] = ()) -> Wiring:
+    def make(
+        text: str,
+        groups: dict[str, Sequence[str]] | None = None,
+        keep: Sequence[int] = (),
+        lists: Sequence[ListPipe] = (),
+        events: Sequence[EventPipe] = (),
+    ) -> Wiring:
         path = tmp_path / "script"
         path.write_text(BEGINS + text + "\n")
         path.chmod(0o755)
-        return Wiring(str(path), "create", groups or {}, ["-v"], os.open(os.devnull, os.O_RDONLY), keep)
+        return Wiring(
+            str(path),
+            "create",
+            groups or {},
+            ["-v"],
+            os.open(os.devnull, os.O_RDONLY),
+            keep,
+            lists=lists,
+            events=events,
+        )
 
     return make
 
@@ -107,6 +124,41 @@ def test_a_list_larger_than_a_pipe_is_sent_completely(size: int, made: Made, tmp
     data = os.urandom(size)
     assert ended(made(f'sleep 0.1; cat "$list" >{tmp_path}/got; {WELL}'), data)[0] == (0,)
     assert (tmp_path / "got").read_bytes() == data
+
+
+def test_several_lists(made: Made, tmp_path: Path) -> None:
+    """They are written side by side, whichever is read first, and all are closed."""
+    data, lists = [os.urandom(1_000_000) for _ in range(3)], [ListPipe(), ListPipe()]
+    words = {"open": [str(one.reader) for one in lists]}
+    text = 'n=0; for one in "/dev/fd/${6#=}" "$list" "/dev/fd/${5#=}"; do cat "$one" >got$n; ((++n)); done; ' + WELL
+    with made(f"cd {tmp_path}; {text}", words, lists=lists) as wiring:
+        for one, part in zip(lists, data[1:], strict=True):
+            one.tell_all(part)
+        wiring.tell_all(data[0])
+        assert wiring.run(lambda _event: None)[0] == (0,)
+    assert [(tmp_path / f"got{number}").read_bytes() for number in range(3)] == [data[2], data[0], data[1]]
+
+
+def test_events_with_data_while_others_report(made: Made) -> None:
+    """What has a pipe of its own is whole, whatever comes on the other one, and however late it is read."""
+    pipes, data = [EventPipe(), EventPipe()], os.urandom(500_000).hex()
+    writers = [str(pipe.writer) for pipe in pipes]
+    text = f"""line='{{"event": "done", "name": "%s", "size": 1000000}}\\n%s\\n'
+        tell() {{ printf "$line" "$1" "$(cat data)" >&"$2"; }}
+        cd $(dirname "$0"); tell a "${{5#=}}" & tell b "${{6#=}}" &
+        for i in {{1..500}}; do say '{{"event": "begin", "name": "x"}}'; done; wait; {WELL}"""
+    wiring = made(text, {"open": writers}, events=pipes)
+    Path(wiring._script).with_name("data").write_text(data)
+    statuses, failures, events = ended(wiring)
+    assert (statuses, failures) == ((0,), [])
+    assert sorted(event.name for event in events) == ["a", "b", *["x"] * 500]
+    assert [event.data for event in events if event.event == "done"] == [data.encode()] * 2
+
+
+def test_a_failure_ends_stages_that_wait_for_each_other(made: Made) -> None:
+    began = time.monotonic()
+    assert ended(made("say 'stages 4'; sleep 100; say 'stages 0'"))[0] == (4,)
+    assert time.monotonic() - began < 50
 
 
 def test_a_reader_that_leaves(made: Made) -> None:

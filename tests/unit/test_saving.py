@@ -106,7 +106,7 @@ def survey(host: Any, *named: str, state: str | None = None) -> Sequence[saving.
 
 def lines(found: Sequence[saving.Machine], freezer: str | None = None) -> list[tuple[object, ...]]:
     paths = {machine.name: f"vm{number}/" for number, machine in enumerate(found, 1)}
-    return [tuple(file) for file in saving.files(found, paths, freezer)]
+    return [tuple(file)[:-1] for file in saving.files(found, paths, freezer)]
 
 
 def test_snapshots_of_all_volumes_of_a_machine(host: FakeHost, cloning: None) -> None:
@@ -253,3 +253,24 @@ def test_the_table(host: FakeHost, cloning: None) -> None:
     document = savingtext.as_document(found, [])
     assert document["domains"][1]["state"] == "snapshot"  # type: ignore[index]
     assert document["domains"][1]["size"] == 16384, "in bytes"  # type: ignore[index]
+
+
+def test_a_host_that_holds_volumes(host: FakeHost, cloning: None) -> None:
+    """What a running machine writes to is not opened: the host will say how to read it."""
+    host.running = {"both"}
+    (host.place / "both.root").write_bytes(bytes(SIZE + 1))
+    chosen = selection.for_saving(METADATA, ("work", "both"), (), ()).chosen
+    found = saving.survey(host, chosen, SourceOptions(), True)  # type: ignore[arg-type]
+    assert [(one.name, one.held, one.state, one.at_once) for one in found.machines] == [
+        ("work", True, "snapshot", True),
+        ("both", True, "snapshot", True),
+    ]
+    files = list(saving.files(found.machines, {"work": "vm1/", "both": "vm2/"}, "freezer"))
+    assert [(file.held, file.at, file.of, file.freezer) for file in files] == [
+        (True, 1, 1, None),
+        (True, 1, 2, None),
+        (True, 2, 2, None),
+    ]
+    found = saving.survey(host, chosen, SourceOptions(state="current"), True)  # type: ignore[arg-type]
+    assert [(one.name, one.held) for one in found.machines] == [("work", False)]
+    assert "has 8193 bytes, not 8192" in found.failing[0].reason

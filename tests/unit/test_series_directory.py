@@ -6,14 +6,15 @@ import os
 import shutil
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from seriesdir import NAMES, begun, completed, confirm, index, new, read, save
+from seriesdir import NAMES, begun, completed, confirm, digest, index, new, read, save
 from steps import killed_at
 
 from qbtools.errors import Damaged, QbError, Refused, UsageError
-from qbtools.series import directory
+from qbtools.series import directory, runtext
 from qbtools.series.choosing import Wish, choose
 from qbtools.series.directory import Series, index_name
 
@@ -188,6 +189,26 @@ def test_a_ledger_of_last_week_means_a_full_archive(in_place: bool, tmp_path: Pa
     assert save(series, "a3").base is None
 
 
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "after another run took its number"])
+def test_a_run_that_an_older_ledger_does_not_know_is_not_confirmed(later: bool, tmp_path: Path) -> None:
+    """The ledger says which runs there were. What has the number of another run cannot be written into it."""
+    series = new(tmp_path / "s")
+    save(series, "a1")
+    confirm(series, "a1")
+    old = Path(series.path, "ledger").read_bytes()
+    save(series, "lost", Wish(full=True))
+    Path(series.path, "ledger").write_bytes(old)
+    if later:
+        save(series, "a2")
+        confirm(series, "a2")
+    before = read(series)
+    with pytest.raises(Refused, match="/s has an older ledger, which does not know the run of lost$"):
+        confirm(series, "lost")
+    assert read(series) == before
+    save(series, "a3")
+    assert confirm(series, "a3")
+
+
 def test_a_moved_directory_is_the_same(tmp_path: Path) -> None:
     save(new(tmp_path / "s"), "a1")
     confirm(new(tmp_path / "s"), "a1")
@@ -230,6 +251,44 @@ def test_anything_odd_means_a_full_archive_and_says_why(file: str, how: str, tmp
     assert (choice.base, choice.surprising) == (None, True) and file in choice.reason
     assert save(series, "a2").base is None
     assert confirm(series, "a2") and base_of(series) == "a2"
+
+
+def test_the_text_of_another_run_means_a_full_archive(tmp_path: Path) -> None:
+    series = new(tmp_path / "s")
+    run = save(series, "a1")
+    confirm(series, "a1")
+    text = runtext.serialise(replace(completed(run), number=9))
+    Path(series.folder("a1"), "run").write_bytes(text)
+    with series.locked() as ledger:
+        choice = choose(series, ledger, Wish(), NAMES)
+    assert (choice.base, choice.surprising) == (None, True)
+    assert choice.reason == f"{series.folder('a1')} does not belong to the archive a1"
+
+
+def test_the_text_of_one_run_is_never_taken_for_that_of_another(tmp_path: Path) -> None:
+    series = new(tmp_path / "s")
+    save(series, "a1")
+    save(series, "a2")
+    shutil.copy(Path(series.folder("a1"), "run"), Path(series.folder("a2"), "run"))
+    with pytest.raises(Damaged, match="/a2/run is that of another run$"):
+        confirm(series, "a2")
+    assert confirm(series, "a1") and list(read(series).archives) == ["a1"]
+
+
+@pytest.mark.parametrize("what", ["the ID", "the manifest"])
+def test_the_receipt_of_another_archive_means_a_full_archive(what: str, tmp_path: Path) -> None:
+    """The header of an increment names its base by this receipt: a wrong one would make a chain that nothing opens."""
+    series = new(tmp_path / "s")
+    save(series, "a1")
+    confirm(series, "a1")
+    path = Path(series.folder("a1"), "receipt")
+    data = path.read_bytes()
+    old, by = (b"backup-id a1", b"backup-id a0") if what == "the ID" else (digest("a1").encode(), b"0" * 64)
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, by))
+    with series.locked() as ledger:
+        choice = choose(series, ledger, Wish(), NAMES)
+    assert (choice.base, choice.reason) == (None, f"{path} is not that of the archive a1")
 
 
 def test_the_chain_has_a_limit(tmp_path: Path) -> None:
@@ -299,12 +358,14 @@ def _path(fd: str) -> str:
         return ""
 
 
-def test_which_directories_are_refused(tmp_path: Path) -> None:
+def test_which_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QbError, match="No such file"):
         Series(str(tmp_path / "missing"))
     (tmp_path / "open").mkdir(mode=0o750)
     with pytest.raises(Refused, match="can be read or changed by others$"):
         new(tmp_path / "open")
+    with pytest.raises(Refused, match="it has no ledger$"):
+        Series(str(tmp_path / "open"))  # not a hint at chmod for a directory of something else
     (tmp_path / "other").mkdir(mode=0o700)
     with pytest.raises(Refused, match="it has no ledger$"):
         Series(str(tmp_path / "other"))
@@ -312,6 +373,11 @@ def test_which_directories_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other/photo").touch()
     with pytest.raises(Refused, match="it has no ledger$"):
         new(tmp_path / "other")
+    user = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: user + 1)
+    with pytest.raises(Refused, match="/other belongs to another user$"):
+        new(tmp_path / "other")
+    monkeypatch.undo()
     (tmp_path / "file").touch(0o600)
     with pytest.raises(Refused, match="is not a directory$"):
         new(tmp_path / "file")

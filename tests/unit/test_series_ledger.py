@@ -83,6 +83,18 @@ def test_a_malformed_line_is_refused(old: str, new: str) -> None:
         ledgers.parse(changed(old, new), "DIR/ledger")
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["volume {0} vm1/root.img", "volume {0} ../x", "volume {0} ", "volume {0}", "volume {1} vm2/root.img", "x y"],
+)
+def test_a_malformed_line_of_a_run_is_refused(line: str) -> None:
+    """One more line behind a volume that is good: doubled, with another name, digest or word."""
+    run = runtext.Run(1, "a1", None, 0, None, 10, digest("1"), {"vm1/root.img": digest("2")})
+    magic, *lines, _end, _ = runtext.serialise(run).decode().split("\n")
+    with pytest.raises(Damaged, match=r"^DIR/run is malformed in line \d+$"):
+        runtext.parse(textlines.join(magic, [*lines, line.format(digest("3"), digest("3")[1:])]), "DIR/run")
+
+
 def test_a_domain_keeps_its_number_and_none_is_given_again() -> None:
     one = Ledger()
     assert [one.number_of(name) for name in ("work", "mail", "work", "web")] == [1, 2, 1, 3]

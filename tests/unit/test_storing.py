@@ -33,6 +33,18 @@ def names(place: Path) -> list[str]:
     return sorted(os.listdir(place))
 
 
+@pytest.mark.parametrize("limit", [0, 1, (4 << 30) - 1, (1 << 63) - 1])
+def test_the_largest_size_of_a_file(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def try_size(_fd: int, size: int) -> None:
+        if size > limit:
+            raise OSError(errno.EFBIG, "too large")
+
+    monkeypatch.setattr(directories, "try_size", try_size)
+    with PartialFile(str(tmp_path / "a"), False, False) as file:
+        assert file.largest() == limit
+        assert os.lseek(file.writer.fd, 0, os.SEEK_CUR) == 0
+
+
 # --- names that somebody else chooses ---
 
 

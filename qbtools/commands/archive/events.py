@@ -11,6 +11,7 @@ import select
 import signal
 import threading
 import time
+from select import PIPE_BUF
 
 from qbtools.descriptors import write_fd
 from qbtools.errors import Failed
@@ -52,6 +53,8 @@ class Events:
         line = json.dumps({"event": event, "name": name, **fields}).encode("ascii") + b"\n"
         with self._lock:
             try:
+                if data is not None and len(line) + len(data) < PIPE_BUF:
+                    line, data = b"".join((line, data, b"\n")), None  # in one piece, also if others write to the pipe
                 write_fd(self._fd, line)
                 if data is not None:
                     write_fd(self._fd, data)

@@ -14,7 +14,7 @@ from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Damaged, Failed, QbError, Refused, Told, Truncated, UsageError
 from qbtools.formats import chunks
-from qbtools.formats.sealer import Lost, Source
+from qbtools.formats.sealing import Lost, Source
 from qbtools.processes import Command, fed, start_source
 from qbtools.progress import Board
 from qbtools.streams import BLOCK, Reader
@@ -23,6 +23,9 @@ MAX_LIST = 1 << 26
 """Maximum bytes of a list, and of all contents that follow it."""
 
 END = b"end\n"
+COMPLETE = b"complete\n"
+"""The line that follows a list with --await-end."""
+
 LATE = "?"
 """The SOURCE for a file whose real SOURCE follows in a later line, `NAME<TAB>SOURCE`, before the file is read."""
 
@@ -44,11 +47,16 @@ class Entry(NamedTuple):
 class FileList:
     """A list of files. It is read up to its line `end`; later lines are read when they are needed."""
 
-    def __init__(self, reader: Reader) -> None:
-        """Damaged for a malformed line, Truncated if the end is missing, Refused for more than MAX_LIST bytes and for
+    def __init__(self, reader: Reader, awaiting: bool = False) -> None:
+        """awaiting: the line COMPLETE follows later.
+
+        Damaged for a malformed line, Truncated if the end is missing, Refused for more than MAX_LIST bytes and for
         names in a wrong order (a name occurs twice, the metadata is not first, an earlier directory occurs again)."""
+        self.awaiting = awaiting
         self._reader = reader
         self.entries = list(self._contents(list(self._lines())))
+        if awaiting:
+            return
         if all(entry.source != LATE and entry.content is None for entry in self.entries) and not reader.at_eof():
             raise Damaged("something follows the end of the list")
 
@@ -84,6 +92,14 @@ class FileList:
                 raise Truncated(f"the list ends before the content of {entry.name}")
             yield entry._replace(content=content)
 
+    def await_complete(self) -> None:
+        """Waits for the line COMPLETE. Truncated if the list ends before it, Damaged for another line."""
+        line = self._reader.read_line(_MAX_LINE)
+        if not line:
+            raise Truncated("the list ends without the line that confirms it", "its last line must be: complete")
+        if line != COMPLETE:
+            raise Damaged("the list goes on with something else than the line that confirms it")
+
     def late(self, name: str) -> str:
         """Reads the real SOURCE of a file. Truncated if the line is missing, Damaged if it is for another file."""
         line = self._reader.read_line(_MAX_LINE)
@@ -109,7 +125,7 @@ def _entry(where: str, line: bytes) -> Entry:
 
 def read_list(call: Invocation) -> FileList:
     """The list in the file LIST (`-` is standard input). Errors as FileList."""
-    return FileList(call.input(call.options["LIST"]))
+    return FileList(call.input(call.options["LIST"]), call.options["--await-end"])
 
 
 class CommandFiles:
@@ -136,6 +152,7 @@ class CommandFiles:
         self._lock = threading.Lock()
         self._running: Command | None = None
         self._stopped = False
+        self._begun: Reader | None = None
         self.failed: Told | None = None
         """The error of the first file that failed, if the run continued without it."""
         self.board = Board()
@@ -145,7 +162,16 @@ class CommandFiles:
             for entry in listed.entries
         ]
 
+    def start(self) -> None:
+        """Starts CMD for the first file, so that it runs while the caller gets ready to read it."""
+        first = self._list.entries[0]
+        if first.source != LATE:
+            self._begun = self._open(first)
+
     def _open(self, entry: Entry) -> Reader:
+        if self._begun is not None:
+            begun, self._begun = self._begun, None
+            return begun
         source = entry.source
         if source == LATE:
             self._events.tell("source", entry.name)
@@ -175,6 +201,8 @@ class CommandFiles:
         if ending.failed:
             raise self._failed(name, ending.error(name))
         self._events.tell("read", name)
+        if self._list.awaiting and name == self._list.entries[-1].name:
+            self._list.await_complete()
 
     def _failed(self, name: str, error: QbError) -> QbError:
         """The error to raise for a file that failed."""

@@ -13,6 +13,7 @@ from qbtools.formats.beginning import Beginning, header_bound, read_beginning
 from qbtools.formats.containerhead import Parameters, parse_fixed
 from qbtools.formats.outertar import MemberReader
 from qbtools.keys import age, sshsig
+from qbtools.streams import Reader
 
 _WITH_TAG = ("ssh-ed25519", "ssh-rsa")  # the stanzas of SSH keys have a tag of the key; others name no recipient
 
@@ -43,7 +44,7 @@ class Wraps(NamedTuple):
 def write(call: Invocation) -> None:
     """qb-key list."""
     out = call.stdout(binary=False)
-    found = _look(_read(call))
+    found = _look(_read(call.stdin()))
     if call.options["--json"]:
         out.write(_as_json(found))
         return
@@ -53,19 +54,19 @@ def write(call: Invocation) -> None:
 
 def check(call: Invocation) -> None:
     """qb-key check."""
-    writer = writeroptions.Writer(call)
     if writeroptions.check(call) is None:
         raise UsageError("no list of signers given", "use --signers")
+    reader = call.stdin()  # before the list is read, which must not be the archive
+    writer = writeroptions.Writer(call)
     out = call.stdout(binary=False)
-    found = _read(call)
+    found = _read(reader)
     if header.parse(found.untrusted_plain).version != 3 and keymembers.SIGNATURE not in found.untrusted_keys:
         raise Refused("the archive is not signed")
     if (signer := writer.check_signature(found)) is not None:
         out.write(f"{signer.fingerprint}\t{escape(signer.principal)}\n".encode("utf-8", "backslashreplace"))
 
 
-def _read(call: Invocation) -> Beginning:
-    reader = call.stdin()
+def _read(reader: Reader) -> Beginning:
     reader.name = "the archive"
     found = read_beginning(MemberReader(reader, header_bound), chunks.DEFAULT_CHUNK_SIZE)
     if header.parse(found.untrusted_plain).version != 3:

@@ -9,7 +9,8 @@ from qbtools.errors import UsageError
 DOC = f"""\
 Usage:
   qb-seal [options] [-r R]... [-R FILE]... NAME
-  qb-seal [options] [-r R]... [-R FILE]... [--keep-going] --from-command CMD LIST
+  qb-seal [options] [-r R]... [-R FILE]... [--keep-going | --await-end]
+          (--from-command CMD LIST)
 
 Seal standard input as the file NAME: cut in chunks, each in an scrypt container,
 as members of the outer archive on standard output. Without --backup-id that is a
@@ -21,6 +22,8 @@ Options:
   --from-command CMD    Seal what the bash command CMD prints, for each line of LIST.
   --keep-going          When CMD fails, name the file as failed in the manifest, go on
                         with the next one, and end with the status of the failure.
+  --await-end           Wait until a line "complete" follows in LIST before the last
+                        file is sealed: its writer says that all data was right.
   --backup-id ID        Write the chunks only, for the backup ID.
   --complete            With --backup-id: write a complete archive.
 {options.BASE}
@@ -52,7 +55,7 @@ def main(call: Invocation) -> None:
     from qbtools.commands.archive import fromcommand, keyoptions, receipts, sealoptions, signoptions
     from qbtools.commands.archive.events import Events
     from qbtools.formats import chunks, header
-    from qbtools.formats.sealer import Sealer, Settings, first_members
+    from qbtools.formats.sealing import Settings
 
     opts = call.options
     given_id = sealoptions.backup_id(call)
@@ -65,8 +68,7 @@ def main(call: Invocation) -> None:
     now = time.time()
     backup_id = given_id or header.new_backup_id(now, os.urandom(8))
     backup = sealoptions.backup_header(call, backup_id, key=made, signed=signed)
-    compression = None if opts["--opaque"] else opts["--compression"]
-    parameters = sealoptions.parameters(call, made)
+    parameters, compression = sealoptions.parameters(call, made), None if opts["--opaque"] else opts["--compression"]
     settings = Settings(backup_id, sealoptions.chunk_size(call), parameters, int(now), compression)
     total = call.size("--total") if opts["--total"] is not None else None
     jobs = sealoptions.sealing_jobs(call, settings)
@@ -79,29 +81,29 @@ def main(call: Invocation) -> None:
             warn = call.warn if opts["--keep-going"] else None
             files = fromcommand.CommandFiles(text, fromcommand.read_list(call), environment, events, warn)
             cleanup.callback(files.abort)
-            sources = files.sources
-            board = files.board
+            sources, board = files.sources, files.board
         else:
             files = None
-            sources = [fromcommand.standard_input(call)]
-            board = progress.Board()
+            sources, board = [fromcommand.standard_input(call)], progress.Board()
         secret = keyoptions.secret(call, made)
         wrap = sealoptions.wrap_in_time(call, secret, settings, jobs)
-        # Sign now, before a file is read: ssh-keygen may ask for a passphrase.
-        sign = signoptions.signer(call, backup_id)
+        sign = signoptions.signer(call, backup_id)  # before a file is read: ssh-keygen may ask for a passphrase
+        if files is not None and not sign:
+            files.start()
+        from qbtools.formats.sealer import Sealer, first_members  # they take as long to load as a CMD
+
         begun = first_members(secret.passphrase, backup, settings, sign) if sign else None
         sealer = Sealer(
             out, secret.passphrase, settings, jobs, lambda at, n: (board.label or at, board.done or n), receipt.digest
         )
         call.note(f"backup ID {backup_id}, {jobs} jobs")
         records = sealer.write_archive(sources, backup, wrap, begun) if complete else sealer.write_files(sources)
-        display = progress.wanted(opts["--progress"], call.quiet)
         cleanup.enter_context(
             progress.shown(
                 lambda: sealer.done,
                 lambda: total,
                 lambda: sealer.current or board.label,
-                display,
+                progress.wanted(opts["--progress"], call.quiet),
                 ahead=lambda: board.done or sealer.read,
             )
         )

@@ -55,12 +55,16 @@ Options:
 
 def main(call: Invocation) -> None:
     """Opens an archive; see DOC."""
+    import os
+
     from qbtools import processes, progress
+    from qbtools.commands import taken
     from qbtools.commands.archive import openoptions, tocommand, unsealing
     from qbtools.commands.archive.events import Events
     from qbtools.descriptors import left_to_read
 
     opts = call.options
+    taken.refuse(opts, os.environ)  # a receipt is read before the archive
     if opts["--structure"]:
         unsealing.structure(call)
         return
@@ -92,6 +96,7 @@ def main(call: Invocation) -> None:
             unsealing.write_file(archive, opts["NAME"][0], opts["--stop"], out)
         else:
             unsealing.read_all(archive, opts["--verify"])
+    events.tell("ended", "")
     if archive.failed:  # none of them is wanted
         call.warn(tocommand.missing(archive.failed))
     if opts["--list"]:

@@ -61,6 +61,9 @@ class Wanted(Protocol):
     def wanted(self, name: str) -> bool:
         """Whether a file is wanted. May wait until this is known."""
 
+    def named(self, name: str) -> bool:
+        """Whether the user has given exactly this name of a file, and not a pattern."""
+
     def target(self, name: str) -> str | None:
         """The target of a wanted file for its CMD, None if there is none."""
 
@@ -82,6 +85,9 @@ class Named:
 
     def wanted(self, name: str) -> bool:
         return not self._names or name in self._names
+
+    def named(self, name: str) -> bool:
+        return name in self._names
 
     def target(self, name: str) -> str | None:
         del name
@@ -133,6 +139,11 @@ class Routed:
     def _learn(self) -> None:
         self._routes = self._read()
         self._known.set()
+
+    def named(self, name: str) -> bool:
+        if name == chunks.METADATA and self._first:
+            return True
+        return self._known.is_set() and (name in self._routes or _OPTIONAL + name in self._routes)
 
     def target(self, name: str) -> str | None:
         if not self._known.is_set():

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from qbtools.formats.containerhead import Parameters
     from qbtools.formats.header import BackupHeader
     from qbtools.formats.manifest import FileRecord
-    from qbtools.formats.sealer import Members, Settings
+    from qbtools.formats.sealer import Members
+    from qbtools.formats.sealing import Settings
 
 MAX_JOBS = 256
 

@@ -48,6 +48,9 @@ def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events:
     came: set[str] = set()
     try:
         for event in archive.events(lambda name: name not in feeder.unwanted and wanted.wanted(name)):
+            if event.starts:
+                feeder.start(event.name)
+                continue
             came.add(event.name)
             if event.data is not None:
                 feeder.feed(event.name, event.number, event.data)
@@ -102,10 +105,18 @@ class _Feeder:
         self.failed: QbError | None = None
         """The first error of a run that continues after errors."""
 
+    def start(self, name: str) -> None:
+        """Starts the CMD of a file that is named by the user. So it loads while the first chunk is read and opened.
+
+        Any other name is untrusted until that chunk is authenticated.
+        """
+        if self._wanted.named(name):
+            self._begin(name)
+
     def feed(self, name: str, number: int, data: memoryview) -> None:
         if name in self.unwanted:
             return  # these chunks had already been read
-        if number == 0:
+        if number == 0 and name != self._name:
             self._begin(name)
         if self._running:
             try:

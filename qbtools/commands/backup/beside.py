@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from types import TracebackType
-from typing import NamedTuple
 
 from qbtools.errors import Damaged
-from qbtools.formats import receipt
+from qbtools.lean import NamedTuple
 from qbtools.runs import sidefiles
 from qbtools.runs.sidefiles import SideFile, Unwritten
 
@@ -34,11 +33,13 @@ class Paths(NamedTuple):
 class Beside:
     """The open files of one archive. A `with` that ends without finish() leaves no file."""
 
-    def __init__(self, paths: Paths, receipt_wanted: bool = False) -> None:
+    def __init__(self, paths: Paths, receipt_wanted: bool = False, largest: int | None = None) -> None:
         """Opens the files. Failed if one of them cannot be written, Refused if there is a receipt already.
 
-        receipt_wanted: the attribute `text` is wanted, even if there is no file for it.
+        receipt_wanted: the attribute `text` is wanted, even if there is no file for it. largest: the most bytes that
+        the file of the archive can have, None if not known.
         """
+        self.largest = largest
         self.text = b""
         """The receipt, after finish()."""
         self._id_file = SideFile(paths.id_file, replace=True)
@@ -79,6 +80,8 @@ class Beside:
 
 def _received(fd: int, backup_id: str) -> bytes:
     """Reads the receipt that qb-seal has written to a pipe. Unwritten if there is none."""
+    from qbtools.formats import receipt
+
     os.set_blocking(fd, False)
     try:
         data = os.read(fd, receipt.MAX_SIZE + 1)

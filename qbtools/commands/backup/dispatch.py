@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+from qbtools.commands import taken
 from qbtools.commands.backup import optionrules
 from qbtools.commands.cli import Invocation, Terminated
 from qbtools.errors import UsageError
@@ -9,7 +12,7 @@ from qbtools.runs.verdict import Ended
 
 
 def run(call: Invocation, doc: str) -> None:
-    """Runs create, list, verify or restore, or shows help from doc."""
+    """Runs create, list, verify, restore or merge, or shows help from doc."""
     if call.options["help"]:
         _help(call, doc)
         return
@@ -27,11 +30,17 @@ def run(call: Invocation, doc: str) -> None:
             from qbtools.commands.backup import save
 
             save.run(call)
+        elif call.options["merge"]:
+            from qbtools.commands.backup import merge
+
+            merge.run(call, call.options["FILE"])
         else:
             files = call.options["FILE"]
             call.options["FILE"] = files[0] if files else None
             if call.options["--at"] is not None and len(files) < 2:
                 raise UsageError("--at needs several archives", f"see {call.program} --help")
+            if call.options["FILE"] in (None, "-"):
+                taken.refuse(call.options, os.environ)  # before any of its files is read
             if len(files) > 1:
                 from qbtools.commands.backup import openchain
 

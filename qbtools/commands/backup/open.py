@@ -102,15 +102,7 @@ def where(call: Invocation, kept_too: Mapping[str, str] = {}) -> filling.Where:
     if to is not None and not to.startswith("/"):
         to = f"./{to}"  # so that it can only be a path
     mapped = filling.read_map(opts["--map"])
-    kept, file = _files(call)
-    flags = [bool(opts[option]) for option in ("--overwrite", "--shrink", "--skip-existing")]
-    return filling.Where(to, opts["--pool"], mapped, only, {**kept, **kept_too}, file, *flags)
-
-
-def _files(call: Invocation) -> tuple[dict[str, str], str | None]:
-    """The files that the run must not change, by description, and the archive, None if it is not a file."""
-    file = call.options["FILE"]
-    archive = "/dev/stdin" if file in (None, "-") else str(file)
-    kept = {"the archive": archive, **stagewords.files(call)}
+    kept = {"the archive": stagewords.archive_path(call), **stagewords.files(call)}
     kept = {words: path for words, path in kept.items() if os.path.isfile(path)}
-    return kept, kept.get("the archive")
+    flags = [bool(opts[option]) for option in ("--overwrite", "--shrink", "--skip-existing")]
+    return filling.Where(to, opts["--pool"], mapped, only, {**kept, **kept_too}, stagewords.archive_file(call), *flags)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from qbtools.commands import cli
 from qbtools.commands.backup import stagewords
@@ -18,16 +19,21 @@ from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, QbError, Refused, Told, escape
 from qbtools.hosts import results
 from qbtools.hosts.client import Host
-from qbtools.runs import filling, making, opening
+from qbtools.runs import filling, making, opening, places
+from qbtools.runs.opening import Opening
 from qbtools.streams import Reader, file_reader
 
 _MAX_PLAN = 64 << 20
+_KEEP_MACS = {"QB_LIBVIRT_KEEP_MACS": "1"}
 
 
-def run(call: Invocation) -> None:
-    """Restores. However the run ends, the domains are finished or removed, and then the report is printed."""
+def run(call: Invocation, open_all: Callable[[Opening, Sequence[str]], None] | None = None) -> None:
+    """Restores. However the run ends, the domains are finished or removed, and then the report is printed.
+
+    open_all: opens the archive, with more options for qb-unseal; None: it is the FILE.
+    """
     opts = call.options
-    run = _Run(call)
+    run = _Run(call, open_all or partial(_open_one, call))
     error: BaseException | None = None
     try:
         run.restore()
@@ -44,19 +50,21 @@ def run(call: Invocation) -> None:
 class _Run:
     """A restore to a host. made, plan: None until they exist."""
 
-    def __init__(self, call: Invocation) -> None:
+    def __init__(self, call: Invocation, open_all: Callable[[Opening, Sequence[str]], None]) -> None:
         self._call = call
-        self._tty = _terminal(call)
+        self._open_all = open_all
+        self._tty = -1
         self.made: making.Making | None = None
         self.plan: Plan | None = None
 
     def restore(self) -> None:
         call = self._call
-        host = Host(call.options["--host"], call.warn)
+        self._tty = _terminal(call)
+        host = Host(call.options["--host"], call.warn, _KEEP_MACS if call.options["--keep-macs"] else {})
         agreed = self._agreed if self._tty >= 0 else _yes
         self.made = making.Making(host, _wishes(call), self._show, agreed, call.note, call.warn)
         words = ["--keep-going"] if call.options["--keep-going"] else []
-        opening.open_all(stagewords.opening(call, words), self.made, call.warn, opening.refuse_increments)
+        self._open_all(self.made, words)
         self.made.finish()
 
     def _show(self, plan: Plan) -> None:
@@ -71,6 +79,10 @@ class _Run:
         os.write(self._tty, b"Restore this? [y/N] ")
         answer = Reader(io.FileIO(self._tty, closefd=False), "the terminal").read_line(1024)
         return answer.strip().lower() in (b"y", b"yes")
+
+
+def _open_one(call: Invocation, made: Opening, words: Sequence[str]) -> None:
+    opening.open_all(stagewords.opening(call, words), made, call.warn, opening.refuse_increments)
 
 
 def _yes() -> bool:
@@ -90,8 +102,16 @@ def _ended(call: Invocation, made: making.Making | None, error: BaseException | 
     if made is not None and made.unfinished:
         error = _settled(call, made, found, error)
     if call.options["--json"]:
-        stagewords.print_json(call, results.as_document([*found, *home], cli.status_of(error) if error else 0, others))
+        left_out = _left_out(made) if made else []
+        status = cli.status_of(error) if error else 0
+        about = {"error": error.message if isinstance(error, QbError) else None}
+        stagewords.print_json(call, about | results.as_document([*found, *home], status, others, left_out))
     return error
+
+
+def _left_out(made: making.Making) -> list[Mapping[str, object]]:
+    domains = [{"name": line.domain, "reason": line.problem} for line in made.left_out]
+    return [*domains, *({"name": name, "reason": "needs --files-to"} for name in made.without_place.names)]
 
 
 def _settled(
@@ -105,6 +125,7 @@ def _settled(
         error = ended
         found[:] = [one._replace(problem=one.problem or results.EARLY) for one in found]
     stagewords.announce_cleanup(call, "removing unfinished domains")
+    made.hurry()
     return _settled_once(call, made, found, error)
 
 
@@ -141,14 +162,15 @@ def _wishes(call: Invocation) -> making.Wishes:
     opts = call.options
     files_to = opts["--files-to"]
     if files_to is not None:
-        stagewords.check_directory(files_to, write=not opts["--verify-only"] and not opts["--dry-run"])
+        places.check_directory(files_to, write=not opts["--verify-only"] and not opts["--dry-run"])
         files_to = os.path.abspath(files_to)
-    flags = [bool(opts[f"--{name}"]) for name in ("verify-only", "dry-run", "keep-going", "keep-failed")]
+    names = ("verify-only", "dry-run", "keep-going", "keep-failed")
+    flags = {name.replace("-", "_"): bool(opts[f"--{name}"]) for name in names}
     written = _written(opts["--plan"]) if opts["--plan"] is not None else None
     only = filling.read_only(opts["--only"])
     options = qb_plan.wishes(call)
     options = replace(options, include=[*options.include, *(word.partition(":")[0] for word in only)])
-    return making.Wishes(options, written, files_to, only, *flags)
+    return making.Wishes(options, written, files_to, only, archive=stagewords.archive_file(call), **flags)
 
 
 def _written(path: str) -> Callable[[Metadata], Sequence[Written]]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from qbtools.commands.archive import keyoptions, writeroptions
-from qbtools.commands.backup import seriesoptions
+from qbtools.commands.backup import mergeoptions, seriesoptions
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
 
-COMMANDS = ("create", "list", "verify", "restore")
+COMMANDS = ("create", "list", "verify", "restore", "merge")
 
 _KEYS = ("--recipient", "--recipients-file", "--key-command", "--wrap-passphrase")
 
 SEALING = ("--chunk-size", "--logn", *_KEYS, "--sign", "--sign-command")
-"""The options that create passes to qb-seal."""
+"""The options that create and merge pass to qb-seal."""
 
 OPENING = (
     *("--expect-id", "--expect", "--require-version", "--max-memory", "--max-work", "--max-chunk"),
@@ -22,6 +22,7 @@ OPENING = (
 
 FILES = {
     "--passphrase-file": "the passphrase",
+    "--new-passphrase-file": "the new passphrase",
     "--recipients-file": "the recipients",
     "--identity": "the identity",
     "--sign": "the signing key",
@@ -31,27 +32,25 @@ FILES = {
 """Options that name files which a stage reads, with the descriptions of these files."""
 
 _BESIDE = ("--id-file", "--receipt")
-_CREATING = frozenset(
-    (
-        *("--output", "--compress", *_BESIDE, "--state", "--cow", "--opaque", *SEALING),
-        *seriesoptions.OPTIONS,
-    )
-)
+_WRITING = frozenset({"--output", "--compress", *_BESIDE, *SEALING})
+_CREATING = _WRITING | {"--state", "--cow", "--opaque", *seriesoptions.OPTIONS}
+_MERGING = frozenset(mergeoptions.OPTIONS)
 _FILLING = frozenset({"--to", "--pool", "--map", "--overwrite", "--shrink", "--skip-existing"})
 _RESTORING = _FILLING | {"--only"}
 _PLANNING = frozenset(
     (
         *("--rename", "--default-template", "--netvm", "--plan", "--files-to", "--no-rename", "--skip-broken"),
-        *("--ignore-missing", "--yes", "--keep-going", "--keep-failed", "--verify-only"),
+        *("--ignore-missing", "--yes", "--keep-going", "--keep-failed", "--verify-only", "--keep-macs"),
     )
 )
 _HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
 _SAVING_HOSTS = frozenset({"--strict", "--each"})
 _FOREIGN = {
-    "create": frozenset(OPENING).difference(SEALING) | _RESTORING | _PLANNING | {"--at"},
-    "list": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,
-    "verify": _CREATING.difference(OPENING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
-    "restore": _CREATING.difference(OPENING) | _SAVING_HOSTS,
+    "create": frozenset(OPENING).difference(SEALING) | _RESTORING | _PLANNING | _MERGING | {"--at"},
+    "list": _CREATING.difference(OPENING) | _MERGING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,
+    "verify": _CREATING.difference(OPENING) | _MERGING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
+    "restore": _CREATING.difference(OPENING) | _MERGING | _SAVING_HOSTS,
+    "merge": _CREATING.difference(_WRITING) | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS | {"--json"},
 }
 _NAMES = ("--output", *_BESIDE, "--series", "--host", "--plan", "--files-to", "--to", "--pool", "--signer", *FILES)
 
@@ -83,7 +82,7 @@ def asks_for_passphrase(call: Invocation) -> bool:
 
 
 def command_of(call: Invocation) -> str:
-    """create, list, verify or restore."""
+    """create, list, verify, restore or merge."""
     return next(name for name in COMMANDS if call.options[name])
 
 
@@ -103,24 +102,25 @@ def check(call: Invocation) -> None:
     for option in call.given:
         if not hosted and (needs_host(option) or (option == "--json" and command != "list")):
             raise UsageError(f"{option} needs --host", hint)
-        if hosted and option in _FILLING | {"--at"}:
+        if hosted and option in _FILLING:
             raise UsageError(f"{option} does not go with --host", hint)
     if command == "create":
         _check_create(call, hosted, hint)
     elif command == "restore":
         _check_restore(call, hosted, hint)
+    mergeoptions.check(call)
 
 
 def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
     opts = call.options
-    seriesoptions.check(call, hosted, hint)
+    seriesoptions.check(call, hint)
     if not hosted and not opts["VOLUME"]:
         raise UsageError("no VOLUME given", hint)
     if opts["--each"] and opts["--id-file"] is not None:
         raise UsageError("--id-file does not go with --each: each archive has an ID of its own", "see --json")
     if opts["--each"] and opts["--output"] is None and not opts["--dry-run"]:
         raise UsageError("--each needs --output, a directory", hint)
-    if opts["--json"] and opts["--output"] is None and not opts["--dry-run"]:
+    if opts["--json"] and opts["--output"] is None and opts["--store"] is None and not opts["--dry-run"]:
         raise UsageError("--json needs --output: the archive is on standard output", hint)
 
 
@@ -129,6 +129,8 @@ def _check_restore(call: Invocation, hosted: bool, hint: str) -> None:
     if hosted:
         if opts["--plan"] is not None and (opts["--include"] or opts["--exclude"] or opts["--only"]):
             raise UsageError("--include, --exclude and --only do not go with --plan", hint)
+        if opts["--keep-macs"] and not opts["--host"].startswith("libvirt:"):
+            raise UsageError("--keep-macs needs --host libvirt:URI", hint)
         return
     if opts["--to"] is None and opts["--pool"] is None and not opts["--map"]:
         raise UsageError("no target given: --to, --pool or --map is missing", hint)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qbtools.commands import options
-from qbtools.commands.backup import seriesoptions
+from qbtools.commands.backup import mergeoptions, restoreoptions, seriesoptions
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Usage:
   qb-backup restore [options] [-i FILE]... [--map DOMAIN:VOLUME=TARGET]...
                     [--only WHAT]... [--include PATTERN]... [--exclude PATTERN]...
                     [--rename A=B]... [FILE...]
+  qb-backup merge [options] [-i FILE]... [-r R]... [-R FILE]... [FILE...]
   qb-backup help [COMMAND]
   qb-backup (-h | --help | --version)
 
@@ -34,11 +35,13 @@ list     lists the volumes in an archive: domain, class, volume, name in the
 verify   opens, decompresses and reads every file of an archive to its end.
 restore  writes the volumes to DIR/DOMAIN/NAME.img, or as --pool and --map say.
          With --host: creates the domains there, by a plan of qb-plan.
+merge    writes a full archive of the last state of a full backup and its
+         increments: FILEs, in any order. It begins a chain of its own.
 help     shows the usage and the options of one COMMAND, as COMMAND --help does.
 FILE is an archive, by default or as -, standard input; several: a full backup and its
 increments. HOST is dir:DIR, lvm:VG/POOL or NAME:ARGUMENT for another qb-host-NAME.
 
-Options for create:
+Options for create and merge:
   -o FILE --output FILE     Write to FILE (FILE.partial until it is complete)
                             instead of standard output.
   --compress C              gzip, zstd, xz, bzip2 or none [default: gzip].
@@ -50,21 +53,14 @@ Options for create:
   --id-file FILE            Write the backup ID to FILE too.
 {seriesoptions.TEXT}
 
-Options for list, verify and restore:
+Options for merge:
+{mergeoptions.TEXT}
+
+Options for list, verify, restore and merge:
   --json                    Print one JSON document: the list, or a result for each
                             domain (create, restore: with a host only).
   --at ID                   Of several FILEs: the state of the backup ID, not the last.
-  --to DIR                  restore: the directory for the volumes.
-  --pool PREFIX             restore: make the volumes PREFIX/DOMAIN-VOLUME, for
-                            example with lvm:VG/POOL.
-  --map DOMAIN:VOLUME=TARGET
-                            restore: write this volume to TARGET; repeatable.
-  --only WHAT               restore: only this DOMAIN or DOMAIN:VOLUME; repeatable.
-                            With a host too.
-  --overwrite               restore: replace volumes that already exist.
-  --skip-existing           restore: leave out volumes that already exist and are
-                            complete, for example after an interrupted run.
-  --shrink                  restore: let volumes become smaller.
+{restoreoptions.TEXT}
 {options.IDENTITY}
 {options.OPENING}
 {options.WRITER}
@@ -86,6 +82,7 @@ Options for restore to a host:
   -y --yes                  Do not ask.
   --keep-going              Go on with the other domains when a file fails.
   --keep-failed             Keep domains that failed.
+  --keep-macs               libvirt: keep MAC addresses under another name too.
   --verify-only             Do everything except creating domains and writing volumes.
   --files-to DIR            Extract the home of dom0 and the further files of domains
                             to DIR.

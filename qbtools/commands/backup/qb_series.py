@@ -59,7 +59,8 @@ def main(call: Invocation) -> None:
         from qbtools.commands.backup import serieslist
 
         serieslist.show(call, series)
-    elif command == "confirm":
+        return
+    if command == "confirm":
         with series.locked() as ledger:
             if series.copied:
                 call.warn(f"{series.path} was copied or restored from a backup: the next archive will be a full one")
@@ -69,6 +70,9 @@ def main(call: Invocation) -> None:
         _done(call, series)
     else:
         _forget(call, series)
+    from qbtools.commands.backup import seriessnapshots
+
+    seriessnapshots.settle(call, series)
 
 
 def _forget(call: Invocation, series: Series) -> None:

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from qbtools import storing
 from qbtools.commands.archive import keyoptions, signoptions
@@ -16,9 +15,13 @@ from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Refused, UsageError
 from qbtools.formats import header
-from qbtools.runs import creating, savinghost
+from qbtools.lean import TYPE_CHECKING, NamedTuple
+from qbtools.runs import creating
 from qbtools.runs.creating import Contents, Passages
 from qbtools.runs.wiring import Wiring
+
+if TYPE_CHECKING:
+    from qbtools.runs import savinghost
 
 _PATIENCE = "500h"
 """The --idle-limit of qb-store. A large volume of zeros gives no data for a long time; dead stages are noticed."""
@@ -69,22 +72,22 @@ class Job(NamedTuple):
     stdout: int | None = None
 
 
-def beside(call: Invocation) -> Beside:
+def beside(call: Invocation, read: Mapping[str, str] = {}) -> Beside:
     """The open files of --id-file and --receipt. Refused or Failed, before anything is read, if one of them or --output
-    cannot be written, or is a file that the run needs."""
+    cannot be written, or is a file that the run needs. read: more of those, by description."""
     opts = call.options
     others = {f"the VOLUME {word}": creating.file_of(word) for word in opts["VOLUME"] if opts["--host"] is None}
-    others |= stagewords.files(call)
+    others |= {**stagewords.files(call), **read}
+    largest = None
     if opts["--output"] is not None:
         if os.path.lexists(opts["--output"]):
             raise Refused(f"{opts['--output']} already exists")
-        with storing.PartialFile(opts["--output"], overwrite=False, keep=False):
-            pass  # it can be created; qb-store creates it later
+        largest = _largest(opts["--output"])
         others["the archive"] = opts["--output"]
         others["the archive before it is complete"] = opts["--output"] + storing.SUFFIX
     paths = Paths(opts["--id-file"], opts["--receipt"])
     paths.refuse_same(others)
-    return Beside(Paths() if opts["--dry-run"] else paths, opts["--series"] is not None)
+    return Beside(Paths() if opts["--dry-run"] else paths, opts["--series"] is not None, largest)
 
 
 def seal(call: Invocation, job: Job) -> None:
@@ -105,27 +108,36 @@ def seal(call: Invocation, job: Job) -> None:
         ]
         if job.lost is not None:
             seal.append("--keep-going")
-        command, groups, voice = "create", {"seal": seal}, stagewords.voice(call)
+        groups, voice = {"seal": seal}, stagewords.voice(call)
         if job.output is not None:
-            _warn_of_limit(call, job.output, job.contents.total)
-            command = "store"
-            groups["store"] = [*voice, f"--idle-limit={_PATIENCE}", "--", job.output]
+            _warn_of_limit(call, job.output, job.contents.total, job.beside.largest)
+            groups["store"] = store_words(call, job.output)
         if taking is not None:
             cleanup.callback(_release, call, taking)
         keep = [*inputs.keep, *receipt_pipe]
         script = stagewords.script()
-        wiring = Wiring(script, command, groups, voice, inputs.stdin, keep, job.environment, job.stdout)
+        wiring = Wiring(script, "create", groups, voice, inputs.stdin, keep, job.environment, job.stdout)
         source = taking.source if taking else _no_source
         read = taking.read if taking else _nothing
         creating.save(wiring, job.contents, source, read, job.passages, job.lost)
         job.beside.finish(backup_id)
 
 
-def _warn_of_limit(call: Invocation, output: str, total: int) -> None:
-    """Warns if the archive may become larger than a file can be."""
+def store_words(call: Invocation, output: str) -> list[str]:
+    """The words for the qb-store that writes the archive to a file."""
+    return [*stagewords.voice(call), f"--idle-limit={_PATIENCE}", "--", output]
+
+
+def _largest(output: str) -> int:
+    """The most bytes that a new archive can have. Errors if it cannot be created; qb-store creates it later."""
     with storing.PartialFile(output, overwrite=False, keep=False) as file:
-        if not file.can_have(total):
-            call.warn(f"{output} cannot have {total} bytes, as many as will be read: it must become smaller, or fails")
+        return file.largest()
+
+
+def _warn_of_limit(call: Invocation, output: str, total: int, largest: int | None) -> None:
+    """Warns if the archive may become larger than a file can be. largest: as for Beside."""
+    if total > (_largest(output) if largest is None else largest):
+        call.warn(f"{output} cannot have {total} bytes, as many as will be read: it must become smaller, or fails")
 
 
 def _no_source(name: str) -> str:
@@ -139,4 +151,5 @@ def _nothing(_name: str) -> None:
 def _release(call: Invocation, taking: savinghost.Taking) -> None:
     if taking.held:
         stagewords.announce_cleanup(call, "releasing snapshots")
+        taking.hurry()
         taking.release()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
 from qbtools import passphrase
 from qbtools.commands import cli
 from qbtools.commands.archive import keyoptions
-from qbtools.commands.backup import save, stagewords
+from qbtools.commands.backup import save, saveseries, stagewords
 from qbtools.commands.backup.beside import Beside, Paths
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
@@ -19,9 +20,9 @@ from qbtools.hosts import results, savingtext
 from qbtools.hosts.client import Host
 from qbtools.hosts.results import Result
 from qbtools.hosts.saving import Failing
-from qbtools.runs import savinghost
-from qbtools.runs.creating import Passages
-from qbtools.runs.savinghost import Survey
+from qbtools.runs import places, savinghost
+from qbtools.runs.creating import Indexing, Passages
+from qbtools.runs.savinghost import Archive, Survey
 from qbtools.runs.sidefiles import Unwritten
 from qbtools.volumes import spots
 from qbtools.volumes.kind import SourceOptions
@@ -70,7 +71,7 @@ class _Run:
         else:
             for directory in (opts["--output"], opts["--receipt"]):
                 if directory is not None:
-                    stagewords.check_directory(directory, write=not opts["--dry-run"])
+                    places.check_directory(directory, write=not opts["--dry-run"])
         if list(opts["VOLUME"]) != [names.ADMIN]:  # the home of dom0 needs no metadata
             _refuse_bare(opts["--host"])
         choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
@@ -82,24 +83,42 @@ class _Run:
         if opts["--dry-run"]:
             _show(call, survey)
             self.shown = True
-        elif opts["--each"]:
-            self._check(survey)
-            self._each(survey, how)
         else:
             self._check(survey)
-            archive = survey.archive()
-            passages = Passages()
-            self._backup_id = save.new_id()
-            try:
-                taking = savinghost.Taking(archive, how)
-                lost = None if opts["--strict"] else _Lost(call, taking)
-                save.seal(
-                    call, save.Job(self._backup_id, taking.contents, opts["--output"], passages, files, taking, lost)
-                )
-            finally:
-                self._found += results.of_saving(archive.files, passages.log, passages.complete)
+            savinghost.release_ended(survey, how)
+            if opts["--each"]:
+                self._each(survey, how)
+            else:
+                self._together(survey, how, files)
         if error := results.complaint(self._found, len(survey.machines) + len(survey.failing)):
             raise error
+
+    def _together(self, survey: Survey, how: SourceOptions, files: Beside) -> None:
+        """Writes one archive of all machines."""
+        call, opts = self._call, self._call.options
+        found: Sequence[Result] = [Result(machine.name, problem=results.INCOMPLETE) for machine in survey.machines]
+        archive: Archive | None = None
+        passages = Passages()
+
+        def job(backup_id: str, indexing: Indexing | None = None) -> save.Job:
+            nonlocal archive
+            self._backup_id = backup_id
+            archive = survey.archive(None if indexing is None else indexing.numbers)
+            taking = savinghost.Taking(archive, how, indexing)
+            lost = None if opts["--strict"] else _Lost(call, taking)
+            return save.Job(backup_id, taking.contents, opts["--output"], passages, files, taking, lost)
+
+        try:
+            if opts["--series"] is None:
+                save.seal(call, job(save.new_id()))
+            else:
+                domains = [machine.name for machine in survey.machines if machine.name != names.ADMIN]
+                volumes = [(machine.name, one.name) for machine in survey.machines for one in machine.volumes]
+                saveseries.add(call, domains, volumes, job)
+        finally:
+            if archive is not None:
+                found = results.of_saving(archive.files, passages.log, passages.complete)
+            self._found += found
 
     def _each(self, survey: Survey, how: SourceOptions) -> None:
         """Writes an archive for each machine. A machine that fails leaves none, and the others are still saved."""

@@ -1,26 +1,31 @@
-"""qb-backup create --series."""
+"""qb-backup create --series, and the code that it shares with savehost.py."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from qbtools import processes
-from qbtools.commands.backup import save
+from qbtools.commands.backup import save, seriessnapshots
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Damaged, Failed, QbError, UsageError
 from qbtools.formats import blockindex, manifest, receipt
+from qbtools.formats.manifest import FileRecord
 from qbtools.runs import creating
-from qbtools.runs.creating import Given, Indexing, Passages
+from qbtools.runs.creating import Indexing, Passages
 from qbtools.runs.verdict import Ended
 from qbtools.series import choosing, indexes
 from qbtools.series.choosing import Choice, Wish
 from qbtools.series.directory import RECEIPT, RECORDS, Series, index_name
 from qbtools.series.ledger import Ledger
 from qbtools.series.runtext import Run
+from qbtools.volumes.kind import SourceOptions
 
 
 def run(call: Invocation) -> None:
@@ -30,32 +35,70 @@ def run(call: Invocation) -> None:
     how = volumeoptions.reading(call)
     with save.beside(call) as files:
         given = creating.look(opts["VOLUME"], how)
-        series = Series(opts["--series"], create=True)
-        with series.saving():
-            with series.locked() as ledger:
-                begun = _Begun(call, series, ledger, given)
-            try:
-                contents = creating.contents(given, how, Indexing(begun.numbers, begun.source))
-                job = save.Job(begun.run.backup_id, contents, opts["--output"], Passages(), files)
-                words = [f"--record={os.path.join(begun.folder, RECORDS)}"]
-                if begun.choice.base is not None:
-                    words.append(f"--base={os.path.join(begun.choice.folder, RECEIPT)}")
-                _seal(call, job._replace(words=words, environment={"QB_SERIES": series.path}))
-                _end(call, series, begun, files.text)
-            except BaseException:
-                series.abandon(begun.run.backup_id)
-                raise
+
+        def job(backup_id: str, indexing: Indexing) -> save.Job:
+            return save.Job(backup_id, creating.contents(given, how, indexing), opts["--output"], Passages(), files)
+
+        words = {key: word for key, (word, _) in given.sources.items()}
+        add(call, given.wanted, given.sources, job, Keep(words, how))
+
+
+class Keep(NamedTuple):
+    """The volumes of which the series keeps snapshots, by domain and name, and how they are read."""
+
+    words: Mapping[tuple[str, str], str]
+    how: SourceOptions
+
+
+def add(
+    call: Invocation,
+    domains: Iterable[str],
+    volumes: Iterable[tuple[str, str]],
+    job: Callable[[str, Indexing], save.Job],
+    keep: Keep | None = None,
+) -> None:
+    """Adds an archive to the series. If it returns, the archive is complete, and confirmed if it is known to be stored.
+
+    domains: all that have files in the archive, without dom0. volumes: domain and name of each. job: the archive with
+    this ID, whose volumes are indexed like this. A volume that fails (see Job.lost) does not become a base.
+    """
+    series = Series(call.options["--series"], create=True)
+    with series.saving():
+        with series.locked() as ledger:
+            begun = _Begun(call, series, ledger, domains, volumes)
+        try:
+            seriessnapshots.settle(call, series)
+            kept = begun.take_snapshots(call, series, keep) if keep else {}
+            found = job(begun.run.backup_id, Indexing(begun.numbers, begun.source, kept))
+            words = [f"--record={os.path.join(begun.folder, RECORDS)}"]
+            if begun.choice.base is not None:
+                words.append(f"--base={os.path.join(begun.choice.folder, RECEIPT)}")
+            _seal(call, found._replace(words=words, environment={"QB_SERIES": series.path}))
+            _end(call, series, begun, found.beside.text)
+        except BaseException:
+            series.abandon(begun.run.backup_id)
+            with suppress(QbError):
+                seriessnapshots.settle(call, series)
+            raise
+        seriessnapshots.settle(call, series)
 
 
 class _Begun:
-    """A run that has begun: its ID, the numbers of its domains, and its base."""
+    """A run that has begun: its ID, the numbers of its domains, the archive names of its volumes, and its base."""
 
-    def __init__(self, call: Invocation, series: Series, ledger: Ledger, given: Given) -> None:
+    def __init__(
+        self,
+        call: Invocation,
+        series: Series,
+        ledger: Ledger,
+        domains: Iterable[str],
+        volumes: Iterable[tuple[str, str]],
+    ) -> None:
         opts = call.options
         for backup_id in series.clean(ledger):
             call.note(f"{backup_id} was never confirmed, and cannot be confirmed any more")
-        self.numbers = {domain: ledger.number_of(domain) for domain in given.wanted}
-        self.names = [creating.archive_name(self.numbers[domain], volume) for domain, volume in given.sources]
+        self.numbers = {domain: ledger.number_of(domain) for domain in domains}
+        self.names = [creating.archive_name(self.numbers[domain], volume) for domain, volume in volumes]
         for name in self.names:
             if problem := blockindex.volume_name_problem(name):
                 raise UsageError(f"{name}: {problem}")
@@ -64,12 +107,25 @@ class _Begun:
         _tell(call, self.choice)
         base = None if self.choice.base is None else self.choice.base.backup_id
         file = None if opts["--output"] is None else os.path.abspath(opts["--output"])
+        for entry in ledger.chain(base) if base is not None and file is not None else ():
+            if entry.file == file:
+                call.warn(f"{opts['--output']} was the name of {entry.backup_id} too: the new archive needs that one")
         self.run = Run(ledger.next, save.new_id(), base, max(int(time.time()), 0), file)
         ledger.next += 1
         series.put_run(self.run)
         series.write(ledger)
         self.folder = series.folder(self.run.backup_id)
         self._root = series.path
+        self._since: dict[str, str] = {}
+
+    def take_snapshots(self, call: Invocation, series: Series, keep: Keep) -> dict[tuple[str, str], str]:
+        """Takes the snapshots that the series keeps. Returns them by domain and name of their volumes."""
+        named = {creating.archive_name(self.numbers[key[0]], key[1]): key for key in keep.words}
+        words = {name: keep.words[key] for name, key in named.items()}
+        known = {name: word for name, word in words.items() if name in self.choice.indexed}
+        self._since = seriessnapshots.since(call, series, self.run.base, known)
+        taken = seriessnapshots.take(call, series, self.run.backup_id, words, keep.how)
+        return {named[name]: spec for name, spec in taken.items()}
 
     def source(self, name: str) -> str:
         """What comes in front of the source of a volume in the list of qb-seal."""
@@ -77,7 +133,7 @@ class _Begun:
         base = ""
         if name in self.choice.indexed:
             base = os.path.relpath(os.path.join(self.choice.folder, index_name(name)), self._root)
-        return f"changes:{base}:{index}:"
+        return f"changes:{base}:{index}:{self._since.get(name, '')}\t"
 
 
 def _tell(call: Invocation, choice: Choice) -> None:
@@ -122,12 +178,7 @@ def _end(call: Invocation, series: Series, begun: _Begun, text: bytes) -> None:
     try:
         found = receipt.parse(text)
         records = indexes.read_records(os.path.join(begun.folder, RECORDS), run.backup_id)
-        volumes = {}
-        for name in begun.names:
-            if name not in records or records[name].failed:
-                raise Damaged(f"qb-seal has written no record of {name}")
-            volumes[name] = manifest.line_digest(records[name])
-            indexes.seal(os.path.join(begun.folder, index_name(name)), name, run.backup_id, volumes[name])
+        volumes = _indexed(begun, records)
         series.put(run.backup_id, RECEIPT, text)
         series.put_run(replace(run, size=found.size, manifest=found.manifest, volumes=volumes))
         if call.options["--output"] is None and call.options["--store"] is None:
@@ -135,4 +186,25 @@ def _end(call: Invocation, series: Series, begun: _Begun, text: bytes) -> None:
         with series.locked() as ledger:
             series.confirm(ledger, run.backup_id)
     except QbError as error:
-        raise Failed(f"the archive is complete, but no base of the series: {error.message}", error.hint) from error
+        raise Failed(
+            f"the archive is complete, but cannot be the base of the next one: {error.message}", error.hint
+        ) from error
+
+
+def _indexed(begun: _Begun, records: Mapping[str, FileRecord]) -> dict[str, str]:
+    """Finishes the indexes. Returns the volumes that can be a base: the SHA-256 of the line of each, by archive name.
+
+    A volume that failed has no index, so the next run saves it whole.
+    """
+    found = {}
+    for name in begun.names:
+        path = os.path.join(begun.folder, index_name(name))
+        if name not in records:
+            raise Damaged(f"qb-seal has written no record of {name}")
+        if records[name].failed:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
+            continue
+        found[name] = manifest.line_digest(records[name])
+        indexes.seal(path, name, begun.run.backup_id, found[name])
+    return found

@@ -16,16 +16,18 @@ TEXT = f"""\
                             archive.
   --full-after N            With --series: save everything after N increments
                             [default: 30].
+  --no-keep                 With --series: keep no snapshots of the volumes, with which
+                            the next run need not read everything.
   --store CMD               With --series: the bash command CMD reads the archive, and
                             ends with 0 when it is stored.
 {options.READING}"""
 """What is written beside an archive, and how volumes are read."""
 
-_OTHERS = ("--full", "--differential", "--full-after", "--store")
+_OTHERS = ("--full", "--differential", "--full-after", "--no-keep", "--store")
 OPTIONS = ("--series", *_OTHERS)
 
 
-def check(call: Invocation, hosted: bool, hint: str) -> None:
+def check(call: Invocation, hint: str) -> None:
     """UsageError for options that need another one, or exclude each other."""
     opts = call.options
     if opts["--series"] is None:
@@ -33,8 +35,8 @@ def check(call: Invocation, hosted: bool, hint: str) -> None:
             if option in call.given:
                 raise UsageError(f"{option} needs --series", hint)
         return
-    if hosted:
-        raise UsageError("--series does not go with --host", "give the volumes as DOMAIN:NAME=SOURCE")
+    if opts["--each"]:
+        raise UsageError("--series does not go with --each", "give each domain a series of its own")
     if opts["--full"] and opts["--differential"]:
         raise UsageError("--full and --differential exclude each other", hint)
     if opts["--store"] is not None:

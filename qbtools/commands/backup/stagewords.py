@@ -11,17 +11,19 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Any
 
-from qbtools import directories
 from qbtools.commands import cli
 from qbtools.commands.archive import openoptions, writeroptions
 from qbtools.commands.backup import optionrules
 from qbtools.commands.cli import Invocation
 from qbtools.descriptors import write_fd
 from qbtools.errors import Failed, Refused, UsageError, naming
+from qbtools.lean import TYPE_CHECKING
 from qbtools.runs.wiring import Wiring
 from qbtools.streams import Reader
+
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAX_RECIPIENTS = 1 << 20
 _SECRET = ("--passphrase-file", "--passphrase-command")
@@ -41,6 +43,11 @@ def voice(call: Invocation) -> list[str]:
     return ["-q"] * call.quiet + ["-v"] * call.verbose
 
 
+def shown(call: Invocation) -> list[str]:
+    """The same and --progress, for the stage that shows the progress."""
+    return [*(["--progress"] if call.options["--progress"] else []), *voice(call)]
+
+
 class Inputs:
     """The options and descriptors for qb-seal or qb-unseal. A `with` closes the files that were opened for them.
 
@@ -55,7 +62,7 @@ class Inputs:
         create = bool(call.options["create"])
         self._ours: list[int] = []
         self._free = create or file not in (None, "-")  # standard input is not the archive
-        self.words = [*(["--progress"] if call.options["--progress"] else []), *voice(call)]
+        self.words = shown(call)
         self.keep: list[int] = []
         self.stdin = 0
         if self._free:
@@ -92,8 +99,6 @@ class Inputs:
 
     def _kept(self, fd: int, what: str) -> int:
         """A descriptor that stages inherit. what: describes what is read from it."""
-        if fd == 0 and not self._free:
-            raise UsageError(f"{what} and the archive cannot both be on standard input")
         if fd == 0:  # the stages have another standard input
             fd = self._own(os.dup(0))
         self.keep.append(fd)
@@ -118,6 +123,18 @@ def files(call: Invocation) -> dict[str, str]:
         for path in optionrules.values(call, option):
             found[f"{what} {path}" if isinstance(call.options[option], list) else what] = path
     return found
+
+
+def archive_path(call: Invocation) -> str:
+    """The path of the archive that is opened."""
+    file = call.options["FILE"]
+    return "/dev/stdin" if file in (None, "-") else str(file)
+
+
+def archive_file(call: Invocation) -> str | None:
+    """The same; None if it is not a regular file."""
+    path = archive_path(call)
+    return path if os.path.isfile(path) else None
 
 
 def keep_recipients(call: Invocation) -> None:
@@ -150,17 +167,6 @@ def _opened(path: str) -> int:
         return fd
     except OSError as error:
         raise Failed(f"cannot read {path}: {error.strerror}") from error
-
-
-def check_directory(path: str, write: bool) -> None:
-    """Failed if path is not a directory. write: also if files cannot be created and renamed in it."""
-    with naming(f"write to {path}"):
-        directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            if write:
-                directories.check_rename(directory)
-        finally:
-            os.close(directory)
 
 
 def _descriptor(text: str, option: str, what: str) -> int:

@@ -1,0 +1,101 @@
+"""Runs that read a chain: each archive is opened once, and all of them are read side by side.
+
+What an archive has of a volume goes through a FIFO to the stage that merges the volume. All archives have their files
+in the same order (formats/chain.py checks it), so no archive waits for one that waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+from qbtools.errors import Refused, naming
+from qbtools.formats import chain
+from qbtools.formats.chain import Link
+from qbtools.formats.chunks import METADATA
+from qbtools.lean import NamedTuple
+from qbtools.runs.listpipe import ListPipe
+from qbtools.runs.opening import Routes, route_of
+
+ENVIRONMENT = "QB_STREAMS"
+"""The variable with the directory of the FIFOs, for the stages."""
+
+_MODE = 0o600
+
+
+class Need(NamedTuple):
+    """Bytes of memory that it takes to open an archive: for a key derivation, and for its largest chunk."""
+
+    derivation: int
+    chunk: int
+
+
+def shares(total: int, needs: Sequence[Need]) -> list[int]:
+    """The limits of memory for archives that are open at the same time. Refused if total is not enough for all."""
+    needed = sum(need.derivation + need.chunk for need in needs)
+    if needed > total:
+        raise Refused(
+            f"{len(needs)} archives need {(needed >> 20) + 1} MiB of memory together, the limit is {total >> 20} MiB",
+            "raise --max-memory, or merge some of the archives first",
+        )
+    return [need.derivation + need.chunk + (total - needed) // len(needs) for need in needs]
+
+
+class Streams:
+    """The FIFOs of a run, and the routes of the archives that write to them."""
+
+    def __init__(self, links: Sequence[Link], folder: str, pipes: Sequence[ListPipe]) -> None:
+        """folder: for the FIFOs. pipes: on which the first archives of the chain get their routes."""
+        self._links = links
+        self._folder = folder
+        self._pipes = pipes
+        self._lines: list[list[str]] = [[] for _ in pipes]
+
+    def add(self, name: str) -> tuple[list[str], str]:
+        """Makes the FIFOs for the parts of a volume from the archives that have a pipe, the oldest first.
+
+        Returns the names of the FIFOs, and what the increment in the last archive must name as its base.
+        """
+        found = chain.parts(self._links, name)
+        sent = [part for part in found if part.place < len(self._pipes)]
+        return [self._route(part.place, name, f"part:{{}}:{part.base}") for part in sent], found[-1].base
+
+    def add_whole(self, name: str) -> str:
+        """The same for a file that only the last archive gives, as it is."""
+        return self._route(len(self._links) - 1, name, "whole:{}")
+
+    def _route(self, place: int, name: str, target: str) -> str:
+        fifo = f"{place}.{len(self._lines[place])}"
+        path = os.path.join(self._folder, fifo)
+        with naming(f"create {path}"):
+            os.mkfifo(path, _MODE)
+        self._lines[place].append(f"{name}\t{target.format(fifo)}\n")
+        return fifo
+
+    def send(self) -> None:
+        """Sends the routes. Nothing can be added after it."""
+        for lines, pipe in zip(self._lines, self._pipes, strict=True):
+            pipe.tell_all("".join([*lines, "end\n"]))
+
+    def merged(self, routes: Routes, note: Callable[[str], None]) -> Routes:
+        """The routes of the last archive, each changed so that the volume is merged on its way to its target.
+
+        A volume that must be there and is only checked is merged too. An archive of a directory has no increments, so
+        its route stays. The routes of the archives before are sent.
+        """
+        found = dict(routes)
+        for name in self._links[-1].records:
+            word = route_of(found, name)
+            kind, _, rest = ("" if word is None else found[word]).partition(":")
+            checked = kind == "check" and word == name
+            if name == METADATA or not (checked or kind in ("volume", "below")):
+                continue
+            fifos, base = self.add(name)
+            note(f"{name}: from {len(fifos) + 1} archives")
+            parts = f"{' '.join(fifos)}:{base.replace(':', '=')}"
+            options, _, target = rest.partition(":")
+            target = target if kind == "volume" else f"{target}/{name}"
+            found.pop(f"?{name}", None)
+            found[name] = f"recheck:{parts}" if checked else f"merge:{parts}:{options}:{target}"
+        self.send()
+        return found.items()
