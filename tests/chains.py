@@ -13,13 +13,15 @@ import increments
 
 from qbtools.domains import compose
 from qbtools.formats import blockindex, header, manifest, sparsetar
+from qbtools.formats.beginning import read_beginning
 from qbtools.formats.blockindex import HEAD
 from qbtools.formats.containerhead import Parameters
 from qbtools.formats.deltastream import Base
 from qbtools.formats.manifest import FileRecord
+from qbtools.formats.outertar import MemberReader
 from qbtools.formats.receipt import ContentDigest, Receipt, serialise
 from qbtools.formats.sealer import Sealer, Settings, Source
-from qbtools.streams import Reader, Writer
+from qbtools.streams import Reader, Writer, file_reader
 
 SECRET = b"correct horse"
 BLOCK = 4096
@@ -44,6 +46,12 @@ class Link:
     def base(self) -> header.Base:
         """What an archive of increments of this one names."""
         return header.Base(self.receipt.backup_id, self.receipt.manifest)
+
+
+def header_of(path: Path) -> header.BackupHeader:
+    """The plain header of an archive, which is not authenticated."""
+    members = MemberReader(file_reader(str(path)), lambda _name: header.MAX_MEMBER)
+    return header.parse(read_beginning(members, 1 << 20, alone=True).untrusted_plain)
 
 
 def backup_id(number: int) -> str:

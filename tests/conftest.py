@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 
 import pytest
 from hypothesis import settings
+from libvirtd import daemon, libvirt  # noqa: F401 (fixtures)
 
 # A busy machine must not fail a test.
 settings.register_profile("qbtools", settings(), deadline=None)
@@ -30,6 +32,16 @@ LONG = [
     "test_what_it_picks_on_a_large_machine_is_read",
 ]
 """Tests that take many seconds: if one of them started last, everything would wait for it."""
+
+
+def pytest_configure() -> None:
+    """Collecting makes millions of objects, which all stay: looking for garbage among them takes long."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

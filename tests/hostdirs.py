@@ -111,3 +111,8 @@ def images(place: Path) -> dict[str, bytes]:
 def noise(name: str, size: int = 100_000) -> bytes:
     """Data that does not compress; it begins with the name of its owner."""
     return name.encode() + b" " + os.urandom(size) + b"\x01"
+
+
+def not_restored(name: str) -> str:
+    """The warning of a restore to a host without --files-to. name: of what it does not restore, and more about it."""
+    return f"qb-backup: warning: not restored without --files-to: {name}\n"

@@ -11,6 +11,7 @@ from qbtools.formats.blockindex import IndexReader, IndexWriter
 from qbtools.formats.deltastream import Base
 from qbtools.formats.volumestream import ALIGN, ExtentMap
 from qbtools.streams import Reader, Writer
+from qbtools.volumes import reading
 
 KEY = bytes(range(32))
 NAME = "vm1/private.img"
@@ -48,6 +49,35 @@ def volume(data: bytes) -> bytes:
 def digest(backup_id: str) -> str:
     """What stands for SHA-256 of the manifest line of a backup."""
     return hashlib.sha256(backup_id.encode()).hexdigest()
+
+
+def candidates(data: bytes, extents: ExtentMap, backup_id: str, changed: ExtentMap) -> bytes:
+    """Volume stream 2 with all of changed, as a reader makes it that knows what may have changed since a backup."""
+    file = io.BytesIO()
+    deltastream.write_header(Writer(file), deltastream.Head(extents, Base(backup_id, digest(backup_id))))
+    total = 0
+    for record in reading.records(extents, changed):
+        file.write(f"{record.line}\n".encode())
+        if not record.zero:
+            file.write(data[record.offset : record.offset + record.length])
+            total += record.length
+    file.write(b"end %d\n" % total)
+    return file.getvalue()
+
+
+def reduced(increment: bytes, backup_id: str, base: bytes, block: int = 4096, name: str = NAME) -> tuple[bytes, bytes]:
+    """What qb-delta makes of the stream of candidates(), and the index."""
+    reader, out, new = Reader(io.BytesIO(increment)), io.BytesIO(), io.BytesIO()
+    extents, line = deltastream.read_header(reader)
+    before = IndexReader(Reader(io.BytesIO(base)))
+    head = blockindex.Head(before.head.key, extents.size, block, Base(backup_id, digest(backup_id)), name)
+    index, records = IndexWriter(Writer(new), head), deltastream.RecordWriter(Writer(out))
+    work = delta.Delta(reader, extents, block, before.head.key, before, index)
+    deltastream.write_header(Writer(out), deltastream.Head(extents, line))
+    work.reduce(deltastream.RecordReader(reader, extents.size, extents), records)
+    records.end()
+    index.end()
+    return out.getvalue(), new.getvalue()
 
 
 def saved(whole: bytes, backup_id: str, base: bytes | None, block: int = 4096, name: str = NAME) -> tuple[bytes, bytes]:

@@ -13,7 +13,7 @@ from types import TracebackType
 import pytest
 from support import environment
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a test gives up waiting; how long it really takes does not matter."""
 
 _MARK = "LC_QB_TEST_MARK"  # LC_…: so tar and compressors, whose environment is made, have it too
@@ -46,7 +46,7 @@ def wait_until(condition: Callable[[], bool], what: str) -> None:
     while not condition():
         if time.monotonic() > until:
             pytest.fail(f"waited in vain: {what}")
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 
 class Running:
@@ -86,11 +86,14 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for pid in self.processes():
-            kill(pid, 9)
+        until = time.monotonic() + PATIENCE
+        while (left := self.processes()) and time.monotonic() < until:  # one of them may have just started another
+            for pid in left:
+                kill(pid, 9)
+            time.sleep(0.02)
         os.close(self._go)
         if self._process is not None:
-            self._process.communicate()
+            self._process.communicate(timeout=PATIENCE)
 
     def start(self, text: str, pipefail: bool = True) -> subprocess.Popen[bytes]:
         """Starts the pipe."""
@@ -127,10 +130,22 @@ class Running:
         """All processes of this run, or only those of one program."""
         return [pid for pid in marked(self.mark) if program is None or program in words(pid)]
 
+    def some(self, program: str) -> list[int]:
+        """The processes of a program that runs, or is about to; they are listed once, because they may end soon."""
+        found: list[int] = []
+        wait_until(lambda: bool(found.extend(self.processes(program)) or found), program)
+        return found
+
     def one(self, program: str) -> int:
         """The process of a program that runs once, or is about to."""
-        wait_until(lambda: len(self.processes(program)) == 1, f"one process of {program}")
-        return self.processes(program)[0]
+        found: list[int] = []
+
+        def one_only() -> bool:
+            found[:] = self.processes(program)
+            return len(found) == 1
+
+        wait_until(one_only, f"one process of {program}")
+        return found[0]
 
     def gone(self) -> None:
         """Waits until no process of this run is left."""

@@ -40,7 +40,7 @@ def need_root() -> None:
 def copy_of(place: Path, *parts: str) -> Path:
     """Copies these directories of the checkout to place, which is returned."""
     for part in parts:
-        shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, place / part, ignore=shutil.ignore_patterns("*.pyc.*"))  # which others write now
     return place
 
 
@@ -58,7 +58,8 @@ def with_cheap_keys(place: Path) -> Path:
 def cheap_programs(place: Path) -> Iterator[None]:
     """Meanwhile, environment() has the programs of such a copy: for tests that wrap passphrases many times."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("support.BIN", with_cheap_keys(copy_of(place, "bin", "qbtools")) / "bin")
+        shutil.copytree(ROOT / "qbtools", place / "qbtools")  # with what Python has compiled
+        patch.setattr("support.BIN", with_cheap_keys(copy_of(place, "bin")) / "bin")
         yield
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 PASSPHRASE = "three words, é"
@@ -84,11 +85,13 @@ class Maker:
 
 def joined(place: Path, members: list[tuple[str, bytes]]) -> bytes:
     """The archive: each member by a GNU tar of its own, padded to its blocking factor, as Qubes wrote it."""
-    parts = []
-    for name, data in members:
-        path = place / "stage" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-        words = ["tar", "-cO", "--posix", "-C", str(place / "stage"), name]
-        parts.append(subprocess.run(words, capture_output=True, check=True).stdout)
-    return b"".join(parts)
+    return b"".join(_stored(place, name, data) for name, data in members)
+
+
+@lru_cache(maxsize=256)
+def _stored(place: Path, name: str, data: bytes) -> bytes:
+    path = place / "stage" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    words = ["tar", "-cO", "--posix", "-C", str(place / "stage"), name]
+    return subprocess.run(words, capture_output=True, check=True).stdout

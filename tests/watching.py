@@ -21,7 +21,7 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            while not self._over.wait(0.002):
+            while not self._over.wait(0.01):
                 self._look()
                 self.looks += 1
         except BaseException as error:

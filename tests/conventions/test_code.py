@@ -167,5 +167,5 @@ def test_bash_opens_no_name_of_the_user() -> None:
     assert set(re.findall(r"[<>]+ *(?:\"[^\"]*\$[^\"]*\"|\$\S+)", text)) <= {
         '>&"$told"',
         '>&"$out"',
-        '<"/dev/fd/$archive"',
+        '>"$QB_STREAMS/$stream"',
     }

@@ -29,6 +29,7 @@ CALLS = {
     "qb-header": ["write", f"--backup-id={BACKUP_ID}", "--logn=10"],
     "qb-host": ["apply", "--host={target}", "--metadata={volume}", "{records}"],
     "qb-host-dir": ["{volume}", "inventory"],
+    "qb-host-libvirt": ["test:///default", "inventory"],
     "qb-host-lvm": ["vg/pool", "inventory"],
     "qb-key": ["show"],
     "qb-manifest": [f"--backup-id={BACKUP_ID}", "--logn=10", "{records}"],

@@ -30,24 +30,26 @@ ALLOWED: dict[str, set[str]] = {
     "passphrase": {"errors", "processes"},
     "programs": {"errors", "environments", "streams"},
     "filters": {"errors", "streams", "programs", "formats"},
+    "processtree": {"volumes"},
     "treewalk": {"errors"},
     "trees": {"errors", "descriptors", "directories", "streams", "programs", "treewalk", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},
     "keys": {"errors", "programs", "processes", "passphrase", "formats", "keys"},
     "storing": {"errors", "descriptors", "directories", "streams"},
     "volumes": {
-        *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "volumes"),
+        *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "programs"),
+        "volumes",
     },
     "series": {"errors", "descriptors", "directories", "streams", "formats", "series"},
     "domains": {"amounts", "errors", "streams", "formats", "domains"},
     "hosts": {
-        *("amounts", "errors", "descriptors", "environments", "streams", "treewalk", "formats", "volumes"),
-        *("domains", "hosts"),
+        *("amounts", "errors", "descriptors", "environments", "processtree", "streams", "treewalk"),
+        *("formats", "volumes", "domains", "hosts"),
     },
 }
 ALLOWED["runs"] = {
     *("errors", "descriptors", "directories", "streams", "reports", "endings", "environments"),
-    *("formats", "volumes", "domains", "hosts", "runs"),
+    *("processtree", "formats", "volumes", "domains", "hosts", "runs"),
 }
 for _room in ALLOWED.values():
     _room.add("lean")

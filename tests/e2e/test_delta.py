@@ -206,7 +206,7 @@ def test_who_reads_whole_volumes_refuses_an_increment(place: Path) -> None:
     index(place, "w", base="v")
     hint = b"hint: qb-merge makes one of it and its base\n"
     text = b"error: standard input is an increment, not a whole volume\n"
-    for words in ("qb-volwrite target.img", "qb-delta", "qb-delta --base v.index"):
+    for words in ("qb-volwrite target.img", "qb-delta"):
         done = bash(f"cd {place} && {words} <w")
         assert (done.returncode, done.stdout) == (5, b"")
         assert done.stderr == words.split()[0].encode() + b": " + text + hint
@@ -214,6 +214,23 @@ def test_who_reads_whole_volumes_refuses_an_increment(place: Path) -> None:
     assert (done.returncode, done.stdout) == (5, b"")
     assert done.stderr == f"qb-tarextract: error: {NAME} is an increment, not a whole volume\n".encode() + hint
     assert not (place / "target.img").exists()
+
+
+def test_an_increment_of_the_same_base_is_compared(place: Path) -> None:
+    """As qb-volread --since writes it: the result is that of the whole volume."""
+    increment = index(place, "w", base="v")
+    words = f"--index again.index --id id-w --name {NAME}"
+    done = bash(f"cd {place} && qb-delta --base v.index {words} <w")
+    assert (done.returncode, done.stdout, done.stderr) == (0, increment, b"")
+    run("qb-delta", "--confirm", place / "again.index", place / "w.records")
+    assert (place / "again.index").read_bytes() == (place / "w.index").read_bytes()
+    done = bash(f"cd {place} && qb-delta --base w.index <w")
+    assert (done.returncode, done.stdout) == (5, b"")
+    assert b"changed since another backup or volume than that of --base\nhint: qb-volread without" in done.stderr
+    for cut in (increment[:-1], increment[: len(increment) // 2]):
+        done = run("qb-delta", "--base", place / "v.index", "--index", place / "x", "--id=x", "--name", NAME, data=cut)
+        assert done.returncode == 4
+        assert not done.stdout.endswith(increment[-9:]) and not (place / "x").exists()
 
 
 def test_the_inner_archive_of_an_increment(place: Path) -> None:

@@ -57,7 +57,7 @@ def shown(done: subprocess.CompletedProcess[bytes]) -> str:
     """The output of the demo, which must have succeeded."""
     text = done.stdout.decode()
     assert done.returncode == 0, text + done.stderr.decode()
-    assert text.endswith("\nAll of it came out as it must.\n")
+    assert text.endswith("\nEverything worked as expected.\n")
     assert text.count("\n$ ") > 15 and "(status 4)" in text and "(status 3)" in text
     return text
 

@@ -331,15 +331,13 @@ def test_a_reader_that_leaves_ends_both_quietly(program: str, tmp_path: Path) ->
 @pytest.mark.parametrize("program", ["qb-compress", "qb-decompress"])
 def test_a_signal_ends_the_program_too(program: str, number: int, tmp_path: Path) -> None:
     with Running(tmp_path) as run:
-        run.program("igzip", "#!/bin/bash\ntrap '' TERM INT HUP USR1; echo ready; sleep 60")
+        os.mkfifo(tmp_path / "never")
+        run.program("igzip", f"#!/bin/bash\ntrap '' TERM INT HUP USR1; echo ready; read -r _ <>{tmp_path}/never")
         pipe = run.start(f"{program} gzip </dev/zero")
         assert pipe.stdout
         assert pipe.stdout.readline() == b"ready\n"
         os.kill(run.one(program), number)
-        # The sleep of that program holds the pipe, too.
         wait_until(lambda: not run.processes("igzip") and not run.processes(program), "the end of both")
-        for pid in run.processes("sleep"):
-            os.kill(pid, signal.SIGKILL)
         rest = pipe.stdout.read()
         status, errors = run.end()
     assert status == 128 + number

@@ -224,7 +224,7 @@ def test_expectations(head: bytes, secret: Path) -> None:
 TEXT_SIZE = len(header.serialise(header.new_header(ID, "gzip", 104857600)))
 SEALED = 1536
 REGIONS = {
-    "name": (0, 4, "not where it must be"),
+    "name": (0, 4, "a tar archive, not a sealed archive"),
     "checksum": (148, 4, "checksum"),
     "type": (156, 4, "checksum"),
     "text": (512, 4, "backup-header differs from its sealed copy"),
@@ -290,7 +290,7 @@ TEXT = header.serialise(header.new_header(ID, "gzip", 5))
         (member("backup-header", TEXT) + member("backup-header.hmac", b"scrypt" + bytes(90)), "checksum"),
         (member("./backup-header", TEXT), "not a relative path"),
         (member("backup-header", bytes(5000)), "is too long"),
-        (b"#!/bin/sh\n" * 100, "tar header"),
+        (b"#!/bin/sh\n" * 100, "the archive is not a sealed archive"),
         (bytes(10240), "backup-header is not where it must be"),
         (b"", EMPTY),
     ],

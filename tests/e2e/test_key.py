@@ -364,7 +364,7 @@ def test_a_key_of_another_archive(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", ["show -i old", "list", "rewrap -i old -R new.pub", "check --signers old.pub"])
 def test_no_archive(command: str, folder: Path) -> None:
     empty = "the archive is empty: did the program before fail?"
-    for data, said in ((b"", empty), (b"no archive\n" * 100, "a number in a tar header is malformed")):
+    for data, said in ((b"", empty), (b"no archive\n" * 100, "the archive is not a sealed archive")):
         fails(folder, f"qb-key {command}", 4, f"qb-key: error: {said}\n", data)
 
 

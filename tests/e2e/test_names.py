@@ -24,10 +24,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The host A, and an archive of it, a.qb."""
     place = tmp_path_factory.mktemp("names")
     files = {name: {"notes.txt": name.encode()} for name in WITH_NOTES}
-    machines = [Machine(name, data={"root": noise(name, 100)}, files=files.get(name, {})) for name in NAMES]
-    # Its own metadata has the path of that directory.
-    machines = [machine for machine in machines if machine.name != "qubes.xml"]
-    machines.append(Machine("user", "AppVM", {"netvm": "a.b", "template": "work.mail"}, {"private": b"user"}))
+    machines = [
+        Machine("work.mail", data={"root": noise("work.mail", 100)}),
+        *(
+            Machine(name, "AppVM", {"template": "work.mail"}, {"private": noise(name, 100)}, files=files.get(name, {}))
+            for name in NAMES
+            if name not in ("work.mail", "qubes.xml")  # its own metadata has the path of that directory
+        ),
+        Machine("user", "AppVM", {"netvm": "a.b", "template": "work.mail"}, {"private": b"user"}),
+    ]
     make_host(place / "A", machines, default_template="work.mail")
     done = backup("create", "--logn", "10", "-q", "--host", f"dir:{place}/A", "-o", place / "a.qb")
     assert (done.returncode, done.stderr) == (0, b"")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import identities
 import pytest
 from devices import tmpfs
 from support import run
@@ -34,6 +35,30 @@ def test_create(place: Path) -> None:
     message = f"qb-store: error: cannot copy the archive to {place}/small/a.qb.partial: No space left on device\n"
     assert (status, stderr) == (1, message)
     assert not os.listdir(place / "small")
+
+
+@pytest.mark.parametrize("options", [[], ["--wrap-passphrase"]])
+def test_create_for_recipients(place: Path, options: list[str]) -> None:
+    recipient = identities.age(place / "identity")
+    words = ["create", "-q", "-r", recipient, *options, "--receipt", place / "receipt", "--id-file", place / "id"]
+    variables = {"QB_PASSPHRASE_FILE": str(place / "passphrase")}
+    done = run("qb-backup", *words, "-o", place / "small/a.qb", place / "root.img", **variables)
+    message = f"qb-store: error: cannot copy the archive to {place}/small/a.qb.partial: No space left on device\n"
+    assert (done.returncode, done.stderr.decode()) == (1, message)
+    assert not os.listdir(place / "small")
+    assert not (place / "receipt").exists() and not (place / "id").exists()
+
+
+def test_recipients_need_no_temporary_files(place: Path) -> None:
+    recipient = identities.age(place / "identity")
+    (place / "small/full").write_bytes(bytes(SIZE // 4))
+    for words in (
+        ["create", "-q", "-r", recipient, "-o", place / "a.qb", place / "root.img"],
+        ["verify", "-q", "-i", place / "identity", "--any-writer", place / "a.qb"],
+    ):
+        done = run("qb-backup", *words, TMPDIR=str(place / "small"))
+        assert (done.returncode, done.stderr) == (0, b"")
+    assert os.listdir(place / "small") == ["full"]
 
 
 def test_restore(place: Path) -> None:

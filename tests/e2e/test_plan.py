@@ -99,7 +99,7 @@ def test_a_problem_is_status_5_and_the_plan_is_complete(place: Path) -> None:
     status, out, err = plan(place, "--no-rename")
     assert status == 5
     assert err == (
-        "qb-plan: error: 1 of the domains cannot be restored\n"
+        "qb-plan: error: 1 of the domains cannot be restored: work (name: work is taken)\n"
         "hint: change the plan, or see --skip-broken and --ignore-missing\n"
     )
     assert table(out)["work"][-1] == "name: work is taken"

@@ -22,7 +22,7 @@ def blocks(language: str, section: str | None = None) -> list[str]:
 
 
 def test_every_session_prints_what_the_readme_says(tmp_path: Path) -> None:
-    need("gzip", "tar", "age", "age-keygen")
+    need("gzip", "tar", "age", "age-keygen", "qemu-img", "qemu-nbd")
     expected = [step for session in blocks("console") for step in steps(session)]
     assert len(expected) > 10
     script = tmp_path / "script"

@@ -120,7 +120,7 @@ def test_an_archive_on_standard_output(jobs: int, folder: Path, tmp_path: Path) 
 def test_a_receipt_can_be_written_to_a_pipe_and_read_from_one(folder: Path, tmp_path: Path) -> None:
     words = f"{CREATE} -o {tmp_path}/a.qb --receipt >(cat >{tmp_path}/r; echo >{tmp_path}/done) vm:root=root.img"
     assert outcome(folder, f"{words} && until test -e {tmp_path}/done; do sleep 0.01; done") == (0, "")
-    for reader in READERS:
+    for reader in ("structure", "to a command", "header", "backup verify"):
         assert read(folder, reader, f"{tmp_path}/a.qb", f"<(cat {tmp_path}/r)") == (0, "")
 
 
@@ -205,7 +205,7 @@ def test_no_room_at_the_end(folder: Path, tmp_path: Path) -> None:
     for full, other in (("--receipt", "--id-file"), ("--id-file", "--receipt")):
         words = f"{CREATE} {full} /dev/full {other} {tmp_path}/{other} -o {tmp_path}/a.qb root.img"
         assert outcome(folder, words) == (1, told)
-        assert outcome(folder, f"qb-backup verify {tmp_path}/a.qb") == (0, "")
+        assert outcome(folder, f"qb-unseal --verify <{tmp_path}/a.qb") == (0, "")
         assert (tmp_path / other).exists()
         (tmp_path / "a.qb").unlink()
     words = f"qb-seal --opaque --receipt /dev/full --logn 10 a <root.img >{tmp_path}/b.qb"
@@ -386,8 +386,9 @@ def test_bad_receipts(reader: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("reader", READERS)
 def test_edited_receipts(reader: str, folder: Path) -> None:
-    assert read(folder, reader, "a.qb", "header.receipt")[0] == 4
-    assert read(folder, reader, "a.qb", "id.receipt")[0] == 5
+    if not reader.startswith("backup"):  # test_another_archive() has both for all of them
+        assert read(folder, reader, "a.qb", "header.receipt")[0] == 4
+        assert read(folder, reader, "a.qb", "id.receipt")[0] == 5
     told = "the manifest of the archive differs from the receipt"
     expected = (0, "") if reader == "header" else (4, told)
     assert read(folder, reader, "a.qb", "manifest.receipt") == expected
@@ -418,7 +419,8 @@ def test_members_dropped_doubled_exchanged_added_and_a_cut(folder: Path, tmp_pat
     pieces = pieces_of(folder / "a.qb")
     whole = made.archive(pieces)
     changed = [whole[: len(whole) // 2], made.archive(pieces[:-1]), whole + whole, whole[:-1025]]
-    for at in range(len(pieces)):
+    last = max(at for at, (name, _data) in enumerate(pieces) if name.startswith("vm1/root.img"))
+    for at in (0, 1, 2, 3, 5, last, len(pieces) - 1):  # of chunks in the middle, one is like another
         changed.append(made.archive([*pieces[:at], *pieces[at + 1 :]]))
         changed.append(made.archive([*pieces[:at], pieces[at], *pieces[at:]]))
         changed.append(made.archive([*pieces[:at], ("zz/new.000.enc", made.hostile()), *pieces[at:]]))
@@ -477,7 +479,7 @@ def test_an_archive_that_was_wrapped_for_somebody_else(folder: Path, tmp_path: P
     assert done.returncode == 0
     (tmp_path / "b.qb").write_bytes(made.archive([*pieces[:2], ("qb-key.age", done.stdout), *pieces[3:]]))
     for archive, identity in (("a.qb", "old"), ("b.qb", "new")):
-        for reader in READERS if archive == "b.qb" else ("verify",):
+        for reader in ("structure", "verify", "header", "backup restore") if archive == "b.qb" else ("verify",):
             words = f"{tmp_path}/receipt" + f" -i {tmp_path}/{identity}" * (reader != "structure")
             assert read(folder, reader, f"{tmp_path}/{archive}", words, QB_PASSPHRASE_FILE="") == (0, "")
         words = f"a.receipt -i {tmp_path}/{identity}"

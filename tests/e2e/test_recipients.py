@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import identities
@@ -76,8 +77,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-ROUND_TRIPS = [("qb-seal", kind) for kind in KINDS] + [("qb-backup", "a script")]
-ROUND_TRIPS += [(way, kind) for way in list(WAYS)[1:] for kind in ("five recipients", "gpg")]
+# All kinds with one program that seals; each other way with one or two: it hands the same options on.
+ROUND_TRIPS = [("qb-seal", kind) for kind in KINDS]
+ROUND_TRIPS += [("qb-backup", kind) for kind in ("five recipients", "a script")]
+ROUND_TRIPS += [
+    ("qb-seal --from-command", "five recipients"),
+    ("qb-seal --from-command", "gpg"),
+    ("qb-backup in a pipe", "five recipients"),
+    ("qb-backup from a host", "gpg"),
+]
 
 
 @pytest.mark.parametrize(("way", "kind"), ROUND_TRIPS)
@@ -152,11 +160,23 @@ def protected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture(scope="module")
+def sealed(protected: Path, folder: Path) -> Path:
+    """A directory with volume.qb, an archive for these identities, and host.qb, which is of a host."""
+    for name, source in (("volume", f"vm1:root={folder}/data"), ("host", f"--host dir:{folder}/A vm1")):
+        made = bash(f"qb-backup create -q -R {protected}/recipients -o {protected}/{name}.qb {source}")
+        assert (made.returncode, made.stderr) == (0, b"")
+    return protected
+
+
+def archive_for(kind: str, sealed: Path, place: Path) -> None:
+    """Puts the archive for a command of PROTECTED or INTERRUPTED in place."""
+    os.link(sealed / ("host.qb" if kind == "a host" else "volume.qb"), place / "a.qb")
+
+
 @pytest.mark.parametrize("kind", PROTECTED)
-def test_a_protected_identity_asks_on_the_terminal(kind: str, protected: Path, folder: Path, tmp_path: Path) -> None:
-    source = f"--host dir:{folder}/A" if kind == "a host" else f"vm1:root={folder}/data"
-    made = bash(f"qb-backup create -q -R {protected}/recipients -o {tmp_path}/a.qb {source}")
-    assert (made.returncode, made.stderr) == (0, b"")
+def test_a_protected_identity_asks_on_the_terminal(kind: str, protected: Path, sealed: Path, tmp_path: Path) -> None:
+    archive_for(kind, sealed, tmp_path)
     (tmp_path / "B").mkdir()
     with Terminal("bash", "-c", PROTECTED[kind], KEYS=str(protected), OUT=str(tmp_path)) as tty:
         tty.expect(b"Enter passphrase")
@@ -167,10 +187,45 @@ def test_a_protected_identity_asks_on_the_terminal(kind: str, protected: Path, f
     assert b"opens it" not in tty.said
 
 
-def test_a_protected_identity_without_a_terminal(protected: Path, folder: Path, tmp_path: Path) -> None:
-    made = bash(f"qb-backup create -q -R {protected}/recipients -o {tmp_path}/a.qb vm1:root={folder}/data")
-    assert made.returncode == 0
-    done = run("qb-backup", "list", "-i", protected / "protected", tmp_path / "a.qb")
+INTERRUPTED = {
+    **PROTECTED,
+    "qb-backup restore": "qb-backup restore --any-writer -i $KEYS/age.locked --to $OUT/new $OUT/a.qb",
+    "qb-key": "qb-key show --any-writer -i $KEYS/protected <$OUT/a.qb",
+}
+
+
+@pytest.mark.parametrize("kind", INTERRUPTED)
+def test_an_interrupt_while_a_protected_identity_asks(kind: str, protected: Path, sealed: Path, tmp_path: Path) -> None:
+    """The terminal shows again what is typed, no process is left, and nothing was written."""
+    archive_for(kind, sealed, tmp_path)
+    (tmp_path / "B").mkdir()
+    text = f"trap : INT; {INTERRUPTED[kind]}; echo $? >{tmp_path}/status"
+    mark = str(tmp_path)
+    with Terminal("bash", "-c", text, KEYS=str(protected), OUT=mark) as tty:
+        tty.expect(b"Enter passphrase")
+        wait_until(lambda: not tty.echoes(), "no echo")
+        tty.type(b"\x03")
+        wait_until(lambda: (tmp_path / "status").exists() and bool((tmp_path / "status").read_text()), "the end")
+        assert (tmp_path / "status").read_text() == "130\n"
+        assert tty.echoes()
+        done = tty.finish()
+        assert done.stderr.count(b"\n") <= 1, "at most a line about it"
+        wait_until(lambda: not of_test(mark), "the end of all processes")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["B", "a.qb", "status"]
+
+
+def of_test(mark: str) -> list[str]:
+    """The processes whose environment holds a text."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (process / "environ").read_bytes():
+                found.append(process.name)
+    return found
+
+
+def test_a_protected_identity_without_a_terminal(sealed: Path) -> None:
+    done = run("qb-backup", "list", "-i", sealed / "protected", sealed / "volume.qb")
     assert (done.returncode, done.stdout) == (3, b"")
     assert "no identity opens qb-key.age" in done.stderr.decode().splitlines()[0]
 
@@ -221,7 +276,7 @@ REFUSED = {
     "both": (2, "--passphrase-file is of no use with --recipients-file", "create -R rsa.pub --passphrase-file data"),
     "command": (1, "the key command ended with status 3", "create --key-command 'exit 3'"),
     "a passphrase besides": (2, "--identity and --passphrase-fd exclude each other", "list -i age1 --passphrase-fd 9"),
-    "standard input": (2, "the identity and the archive cannot both be on standard", "list -i /dev/stdin"),
+    "standard input": (2, "--identity: standard input is taken", "list -i /dev/stdin"),
     "too many": (5, "too many recipients", "create -R <(for i in {1..900}; do cat others; done)"),
 }
 
@@ -249,10 +304,8 @@ def test_a_variable_with_a_descriptor_that_is_not_open(variable: str, command: s
     assert (told in done.stderr.decode()) != unused
 
 
-def test_an_identity_is_no_target(folder: Path, tmp_path: Path) -> None:
-    made = bash(f"cd {folder}; qb-backup create -q -R rsa.pub -o {tmp_path}/a.qb vm1:root=data")
-    assert made.returncode == 0
-    (tmp_path / "key").write_bytes((folder / "rsa").read_bytes())
+def test_an_identity_is_no_target(sealed: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes((sealed / "age").read_bytes())
     words = (
         "--overwrite",
         "--any-writer",
@@ -260,12 +313,12 @@ def test_an_identity_is_no_target(folder: Path, tmp_path: Path) -> None:
         tmp_path / "key",
         "--map",
         f"vm1:root={tmp_path}/key",
-        tmp_path / "a.qb",
+        sealed / "volume.qb",
     )
     done = run("qb-backup", "restore", *words)
     assert (done.returncode, done.stdout) == (5, b"")
     assert b"vm1:root cannot be written over the identity " in done.stderr
-    assert (tmp_path / "key").read_bytes() == (folder / "rsa").read_bytes()
+    assert (tmp_path / "key").read_bytes() == (sealed / "age").read_bytes()
 
 
 def test_the_recipients_are_not_the_file_of_the_id(folder: Path, tmp_path: Path) -> None:

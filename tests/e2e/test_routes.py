@@ -98,6 +98,7 @@ def test_what_is_reported(archive: Path, tmp_path: Path) -> None:
         Happened("passed", "vm1/a"),
         Happened("begin", "vm2/b"),
         Happened("done", "vm2/b", b"vm2/b 300000\nfor vm2/b\n"),
+        Happened("ended", ""),
     ]
 
 

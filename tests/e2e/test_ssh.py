@@ -14,7 +14,6 @@ from support import bash, environment
 from volumefiles import filled, room, same, shapes, unexpected
 
 CHUNK = 4096
-SIZES = [0, 1, 511, 512, 513, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("volumes")
     (place / "passphrase").write_text("over ssh\n")
     (place / "passphrase").chmod(0o600)
-    for size in SIZES:
+    for size in (0, 3 * CHUNK):
         filled(place / str(size), size)
     shapes(place)
     return place
@@ -43,9 +42,12 @@ def clean(done: subprocess.CompletedProcess[bytes]) -> None:
     assert (done.returncode, unexpected(done.stderr)) == (0, [])
 
 
-def test_all_sizes_and_shapes(host: SshHost, folder: Path, tmp_path: Path) -> None:
-    """The other host checks the received archive, without a passphrase, before it accepts it as complete."""
-    names = [*map(str, SIZES), "hole-first", "hole-last", "all-hole", "alternating", "huge"]
+def test_from_disk_to_disk(host: SshHost, folder: Path, tmp_path: Path) -> None:
+    """The other host checks the received archive, without a passphrase, before it accepts it as complete.
+
+    test_roundtrip.py has all sizes and shapes.
+    """
+    names = ["0", str(3 * CHUNK), "hole-first", "huge"]
     volumes = " ".join(f"vm1:v{name}={name}" for name in names)
     clean(
         over(
@@ -53,7 +55,6 @@ def test_all_sizes_and_shapes(host: SshHost, folder: Path, tmp_path: Path) -> No
             folder,
             f"qb-backup create -q --logn 10 --chunk-size 256K --id-file $OUT.id {volumes} |"
             " ssh store qb-store backup.qb &&"
-            ' ssh store cat backup.qb | qb-backup verify --expect-id "$(cat $OUT.id)" &&'
             ' ssh store cat backup.qb | qb-backup restore --expect-id "$(cat $OUT.id)" --to $OUT',
             OUT=str(tmp_path / "out"),
         )
@@ -64,9 +65,9 @@ def test_all_sizes_and_shapes(host: SshHost, folder: Path, tmp_path: Path) -> No
         assert room(target) <= room(folder / name) + (1 << 17)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [0, 3 * CHUNK])
 def test_by_hand(size: int, host: SshHost, folder: Path, tmp_path: Path) -> None:
-    """Uncompressed, so that the sizes of chunks are met."""
+    """Uncompressed, so that there are several chunks; test_roundtrip.py has all sizes of these pipes."""
     clean(
         over(
             host,

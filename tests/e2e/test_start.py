@@ -29,6 +29,7 @@ def place(tmp_path: Path) -> Path:
     ("words", "stdin"),
     [
         (["qb-volread", "file:v.img"], None),
+        (["qb-volread", "v.img"], None),
         (["qb-delta", "--name=vm1/root.img"], "stream"),
         (["qb-merge", "stream"], None),
         (["qb-tarwrite", "--size=28192", "vm1/root.img"], "stream"),
@@ -36,6 +37,7 @@ def place(tmp_path: Path) -> Path:
         (["qb-decompress", "gzip"], "tar.gz"),
         (["qb-tarextract", "vm1/root.img"], "tar"),
         (["qb-volwrite", "--create", "--parents", "--print-size", "--", "file:new/w.img"], "stream"),
+        (["qb-volwrite", "--create", "w.img"], "stream"),
     ],
 )
 def test_what_a_stage_loads(words: list[str], stdin: str | None, place: Path) -> None:
@@ -53,7 +55,20 @@ def test_what_qb_seal_loads(place: Path) -> None:
     (place / "secret").write_text("start\n")
     found = loaded(["qb-seal", "--logn=10", "--passphrase-file=secret", "vm1/root.img"], "tar.gz", place)
     assert "cryptography.hazmat.primitives.ciphers" in found
-    assert found & {"dataclasses", "inspect", "docopt"} == set()
+    assert found & {"dataclasses", "inspect", "docopt", "logging"} == set()
+
+
+def test_what_qb_seal_needs_before_it_starts_a_command_loads_no_cryptography() -> None:
+    """That takes as long as the start of the command, which runs beside it."""
+    needed = ("qb_seal", "events", "fromcommand", "keyoptions", "receipts", "sealoptions", "signoptions")
+    text = f"""
+import sys
+sys.path.insert(0, {str(BIN.parent)!r})
+from qbtools.commands.archive import {", ".join(needed)}
+from qbtools.keys import wrapping
+print("cryptography" in sys.modules)
+"""
+    assert subprocess.check_output([sys.executable, "-c", text], env=environment()) == b"False\n"
 
 
 def test_site_packages_are_added_for_our_packages_only(place: Path) -> None:

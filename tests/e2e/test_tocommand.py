@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import run
+from running import wait_until
+from support import environment, run
 from zeros import archive_of_zeros
 
 SIZES = {"vm1/a": 100, "vm1/b": 3_000_000, "vm2/c": 0}
@@ -132,6 +133,30 @@ def test_an_archive_that_ends_early_never_looks_like_the_end_of_a_file(
     assert done.returncode == 4
     # If the cut is after it, the file itself is complete, and a complete file may be returned.
     assert (tmp_path / "out.whole").exists() == (cut < 0)
+
+
+def test_the_command_of_a_named_file_starts_before_its_first_chunk_came(archive: Path, tmp_path: Path) -> None:
+    data = archive.read_bytes()
+    middle = data.index(b"vm1/b.000.enc") + 1000
+    cmd = f": >{tmp_path}/started; wc -c"
+    argv = ["qb-unseal", f"--passphrase-file={archive.parent}/passphrase", "--to-command", cmd, "vm1/b"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment()) as stage:
+        assert stage.stdin is not None
+        stage.stdin.write(data[:middle])
+        stage.stdin.flush()
+        wait_until((tmp_path / "started").exists, "the start of CMD")
+        said, _none = stage.communicate(data[middle:])
+    assert (stage.returncode, said) == (0, b"3000000\n")
+
+
+def test_no_command_starts_for_a_name_that_is_not_authenticated(archive: Path) -> None:
+    """Unless the user gave that name; then CMD gets no byte, and not its end."""
+    data = archive.read_bytes().replace(b"vm1/b.", b"vn0/b.")  # the same checksum
+    done = unseal(archive, "echo $QB_NAME; cat", data=data)
+    assert (done.returncode, done.stdout) == (4, b"vm1/a\n" + bytes(SIZES["vm1/a"]))
+    done = unseal(archive, "cat; echo whole", "vn0/b", data=data)
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr == b"qb-unseal: error: vn0/b.000.enc does not authenticate: the archive is damaged here\n"
 
 
 def test_a_damaged_chunk_never_looks_like_the_end_of_a_file(archive: Path, tmp_path: Path) -> None:

@@ -161,6 +161,32 @@ class Protocol:
         assert set(client.VERBS) <= client._verbs(place.good("verbs"))
         place.bad("no-such-verb")
 
+    def test_hold_and_release(self, place: Place) -> None:
+        found = client._verbs(place.good("verbs"))
+        assert ("hold" in found) == ("release" in found)
+        if "hold" not in found:
+            place.bad("hold", f"{PREFIX}held", "mark")
+            return
+        targets = place.create("held", root=4 * MiB, private=MiB)
+        write = "qb-volwrite", "--raw", "--overwrite", "--shrink"
+        assert place.run(*write, targets["root"], data=b"old" + bytes(4 * MiB))[0] == 0
+        name, mark, other = f"{PREFIX}held", str(Mark.own()), str(Mark.own()._replace(start=1))
+        place.good("release", name, mark)
+        words = client._held(place.good("hold", name, mark))
+        assert words.keys() == {"root", "private"}
+        assert place.domain("held").features.get(names.HELD, mark) == mark
+        assert place.run(*write, targets["root"], data=b"new" + bytes(4 * MiB))[0] == 0
+        place.good("release", name, other)
+        if words["root"] != place.volumes("held")["root"].source:  # else the machine is off, and nothing is held
+            assert holds(words["root"], 4 * MiB, b"old")
+        if names.HELD in place.domain("held").features:
+            place.bad("hold", name, other)
+        for _ in range(2):
+            place.good("release", name, mark)
+            assert names.HELD not in place.domain("held").features
+        place.good("release", f"{PREFIX}missing", mark)
+        place.bad("hold", f"{PREFIX}missing", mark)
+
     def test_what_is_there(self, place: Place) -> None:
         assert place.inventory().by_name["dom0"].kind == names.ADMIN_CLASS
         defaults.read(place.good("defaults"))
@@ -210,6 +236,19 @@ class Protocol:
             assert f"{PREFIX}a-b" not in place.inventory().by_name
         assert place.ask("remove", f"{PREFIX}a-b")[0] == 0
         assert place.volumes("a") == before
+
+    def test_check(self, place: Place) -> None:
+        """It fails if create would, and changes nothing."""
+        if client.CHECK not in client._verbs(place.good("verbs")):
+            return
+        document = place.document("checked", {"root": MiB})
+        before = place.state()
+        assert place.good("check", data=document).at_eof()
+        assert place.state() == before
+        place.create("checked", root=MiB)
+        assert f"{PREFIX}checked" in place.bad("check", data=document)
+        for data in b"", b"<qubes/>", b"no xml":
+            place.bad("check", data=data)
 
     def test_set_replaces_all_but_the_volumes(self, place: Place) -> None:
         place.create("netvm", private=MiB)

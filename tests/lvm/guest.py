@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -86,6 +86,13 @@ def thin(full: str, size: int, pool: str = "pool") -> Path:
     return Path("/dev") / full
 
 
+def thins(full: Sequence[str], size: int, pool: str = "pool") -> None:
+    """Several thin volumes; one process of lvm makes them all, which is faster."""
+    words = [f"lvcreate -qq -y -V {size}b -T {name.split('/')[0]}/{pool} -n {name.split('/')[1]}\n" for name in full]
+    done = subprocess.run(["lvm"], input="".join(words), capture_output=True, text=True, check=True)
+    assert all(os.path.exists(f"/dev/{name}") for name in full), done.stderr
+
+
 def thick(full: str, size: int, *options: str) -> Path:
     """A thick volume, GROUP/NAME; its device."""
     vg, name = full.split("/")
@@ -122,11 +129,13 @@ def write(device: Path, offset: int, data: bytes) -> None:
     direct = os.O_DIRECT if offset % 4096 == 0 == len(data) % 4096 else 0
     import mmap
 
-    buffer = mmap.mmap(-1, max(len(data), 1))  # its memory is aligned as O_DIRECT needs it
-    buffer[: len(data)] = data
     fd = os.open(device, os.O_WRONLY | direct)
     try:
-        assert os.pwrite(fd, memoryview(buffer)[: len(data)], offset) == len(data)
+        with mmap.mmap(-1, MiB) as buffer, memoryview(buffer) as memory:  # aligned as O_DIRECT needs it
+            for at in range(0, len(data), MiB):
+                piece = data[at : at + MiB]
+                memory[: len(piece)] = piece
+                assert os.pwrite(fd, memory[: len(piece)], offset + at) == len(piece)
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -27,7 +27,7 @@ def test_docopt_agrees(program: str) -> None:
     needed = [list(_needed(line)) for line in usage.parts if not asking & {leaf.name for leaf in _needed(line)}]
     seen = 0
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=50, deadline=None)
     @given(st.sampled_from(needed), st.data())
     def check(leaves: list[arguments.Node], data: st.DataObject) -> None:
         nonlocal seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import increments
 from hypothesis import example, given, settings
@@ -152,3 +153,28 @@ def test_bytes_of_any_kind(data: bytes) -> None:
         with contextlib.suppress(QbError):
             increments.merged(streams)
             raise AssertionError("taken for whole")
+
+
+def blocks_that_differ(old: bytes, new: bytes) -> set[int]:
+    """The blocks of new that are not the same in old, and what was cut or grown."""
+    found = {at for at in range(0, len(new), BLOCK) if new[at : at + BLOCK] != old[at : at + BLOCK]}
+    if len(new) < len(old) and len(new) % BLOCK:
+        found.add(len(new) - len(new) % BLOCK)
+    return found
+
+
+@given(states(), st.data())
+def test_reading_only_what_may_have_changed_gives_the_same_bytes(found: list[bytes], data: st.DataObject) -> None:
+    """Whatever else is taken for changed."""
+    index = increments.saved(increments.stream(found[0]), "backup-0", None)[1]
+    for number, (old, new) in enumerate(itertools.pairwise(found), 1):
+        extents = extents_of(data.draw, new)
+        expected = increments.saved(increments.stream(new, extents), f"backup-{number}", index)
+        others = data.draw(st.sets(st.integers(0, MOST // BLOCK)))
+        wanted = blocks_that_differ(old, new) | {at * BLOCK for at in others}
+        changed = ExtentMap(len(new), 0)
+        for at in sorted(wanted):
+            changed.add(at, BLOCK)
+        stream = increments.candidates(new, extents, f"backup-{number - 1}", changed)
+        assert increments.reduced(stream, f"backup-{number}", index) == expected
+        index = expected[1]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from forked import Server
-from support import run
 from vectors import vectorfile
 
 HERE = Path(__file__).parent
@@ -33,36 +32,38 @@ def _bad(data: dict[str, tuple[dict[str, str], bytes]]) -> list[str]:
     return [name for name, (said, _) in data.items() if said["status"] != "0"]
 
 
-def _output(*argv: str, data: bytes) -> bytes:
-    ended = run(*argv, data=data)
-    assert (ended.returncode, ended.stderr) == (0, b"")
+def _output(server: Server, *argv: str, data: bytes) -> bytes:
+    ended = server.run(*argv, data=data)
+    assert (ended.status, ended.stderr) == (0, "")
     return ended.stdout
 
 
 @pytest.mark.parametrize("name", _good(INNER))
-def test_good_archive(name: str) -> None:
+def test_good_archive(name: str, server: Server) -> None:
     said, data = INNER[name]
     arguments = [said["name"]] if "name" in said else []
     assert {"volume", "size", "list"} & set(said)
     if "volume" in said:
-        plain = _output("qb-tarextract", "--raw", *arguments, data=data)
+        plain = _output(server, "qb-tarextract", "--raw", *arguments, data=data)
         assert hashlib.sha256(plain).hexdigest() == said["volume"]
-        stream = _output("qb-tarextract", *arguments, data=data)
-        archive = _output("qb-tarwrite", "again.img", data=stream)
-        assert _output("qb-tarextract", "--raw", data=archive) == plain
+        stream = _output(server, "qb-tarextract", *arguments, data=data)
+        archive = _output(server, "qb-tarwrite", "again.img", data=stream)
+        assert _output(server, "qb-tarextract", "--raw", data=archive) == plain
     if "size" in said:
-        assert _output("qb-tarextract", "--size", *arguments, data=data) == said["size"].encode() + b"\n"
+        assert _output(server, "qb-tarextract", "--size", *arguments, data=data) == said["size"].encode() + b"\n"
     if "list" in said:
         listed = said["list"].replace("|", "\n").replace(">", "\t").encode()
-        assert _output("qb-tarextract", "--list", *arguments, data=data) == listed
+        assert _output(server, "qb-tarextract", "--list", *arguments, data=data) == listed
 
 
 @pytest.mark.parametrize("name", _bad(INNER))
 def test_bad_archive(name: str, server: Server) -> None:
     said, data = INNER[name]
     arguments = [said["name"]] if "name" in said else []
-    for option, piped in ([], True), (["--raw"], True), (["--raw"], False):
-        ended = server.run("qb-tarextract", *option, *arguments, data=data, piped=piped)
+    argv, raw = ["qb-tarextract", *arguments], ["qb-tarextract", "--raw", *arguments]
+    piped = server.run_each([argv, raw], data=data, piped=True)
+    assert len(piped) == 2
+    for ended in [*piped, server.run(*raw, data=data)]:
         assert ended.status == int(said["status"])
         assert ended.stderr.splitlines()[0] == f"qb-tarextract: error: {said['message']}"
         assert not re.search(rb"end [0-9]+\n\Z", ended.stdout)
@@ -78,15 +79,15 @@ def test_bad_archive_is_not_listed(name: str, server: Server) -> None:
 
 
 @pytest.mark.parametrize("name", _good(STREAMS))
-def test_good_stream(name: str) -> None:
+def test_good_stream(name: str, server: Server) -> None:
     said, data = STREAMS[name]
-    archive = _output("qb-tarwrite", "vm1/private.img", data=data)
+    archive = _output(server, "qb-tarwrite", "vm1/private.img", data=data)
     if "volume" in said:
-        assert hashlib.sha256(_output("qb-tarextract", "--raw", data=archive)).hexdigest() == said["volume"]
+        assert hashlib.sha256(_output(server, "qb-tarextract", "--raw", data=archive)).hexdigest() == said["volume"]
     else:
-        assert _output("qb-tarextract", "--size", data=archive) == said["size"].encode() + b"\n"
+        assert _output(server, "qb-tarextract", "--size", data=archive) == said["size"].encode() + b"\n"
     if name != "touching":
-        assert _output("qb-tarextract", data=archive) == data
+        assert _output(server, "qb-tarextract", data=archive) == data
 
 
 @pytest.mark.parametrize("name", _bad(STREAMS))

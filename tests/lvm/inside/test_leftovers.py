@@ -111,9 +111,8 @@ def test_snapshots_that_stay(vg: str, volume: str, tmp_path: Path, monkeypatch: 
     assert guest.ours(vg), "its owner lives"
     assert guest.program("qb-snapshot", "release", spec).status == 0
     assert not guest.ours(vg)
-    with subprocess.Popen(["sleep", "1000"]) as owner:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as owner:  # it lives as long as the `with`
         spec = guest.program("qb-snapshot", "take", "--owner", str(owner.pid), f"lvm:{volume}").stdout.decode().strip()
-        owner.kill()
     assert len(guest.ours(vg)) == 1
     assert guest.program("qb-snapshot", "clean").status == 0
     assert not guest.ours(vg)

@@ -101,25 +101,22 @@ def test_a_reservation_that_a_killed_run_left(vg: str, mapped: str, pool: int, t
 def test_only_what_is_proven_ours_is_released(pool: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reservation, "PATIENCE", 0.1)
     name = f"pool-{dm.uuid(pool).removeprefix('LVM-')}"
-    with subprocess.Popen(["sleep", "1000"]) as living, subprocess.Popen(["true"]) as ended:
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as ended:  # it lives until its mark is made
         dead = Mark.of(ended.pid)
-        ended.wait()
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as living:
         dm.message(pool, "reserve_metadata_snap")
-        try:
-            block = root(pool)
-            for record in f"{Mark.of(living.pid)} {block}", str(Mark.of(living.pid)), f"{dead} 1", "", "rubbish":
-                with lock.Lock(name, 10) as held:
-                    held.write(record)
-                with pytest.raises(Failed, match="another program has reserved"), reservation.held(pool):
-                    pass
-                assert root(pool) == block
+        block = root(pool)
+        for record in f"{Mark.of(living.pid)} {block}", str(Mark.of(living.pid)), f"{dead} 1", "", "rubbish":
             with lock.Lock(name, 10) as held:
-                held.write(f"{dead} {block}")
-            with reservation.held(pool):
-                assert root(pool) != "-"
-            assert root(pool) == "-"
-        finally:
-            living.kill()
+                held.write(record)
+            with pytest.raises(Failed, match="another program has reserved"), reservation.held(pool):
+                pass
+            assert root(pool) == block
+        with lock.Lock(name, 10) as held:
+            held.write(f"{dead} {block}")
+        with reservation.held(pool):
+            assert root(pool) != "-"
+        assert root(pool) == "-"
     with lock.Lock(name, 10) as held:
         assert held.read() == ""
 

@@ -51,15 +51,15 @@ def test_before_start_where_it_is_not_kept(vg: str) -> None:
 
 def test_one_point_in_time(vg: str) -> None:
     """Of a thin and of a thick volume that are written to all the time."""
-    for device in guest.thin(f"{vg}/counted", 32 * MiB), guest.thick(f"{vg}/counted-thick", 32 * MiB):
-        with counting(0, 24 * MiB, device, direct=True):
+    for device in guest.thin(f"{vg}/counted", 12 * MiB), guest.thick(f"{vg}/counted-thick", 12 * MiB):
+        with counting(0, 8 * MiB, device, direct=True):
             with Program("qb-volread", "--raw", "--cow=50%", f"lvm:{device}", piped=True) as reading:
                 first = reading.take(BLOCK)
-                advance(device, 24 * MiB)
+                advance(device, 8 * MiB)
                 image = reading.wait(first)
             later = counter(device, 0)
         assert (image.status, image.stderr) == (0, "")
-        numbers = [int.from_bytes(image.stdout[at : at + 8], "big") for at in (0, 24 * MiB)]
+        numbers = [int.from_bytes(image.stdout[at : at + 8], "big") for at in (0, 8 * MiB)]
         assert numbers[0] - numbers[1] in (0, 1)
         assert 0 < numbers[0] < later
 

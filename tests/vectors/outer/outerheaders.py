@@ -122,7 +122,7 @@ def arrangements() -> dict[str, Vector]:
     ):
         vectors[f"pair-{name}"] = bad("no member at all", data, verdict, header=verdict)
     for name, data, verdict in (
-        ("text", b"hello\n", "4 the archive ends in the middle of a tar header"),
+        ("text", b"hello\n", "4 the archive is not a sealed archive"),
         ("gzip", b"\x1f\x8b\x08" + content("gzip", 2000), "4 the archive is gzip data, not a sealed archive"),
     ):
         vectors[f"no-tar-{name}"] = bad("no tar archive", data, verdict, header=verdict)

@@ -1,0 +1,225 @@
+"""Snapshots that are kept from one backup to the next: thin_delta tells what has changed, and nothing is left."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import increments
+import pytest
+from lvm import guest
+from lvm.guest import MiB, Program
+
+from qbtools.errors import Failed
+from qbtools.formats.volumestream import ExtentMap
+from qbtools.volumes import locate, snapshots
+from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.lvm import dm
+from qbtools.volumes.marks import Kept
+
+BLOCK = 64 << 10
+OPTIONS = SourceOptions()
+
+
+class Volume:
+    """A thin volume with the snapshot and the index of its last backup."""
+
+    def __init__(self, full: str, size: int) -> None:
+        """The volume exists, and is empty."""
+        self.device = Path("/dev") / full
+        self.full = full
+        self.size = size
+        self.day = 0
+        self.spec = ""
+        self.index = b""
+
+    def state(self, spec: str) -> tuple[bytes, ExtentMap, ExtentMap | None]:
+        """The data of a snapshot, its map, and what may have changed since the snapshot before."""
+        with locate.open_source(spec, OPTIONS) as source:
+            extents = source.extents()
+            data = os.pread(source.fd, source.size, 0)
+            if not self.spec:
+                return data, extents, None
+            return data, extents, locate.changed(spec, source, self.spec, self.size, BLOCK)
+
+    def save(self, spec: str) -> int:
+        """Saves the state that a snapshot has, and compares both ways. Returns how many bytes may have changed."""
+        data, extents, changed = self.state(spec)
+        whole = increments.saved(increments.stream(data, extents), f"day-{self.day}", self.index or None, BLOCK)
+        if changed is not None:
+            candidates = increments.candidates(data, extents, f"day-{self.day - 1}", changed)
+            assert increments.reduced(candidates, f"day-{self.day}", self.index, BLOCK) == whole
+        self.spec, self.index, self.size, self.day = spec, whole[1], len(data), self.day + 1
+        return sum(length for _, length in changed or ())
+
+
+def pool_of(device: Path) -> int:
+    return dm.number(dm.table(device.stat().st_rdev).parameters[0])
+
+
+def root(device: Path) -> str:
+    """The reserved metadata of the pool of a volume; `-` if there is none."""
+    return dm.status(pool_of(device)).parameters[3]
+
+
+@pytest.fixture
+def volume(vg: str) -> Iterator[Volume]:
+    guest.write(guest.thin(f"{vg}/kept", 8 * MiB), 0, os.urandom(MiB))
+    made = Volume(f"{vg}/kept", 8 * MiB)
+    made.save(snapshots.take([f"lvm:{made.full}"], Kept("day-0"), OPTIONS)[0])
+    yield made
+    guest.remove(made.full, *(f"{vg}/{name}" for name in guest.ours(vg)))
+
+
+def index(volume: Volume, place: Path) -> Path:
+    (place / "index").write_bytes(volume.index)
+    return place / "index"
+
+
+def test_five_days_of_twenty_volumes(vg: str) -> None:
+    """Each has a snapshot every day, while a program writes to all of them. Some are saved both ways."""
+    guest.thins([f"{vg}/many{number}" for number in range(20)], 4 * MiB)
+    made = [Volume(f"{vg}/many{number}", 4 * MiB) for number in range(20)]
+    words = [f"lvm:{volume.full}" for volume in made]
+    kept: list[str] = []
+    over, left = threading.Event(), threading.Semaphore(0)  # how much is written does not depend on the machine
+
+    def writer() -> None:
+        maker = random.Random(5)
+        while not over.wait(0.02):
+            if not left.acquire(blocking=False):
+                continue
+            data = maker.choice([bytes(4096), maker.randbytes(4096)])
+            guest.write(maker.choice(made).device, maker.randrange(1024) * 4096, data)
+
+    thread = threading.Thread(target=writer)
+    thread.start()
+    try:
+        for day in range(5):
+            left.release(200)
+            mark = Kept(f"day-{day}")
+            specs = snapshots.take(words, mark, OPTIONS)
+            sizes = [volume.save(spec) for volume, spec in list(zip(made, specs, strict=True))[::5]]
+            assert day == 0 or any(size < 4 * MiB for size in sizes)
+            if kept:
+                guest.remove(*kept)  # snapshots.release_kept() does it too, but asks lvm about each
+            kept = [spec.removeprefix("lvm:") for spec in specs]
+            assert len(guest.ours(vg)) == 20
+    finally:
+        over.set()
+        thread.join()
+    guest.remove(*kept[4:])  # the others are enough for the release of several
+    snapshots.release_kept(words[:4], Kept("day-4"))
+    assert not guest.ours(vg)
+    assert root(made[0].device) == "-"
+    guest.remove(*(volume.full for volume in made))
+
+
+def test_only_what_changed_is_read(volume: Volume, tmp_path: Path) -> None:
+    guest.write(volume.device, 3 * MiB + 4096, b"A" * 4096)
+    guest.call("blkdiscard", "--offset", str(BLOCK), "--length", str(BLOCK), volume.device)
+    words = ["--since", volume.spec, "--base", index(volume, tmp_path), f"lvm:{volume.full}"]
+    ended = guest.program("qb-volread", "-v", *words)
+    assert ended.status == 0
+    assert f"{2 * BLOCK} bytes may have changed since day-0, only these are read" in ended.stderr
+    head, _, rest = ended.stdout.partition(b"\n\n")
+    assert head.startswith(b"qb-volume 2\nsize %d\nbase day-0 " % (8 * MiB))
+    assert rest[:40].startswith(b"zero 65536 65536\ndata 3145728 65536\n")
+    whole = increments.saved(guest.program("qb-volread", f"lvm:{volume.full}").stdout, "x", volume.index, BLOCK)
+    assert increments.reduced(ended.stdout, "x", volume.index, BLOCK) == whole
+    assert root(volume.device) == "-"
+
+
+def test_a_volume_that_grew(volume: Volume) -> None:
+    guest.call("lvextend", "-qq", "-L", f"{12 * MiB}b", volume.full)
+    guest.write(volume.device, 11 * MiB, b"A" * 4096)
+    (spec,) = snapshots.take([f"lvm:{volume.full}"], Kept("day-1"), OPTIONS)
+    assert volume.save(spec) == BLOCK
+
+
+def test_when_everything_is_read(vg: str, volume: Volume, tmp_path: Path) -> None:
+    """The reasons; and qb-volread tells one and goes on."""
+
+    def reason(since: str = volume.spec, word: str = volume.spec) -> str:
+        with locate.open_source(word, OPTIONS) as source, pytest.raises(Failed) as caught:
+            locate.changed(word, source, since, volume.size, BLOCK)
+        assert root(volume.device) == "-"
+        return caught.value.message
+
+    full = volume.spec.removeprefix("lvm:")
+    assert "there is no logical volume gone in" in reason(f"lvm:{vg}/gone")
+    assert reason(f"lvm:{volume.full}") == f"{volume.full} is no snapshot of qbtools"
+    guest.thick(f"{vg}/thick", 4 * MiB)
+    assert reason(word=f"lvm:{vg}/thick") == "it is not in a thin pool"
+    guest.thin(f"{vg}/small", 4 * MiB)
+    assert reason(word=f"lvm:{vg}/small") == "it has shrunk"
+    guest.pool(f"{vg}/second", 16 * MiB)
+    guest.thin(f"{vg}/other", 8 * MiB, "second")
+    assert reason(word=f"lvm:{vg}/other") == f"{full} is in another pool"
+    stamp = snapshots.stamp(volume.spec)
+    guest.call("lvchange", "-qq", "-an", full)
+    words = "--since", volume.spec, "--base", index(volume, tmp_path), f"lvm:{volume.full}"
+    ended = guest.program("qb-volread", "-v", *words)
+    assert (ended.status, guest.Stream.parse(ended.stdout).ended) == (0, True)
+    assert f"everything is read: {full} is not active\n" in ended.stderr
+    with pytest.raises(Failed, match="is not active"):
+        snapshots.stamp(volume.spec)
+    guest.call("lvchange", "-qq", "-ay", "-K", full)
+    assert snapshots.stamp(volume.spec) == stamp
+    guest.call("lvchange", "-qq", "-prw", full)
+    assert reason(word=f"lvm:{volume.full}") == f"{full} is no snapshot of qbtools"
+    guest.call("lvchange", "-qq", "-pr", full)
+    assert snapshots.stamp(volume.spec) == stamp
+    guest.remove(f"{vg}/thick", f"{vg}/small", f"{vg}/second")
+
+
+def test_a_repaired_pool_is_noticed(vg: str) -> None:
+    guest.pool(f"{vg}/damaged", 16 * MiB)
+    device = guest.thin(f"{vg}/inside", 4 * MiB, "damaged")
+    guest.write(device, 0, b"A" * 4096)
+    (spec,) = snapshots.take([f"lvm:{vg}/inside"], Kept("day-0"), OPTIONS)
+    stamp = snapshots.stamp(spec)
+    full = spec.removeprefix("lvm:")
+    guest.call("lvchange", "-qq", "-an", full, f"{vg}/inside")
+    guest.call("lvchange", "-qq", "-an", f"{vg}/damaged")
+    guest.call("lvconvert", "-qq", "-y", "--repair", f"{vg}/damaged")
+    guest.call("lvchange", "-qq", "-ay", "-K", full, f"{vg}/inside")
+    assert snapshots.stamp(spec) != stamp
+    guest.remove(f"{vg}/damaged", f"{vg}/damaged_meta0")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_while_thin_delta_runs(vg: str, volume: Volume, tmp_path: Path, number: signal.Signals) -> None:
+    """The reservation of the metadata is released, by the run itself or by the next one."""
+    reached = tmp_path / "reached"
+    slow = tmp_path / "thin_delta"
+    slow.write_text(f"#!/bin/sh\necho $$ >{reached}.new\nmv {reached}.new {reached}\nexec sleep 1000\n")
+    slow.chmod(0o755)
+    words = ["--since", volume.spec, "--base", index(volume, tmp_path), f"lvm:{volume.full}"]
+    with Program("qb-volread", *words, PATH=f"{tmp_path}:{os.environ['PATH']}") as killed:
+        while not reached.exists():
+            time.sleep(0.05)
+        assert root(volume.device) != "-"
+        killed.kill(number)
+        assert killed.wait().status == 128 + number
+    if number == signal.SIGKILL:
+        os.kill(int(reached.read_text()), signal.SIGKILL)
+        ended = guest.program("qb-volread", *words)
+        assert (ended.status, ended.stderr) == (0, "")
+    assert root(volume.device) == "-"
+    assert guest.ours(vg) == {volume.spec.rpartition("/")[2]}
+
+
+def test_list_clean_and_release(vg: str, volume: Volume) -> None:
+    line = f"{volume.spec}\tday-0\tseries\n"
+    assert line in guest.program("qb-snapshot", "list").stdout.decode()
+    assert guest.program("qb-snapshot", "clean").status == 0
+    guest.volread(f"lvm:{volume.full}")  # which removes what is dead in the group
+    assert line in guest.program("qb-snapshot", "list").stdout.decode()
+    assert guest.program("qb-snapshot", "release", volume.spec).status == 0
+    assert not guest.ours(vg)
