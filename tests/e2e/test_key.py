@@ -464,7 +464,7 @@ def test_scrypt_and_tar_open_it_then(folder: Path, tmp_path: Path) -> None:
     good(folder, f"tar -C {tmp_path} -xf old.qb")
     identity = (tmp_path / "backup-header").read_text().partition("backup-id=")[2].partition("\n")[0]
     text = f"""P=$(qb-key show --any-writer -i old <old.qb); cd {tmp_path}; : >all; for n in vm1/data.*.enc; do
-        scrypt dec -P "$n" <<<"{identity}!${{n%.enc}}!$P" >>all || exit; done; cmp all {folder}/data"""
+        scrypt dec -fP "$n" <<<"{identity}!${{n%.enc}}!$P" >>all || exit; done; cmp all {folder}/data"""
     good(folder, text)
 
 

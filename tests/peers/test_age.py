@@ -44,7 +44,7 @@ OPENS = {
     "age": ("-R to", "age -d -i identity <(tar -xOf archive.qb qb-key.age)"),
     "scrypt": (
         "--wrap-passphrase --passphrase-file typed",
-        "scrypt dec -P <(tar -xOf archive.qb qb-key.scrypt) < <(printf 'qb-key!%s\\n' \"$(cat typed)\")",
+        "scrypt dec -fP <(tar -xOf archive.qb qb-key.scrypt) < <(printf 'qb-key!%s\\n' \"$(cat typed)\")",
     ),
     "a command": ("--key-command 'gzip -c'", "tar -xOf archive.qb qb-key.command | gzip -dc"),
 }
