@@ -11,14 +11,14 @@ import select
 
 from qbtools.environments import chosen_environment
 from qbtools.errors import Failed
+from qbtools.latesignals import signals_later
 from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.streams import SPOILT
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 
 _WORDS = 1 << 16  # bytes of a program's messages that are read
@@ -124,26 +124,18 @@ class running:
         self._words, theirs = os.pipe()
         watched, self._life = os.pipe()
         os.set_blocking(theirs, False)  # we may not read its messages: so it never waits for us
-        # A signal must not arrive before the program is registered to be ended.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
         try:
-            self._child = self._start(theirs, watched, mask)
+            with signals_later():
+                self._child = self._start(theirs, watched)
         except BaseException:
-            self._close()
+            self._end()
             raise
         finally:
             os.close(theirs)
             os.close(watched)
-            if self._child is None:
-                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # a signal that has arrived is handled here
-        except BaseException:
-            self._end()
-            raise
         return self._child
 
-    def _start(self, words: int, watched: int, mask: Iterable[int]) -> Child:
+    def _start(self, words: int, watched: int) -> Child:
         name = self._argv[0].rpartition("/")[2]
         # None may be at the number of another one: it would be overwritten before it is copied.
         fds = (*self._fds, words, *self._more, watched)
@@ -154,7 +146,6 @@ class running:
                 [name, *self._argv[1:]],
                 {**chosen_environment(os.environ), **self._extra},
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(copies)],
-                setsigmask=mask,
                 setsigdef=_IGNORED_BY_PYTHON,
             )
         except OSError as error:

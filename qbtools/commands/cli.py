@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from qbtools import __version__, reports
+from qbtools import __version__, latesignals, reports
 from qbtools.commands import arguments, taken, waking
 from qbtools.errors import Failed, OtherPython, QbError, Told, Truncated, UsageError, escape
 from qbtools.lean import TYPE_CHECKING, signal, suppress
@@ -177,6 +177,8 @@ def _occupy_descriptors() -> None:
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:
+    if latesignals.waits(number):
+        return
     # A second signal must not interrupt the cleanup of the first one. If one has already arrived, its handler is still
     # called; Python prints a message if that is SIG_IGN.
     for other in _ENDING_SIGNALS:

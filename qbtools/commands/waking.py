@@ -46,15 +46,10 @@ def start(numbers: tuple[int, ...]) -> None:
         os.close(theirs)
     os.set_blocking(high[1], False)
     signal.signal(_NUDGE, _nothing)
-    # A thread begins with the mask of the one that starts it. In this one, no signal may arrive: Python would handle it
-    # in the main thread, even while that blocks it to be safe from it.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         _thread.start_new_thread(_watch, (high[0], numbers, _thread.get_ident()))
     except RuntimeError:
         return
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     signal.set_wakeup_fd(high[1], warn_on_full_buffer=False)
 
 

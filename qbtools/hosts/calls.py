@@ -14,6 +14,7 @@ from contextlib import suppress
 from qbtools import processtree
 from qbtools.environments import cmd_environment
 from qbtools.errors import Failed, UsageError
+from qbtools.latesignals import signals_later
 from qbtools.lean import NamedTuple
 from qbtools.streams import BLOCK
 
@@ -87,10 +88,19 @@ def _started(
 ) -> subprocess.Popen[bytes]:
     environment = {**cmd_environment(os.environ), **settings}
     processtree.adopt_orphans()
+    process = None
     try:
-        return subprocess.Popen(argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env=environment)
+        with signals_later():
+            process = subprocess.Popen(
+                argv, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, bufsize=0, env=environment
+            )
     except OSError as error:
         raise Failed(f"cannot run {named}: {error.strerror}") from error
+    except BaseException:
+        if process is not None:  # a signal arrived while it started
+            _stop(process)
+        raise
+    return process
 
 
 def _read(process: subprocess.Popen[bytes], limit: int, deadline: float | None) -> bytes:

@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "start": {"commands"},
     "lean": set(),
     "errors": {"lean"},
+    "latesignals": set(),
     "descriptors": set(),
     "directories": set(),
     "writers": {"errors", "descriptors"},
@@ -28,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "endings": {"errors", "reports"},
     "processes": {"errors", "descriptors", "reports", "endings", "environments"},
     "passphrase": {"errors", "processes"},
-    "programs": {"errors", "environments", "streams"},
+    "programs": {"errors", "latesignals", "environments", "streams"},
     "filters": {"errors", "streams", "programs", "formats"},
     "processtree": {"volumes"},
     "treewalk": {"errors"},
@@ -37,13 +38,13 @@ ALLOWED: dict[str, set[str]] = {
     "keys": {"errors", "programs", "processes", "passphrase", "formats", "keys"},
     "storing": {"errors", "descriptors", "directories", "streams"},
     "volumes": {
-        *("errors", "descriptors", "directories", "environments", "streams", "formats", "processes", "programs"),
-        "volumes",
+        *("errors", "latesignals", "descriptors", "directories", "environments", "streams", "formats"),
+        *("processes", "programs", "volumes"),
     },
     "series": {"errors", "descriptors", "directories", "streams", "formats", "series"},
     "domains": {"amounts", "errors", "streams", "formats", "domains"},
     "hosts": {
-        *("amounts", "errors", "descriptors", "environments", "processtree", "streams", "treewalk"),
+        *("amounts", "errors", "latesignals", "descriptors", "environments", "processtree", "streams", "treewalk"),
         *("formats", "volumes", "domains", "hosts"),
     },
 }

@@ -164,16 +164,3 @@ def test_a_program_is_waited_for_that_started_when_a_signal_came(program: Path, 
     argv = [sys.executable, "-c", text, str(ended), str(begun)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("unwound True\n", "")
-
-
-def test_a_signal_while_the_program_starts_comes_later() -> None:
-    came: list[int] = []
-    old = signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
-    try:
-        with tools._signals_later():
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.01)
-            assert came == []
-        assert came == [signal.SIGTERM]
-    finally:
-        signal.signal(signal.SIGTERM, old)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import IO
 
 from qbtools.environments import chosen_environment
 from qbtools.errors import Failed
+from qbtools.latesignals import signals_later
 
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _LONGEST = 1 << 16  # bytes of stderr that are read
@@ -83,7 +82,7 @@ class _Running:
         self._errors = os.memfd_create("stderr")  # it cannot block if nobody reads it
         process = None
         try:
-            with _signals_later():
+            with signals_later():
                 process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
@@ -154,29 +153,3 @@ def _started(argv: list[str], prints: bool = False) -> Iterator[_Running]:
         raise
     finally:
         running.close()
-
-
-@contextmanager
-def _signals_later() -> Iterator[None]:
-    """Delays the Python handlers of signals until the body has ended, so that a process that it starts is not lost."""
-    came: list[int] = []
-    kept = {}
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            handler = signal.getsignal(number)
-            if callable(handler):
-                kept[number] = handler
-                signal.signal(number, note)
-        yield
-    finally:
-        for ending, handler in kept.items():
-            signal.signal(ending, handler)
-        for heard in came[:1]:
-            kept[signal.Signals(heard)](heard, None)

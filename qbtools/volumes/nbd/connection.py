@@ -10,7 +10,8 @@ import os
 import select
 
 from qbtools.errors import Failed, QbError, UsageError
-from qbtools.lean import TYPE_CHECKING, signal, suppress
+from qbtools.latesignals import signals_later
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes.nbd import binding
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ _STATUS = (1 << 32) - (1 << 16)  # bytes of a request for the map: its length ha
 _RANGES = 1 << 17  # of the map in one answer: a server may send millions, and what is left is asked for again
 _ALLOCATION = "base:allocation"
 _ZERO = 2  # the flag of a range that reads as zeros
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SCHEMES = ("nbd", "nbds", "nbd+unix", "nbds+unix", "nbd+vsock", "nbds+vsock")
 
 
@@ -209,12 +209,10 @@ class Connection:
     def _notify(self, call: Callable[[], None]) -> None:
         """Lets libnbd go on. It drops what our callback raises, so no signal may end us there."""
         if not self._calls_back:
-            return call()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING_SIGNALS)
-        try:
-            return call()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            call()
+            return
+        with signals_later():
+            call()
 
     def _dead(self) -> bool:
         return bool(self._h.aio_is_dead() or self._h.aio_is_closed())
