@@ -1,6 +1,6 @@
 """A libvirtd of the tests' own: it sees directories of theirs in the place of the system's, and starts no service.
 
-It runs as root in a mount namespace. Its machines are emulated, so they need no /dev/kvm.
+It runs as root in a mount namespace, without /dev/kvm: its machines are emulated on every computer.
 """
 
 from __future__ import annotations
@@ -45,6 +45,21 @@ for pair in "${@:2}"; do
     mkdir -p "${pair#*:}"
     mount --bind "${pair%%:*}" "${pair#*:}"
 done
+if [ -e /dev/kvm ]; then # libvirt would use it, though it may not work inside of a virtual machine
+    mkdir -p dev
+    mount -t tmpfs -o mode=755 none dev
+    for one in /dev/*; do
+        if [ "$one" = /dev/kvm ]; then
+            continue
+        elif [ -d "$one" ] && [ ! -L "$one" ]; then
+            mkdir ".$one"
+            mount --rbind "$one" ".$one"
+        else
+            cp -a "$one" dev
+        fi
+    done
+    mount --move dev /dev
+fi
 exec setpriv --pdeathsig TERM libvirtd -f /etc/libvirt/libvirtd.conf -p /run/libvirt/pid
 """
 _PATIENCE = 60.0
