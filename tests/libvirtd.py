@@ -112,10 +112,10 @@ class Libvirt:
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode()
 
-    def define(self, name: str, devices: str, os_words: str = "", rest: str = "") -> str:
-        """Defines a machine without network; its UUID. name: XML text."""
+    def define(self, name: str, devices: str, os_words: str = "", rest: str = "", memory: int = 96) -> str:
+        """Defines a machine without network; its UUID. name: XML text. memory: MiB."""
         text = (
-            f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>96</memory><vcpu>1</vcpu>"
+            f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>{memory}</memory><vcpu>1</vcpu>"
             f"<os><type arch='x86_64' machine='pc'>hvm</type>{os_words}</os>{rest}<devices>{devices}</devices></domain>"
         )
         before = self.uuids()

@@ -11,29 +11,40 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import linuxguest
 import pytest
 from devices import file_system
 from guests import boot_disk, counter
 from libvirtd import Libvirt, disk
+from linuxguest import AGENT
 from running import Running, kill, wait_until
-from support import run
+from support import need, run
 
 from qbtools.volumes.marks import Mark
 
 MiB = 1 << 20
 SECRET = {"QB_PASSPHRASE_COMMAND": "echo libvirt"}
-AGENT = "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 
-# Stands for a guest agent: answers for it, and writes down what it is asked. hang: it never answers.
+# Stands for a guest agent: answers for it, and writes down what it is asked.
 _VIRSH = """#!/bin/bash
 for word; do
     case $word in
         qemu-agent-command) echo ping >>LOG; [ ! -e LOG.silent ] || exit 1; exit 0 ;;
         domfsfreeze) echo freeze >>LOG; exit 0 ;;
         domfsthaw) echo thaw >>LOG; exit 0 ;;
-        backup-begin) echo begin >>LOG; while [ -e LOG.hang ]; do sleep 0.1; done ;;
+        backup-begin) echo begin >>LOG ;;
     esac
 done
+exec VIRSH "$@"
+"""
+
+# Writes down what a real agent says when the job begins: VIRSH -q -c URI backup-begin UUID FILE. hang: the job never
+# begins.
+_ASKING = """#!/bin/bash
+if [ "$4" = backup-begin ]; then
+    VIRSH "${@:1:3}" qemu-agent-command "$5" '{"execute":"guest-fsfreeze-status"}' >>LOG
+    while [ -e LOG.hang ]; do sleep 0.1; done
+fi
 exec VIRSH "$@"
 """
 
@@ -77,8 +88,8 @@ def start_writing(host: Libvirt, rest: str = "") -> str:
     return uuid
 
 
-def writes(host: Libvirt, uuid: str) -> int:
-    found = re.search(r"wr_req (\d+)", host.virsh("domblkstat", uuid, "vdb"))
+def writes(host: Libvirt, uuid: str, target: str = "vdb") -> int:
+    found = re.search(r"wr_req (\d+)", host.virsh("domblkstat", uuid, target))
     return int(found[1]) if found else 0
 
 
@@ -282,12 +293,12 @@ def test_a_place_for_no_socket(libvirt: Libvirt, writing: str, running: Running,
     assert status == 1 and "x has a name that is too long for a socket below it" in said
 
 
-def agent(running: Running, log: Path) -> None:
-    """Stands for a guest agent."""
-    running.program("virsh", _VIRSH.replace("LOG", str(log)).replace("VIRSH", str(shutil.which("virsh"))))
+def virsh(running: Running, text: str, log: Path) -> None:
+    """Another virsh, which runs the real one."""
+    running.program("virsh", text.replace("LOG", str(log)).replace("VIRSH", str(shutil.which("virsh"))))
 
 
-def test_the_guest_agent_freezes_it_only_for_a_moment(
+def test_an_agent_is_asked_first(
     libvirt: Libvirt,
     running: Running,
     place: Path,
@@ -295,7 +306,7 @@ def test_the_guest_agent_freezes_it_only_for_a_moment(
 ) -> None:
     start_writing(libvirt, AGENT)
     log = place / "log"
-    agent(running, log)
+    virsh(running, _VIRSH, log)
     running.start(create(libvirt))
     assert running.end() == (0, "")
     assert log.read_text().split() == ["ping", "freeze", "begin", "thaw"]
@@ -309,24 +320,59 @@ def test_the_guest_agent_freezes_it_only_for_a_moment(
     assert left(libvirt, holds) == []
 
 
-def test_it_is_thawed_after_a_kill(libvirt: Libvirt, running: Running, place: Path, holds: Path) -> None:
-    start_writing(libvirt, AGENT)
+def test_a_real_agent_freezes_it_only_while_the_job_begins(
+    libvirt: Libvirt,
+    running: Running,
+    place: Path,
+    holds: Path,
+) -> None:
+    """Its file system is clean in the archive. It is thawed even if all that we run is killed."""
+    need("mkfs.ext4", "e2fsck", "dumpe2fs")
+    image = libvirt.place / "images/root"
+    image.touch()
+    os.truncate(image, 16 * MiB)
+    assert run("mkfs.ext4", "-q", image).returncode == 0
+    words = linuxguest.start_words(libvirt.place / "images")
+    uuid = libvirt.define("linux", disk(image) + AGENT, words, "<features><acpi/></features>", memory=160)
+    libvirt.virsh("start", uuid)
+    wait_until(lambda: agent_says(libvirt, uuid, "guest-ping") == {}, "the agent")
+    wait_until(lambda: writes(libvirt, uuid, "vda") > 5 and needs_recovery(image), "it is mounted")
     log = place / "log"
-    agent(running, log)
-    (place / "log.hang").touch()
+    virsh(running, _ASKING, log)
+    hang = Path(f"{log}.hang")
+    hang.touch()
     running.start(create(libvirt))
-    wait_until(lambda: log.exists() and "begin" in log.read_text(), "the job")
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"), "the job")
     for pid in running.processes("qb-run") + running.processes("qb-host-libvirt")[:1]:
         kill(pid, signal.SIGKILL)
-    wait_until(lambda: "thaw" in log.read_text(), "it is thawed")
-    (place / "log.hang").unlink()
+    wait_until(lambda: agent_says(libvirt, uuid, "guest-fsfreeze-status") == "thawed", "it is thawed")
+    hang.unlink()
     for pid in running.processes():
         kill(pid, signal.SIGKILL)
     running.gone()
-    assert log.read_text().split() == ["ping", "freeze", "begin", "thaw"]
     running.start(create(libvirt))
-    assert running.end() == (0, "")
+    status, said = running.end()
+    assert (status, said.count("\n"), said.count("a file of the host")) == (0, 2, 2)
+    assert [json.loads(line)["return"] for line in log.read_text().split()] == ["frozen", "frozen"]
+    assert agent_says(libvirt, uuid, "guest-fsfreeze-status") == "thawed"
+    before = writes(libvirt, uuid, "vda")
+    wait_until(lambda: writes(libvirt, uuid, "vda") > before, "it goes on writing")
     assert left(libvirt, holds) == []
+    restored(place, "linux")
+    saved = place / "B/linux/vda.img"
+    assert needs_recovery(image) and not needs_recovery(saved)
+    assert run("e2fsck", "-fn", saved).returncode == 0
+
+
+def agent_says(host: Libvirt, uuid: str, command: str) -> object:
+    """The answer of a guest agent, None if there is none."""
+    done = run("virsh", "-q", "-c", host.uri, "qemu-agent-command", uuid, json.dumps({"execute": command}))
+    return None if done.returncode else json.loads(done.stdout)["return"]
+
+
+def needs_recovery(image: Path) -> bool:
+    """Whether the journal of an ext4 has something that is not in its place yet."""
+    return b" needs_recovery" in run("dumpe2fs", "-h", image).stdout
 
 
 def test_who_holds_a_machine(libvirt: Libvirt, writing: str, holds: Path) -> None:
