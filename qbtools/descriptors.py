@@ -73,6 +73,20 @@ def lock_within(fd: int, seconds: float) -> bool:
     return True
 
 
+def close_all_but(*kept: int) -> None:
+    """For a process that goes on alone after a fork: closes what it has of its parent, such as locks.
+
+    Its standard input and output become /dev/null. Standard error stays.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        if fd > 2 and fd not in kept:
+            with suppress(OSError):
+                os.close(fd)
+
+
 def left_to_read(fd: int) -> int | None:
     """The bytes of a regular file from the current offset to its end; None for anything else."""
     found = os.fstat(fd)

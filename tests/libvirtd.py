@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from devices import tmpfs
 from support import missing, need, need_root, run
 from venvs import made_once
 
@@ -64,12 +65,16 @@ exec setpriv --pdeathsig TERM libvirtd -f /etc/libvirt/libvirtd.conf -p /run/lib
 """
 _PATIENCE = 60.0
 
+SMALL = 4 << 20
+"""Bytes of the small file system."""
+
 
 class Libvirt:
-    """A running libvirtd. place: a directory for its images; uri: for virsh."""
+    """A running libvirtd. place: a directory for its images; small: a small file system; uri: for virsh."""
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.small = place / "small"
         self._daemon: subprocess.Popen[bytes] | None = None
         for name in _PLACES:
             (place / name).mkdir(parents=True)
@@ -169,13 +174,14 @@ def libvirtd(place: Path, cache: Path) -> Iterator[Libvirt]:
     found = Libvirt(place)
     (place / "images").mkdir()
     shutil.copytree(cache, place / "cache", dirs_exist_ok=True)
-    try:
-        found.start()
-        yield found
-    finally:
-        with suppress(AssertionError):
-            found.clean()
-        found.stop()
+    with tmpfs(found.small, SMALL):  # what is mounted later, it does not see
+        try:
+            found.start()
+            yield found
+        finally:
+            with suppress(AssertionError):
+                found.clean()
+            found.stop()
 
 
 @pytest.fixture(scope="session")

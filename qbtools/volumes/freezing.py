@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import NoReturn
 
 from qbtools import processes
+from qbtools.descriptors import close_all_but
 from qbtools.errors import Failed
 
 _TICK = 0.05  # seconds between two checks
@@ -101,7 +102,7 @@ def _watch(freeze: str, thaw: str, limit: float, life: int, report: int) -> NoRe
         os.setsid()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, lambda _number, _frame: None)  # the parent ends then, the commands do not
-        _only(life, report)
+        close_all_but(life, report)
         until = time.monotonic() + limit
         problem = _frozen(freeze, life, until)
         _say(report, problem or "frozen")
@@ -110,17 +111,6 @@ def _watch(freeze: str, thaw: str, limit: float, life: int, report: int) -> NoRe
         _say(report, problem or (f"{_LATE} {limit:g} seconds, before all was taken" if late else "thawed"))
     finally:
         os._exit(0)
-
-
-def _only(*kept: int) -> None:
-    """Closes the descriptors of the parent: standard output, locks."""
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    for fd in map(int, os.listdir("/proc/self/fd")):
-        if fd > 2 and fd not in kept:
-            with suppress(OSError):
-                os.close(fd)
 
 
 def _frozen(text: str, life: int, until: float) -> str:

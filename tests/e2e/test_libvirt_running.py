@@ -13,7 +13,7 @@ from pathlib import Path
 
 import linuxguest
 import pytest
-from devices import file_system
+from devices import file_system, tmpfs
 from guests import boot_disk, counter
 from libvirtd import Libvirt, disk
 from linuxguest import AGENT
@@ -112,7 +112,7 @@ def start_held(host: Libvirt, running: Running) -> None:
 
 def kill_while_saving(host: Libvirt, running: Running) -> None:
     start_held(host, running)
-    for pid in running.processes():
+    for pid in running.processes("qb-host-libvirt") + running.processes():  # first the one that watches the job
         kill(pid, signal.SIGKILL)
     running.gone()
 
@@ -284,6 +284,52 @@ def test_without_room(libvirt: Libvirt, writing: str, running: Running, holds: P
         status, said = running.end()
         assert status == 1 and f"{small}/holds has no room for what writes writes meanwhile: " in said
         assert left(libvirt, small / "holds") == []
+
+
+def test_the_room_gets_short(libvirt: Libvirt, running: Running) -> None:
+    """The job ends before a write of the machine fails, and the next machine is saved."""
+    images = libvirt.place / "images"
+    boot_disk(images / "boot.qcow2", 24 * MiB, stride=128, fill=b"x")  # each write needs a cluster of the scratch file
+    uuid = libvirt.define("fills", disk(images / "boot.qcow2", "vda", "qcow2"))
+    libvirt.virsh("start", "--paused", uuid)
+    (images / "off.raw").write_bytes(bytes(MiB))
+    libvirt.define("off", disk(images / "off.raw"))
+    place = libvirt.small
+    running.environment["QB_LIBVIRT_DIR"] = str(place)
+    running.hold_in("vm1/vda.img", 1000)
+    running.start(create(libvirt, "--json"))
+    running.hold()
+    assert len(left(libvirt, place)) == 4
+    libvirt.virsh("resume", uuid)
+    wait_until(lambda: len(left(libvirt, place)) == 2, "the job ends")
+    running.release()
+    assert running._process is not None
+    out, said = running._process.communicate()
+    assert left(libvirt, place) == []
+    found = {one["name"]: one["problem"] for one in json.loads(out)["domains"]}
+    assert (running._process.returncode, found["off"]) == (1, None) and "vm1/vda.img" in found["fills"]
+    why = f"the backup job of fills was ended, because {place} had less than {24 * MiB // 20} bytes left"
+    assert said.decode().count(f"qb-backup: warning: {why}\n") == 1, said
+    assert "running" in libvirt.virsh("domstate", uuid) and "No errors" in libvirt.virsh("domblkerror", uuid)
+    before = writes(libvirt, uuid, "vda")
+    wait_until(lambda: writes(libvirt, uuid, "vda") > before, "it goes on writing")
+
+
+def test_a_place_that_libvirt_does_not_see(libvirt: Libvirt, writing: str, running: Running, holds: Path) -> None:
+    with tmpfs(holds, 4 * MiB):  # libvirtd has its own mounts
+        running.start(create(libvirt))
+        status, said = running.end()
+        assert left(libvirt, holds) == []
+    assert status == 1 and "virsh backup-begin: failed to create image file" in said
+    assert f"No such file or directory; libvirt must see {holds} and be allowed to write to it\n" in said
+
+
+def test_the_job_of_a_killed_run_ends(libvirt: Libvirt, writing: str, running: Running, holds: Path) -> None:
+    start_held(libvirt, running)
+    kill(running.one("qb-run"), signal.SIGKILL)
+    wait_until(lambda: left(libvirt, holds) == [], "the job ends")
+    running.release()
+    running.gone()
 
 
 def test_a_place_for_no_socket(libvirt: Libvirt, writing: str, running: Running, place: Path) -> None:

@@ -5,6 +5,8 @@ virsh.py       runs virsh
 naming.py      names for domains whose own name an archive cannot have
 machine.py     reads the XML of a domain: its volumes, and what is not saved of it
 holding.py     holds the disks of a machine that runs
+readers.py     ends who reads the disks of such a machine
+watching.py    a process that looks after them while they are held
 facts.py       what this host has for a machine
 allowed.py     what a restore takes of the XML in an archive
 definition.py  makes the XML of a machine that is restored

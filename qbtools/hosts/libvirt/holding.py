@@ -4,7 +4,8 @@ PLACE has for each held machine
     UUID.MARK   an empty file: the run that holds it
     UUID        a directory for qemu, with the socket and the scratch files
     UUID.own    a directory for us, with the description of the job and a copy of the variables of the firmware
-The first is made first and removed last, so the next run finds what a killed run has left.
+The first is made first and removed last, so the next run finds what a killed run has left. Meanwhile a process of its
+own watches the job: if the room for the scratch files gets short, or if the run has ended, it ends the job.
 """
 
 from __future__ import annotations
@@ -12,18 +13,19 @@ from __future__ import annotations
 import io
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from shlex import join
 from urllib.parse import quote
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from qbtools.descriptors import try_lock
+from qbtools.descriptors import lock_within
 from qbtools.errors import Failed, QbError, Refused
+from qbtools.hosts.libvirt import readers, watching
 from qbtools.hosts.libvirt.machine import NVRAM, Machine
 from qbtools.hosts.libvirt.virsh import Virsh
 from qbtools.streams import Writer
+from qbtools.volumes import kernel
 from qbtools.volumes.freezing import Frozen
 from qbtools.volumes.kind import naming
 from qbtools.volumes.marks import Mark
@@ -40,9 +42,13 @@ THAW_LIMIT = 30.0
 ROOM = 10
 """Percent of the bytes of the disks that must be free for what the machine writes meanwhile."""
 
+LEAST = 1 << 30
+"""A job is ended if fewer bytes are free, or fewer than half of what had to be free at its start, if that is less."""
+
+_SHORT = "short"  # in UUID.own: the warning of a job that was ended for that reason
 _LONGEST = 107  # bytes of the path of a socket (unix(7))
 _ELSEWHERE = "QB_LIBVIRT_DIR names another directory"
-_PATIENCE, _PAUSE = 60.0, 0.05
+_PATIENCE = 60.0
 
 
 class Holds:
@@ -80,24 +86,31 @@ class Holds:
             disks = [disk.name for disk in machine.disks if disk.name != NVRAM]
             if missing := [disk for disk in disks if disk not in targets]:
                 raise Failed(f"{name} runs without its disk {missing[0]}", "shut it down and start it again")
-            self._check_room(name, uuid, disks)
+            least = self._check_room(name, uuid, disks)
             try:
                 self._make(uuid, mark)
                 words = {disk: self._word(uuid, disk) for disk in disks}
                 with self._still(name, uuid, machine, paused):
                     if disks:
-                        self._virsh.begin_backup(uuid, self._describe(uuid, disks, targets))
+                        self._begin(uuid, self._describe(uuid, disks, targets))
                     words |= self._firmware(uuid, machine)
+                if disks:
+                    watching.start(lambda: self._look(name, uuid, mark, least))
             except BaseException:
                 self._finish(uuid)
                 raise
             return {disk.name: words[disk.name] for disk in machine.disks if disk.name in words}
 
     def end(self, uuid: str, mark: str) -> None:
-        """Ends the hold of that run; does nothing if it does not hold the machine."""
+        """Ends the hold of that run; does nothing if it does not hold the machine.
+
+        Warns if the job has ended before, because the room was short.
+        """
         if self.marks().get(uuid) == mark:
             with self._locked():
                 if self.marks().get(uuid) == mark:
+                    if said := kernel.text(self._path(f"{uuid}.own", _SHORT)):
+                        self._warn(said)
                     self._finish(uuid)
 
     def end_lost(self, known: Sequence[str], mark: str) -> None:
@@ -114,17 +127,43 @@ class Holds:
             raise Refused(f"{name} cannot be saved now: libvirt does another job with it: {job}")
         return state.startswith("paused")
 
-    def _check_room(self, name: str, uuid: str, disks: Sequence[str]) -> None:
-        """Refused without room: if it was used up, writes of the machine would fail."""
+    def _check_room(self, name: str, uuid: str, disks: Sequence[str]) -> int:
+        """Refused without room: if it was used up, writes of the machine would fail.
+
+        Returns the bytes that must stay free until the end.
+        """
         usage = self._virsh.usage(uuid)
         wanted = sum(usage[disk].size for disk in disks if disk in usage) * ROOM // 100
-        with naming(f"look at {self._place}"):
-            free = os.statvfs(self._place)
-        if free.f_bavail * free.f_frsize < wanted:
+        if self._free() < wanted:
             raise Refused(
                 f"{self._place} has no room for what {name} writes meanwhile: {wanted} bytes are needed",
                 _ELSEWHERE,
             )
+        return min(wanted // 2, LEAST)
+
+    def _free(self) -> int:
+        with naming(f"look at {self._place}"):
+            found = os.statvfs(self._place)
+        return found.f_bavail * found.f_frsize
+
+    def _look(self, name: str, uuid: str, mark: str, least: int) -> bool:
+        """Ends the job if fewer bytes than least are free, or if its run has ended. Returns whether it must go on."""
+        owner = Mark.parse(mark)
+        ended = owner is not None and owner.dead()
+        if self.marks().get(uuid) == mark and not ended and self._free() >= least:
+            return True
+        with self._locked():
+            if self.marks().get(uuid) != mark:
+                return False
+            if ended:
+                self._finish(uuid)
+                return False
+            path = self._path(f"{uuid}.own", _SHORT)
+            said = f"the backup job of {name} was ended, because {self._place} had less than {least} bytes left"
+            with naming(f"write {path}"), io.FileIO(path, "w") as file:  # before: whoever reads then fails at once
+                Writer(file, path).write(os.fsencode(said))
+            self._stop(uuid)
+        return False
 
     def _make(self, uuid: str, mark: str) -> None:
         with naming(f"write to {self._place}"):
@@ -135,6 +174,15 @@ class Holds:
                 with suppress(FileNotFoundError):
                     owner = os.stat(QEMU)
                     os.chown(self._path(uuid), owner.st_uid, owner.st_gid)
+
+    def _begin(self, uuid: str, description: str) -> None:
+        try:
+            self._virsh.begin_backup(uuid, description)
+        except Failed as error:
+            if self._path(uuid) not in error.message:
+                raise
+            needed = f"libvirt must see {self._place} and be allowed to write to it"
+            raise Failed(f"{error.message}; {needed}", _ELSEWHERE) from error
 
     def _describe(self, uuid: str, disks: Sequence[str], targets: Sequence[str]) -> str:
         """Writes the XML of a backup job. Returns its path."""
@@ -188,18 +236,33 @@ class Holds:
 
     def _finish(self, uuid: str) -> None:
         """Ends our job, if it is still ours, and removes everything."""
-        if uuid in self._virsh.running() and self._virsh.backup_has(uuid, self._socket(uuid)):
-            self._virsh.abort(uuid)
+        self._stop(uuid)
         with naming(f"remove {self._path(uuid)}"):
-            for directory in (self._path(uuid), self._path(f"{uuid}.own")):
-                with suppress(FileNotFoundError):
-                    shutil.rmtree(directory)
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self._path(f"{uuid}.own"))
             for held, mark in self.marks().items():
                 if held == uuid:
                     os.unlink(self._path(f"{uuid}.{mark}"))
 
+    def _stop(self, uuid: str) -> None:
+        """Ends our job, if it is still ours, and removes what qemu has of it.
+
+        Ends its readers first: to end a job, qemu waits until they have taken what they asked for, and meanwhile the
+        machine hangs.
+        """
+        if uuid in self._virsh.running() and self._virsh.backup_has(uuid, self._socket(uuid)):
+            with naming(f"remove {self._socket(uuid)}"), suppress(FileNotFoundError):
+                os.unlink(self._socket(uuid))
+            readers.end_all(self._query(uuid))
+            self._virsh.abort(uuid)
+        with naming(f"remove {self._path(uuid)}"), suppress(FileNotFoundError):
+            shutil.rmtree(self._path(uuid))
+
     def _word(self, uuid: str, disk: str) -> str:
-        return f"nbd:nbd+unix:///{quote(disk)}?socket={quote(self._socket(uuid))}"
+        return f"nbd:nbd+unix:///{quote(disk)}{self._query(uuid)}"
+
+    def _query(self, uuid: str) -> str:
+        return f"?socket={quote(self._socket(uuid))}"
 
     def _socket(self, uuid: str) -> str:
         return self._path(uuid, "socket")
@@ -214,11 +277,8 @@ class Holds:
             os.makedirs(self._place, 0o711, exist_ok=True)
             fd = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            deadline = time.monotonic() + _PATIENCE
-            while not try_lock(fd):
-                if time.monotonic() > deadline:
-                    raise Failed(f"another run has held {self._place} for {_PATIENCE:.0f} seconds")
-                time.sleep(_PAUSE)
+            if not lock_within(fd, _PATIENCE):
+                raise Failed(f"another run has held {self._place} for {_PATIENCE:.0f} seconds")
             yield
         finally:
             os.close(fd)
