@@ -20,7 +20,7 @@ def end_all(ending: str) -> None:
         if time.monotonic() > deadline:
             raise Failed(f"process {found[0]} does not end, even after SIGKILL")
         for pid in found:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(_PAUSE)
 

@@ -6,13 +6,11 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from qbtools.descriptors import close_all_but
 from qbtools.errors import QbError
 
-PAUSE = 0.2
-"""Seconds between two looks."""
+_PAUSE, _LONGEST = 0.2, 10.0  # seconds between two looks; after errors it grows
 
 
 def start(look: Callable[[], bool]) -> None:
@@ -28,13 +26,18 @@ def start(look: Callable[[], bool]) -> None:
             signal.signal(number, signal.SIG_DFL)
         close_all_but()
         os.dup2(0, 2)  # whoever reads our messages must not wait for the end of this process
-        while not _over(look):
-            time.sleep(PAUSE)
+        _repeat(look)
     finally:
         os._exit(0)
 
 
-def _over(look: Callable[[], bool]) -> bool:
-    with suppress(QbError, OSError):
-        return not look()
-    return False
+def _repeat(look: Callable[[], bool]) -> None:
+    pause = _PAUSE
+    while True:
+        try:
+            if not look():
+                return
+            pause = _PAUSE
+        except (QbError, OSError):
+            pause = min(2 * pause, _LONGEST)
+        time.sleep(pause)
