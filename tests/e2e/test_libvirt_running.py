@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -315,21 +316,33 @@ def test_the_room_gets_short(libvirt: Libvirt, running: Running) -> None:
     wait_until(lambda: writes(libvirt, uuid, "vda") > before, "it goes on writing")
 
 
-def test_a_place_that_libvirt_does_not_see(libvirt: Libvirt, writing: str, running: Running, holds: Path) -> None:
-    with tmpfs(holds, 4 * MiB):  # libvirtd has its own mounts
-        running.start(create(libvirt))
-        status, said = running.end()
+def hold_paused(host: Libvirt, holds: Path, mark: Mark) -> tuple[int, str]:
+    """Holds a new machine that is paused, for the run with this mark. Returns status and stderr."""
+    path = host.place / "images/paused.raw"
+    path.write_bytes(bytes(MiB))
+    host.virsh("start", "--paused", host.define("paused", disk(path)))
+    done = run("qb-host-libvirt", host.uri, "hold", "paused", str(mark), QB_LIBVIRT_DIR=str(holds))
+    return done.returncode, done.stderr.decode()
+
+
+def test_a_place_that_libvirt_does_not_see(libvirt: Libvirt, holds: Path) -> None:
+    with tmpfs(holds, MiB):  # libvirtd has its own mounts
+        status, said = hold_paused(libvirt, holds, Mark.own())
         assert left(libvirt, holds) == []
-    assert status == 1 and "virsh backup-begin: failed to create image file" in said
+    assert status == 1 and said.startswith("qb-host-libvirt: error: virsh backup-begin: failed to create image file")
     assert f"No such file or directory; libvirt must see {holds} and be allowed to write to it\n" in said
+    assert said.endswith("\nhint: QB_LIBVIRT_DIR names another directory\n")
 
 
-def test_the_job_of_a_killed_run_ends(libvirt: Libvirt, writing: str, running: Running, holds: Path) -> None:
-    start_held(libvirt, running)
-    kill(running.one("qb-run"), signal.SIGKILL)
+def test_the_job_of_a_killed_run_ends(libvirt: Libvirt, holds: Path) -> None:
+    its_run = subprocess.Popen(["sleep", "600"])
+    try:
+        assert hold_paused(libvirt, holds, Mark.of(its_run.pid)) == (0, "")
+        assert len(left(libvirt, holds)) == 4
+    finally:
+        its_run.kill()
+        its_run.wait()
     wait_until(lambda: left(libvirt, holds) == [], "the job ends")
-    running.release()
-    running.gone()
 
 
 def test_a_place_for_no_socket(libvirt: Libvirt, writing: str, running: Running, place: Path) -> None:
