@@ -14,6 +14,9 @@ from support import missing, need, run
 AGENT = "<channel type='unix'><source mode='bind'/><target type='virtio' name='org.qemu.guest_agent.0'/></channel>"
 """The channel of a guest agent."""
 
+PATIENCE = 300.0
+"""Seconds in which it has started, even on a machine that is very busy."""
+
 _MODULES = ("virtio_pci", "virtio_blk", "virtio_console", "ext4")
 _PORT = "/dev/vport0p1"
 
@@ -26,7 +29,7 @@ $b mount -t sysfs none /sys
 $b mount -t devtmpfs none /dev
 while read -r module; do $b insmod /modules/$module; done </modules/order
 $b mount -t ext4 /dev/vda /disk || $b poweroff -f
-(while :; do $b date >>/disk/log; $b sync; $b usleep 50000; done) &
+(while :; do $b date >>/disk/log; $b sync; $b usleep 200000; done) &
 while [ ! -e {_PORT} ]; do $b usleep 50000; done
 exec qemu-ga -m virtio-serial -p {_PORT} -t /run
 """

@@ -40,9 +40,9 @@ QB_NAME=$(tr '\\0' '\\n' </proc/$PPID/environ | sed -n 's/^QB_NAME=//p')
 """How a program of a test begins that stands for a compressor and does something else for each file."""
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
+def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Waits for what other processes do."""
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + patience
     while not condition():
         if time.monotonic() > until:
             pytest.fail(f"waited in vain: {what}")

@@ -394,7 +394,7 @@ def test_a_real_agent_freezes_it_only_while_the_job_begins(
     words = linuxguest.start_words(libvirt.place / "images")
     uuid = libvirt.define("linux", disk(image) + AGENT, words, "<features><acpi/></features>", memory=160)
     libvirt.virsh("start", uuid)
-    wait_until(lambda: agent_says(libvirt, uuid, "guest-ping") == {}, "the agent")
+    wait_until(lambda: agent_says(libvirt, uuid, "guest-ping") == {}, "the agent", linuxguest.PATIENCE)
     wait_until(lambda: writes(libvirt, uuid, "vda") > 5 and needs_recovery(image), "it is mounted")
     log = place / "log"
     virsh(running, _ASKING, log)
