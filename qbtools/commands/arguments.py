@@ -151,6 +151,8 @@ class _State(NamedTuple):
     """Keys of options that are not matched yet."""
     took: tuple[tuple[str, str], ...]
     """Names of words and commands, each with the word that was given."""
+    lacks: tuple[str, ...] | None = None
+    """Names of words and options that the usage lines require and that were not given; None: they must be given."""
 
 
 def _match(node: Node, state: _State, words: Sequence[str], named: frozenset[str]) -> Iterator[_State]:
@@ -167,11 +169,12 @@ def _match(node: Node, state: _State, words: Sequence[str], named: frozenset[str
             each = tuple(Node("optional", parts=(one,)) for one in part.parts)
             yield from _match_all(each, state, words, named)
             return
-        yield from _match(part, state, words, named)
+        for after in _match(part, state._replace(lacks=None), words, named):
+            yield after._replace(lacks=state.lacks)
         yield state
     elif node.kind == "repeat":
         for after in _match(node.parts[0], state, words, named):
-            if after != state:
+            if (after.at, after.left) != (state.at, state.left):
                 yield from _match(node, after, words, named)
             yield after
     else:
@@ -185,8 +188,12 @@ def _match_leaf(node: Node, state: _State, words: Sequence[str], named: frozense
         if node.name in state.left:
             at = state.left.index(node.name)
             yield state._replace(left=state.left[:at] + state.left[at + 1 :])
+        elif state.lacks is not None and node.name not in ("--help", "--version"):
+            yield state._replace(lacks=(*state.lacks, node.name))
     elif state.at < len(words) and (node.kind == "word" or words[state.at] == node.name):
-        yield _State(state.at + 1, state.left, (*state.took, (node.name, words[state.at])))
+        yield state._replace(at=state.at + 1, took=(*state.took, (node.name, words[state.at])))
+    elif state.lacks is not None and state.at == len(words) and node.kind == "word":
+        yield state._replace(lacks=(*state.lacks, node.name))
 
 
 def _match_all(parts: Sequence[Node], state: _State, words: Sequence[str], named: frozenset[str]) -> Iterator[_State]:
@@ -238,24 +245,17 @@ def match(doc: str, known: dict[str, Option], given: Given) -> dict[str, Value] 
     return result
 
 
-def mistake(doc: str, known: dict[str, Option], given: Given) -> str:
-    """The most likely mistake in words that match no usage line."""
-    lines = usage_of(doc, known).parts
-    heads = [line.parts[0] for line in lines if line.kind == "seq" and line.parts and line.parts[0].kind == "command"]
-    commands = list(dict.fromkeys(head.name for head in heads))
-    if commands and len(heads) + 1 >= len(lines):
-        listed = ", ".join(commands)
-        if not given.words:
-            return f"no command given: {listed}"
-        if given.words[0] not in commands:
-            return f"unknown command: {given.words[0]}; the commands are {listed}"
-    *others, last = given.words or [""]
-    if last and match(doc, known, given._replace(words=others)) is not None:
-        alone = all(word in commands for word in others) and "on standard input" in doc
-        return f"unexpected argument: {last}" + ("; the input comes on standard input" if alone else "")
-    for at, (key, _value) in enumerate(given.options):
-        rest = given._replace(options=given.options[:at] + given.options[at + 1 :])
-        if match(doc, known, rest) is not None:
-            twice = any(other == key for other, _value in rest.options)
-            return f"{key} is given twice" if twice else f"{key} does not go with the other arguments"
-    return "the arguments do not fit together"
+def lacking(doc: str, known: dict[str, Option], given: Given) -> tuple[int, tuple[str, ...]]:
+    """The number of the usage line that lacks least, and the words and options that it lacks, in order.
+
+    It lacks nothing if no line would match with more of them.
+    """
+    start = _State(0, tuple(key for key, _value in given.options), (), ())
+    usage = usage_of(doc, known)
+    named = frozenset(leaf.name for leaf, _repeated in _leaves(usage) if leaf.kind == "option")
+    found: list[tuple[int, tuple[str, ...]]] = []
+    for number, line in enumerate(usage.parts):
+        for end in _match(line, start, given.words, named):
+            if end.at == len(given.words) and not end.left and end.lacks is not None:
+                found.append((number, end.lacks))
+    return min(found, key=lambda one: len(one[1]), default=(0, ()))

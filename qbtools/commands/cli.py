@@ -279,7 +279,9 @@ def _parse(
     if found is None:
         found = _by_docopt(doc, given)
     if found is None:
-        raise UsageError(arguments.mistake(doc, known, given), hint)
+        from qbtools.commands import mistakes
+
+        raise mistakes.explained(program, doc, known, given)
     return Invocation(program, found, frozenset(asked))
 
 

@@ -207,7 +207,7 @@ def test_a_bare_path(folder: Path, tmp_path: Path) -> None:
         (("vm:../x=root.img",), 2, "qb-backup: error: vm:../x=root.img: unknown kind of volume: vm"),
         (("vm:-x=root.img",), 2, "qb-backup: error: cannot save a volume as -x: a volume's name"),
         (("vm:root=root.img\n",), 2, "qb-backup: error: a VOLUME has a newline in its name"),
-        ((), 2, "no VOLUME given"),
+        ((), 2, "no volume given"),
         (("--compress", "rar", "root.img"), 2, "--compress: must be one of gzip, bzip2, xz, zstd, none"),
         (("--logn", "11", "root.img"), 2, "--logn is given twice"),
         (("--chunk-size", "0", "root.img"), 2, "--chunk-size: must be between 1 and"),

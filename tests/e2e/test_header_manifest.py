@@ -129,7 +129,7 @@ def test_logn_is_what_the_container_says(head: bytes, secret: Path) -> None:
         (2, "--chunk-size", ["--backup-id", ID, "--chunk-size", "100MB"]),
         (2, "--logn", ["--backup-id", ID, "--logn", "9"]),
         (2, "--logn", ["--backup-id", ID, "--logn", "23"]),
-        (2, "the arguments do not fit together", []),
+        (2, "no --backup-id given", []),
         (2, "unexpected argument: extra", ["--backup-id", ID, "extra"]),
         (2, "--json does not go with the other arguments", ["--backup-id", ID, "--json"]),
     ],
@@ -383,8 +383,8 @@ def test_too_many_records(secret: Path) -> None:
 
 
 def test_usage_of_qb_manifest(tmp_path: Path, secret: Path) -> None:
-    fails(2, "the arguments do not fit together", "qb-manifest", "-", secret=secret)
-    fails(2, "the arguments do not fit together", "qb-manifest", "--backup-id", ID, secret=secret)
+    fails(2, "no --backup-id given", "qb-manifest", "-", secret=secret)
+    fails(2, "no records given", "qb-manifest", "--backup-id", ID, secret=secret)
     fails(2, "--backup-id: ", "qb-manifest", "--backup-id", "a b", "-", data=record("a").encode(), secret=secret)
     fails(1, "No such file", "qb-manifest", "--backup-id", ID, *CHEAP, tmp_path / "none", secret=secret)
 

@@ -217,7 +217,7 @@ def test_what_exists_stays(place: Path, links: list[Link]) -> None:
 
 def test_usage(place: Path, links: list[Link]) -> None:
     for words, message in (
-        ("", "no FILE given"),
+        ("", "no file given"),
         ("--to x 0.qb", "--to does not go with merge"),
         ("--series x 0.qb", "--series does not go with merge"),
         ("--compress rar 0.qb", "--compress: must be one of"),

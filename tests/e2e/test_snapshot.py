@@ -169,7 +169,7 @@ def test_usage(place: Path) -> None:
     failed(run("qb-snapshot", "take", "--thaw-limit=0", volume), 2, "--thaw-limit: ")
     failed(run("qb-snapshot", "take", "--owner=0", volume), 2, "--owner: ")
     failed(run("qb-snapshot", "take", f"--owner={(1 << 31) - 1}", volume), 1, "there is no process")
-    failed(run("qb-snapshot", "take"), 2, "do not fit together")
+    failed(run("qb-snapshot", "take"), 2, "no volume given")
     failed(run("qb-snapshot", "release", "no/such"), 2, "neither an existing path")
     assert names(place) == ["private", "root"]
 

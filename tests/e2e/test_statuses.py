@@ -206,7 +206,7 @@ USAGE = [
     ("qb-series forget --done x series", "qb-series: error: {place}/series has no archive x"),
     ("qb-series list --keep-last 1 series", "qb-series: error: --keep-last does not go with list"),
     ("qb-delta --id x <stream", "qb-delta: error: --id needs --index"),
-    ("qb-merge", "qb-merge: error: the arguments do not fit together"),
+    ("qb-merge", "qb-merge: error: no base given"),
     ("qb-backup restore -q --yes --host B home.qb", "qb-backup: error: no target given for the home of dom0"),
     (
         "qb-tarwrite --raw a <&-",

@@ -101,7 +101,7 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("create",), "no VOLUME given"),
+        (("create",), "no volume given"),
         (("create", "--host=x", "--json"), "--json needs --output"),
         (("create", "--host=x", "--each"), "--each needs --output"),
         (("create", "--host=x", "--each", "--output=y", "--id-file=z"), "--id-file does not go with --each"),

@@ -27,7 +27,7 @@ def check(call: Invocation) -> None:
     """UsageError if merge has no archive, and for a new passphrase that would not be used."""
     opts = call.options
     if opts["merge"] and not opts["FILE"]:
-        raise UsageError("no FILE given", f"see {call.program} --help")
+        raise UsageError("no file given", f"see {call.program} --help")
     made = next((one for one in ("--recipient", "--recipients-file", "--new-key-command") if opts[one]), None)
     for option in PASSPHRASE:
         if opts[option] is not None and made is not None and not opts["--wrap-passphrase"]:

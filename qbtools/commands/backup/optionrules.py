@@ -115,7 +115,7 @@ def _check_create(call: Invocation, hosted: bool, hint: str) -> None:
     opts = call.options
     seriesoptions.check(call, hint)
     if not hosted and not opts["VOLUME"]:
-        raise UsageError("no VOLUME given", hint)
+        raise UsageError("no volume given", hint)
     if opts["--each"] and opts["--id-file"] is not None:
         raise UsageError("--id-file does not go with --each: each archive has an ID of its own", "see --json")
     if opts["--each"] and opts["--output"] is None and not opts["--dry-run"]:

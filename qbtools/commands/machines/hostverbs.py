@@ -83,10 +83,10 @@ def _check(call: Invocation, verbs: Mapping[str, bool]) -> None:
     if verb not in verbs:
         raise UsageError(f"unknown verb: {verb}", f"the verbs are {', '.join(verbs)}")
     hint = f"see {call.program} --help"
-    if (mark is not None and verb not in ("remove", *_HOLDING)) or (mark is None and verb in _HOLDING):
-        raise UsageError("the arguments do not fit together", hint)
     if verbs[verb] != (domain is not None):
         raise UsageError(f"{verb} {'needs a domain' if verbs[verb] else 'takes no domain'}", hint)
+    if (mark is not None and verb not in ("remove", *_HOLDING)) or (mark is None and verb in _HOLDING):
+        raise UsageError(f"{verb} {'needs a mark' if mark is None else 'takes no mark'}", hint)
 
 
 def _hold(verb: str, domain: str, mark: str, host: Holder, out: Writer) -> None:
