@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import re
 import shlex
-from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import TypeVar
 
 from qbtools.domains import defaults, names, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.lines import read_fields
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, UsageError
-from qbtools.formats import chunks
-from qbtools.hosts import calls, unsaved
+from qbtools.hosts import calls, listing, unsaved
+from qbtools.hosts.listing import Contents, HostVolume, is_word
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.streams import Reader
 from qbtools.volumes.marks import Mark
@@ -32,27 +33,14 @@ FREEZE, THAW = "freeze", "thaw"
 HOLD, RELEASE = "hold", "release"
 UNSAVED = "unsaved"
 CHECK = "check"
+CONTENTS = "contents"
 
 _WORD = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*):(.*)", re.DOTALL)
 _END = "end"
+_AT_ONCE = 500  # domains
 _NO_SETTINGS: Mapping[str, str] = {}
-_FLAGS = {"yes": True, "no": False}
 
 _Parsed = TypeVar("_Parsed")
-
-
-class HostVolume(NamedTuple):
-    """A volume of a domain. source: a word for qb-volread; size, used: its bytes, and an estimate of its data.
-
-    running: its machine runs. save: it must be saved.
-    """
-
-    name: str
-    source: str
-    size: int
-    used: int
-    running: bool
-    save: bool
 
 
 class Host:
@@ -98,11 +86,20 @@ class Host:
 
     def volumes(self, domain: str) -> list[HostVolume]:
         """The volumes that belong to a domain alone."""
-        return self._ask("volumes", domain, parse=_volumes)
+        return self._ask("volumes", domain, parse=listing.volumes)
 
     def files(self, domain: str) -> list[tuple[str, str]]:
         """Further files of a domain: the name below its path in the archive (or `dom0-home/USER`), and its path."""
-        return self._ask("files", domain, parse=_files)
+        return self._ask("files", domain, parse=listing.files)
+
+    def contents(self, domains: Sequence[str]) -> dict[str, Contents]:
+        """What volumes() and files() return for these domains. Those that the host does not list are missing."""
+        found: dict[str, Contents] = {}
+        for at in range(0, len(domains) if CONTENTS in self.verbs() else 0, _AT_ONCE):
+            asked = "".join(f"{name}\n" for name in domains[at : at + _AT_ONCE]).encode()
+            with suppress(Failed):  # then each domain is asked for, which tells the reason
+                found.update(self._ask(CONTENTS, parse=listing.contents, document=asked))
+        return found
 
     def create(self, document: bytes) -> list[tuple[str, str]]:
         """Creates a domain with new volumes. Returns the target for qb-volwrite by the name of each volume."""
@@ -226,41 +223,10 @@ def mark_of(inventory: Metadata, name: str) -> Mark | None:
     return None if domain is None else Mark.parse(domain.features.get(names.UNFINISHED, ""))
 
 
-def _volumes(reader: Reader) -> list[HostVolume]:
-    found: dict[str, HostVolume] = {}
-    for number, fields in read_fields(reader):
-        if len(fields) != 6:
-            raise Damaged(f"line {number} has {len(fields)} fields, not 6")
-        name, source, size, used = fields[0], fields[1], names.number(fields[2]), names.number(fields[3])
-        if problem := names.volume_problem(name):
-            raise Damaged(f"line {number}: {name}: {problem}")
-        if name in found:
-            raise Damaged(f"line {number}: the volume {name} occurs twice")
-        if size is None or used is None or not _is_word(source) or not {fields[4], fields[5]} <= _FLAGS.keys():
-            raise Damaged(f"line {number} is not a name, a volume, two sizes, and twice yes or no")
-        found[name] = HostVolume(name, source, size, used, _FLAGS[fields[4]], _FLAGS[fields[5]])
-    return list(found.values())
-
-
-def _files(reader: Reader) -> list[tuple[str, str]]:
-    found: dict[str, str] = {}
-    for number, fields in read_fields(reader):
-        if len(fields) != 2 or not fields[1].startswith("/"):
-            raise Damaged(f"line {number} is not a name and a path that begins with /")
-        if problem := chunks.name_problem(fields[0]):
-            raise Damaged(f"line {number}: {fields[0]}: {problem}")
-        if "/" in fields[0] and not names.is_home(fields[0]):
-            raise Damaged(f"line {number}: {fields[0]}: a file of a domain has no / in its name")
-        if fields[0] in found:
-            raise Damaged(f"line {number}: the file {fields[0]} occurs twice")
-        found[fields[0]] = fields[1]
-    return list(found.items())
-
-
 def _targets(reader: Reader) -> list[tuple[str, str]]:
     found: dict[str, str] = {}
     for number, fields in read_fields(reader):
-        if len(fields) != 2 or names.volume_problem(fields[0]) or not _is_word(fields[1]) or fields[0] in found:
+        if len(fields) != 2 or names.volume_problem(fields[0]) or not is_word(fields[1]) or fields[0] in found:
             raise Damaged(f"line {number} is not a volume and its target")
         found[fields[0]] = fields[1]
     return list(found.items())
@@ -275,17 +241,12 @@ def _held(reader: Reader) -> dict[str, str]:
         ended = fields == [_END]
         if ended:
             continue
-        if len(fields) != 2 or names.volume_problem(fields[0]) or not _is_word(fields[1]) or fields[0] in found:
+        if len(fields) != 2 or names.volume_problem(fields[0]) or not is_word(fields[1]) or fields[0] in found:
             raise Damaged(f"line {number} is not a volume and the word to read it")
         found[fields[0]] = fields[1]
     if not ended:
         raise Damaged("its last line is not end")
     return found
-
-
-def _is_word(text: str) -> bool:
-    """Whether it can be an argument of qb-volread or qb-volwrite: not an option, and not the sign for none."""
-    return bool(text) and not text.startswith("-")
 
 
 def _verbs(reader: Reader) -> frozenset[str]:

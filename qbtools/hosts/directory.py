@@ -28,6 +28,7 @@ class Directory(Places):
 
     def __init__(self, root: str) -> None:
         self._root = os.path.realpath(root)
+        self._opened: frozenset[tuple[int, int]] | None = None
 
     def folder(self, domain: str) -> str:
         return os.path.join(self._root, domain)
@@ -66,10 +67,16 @@ class Directory(Places):
                     status = os.stat(path)
                 except FileNotFoundError:
                     continue
-                running = inuse.writer(status, -1) is not None
+                running = self._is_opened(status) and inuse.writer(status, -1) is not None
             size, used = locate.sizes(self.source(domain, volume), SourceOptions(opaque=True))
             there[volume] = Found(size, used, running)
         return there
+
+    def _is_opened(self, status: os.stat_result) -> bool:
+        """Whether the file may have a writer, by one look at all processes: a verb may ask for thousands of files."""
+        if self._opened is None:
+            self._opened = inuse.opened()
+        return (status.st_dev, status.st_ino) in self._opened
 
     def check(self, domain: str, volumes: Iterable[str]) -> None:
         place = self.folder(domain)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from xml.etree.ElementTree import Element
 
 from qbtools.domains import names, safexml
@@ -21,7 +21,7 @@ from qbtools.hosts import further, store
 from qbtools.hosts.further import Further
 from qbtools.hosts.store import Store
 from qbtools.hosts.unsaved import Unsaved
-from qbtools.hosts.verbtext import flag, good, line, several, sole
+from qbtools.hosts.verbtext import contents, flag, good, line, several, sole
 from qbtools.lean import NamedTuple
 from qbtools.volumes.marks import Mark
 
@@ -111,10 +111,17 @@ class LocalHost:
         """The metadata of all domains."""
         return safexml.serialise(self._store.read().root)
 
+    def contents(self, domains: Iterable[str]) -> Iterator[str]:
+        """The lines of volumes() and files() for each of these domains, as verbtext.contents()."""
+        inventory = self._store.read()
+        return contents(domains, lambda name: self._volumes(inventory, name), lambda name: self._files(inventory, name))
+
     def volumes(self, name: str) -> list[str]:
         """A line for each volume that exists, or that must exist because it is saved."""
-        domain = self._domain(self._store.read(), name)
-        volumes = domain.volumes()
+        return self._volumes(self._store.read(), name)
+
+    def _volumes(self, inventory: Metadata, name: str) -> list[str]:
+        volumes = self._domain(inventory, name).volumes()
         found = self._places.found(name, [volume.name for volume in volumes])
         return [
             line(
@@ -129,7 +136,10 @@ class LocalHost:
 
     def files(self, name: str) -> list[str]:
         """A line for each further file."""
-        return [line(*pair) for pair in self._further(self._domain(self._store.read(), name)).saved]
+        return self._files(self._store.read(), name)
+
+    def _files(self, inventory: Metadata, name: str) -> list[str]:
+        return [line(*pair) for pair in self._further(self._domain(inventory, name)).saved]
 
     def unsaved(self) -> list[str]:
         """A line for each thing that belongs to a domain but is not saved with it, or that belongs to none."""

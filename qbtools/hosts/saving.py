@@ -23,7 +23,8 @@ from qbtools.volumes.marks import Mark
 
 if TYPE_CHECKING:
     from qbtools.domains.qubesxml import Domain
-    from qbtools.hosts.client import Host, HostVolume
+    from qbtools.hosts.client import Host
+    from qbtools.hosts.listing import Contents, HostVolume
 
 SNAPSHOT = "snapshot"
 BEFORE_START = "before-start"
@@ -107,15 +108,16 @@ def survey(host: Host, chosen: Sequence[Domain], how: SourceOptions, holding: bo
     volumes is missing, cannot be read, or does not have the size that the host says (Failed).
     """
     machines, failing = [], []
+    known = host.contents([domain.name for domain in chosen if domain.name != names.ADMIN]) if len(chosen) > 1 else {}
     for domain in chosen:
         try:
-            machines.append(_machine(host, domain, how, holding and how.state in (None, SNAPSHOT)))
+            machines.append(_machine(host, domain, how, holding and how.state in (None, SNAPSHOT), known))
         except QbError as error:
             failing.append(Failing(domain.name, error))
     return Found(machines, failing)
 
 
-def _machine(host: Host, domain: Domain, how: SourceOptions, held: bool) -> Machine:
+def _machine(host: Host, domain: Domain, how: SourceOptions, held: bool, known: Mapping[str, Contents]) -> Machine:
     if domain.name == names.ADMIN:
         homes = [(name, path) for name, path in host.files(domain.name) if names.is_home(name)]
         if len(homes) != 1:
@@ -124,11 +126,11 @@ def _machine(host: Host, domain: Domain, how: SourceOptions, held: bool) -> Mach
             raise Failed(f"the host has {len(homes)} homes of {names.ADMIN}, and only one can be saved")
         return Machine(domain.name, domain.kind, (), *_checked_files(domain.name, homes, STOPPED))
     wanted = {volume.name for volume in selection.saved_volumes(domain)}
-    volumes = [volume for volume in host.volumes(domain.name) if volume.save]
+    listed, further = known.get(domain.name) or (host.volumes(domain.name), host.files(domain.name))
+    volumes = [volume for volume in listed if volume.save]
     if missing := wanted - {volume.name for volume in volumes}:
         raise Failed(f"{domain.name}: the host has no volume {min(missing)}, which its metadata says is saved")
     volumes = [volume for volume in volumes if volume.name in wanted]
-    further = host.files(domain.name)
     if held and any(volume.running for volume in volumes):
         state = SNAPSHOT
     else:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 
 from qbtools.domains import names, safexml
 from qbtools.domains.qubesxml import Domain, Metadata
-from qbtools.errors import Damaged, Failed, Refused
+from qbtools.errors import Damaged, Failed, QbError, Refused
 
 
 def sole(document: bytes) -> Domain:
@@ -27,6 +28,19 @@ def several(document: bytes) -> list[Domain]:
             raise Refused(f"{domain.name}: {problem}")
         domain.volumes()
     return domains
+
+
+def contents(
+    domains: Iterable[str], volumes: Callable[[str], list[str]], files: Callable[[str], list[str]]
+) -> Iterator[str]:
+    """The lines of both verbs for each domain, with its name and the verb in front, and then its end.
+
+    A domain for which one of them fails has no line.
+    """
+    for domain in domains:
+        with suppress(QbError):
+            lines = [f"volumes\t{text}" for text in volumes(domain)] + [f"files\t{text}" for text in files(domain)]
+            yield "".join(f"{domain}\t{text}" for text in (*lines, "end\n"))
 
 
 def good(texts: Iterable[str]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ import os
 import stat
 import time
 
-from qbtools.lean import TYPE_CHECKING
+from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes import kernel
 
 if TYPE_CHECKING:
@@ -73,6 +73,21 @@ def writer(status: os.stat_result, own: int) -> str | None:
     return _lasting(users)
 
 
+def opened() -> frozenset[tuple[int, int]]:
+    """Device and inode of every file that a process has open or that a loop device has: no other has a writer.
+
+    One look, for those who would else call writer() for thousands of files.
+    """
+    places = [f"/proc/{process}/fd/{fd}" for process in _ids() for fd in _names(f"/proc/{process}/fd")]
+    places += [path for name in _names("/sys/block") for path in _lines(f"/sys/block/{name}/loop/backing_file")]
+    found = set()
+    for place in places:
+        with suppress(OSError, ValueError):
+            status = os.stat(place)
+            found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
 def written(device: int) -> list[int] | None:
     """Counters that grow with each write or discard on the device number; None: not known.
 
@@ -123,12 +138,17 @@ def _machines(family: set[int], writing: bool) -> Iterator[str]:
 def _processes(ours: Callable[[str], bool], own: int, writing: bool) -> Iterator[str]:
     """Open descriptors, apart from our own; writing: only those that may write."""
     own_place = f"{os.getpid()}/fd/{own}"
-    for process in filter(str.isdigit, _names("/proc")):
+    for process in _ids():
         for fd in _names(f"/proc/{process}/fd"):
             place = f"{process}/fd/{fd}"
             if place != own_place and ours(f"/proc/{place}") and not (writing and _only_reads(process, fd)):
                 program = "".join(_lines(f"/proc/{process}/comm"))
                 yield f"process {process} ({program}) has it open{' for writing' * writing}"
+
+
+def _ids() -> Iterator[str]:
+    """The IDs of all processes."""
+    return filter(str.isdigit, _names("/proc"))
 
 
 def _only_reads(process: str, fd: str) -> bool:

@@ -17,8 +17,8 @@ from support import environment, run
 from qbtools.domains import defaults, names, safexml
 from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.errors import QbError
-from qbtools.hosts import client
-from qbtools.hosts.client import HostVolume
+from qbtools.hosts import client, listing
+from qbtools.hosts.listing import HostVolume
 from qbtools.streams import Reader
 from qbtools.volumes import locate
 from qbtools.volumes.kind import SourceOptions
@@ -88,7 +88,7 @@ class Place:
         return self.inventory().by_name[PREFIX + name]
 
     def volumes(self, name: str) -> dict[str, HostVolume]:
-        return {volume.name: volume for volume in client._volumes(self.good("volumes", PREFIX + name))}
+        return {volume.name: volume for volume in listing.volumes(self.good("volumes", PREFIX + name))}
 
     def create(self, name: str, **sizes: int | None) -> dict[str, str]:
         """Makes an unfinished domain; the target of each volume."""
@@ -205,9 +205,25 @@ class Protocol:
             volume = volumes[name]
             assert (volume.size >= size, volume.used < size, volume.running, volume.save) == (True, True, False, True)
             assert holds(volume.source, size)
-        client._files(place.good("files", f"{PREFIX}made"))
+        listing.files(place.good("files", f"{PREFIX}made"))
         others = [one.properties.get("qid") for one in place.inventory().domains if one.name != domain.name]
         assert domain.properties["qid"].isdigit() and domain.properties["qid"] not in others
+
+    def test_what_belongs_to_many_domains(self, place: Place) -> None:
+        """As the verbs for one domain say it. A domain that does not exist is left out."""
+        if client.CONTENTS not in client._verbs(place.good("verbs")):
+            return
+        place.create("one", root=MiB, private=None)
+        place.create("two", root=MiB)
+        asked = [PREFIX + name for name in ("two", "missing", "one")]
+        found = listing.contents(place.good("contents", data="".join(f"{name}\n" for name in asked).encode()))
+        assert found == {
+            name: (listing.volumes(place.good("volumes", name)), listing.files(place.good("files", name)))
+            for name in (asked[0], asked[2])
+        }
+        assert listing.contents(place.good("contents")) == {}
+        for data in b"a/b\n", b"one\ttwo\n", b"one":
+            place.bad("contents", data=data)
 
     def test_a_volume_is_filled_and_changes_its_size(self, place: Place) -> None:
         targets = place.create("filled", root=8 * MiB, private=None)

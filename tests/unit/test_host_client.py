@@ -11,6 +11,7 @@ from qbtools.domains import names
 from qbtools.errors import Failed, UsageError
 from qbtools.hosts import client
 from qbtools.hosts.client import Host
+from qbtools.hosts.listing import HostVolume
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes.marks import Mark
 
@@ -93,6 +94,40 @@ def test_the_warnings_of_check_are_for_the_plan(host: Callable[..., Host]) -> No
     assert found.check(b"") == ["work: old"] == found.check(b"") and warnings == []
     found.create(b"")
     assert warnings == ["work: old"]
+
+
+MANY = ["a", "b.c"]
+VOLUME, FILE = "root\tfile:/x\t1\t1\tno\tyes", "notes.txt\t/n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "domains"),
+    [
+        (f"a\tvolumes\t{VOLUME}\na\tfiles\t{FILE}\na\tend\nb.c\tend\n", MANY),
+        (f"a\tend\nb.c\tvolumes\t{VOLUME}\nb.c\tfiles\t{FILE}\n", ["a"]),
+        (f"a\tend\na\tvolumes\t{VOLUME}\nb.c\tend\n", []),
+        ("a\tend\nb.c\tend\n\n", []),
+        ("a\tend\nb.c\tvolumes\n", []),
+        ("a\tend\nb.c\tvolumes\troot\nb.c\tend\n", []),
+        ("a\tend\nb.c\tdevices\tx\nb.c\tend\n", []),
+    ],
+)
+def test_many_domains_at_once(host: Callable[..., Host], tmp_path: Path, lines: str, domains: list[str]) -> None:
+    """A domain without its end is asked for by itself, and so is each if a line is malformed."""
+    (tmp_path / "answer").write_text(lines)
+    verbs = "\\n".join([*client.VERBS, client.CONTENTS])
+    test = host(f"case $2 in verbs) printf '{verbs}\\n' ;; *) cat >{tmp_path}/asked; cat {tmp_path}/answer ;; esac")
+    found = test.contents(MANY)
+    assert list(found) == domains and (tmp_path / "asked").read_text() == "a\nb.c\n"
+    if domains == MANY:
+        assert found == {
+            "a": ([HostVolume("root", "file:/x", 1, 1, False, True)], [("notes.txt", "/n")]),
+            "b.c": ([], []),
+        }
+
+
+def test_a_host_that_lists_one_domain_at_a_time(host: Callable[..., Host]) -> None:
+    assert host(f"printf '%s\\n' {' '.join(client.VERBS)}").contents(MANY) == {}
 
 
 def test_a_warning_is_told_once(host: Callable[..., Host]) -> None:

@@ -10,7 +10,7 @@ from machines import document, vm
 from qbtools.commands.backup import savehost
 from qbtools.domains import safexml
 from qbtools.domains.qubesxml import Metadata
-from qbtools.hosts.client import HostVolume
+from qbtools.hosts.listing import HostVolume
 from qbtools.hosts.saving import Machine
 from qbtools.runs.savinghost import Survey
 from qbtools.volumes import spots

@@ -45,10 +45,20 @@ class FakeHost:
         self.running: set[str] = set()
         self.further: dict[str, list[tuple[str, str]]] = {}
         self.hidden: set[str] = set()
+        self.at_once: set[str] = set()
+        self.asked: list[str] = []
         for name in ("work.root", "work.private", "both.root", "both.private"):
             (place / name).write_bytes(bytes(SIZE))
 
+    def contents(self, domains: Sequence[str]) -> dict[str, tuple[list[Volume], list[tuple[str, str]]]]:
+        """Of the domains that it knows at once."""
+        return {name: (self._volumes(name), self.files(name)) for name in domains if name in self.at_once}
+
     def volumes(self, domain: str) -> list[Volume]:
+        self.asked.append(domain)
+        return self._volumes(domain)
+
+    def _volumes(self, domain: str) -> list[Volume]:
         return [
             Volume(name, str(path), running=domain in self.running, save=(domain, name) != ("work", "root"))
             for name in ("root", "private")
@@ -117,6 +127,15 @@ def test_snapshots_of_all_volumes_of_a_machine(host: FakeHost, cloning: None) ->
         ("vm2/private.img", "volume", SIZE, 100, "both", "snapshot", 2, 2, None, f"{place}/both.private"),
         ("vm3/empty", "empty", 0, 0, "none", "stopped", 0, 0, None, ""),
     ]
+
+
+def test_all_domains_are_asked_for_at_once(host: FakeHost, cloning: None) -> None:
+    """Except one of which the host knows nothing then, and one that is alone."""
+    single = lines(survey(host))
+    host.at_once, host.asked = {"work", "none"}, []
+    assert (lines(survey(host)), host.asked) == (single, ["both"])
+    survey(host, "work")
+    assert host.asked == ["both", "work"]
 
 
 def test_machines_that_stand_still_are_read_themselves(host: FakeHost, plain: None) -> None:

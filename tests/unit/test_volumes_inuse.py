@@ -182,6 +182,17 @@ def test_writers_of_a_file(tmp_path: Path) -> None:
         assert inuse.writer(path.stat(), -1) is None
 
 
+def test_only_opened_files_have_writers(tmp_path: Path) -> None:
+    path = tmp_path / "v"
+    path.write_bytes(bytes(1 << 20))
+    found = path.stat().st_dev, path.stat().st_ino
+    assert found not in inuse.opened()
+    with path.open("r+b"):
+        assert found in inuse.opened()
+    with loop(path):
+        assert found in inuse.opened()
+
+
 def test_the_type_of_a_file_system() -> None:
     with open("/proc/self/stat", "rb") as file:  # noqa: PTH123
         assert inuse.file_system(file.fileno()) == "proc"

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError
+from qbtools.errors import Damaged, UsageError
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import BLOCK
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from typing import Protocol
 
     from qbtools.streams import Writer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         def inventory(self) -> bytes: ...
         def volumes(self, name: str) -> list[str]: ...
         def files(self, name: str) -> list[str]: ...
+        def contents(self, domains: Iterable[str]) -> Iterator[str]: ...
         def unsaved(self) -> list[str]: ...
         def defaults(self) -> str: ...
         def check(self, document: bytes) -> None: ...
@@ -39,6 +41,7 @@ VERBS = {
     "inventory": False,
     "volumes": True,
     "files": True,
+    "contents": False,
     "check": False,
     "create": False,
     "set": True,
@@ -52,9 +55,10 @@ VERBS = {
 _HOLDING = {"hold": True, "release": True}
 
 HELP = f"""\
-VERB is inventory, volumes DOMAIN, files DOMAIN, check, create, set DOMAIN,
-remove DOMAIN [MARK], defaults, unsaved or verbs; check, create and set read the
-metadata of domains from standard input. qb-host(7) describes them.
+VERB is inventory, volumes DOMAIN, files DOMAIN, contents, check, create, set DOMAIN,
+remove DOMAIN [MARK], defaults, unsaved or verbs. contents reads names of domains
+from standard input; check, create and set read the metadata of domains. qb-host(7)
+describes them.
 
 Options:
 {options.COMMON}
@@ -102,6 +106,8 @@ def _answer(call: Invocation, host: Host, out: Writer) -> None:
         out.write(host.inventory())
     elif verb == "defaults":
         out.write(host.defaults().encode("ascii"))
+    elif verb == "contents":
+        out.write_lines(host.contents(_domains(call)))
     elif verb == "check":
         host.check(_document(call))
     elif verb == "create":
@@ -113,6 +119,19 @@ def _answer(call: Invocation, host: Host, out: Writer) -> None:
     else:
         asked = {"volumes": lambda: host.volumes(domain), "files": lambda: host.files(domain), "unsaved": host.unsaved}
         out.write_lines(asked[verb]())
+
+
+def _domains(call: Invocation) -> list[str]:
+    """The names in the lines of standard input. Damaged for anything else."""
+    from qbtools.domains import names
+    from qbtools.domains.lines import read_fields
+
+    found = []
+    for number, fields in read_fields(call.stdin()):
+        if len(fields) != 1 or names.domain_problem(fields[0]):
+            raise Damaged(f"line {number} is not the name of a domain")
+        found.append(fields[0])
+    return found
 
 
 def _document(call: Invocation) -> bytes:

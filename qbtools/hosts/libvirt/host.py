@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import compose, names, safexml
@@ -16,7 +16,7 @@ from qbtools.hosts.libvirt.machine import NVRAM, RAW, Disk, Machine
 from qbtools.hosts.libvirt.unfinished import Unfinished, merged
 from qbtools.hosts.libvirt.virsh import Virsh
 from qbtools.hosts.unsaved import Unsaved
-from qbtools.hosts.verbtext import good, line
+from qbtools.hosts.verbtext import contents, good, line
 from qbtools.lean import NamedTuple
 from qbtools.volumes import locate
 from qbtools.volumes.kind import SourceOptions
@@ -111,6 +111,10 @@ class LibvirtHost:
             writes = running and disk.name != NVRAM
             lines.append(line(disk.name, word, str(size), str(min(used, size)), "yes" if writes else "no", "yes"))
         return lines
+
+    def contents(self, domains: Iterable[str]) -> Iterator[str]:
+        """The lines of volumes() and files() for each of these domains, as verbtext.contents()."""
+        return contents(domains, self.volumes, self.files)
 
     def hold(self, name: str, mark: str) -> list[str]:
         """A line for each volume, with the word to read it, and the last line."""
