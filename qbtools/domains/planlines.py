@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Refused, and_more
+from qbtools.errors import QbError, Refused, and_more
 from qbtools.lean import NamedTuple
 
 CREATE = "create"
@@ -72,11 +72,14 @@ class Plan:
     """All lines, in the order in which the domains are created: templates, templates for DispVMs, the rest.
 
     host: the host for which it was made. changed: the changes by a check of a plan that was read, a sentence each.
+    failure: why the host could not create one of the domains. said: the warnings of the host that are notes of lines.
     """
 
     lines: Sequence[PlanLine]
     host: Metadata
     changed: Sequence[str] = ()
+    failure: QbError | None = None
+    said: Sequence[str] = ()
 
     @property
     def creates(self) -> list[PlanLine]:
@@ -94,10 +97,12 @@ class Plan:
         return [line for line in self.lines if not line.created and line.problem is not None]
 
     def check(self) -> None:
-        """Refused, with the first problem, if the plan cannot be carried out."""
+        """Refused, with the first problem, if the plan cannot be carried out. Raises failure otherwise."""
         if problems := self.problems:
             first = f"{problems[0].domain} ({problems[0].problem})"
             raise Refused(
                 f"{len(problems)} of the domains cannot be restored: {first}{and_more(problems)}",
-                "change the plan, or see --skip-broken and --ignore-missing",
+                "change the plan, or make it with --skip-broken or --ignore-missing",
             )
+        if self.failure is not None:
+            raise self.failure

@@ -70,6 +70,7 @@ def as_document(plan: Plan) -> dict[str, object]:
             for line in plan.lines
         ],
         "problems": len(plan.problems),
+        "failure": plan.failure.message if plan.failure else None,
         "changed": list(plan.changed),
     }
 

@@ -73,10 +73,13 @@ class Restore:
         apply() would remove first.
         """
         found = self._checked()
-        for lines in _blocks([line for line in found.creates if not line.leftover]):
-            for text in self._host.check(recreate.document(self._archive, found, lines, False, str(Mark.own()))):
-                self._warn(text)
-        return [made for line in found.creates for made in self._files(line, {})]
+        for text in _warnings(self._host, self._archive, found):
+            self._warn(text)
+        return self._without_targets(found)
+
+    def needed(self) -> list[Made]:
+        """The same for a plan about which the host was asked before."""
+        return self._without_targets(self._checked())
 
     def apply(self, owner: Mark, keep_going: bool) -> list[Made]:
         """Creates all domains of the plan, with the mark of owner. Returns the files that they need.
@@ -145,12 +148,7 @@ class Restore:
     def _checked(self) -> Plan:
         leftovers = self._host.leftovers(self._inventory)
         found = plan.check(self._archive, self._inventory, self._defaults, AS_WRITTEN, self._written, leftovers)
-        if found.problems:
-            line = found.problems[0]
-            raise Refused(
-                f"{line.domain} cannot be restored: {line.problem}{and_more(found.problems)}",
-                "qb-plan --check shows them all",
-            )
+        found.check()
         if not found.creates:
             raise Refused("the plan creates no domain")
         self._tell_changes(found)
@@ -238,6 +236,9 @@ class Restore:
                 del self._begun[name]
         return problems
 
+    def _without_targets(self, found: Plan) -> list[Made]:
+        return [made for line in found.creates for made in self._files(line, {})]
+
     def _files(self, line: PlanLine, targets: Mapping[str, str]) -> list[Made]:
         entries = inventory.entries_of(self._archive.by_name[line.domain])
         return [
@@ -247,28 +248,43 @@ class Restore:
 
 
 def noted(host: Host, archive: Metadata, found: Plan, warn: Callable[[str], None]) -> Plan:
-    """The plan with the warnings of the host about its domains as notes. warn: gets the other warnings of the host.
+    """The plan with the warnings of the host about its domains as notes, or with the failure of the host.
 
-    The host is not asked about a domain with a problem, or about the name of a leftover. If it fails, the notes are
-    missing, and rehearse() or apply() will say why.
+    warn: gets the other warnings of the host.
     """
-    asked = [line for line in found.creates if line.problem is None and not line.leftover]
-    notes: dict[str, list[str]] = {line.name: [] for line in asked}
-    with suppress(QbError):
-        for lines in _blocks(asked):
-            for text in host.check(recreate.document(archive, found, lines, False, str(Mark.own()))):
-                name, _colon, note = text.partition(": ")
-                if name in notes and note:
-                    notes[name].append(escape(note))
-                else:
-                    warn(text)
+    notes: dict[str, list[str]] = {line.name: [] for line in _asked(found)}
+    said: list[str] = []
+    failure = None
+    try:
+        for text in _warnings(host, archive, found):
+            name, _colon, note = text.partition(": ")
+            if name in notes and note:
+                notes[name].append(escape(note))
+                said.append(text)
+            else:
+                warn(text)
+    except QbError as error:
+        failure = error
     return replace(
         found,
+        failure=failure,
+        said=said,
         lines=[
             replace(line, notes=(*line.notes, *notes.get(line.name, ()))) if line.created else line
             for line in found.lines
         ],
     )
+
+
+def _warnings(host: Host, archive: Metadata, found: Plan) -> Iterator[str]:
+    """The warnings of the host about the domains of a plan. Failed if it says that it could not create one of them."""
+    for lines in _blocks(_asked(found)):
+        yield from host.check(recreate.document(archive, found, lines, False, str(Mark.own())))
+
+
+def _asked(found: Plan) -> list[PlanLine]:
+    """The lines about which the host is asked: those without a problem, and without a leftover, which goes first."""
+    return [line for line in found.creates if line.problem is None and not line.leftover]
 
 
 def _blocks(lines: Sequence[PlanLine]) -> Iterator[Sequence[PlanLine]]:

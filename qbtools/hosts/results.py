@@ -176,6 +176,18 @@ def complaint(found: Iterable[Result], of: int) -> Failed | None:
     return Failed(f"{len(failed)} of {of} {what}: {first}{and_more(failed)}", hint)
 
 
+def restore_complaint(found: Sequence[Result], others: Sequence[str]) -> Failed | None:
+    """The failure of domains or files that were not restored, in one line; None if there is none."""
+    failed = [result for result in found if result.problem is not None]
+    if failed:
+        return Failed(
+            f"{len(failed)} of {len(found)} domains failed: {failed[0].domain} ({failed[0].problem}){and_more(failed)}"
+        )
+    if others:
+        return Failed(f"{others[0]} was not restored{and_more(others)}")
+    return None
+
+
 def as_document(
     results: Iterable[Result],
     status: int,

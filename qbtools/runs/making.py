@@ -10,7 +10,7 @@ from qbtools.domains import inventory, names, plan, selection
 from qbtools.domains.inventory import Entry
 from qbtools.domains.planlines import Plan, PlanLine, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, QbError, Refused, UsageError, and_more
+from qbtools.errors import Damaged, Failed, Refused, UsageError
 from qbtools.hosts import restoring, results
 from qbtools.hosts.client import Host
 from qbtools.hosts.restoring import Made, Restore
@@ -102,7 +102,7 @@ class Making:
         if self._wishes.dry_run:
             if not alone:
                 self._written = [line.written for line in found.lines]
-                Restore(self._host, metadata, self._written, self._note, _ignore).rehearse()
+                Restore(self._host, metadata, self._written, self._note, _ignore).needed()
             raise Enough
         self.left_out = found.left_out if self._wishes.options.skip_broken else []
         for line in self.left_out:
@@ -121,7 +121,7 @@ class Making:
         """Creates the domains of the plan, or checks whether that would be possible."""
         restore = Restore(self._host, metadata, self._written, self._note, self._warn)
         if self._wishes.verify_only:
-            self._made = restore.rehearse()
+            self._made = restore.needed()
         else:
             self.unfinished = True
             self._made = restore.apply(self._owner, self._wishes.keep_going)
@@ -201,7 +201,12 @@ class Making:
             found = plan.check(metadata, there, defaults, wishes.options, wishes.written(metadata), leftovers)
         else:
             found = plan.make(metadata, there, defaults, self._domains(), leftovers, self._warn)
-        return restoring.noted(self._host, metadata, found, self._warn)
+        found = restoring.noted(self._host, metadata, found, self._warn)
+        if wishes.verify_only:  # otherwise create() warns too
+            for text in found.said:
+                self._warn(text)
+        goes_on = wishes.keep_going and not wishes.verify_only and not wishes.dry_run
+        return replace(found, failure=None) if goes_on else found
 
     def _routes(self, home: str | None) -> Routes:
         files_to = self._wishes.files_to
@@ -306,15 +311,3 @@ def _check_apart(made: Sequence[Made]) -> None:
 
 def _ignore(_text: str) -> None:
     """Prints nothing, because the plan has the same warnings."""
-
-
-def complaint(found: Sequence[Result], others: Sequence[str]) -> QbError | None:
-    """The failure of domains or files, in one line; None if there is none."""
-    failed = [result for result in found if result.problem is not None]
-    if failed:
-        return Failed(
-            f"{len(failed)} of {len(found)} domains failed: {failed[0].domain} ({failed[0].problem}){and_more(failed)}"
-        )
-    if others:
-        return Failed(f"{others[0]} was not restored{and_more(others)}")
-    return None

@@ -286,7 +286,7 @@ def test_a_plan_with_a_problem_ends_it_before_anything_is_made(folder: Path, tar
     error = f"1 of the domains cannot be restored: work ({reason})"
     assert json.loads(done.stdout) == {"error": error, "status": 5, "domains": [], "left_out": []}
     assert done.stderr.endswith(
-        f"end\nqb-backup: error: {error}\nhint: change the plan, or see --skip-broken and --ignore-missing\n"
+        f"end\nqb-backup: error: {error}\nhint: change the plan, or make it with --skip-broken or --ignore-missing\n"
     )
     empty(target)
     done = restore(folder, target, "--dry-run", *words)

@@ -17,6 +17,8 @@ HOST_PROGRAM = """\
 case $2 in
     inventory) exec cat "$1/qubes.xml" ;;
     defaults) exec cat "$1/defaults" ;;
+    verbs) printf '%s\\n' inventory volumes files create set remove defaults verbs check ;;
+    check) [ ! -e "$1/full" ] || { echo "the disk is full" >&2; exit 1; } ;;
     *) echo "qb-host-files: error: no verb $2" >&2; exit 2 ;;
 esac
 """
@@ -100,11 +102,21 @@ def test_a_problem_is_status_5_and_the_plan_is_complete(place: Path) -> None:
     assert status == 5
     assert err == (
         "qb-plan: error: 1 of the domains cannot be restored: work (name: work is taken)\n"
-        "hint: change the plan, or see --skip-broken and --ignore-missing\n"
+        "hint: change the plan, or make it with --skip-broken or --ignore-missing\n"
     )
     assert table(out)["work"][-1] == "name: work is taken"
     status, out, err = plan(place, "--no-rename --skip-broken")
     assert (status, err, table(out)["work"][0]) == (0, "", "skip")
+
+
+def test_a_host_that_could_not_create_a_domain(place: Path) -> None:
+    """It is asked once; the restore says the same. The plan is complete."""
+    (place / "full").touch()
+    words = f"qb-host-files {place} check: the disk is full"
+    status, out, err = plan(place)
+    assert (status, err, table(out)["work"][-1]) == (1, f"qb-plan: error: {words}\n", "-")
+    status, out, err = plan(place, "--json")
+    assert (status, err, json.loads(out)["failure"]) == (1, f"qb-plan: error: {words}\n", words)
 
 
 def test_ignore_missing(place: Path) -> None:

@@ -266,7 +266,7 @@ def test_the_plan_fits_no_longer(here: Here) -> None:
     restore(here, names_=["alone"]).apply(ME, False)
     here.calls.clear()
     again = Restore(here, task._archive, task._written, lambda _: None, lambda _: None)
-    with pytest.raises(Refused, match="alone cannot be restored: name: alone is taken"):
+    with pytest.raises(Refused, match=r"1 of the domains cannot be restored: alone \(name: alone is taken"):
         again.apply(ME, True)
     assert not here.calls
 

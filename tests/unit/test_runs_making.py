@@ -12,10 +12,10 @@ from qbtools.domains.defaults import Defaults
 from qbtools.domains.planlines import Plan
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, Refused, UsageError
-from qbtools.hosts import directory
+from qbtools.hosts import directory, results
 from qbtools.hosts.local import LocalHost
 from qbtools.hosts.store import Store
-from qbtools.runs import making, places
+from qbtools.runs import places
 from qbtools.runs.making import Making, Wishes
 from qbtools.runs.opening import Enough
 from qbtools.volumes import spots
@@ -30,10 +30,13 @@ class FakeHost:
     """A directory, without programs in between. fails: the errors that verbs raise, by domain."""
 
     def __init__(self, place: Path) -> None:
+        place.mkdir(exist_ok=True)
         self._local = LocalHost(Store(str(place / "qubes.xml")), directory.Directory(str(place)), lambda _: None)
         self.fails: dict[str, BaseException] = {}
         self.one_target = False
         self.warnings: list[str] = []
+        self.place = place
+        self.checks = 0
 
     def _call(self, text: str) -> None:
         if text in self.fails:
@@ -49,6 +52,7 @@ class FakeHost:
         return frozenset()
 
     def check(self, document: bytes) -> list[str]:
+        self.checks += 1
         if "check" in self.fails:
             raise self.fails["check"]
         self._local.check(document)
@@ -101,7 +105,7 @@ def test_all_goes_well(host: FakeHost) -> None:
         come(made, name)
     found = made.results(True)
     assert [(one.domain, one.problem) for one in found] == [("one", None), ("two", None)]
-    assert making.complaint(found, made.failed_files()) is None
+    assert results.restore_complaint(found, made.failed_files()) is None
     made.settle(found)
     assert (host.names(), made.unfinished) == (NAMES, False)
 
@@ -114,7 +118,7 @@ def test_a_volume_that_is_missing_in_the_archive(going: bool, host: FakeHost) ->
     come(made, FILES[0])
     made.begun(FILES[1])
     found = made.results(False)
-    error = making.complaint(found, ())
+    error = results.restore_complaint(found, ())
     assert isinstance(error, Failed)
     assert error.message.startswith("1 of 2" if going else "2 of 2")
     made.settle(found)
@@ -125,7 +129,7 @@ def test_a_volume_that_is_larger_than_it_may_be(host: FakeHost) -> None:
     made = make(host)
     made.metadata(ARCHIVE)
     come(made, FILES[0], str(1 << 50))
-    assert making.complaint(made.results(True), ()) is not None
+    assert results.restore_complaint(made.results(True), ()) is not None
 
 
 @pytest.mark.parametrize("what", ["create two", "set one", "set two"])
@@ -198,10 +202,10 @@ def test_what_the_host_replaces_is_in_the_plan(host: FakeHost) -> None:
         made.metadata(ARCHIVE)
     assert [line.notes for line in shown[0].lines] == [(), ('no network "lab": \\x1b is used',)]
     assert said == ["it is old", "three: new"]
-    host.fails["check"] = Failed("out of room")
+    made = Making(host, WISHES._replace(verify_only=True), shown.append, bool, said.append, said.append)  # type: ignore[arg-type]
     with pytest.raises(Failed, match="nothing was restored"):
-        make(host, agreed=False, shown=shown).metadata(ARCHIVE)
-    assert [line.notes for line in shown[1].lines] == [(), ()]
+        made.metadata(ARCHIVE)
+    assert said[2:] == ["it is old", "three: new", host.warnings[0]], "nothing is created that would tell it"
 
 
 def test_only_a_verification(host: FakeHost) -> None:
@@ -220,7 +224,25 @@ def test_what_only_the_host_knows(wish: str, host: FakeHost, tmp_path: Path) -> 
     assert host.names() == []
     host.fails["check"] = Failed("out of room")
     with pytest.raises(Failed, match="out of room"):
+        make(host, **{wish: True}, keep_going=True).metadata(ARCHIVE)
+
+
+@pytest.mark.parametrize("wish", ["keep_failed", "dry_run", "verify_only", "keep_going"])
+def test_the_host_is_asked_once(wish: str, host: FakeHost) -> None:
+    """What it could not create is known before the user is asked. With --keep-going the others are restored."""
+    if wish == "dry_run":
+        with pytest.raises(Enough):
+            make(host, dry_run=True).metadata(ARCHIVE)
+    else:
         make(host, **{wish: True}).metadata(ARCHIVE)
+    assert host.checks == 1
+    host = FakeHost(host.place / "other")
+    host.fails["check"] = Failed("out of room")
+    shown: list[Plan] = []
+    made = make(host, agreed=False, shown=shown, **{wish: True})
+    with pytest.raises(Failed, match="nothing was restored" if wish == "keep_going" else "out of room"):
+        made.metadata(ARCHIVE)
+    assert ([len(one.lines) for one in shown], host.checks, host.names()) == ([2], 1, [])
 
 
 def test_a_plan_with_a_problem(host: FakeHost) -> None:

@@ -94,7 +94,7 @@ def _ended(call: Invocation, made: making.Making | None, error: BaseException | 
     found = made.results(error is None) if made else []
     others = made.failed_files() if made else []
     home = made.home_results(error is None) if made else []
-    words = making.complaint(found, others)
+    words = results.restore_complaint(found, others)
     if error is None:
         error = words
     elif call.options["--keep-going"] and isinstance(error, Told) and words is not None:
