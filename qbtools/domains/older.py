@@ -124,11 +124,14 @@ def _properties(parent: Element, old: Element, known: dict[str, str]) -> None:
         value = old.get(name, "")
         if value not in ("", default):
             _property(parent, name, value)
-    for name in ("kernel", "kernelopts"):
+    emulated = _is_emulated(old)
+    for name in ("kernelopts",) if emulated else ("kernel", "kernelopts"):
         if old.get(f"uses_default_{name}", "True").lower() != "true":
             value = old.get(name, "")
             _property(parent, name, "" if value.lower() == "none" else value)
-    _property(parent, "virt_mode", "hvm" if "HVm" in old.tag else "pv")
+    if emulated:  # it boots from its own disk
+        _property(parent, "virt_mode", "hvm")
+        _property(parent, "kernel", "")
     if old.tag in ("QubesNetVm", "QubesProxyVm"):
         _property(parent, "provides_network", "True")
     if old.tag == "QubesNetVm":
@@ -139,6 +142,10 @@ def _properties(parent: Element, old: Element, known: dict[str, str]) -> None:
 
 def _features(old: Element, kind: str) -> dict[str, str]:
     features = {"internal": "1"} if _is(old, "internal") else {}
+    if _is_emulated(old):  # with another emulator Windows would find other hardware, and might not start
+        features["linux-stubdom"] = ""
+    elif old.tag == "QubesTemplateVm" or (old.tag == "QubesAppVm" and kind == "StandaloneVM"):
+        features |= {"qrexec": "1", "gui": "1"}  # the old versions took both agents for granted
     services = _literal(old, "services", {})
     if not isinstance(services, dict):
         raise _malformed(old, "services")
@@ -179,6 +186,11 @@ def _volumes(parent: Element, kind: str) -> None:
     saved = {"AppVM": ("private",), "DispVM": ()}.get(kind, ("root", "private"))
     for name in ("root", "private", "volatile"):
         SubElement(parent, "volume", name=name, rw="True", save_on_stop=str(name in saved))
+
+
+def _is_emulated(old: Element) -> bool:
+    """Whether it is an HVM, which needs no kernel of the host."""
+    return "HVm" in old.tag
 
 
 def _is_text(item: object) -> TypeGuard[str]:

@@ -15,6 +15,8 @@ DISPOSABLE_CLASS = "DispVM"
 
 # They own all their volumes. For an unknown class, the template property says whether it has a template.
 _WITHOUT_TEMPLATE = (TEMPLATE_CLASS, "StandaloneVM", "AdminVM")
+# The first releases of Qubes OS 4.0 wrote the second; qubes.vm.mix.dvmtemplate still reads it.
+_FOR_DISPOSABLES = ("template_for_dispvms", "dispvm_allowed")
 _WITH_TEMPLATE = ("AppVM", DISPOSABLE_CLASS)
 
 
@@ -27,7 +29,9 @@ def has_template(domain: Domain) -> bool:
 
 def is_disposable_template(domain: Domain) -> bool:
     """Whether DispVMs are made from it."""
-    return domain.kind not in (DISPOSABLE_CLASS, TEMPLATE_CLASS) and domain.flag("template_for_dispvms")
+    if domain.kind in (DISPOSABLE_CLASS, TEMPLATE_CLASS):
+        return False
+    return any(domain.flag(name) for name in _FOR_DISPOSABLES)
 
 
 def lacks(domain: Domain, role: str, user: Domain) -> str | None:

@@ -100,13 +100,19 @@ def test_what_is_not_saved() -> None:
     ],
 )
 def test_properties(attributes: dict[str, str], properties: dict[str, str]) -> None:
-    fixed = {"label": "red", "name": "it", "qid": "9", "virt_mode": "pv", "template": "fedora"}
+    fixed = {"label": "red", "name": "it", "qid": "9", "template": "fedora"}
     assert one(template_qid="1", **attributes).properties == fixed | properties
 
 
 def test_properties_of_classes() -> None:
-    assert one("QubesHVm").properties["virt_mode"] == "hvm"
-    assert one("QubesTemplateHVm").properties["virt_mode"] == "hvm"
+    for tag in ("QubesHVm", "QubesTemplateHVm"):
+        for template in ("none", "1"):
+            found = one(tag, template_qid=template, kernel="4.4", uses_default_kernel="False")
+            assert (found.properties["virt_mode"], found.properties["kernel"]) == ("hvm", "")
+            assert found.features == {"linux-stubdom": "", "backup-content": ""}
+    agents = {"qrexec": "1", "gui": "1", "backup-content": ""}
+    assert one("QubesTemplateVm").features == one("QubesAppVm").features == agents
+    assert one("QubesAppVm", template_qid="1").features == {"backup-content": ""}
     net = one("QubesNetVm", template_qid="1", netvm_qid="1", uses_default_netvm="False").properties
     assert (net["netvm"], net["provides_network"]) == ("", "True")
     proxy = one("QubesProxyVm", template_qid="1", netvm_qid="1", uses_default_netvm="False").properties
@@ -116,7 +122,7 @@ def test_properties_of_classes() -> None:
 
 def test_features() -> None:
     services = "{'meminfo-writer': False, u'ntpd': True, 'qubes-update-check': True}"
-    assert one(saved="vm9", services=services, internal="True").features == {
+    assert one("QubesNetVm", saved="vm9", services=services, internal="True").features == {
         "internal": "1",
         "service.meminfo-writer": "",
         "service.ntpd": "1",
@@ -126,7 +132,7 @@ def test_features() -> None:
         "backup-size": "77",
     }
     for nothing in ("", "{}", "None"):
-        assert one(services=nothing).features == {"backup-content": ""}
+        assert one("QubesNetVm", services=nothing).features == {"backup-content": ""}
 
 
 def test_devices() -> None:
@@ -142,7 +148,7 @@ def test_devices() -> None:
 
 
 def test_values_that_qubes_never_checked_are_passed_on() -> None:
-    services = one(services="{'my service': True, 'a/b': 0, u'\\xe9': 1}").features
+    services = one("QubesNetVm", services="{'my service': True, 'a/b': 0, u'\\xe9': 1}").features
     assert services == {"service.my service": "1", "service.a/b": "", "service.é": "1", "backup-content": ""}
     for text, ids in (
         ("'02:00.0'", ["02_00.0"]),

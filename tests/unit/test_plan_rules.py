@@ -251,6 +251,11 @@ DISPOSABLES = [
         {"disp": {"template": "my-dvm", "notes": []}},
     ),
     Case(
+        "restored here, with the name that the property had first",
+        (DISP, vm("my-dvm", template="fedora-42", dispvm_allowed="True")),
+        {"disp": {"template": "my-dvm", "notes": []}},
+    ),
+    Case(
         "its template's template is missing: all of them go",
         (DISP, disposable("my-dvm", template="t"), template("t")),
         {
