@@ -14,12 +14,7 @@ from qbtools.errors import Damaged, Truncated, and_more
 from qbtools.formats.chunks import METADATA, name_problem
 from qbtools.streams import Reader
 
-FURTHER = (
-    *("firewall.xml", "notes.txt", "whitelisted-appmenus.list", "empty"),
-    *("icon.png", "apps", "apps.templates", "kernels"),  # Qubes OS 2 to 3.2
-)
-"""Other files that Qubes OS saves beside the volumes of a domain."""
-
+_IMAGE = ".img"
 _CAME = "came"
 _END = "end"
 
@@ -80,7 +75,8 @@ class Arrivals:
             return  # an archive without metadata, made by one pipe: there is nothing to compare
         if path != HOME and path not in self._owners:
             raise Damaged(f"{name} belongs to no saved domain")
-        if rest not in FURTHER:
+        # Further files are in no qubes.xml; an image that is not in it is a mistake.
+        if path == HOME or "/" in rest or rest.endswith(_IMAGE):
             self._warn(f"qubes.xml does not mention {name}")
 
     def finish(self) -> None:

@@ -38,7 +38,7 @@ def test_nothing_saved_and_nothing_came() -> None:
 
 
 def test_further_files() -> None:
-    further = "".join(f"came\tvm1/{name}\t5\n" for name in ("firewall.xml", "notes.txt", "whitelisted-appmenus.list"))
+    further = "".join(f"came\tvm1/{name}\t5\n" for name in ("firewall.xml", "apps", "keys"))
     assert check(CAME + further + "end\n", ENTRIES) == (6, [])
 
 
