@@ -35,7 +35,8 @@ _HINTS: dict[str | None, str] = {
     magic.TAR: "compress it, or give --compression none",
     magic.ARCHIVE: "it is sealed already",
     **{name: f"give --compression {name}" for name in magic.COMPRESSIONS},
-    **{name: "qb-tarwrite --raw makes an archive of it; --opaque seals any bytes" for name in magic.IMAGES},
+    **{name: f"qb-volread {name}:FILE reads the disk in it; --opaque seals any bytes" for name in magic.DISKS},
+    "vhd": "qb-tarwrite --raw makes an archive of it; --opaque seals any bytes",
 }
 _HINT = "did a program before fail? --opaque seals any bytes"
 

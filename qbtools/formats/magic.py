@@ -17,7 +17,10 @@ HEAD = 512
 
 STREAM, TAR, ARCHIVE = "volume stream", "tar", "archive"
 COMPRESSIONS = ("gzip", "bzip2", "xz", "zstd")
-IMAGES = ("qcow2", "vmdk", "vdi", "vhdx", "vhd")
+DISKS = ("qcow2", "vmdk", "vdi", "vhdx")
+"""The images that are a kind of volume."""
+
+IMAGES = (*DISKS, "vhd")
 
 # Offset, bytes, kind. The first match counts: an archive is also a tar archive.
 _MAGIC = (
@@ -51,7 +54,8 @@ _TAKERS: dict[str | None, str] = {
     TAR: "qb-tarextract reads it",
     ARCHIVE: "qb-unseal reads it",
     **{name: f"decompress it first: qb-decompress {name}" for name in COMPRESSIONS},
-    **{name: "convert it to a plain image first: qemu-img convert -O raw" for name in IMAGES},
+    **{name: f"qb-volread {name}:FILE reads the disk in it" for name in DISKS},
+    "vhd": "qemu-img convert -O raw makes a plain image of it",
 }
 
 

@@ -123,7 +123,7 @@ INPUTS = {
     "xz data": ("echo x | xz", "decompress it first: qb-decompress xz"),
     "zstd data": ("echo x | zstd", "decompress it first: qb-decompress zstd"),
     "bzip2 data": ("echo x | bzip2", "decompress it first: qb-decompress bzip2"),
-    "a qcow2 image": (r"printf 'QFI\373%0600d' 0", "convert it to a plain image first: qemu-img convert -O raw"),
+    "a qcow2 image": (r"printf 'QFI\373%0600d' 0", "qb-volread qcow2:FILE reads the disk in it"),
     "a volume stream": ("qb-volread disk.img", "qb-tarwrite and qb-volwrite read it"),
     "a tar archive": ("tar -c disk.img", "qb-tarextract reads it"),
     "a sealed archive": ("cat a.qb", "qb-unseal reads it"),

@@ -20,8 +20,6 @@ _VDI_TYPE, _VDI_DIFFERENCES = slice(0x4C, 0x50), 4  # little-endian
 _VMDK_DESCRIPTOR = slice(28, 36)  # little-endian, in blocks of 512 bytes
 _VMDK_TEXT = 20 * 512  # bytes of the descriptor that QEMU reads
 
-_KINDS = ("qcow2", "vmdk", "vdi", "vhdx")  # the images that have a kind of volumes
-
 CONVERT = "qemu-img convert -O raw creates a plain image"
 """The hint for an image that cannot be read here."""
 
@@ -42,7 +40,7 @@ def look(fd: int, name: str, options: SourceOptions) -> str | None:
         raise Refused(
             f"{name} is a {found} image that needs another file: {why}", f"{way}; --opaque saves the file as it is"
         )
-    scheme = f"; {found}:{name} reads the disk" if found in _KINDS else ""
+    scheme = f"; {found}:{name} reads the disk" if found in magic.DISKS else ""
     return f"{name} is a {found} image: the file is saved as it is, not the disk in it{scheme}"
 
 
