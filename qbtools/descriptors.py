@@ -123,3 +123,19 @@ def _when_ready(source: int, target: int, move: Callable[[], int]) -> int:
         except BlockingIOError:
             wait(source, select.POLLIN)
             wait(target, select.POLLOUT)
+
+
+def open_to_append(path: str) -> int:
+    """Opens a file or a pipe that a user names, and creates a missing file. OSError if that is not possible.
+
+    It follows no link, because somebody else may have made it, except those to descriptors in /dev and /proc.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | (0 if path.startswith(("/dev/", "/proc/")) else os.O_NOFOLLOW)
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(error.errno, "it is a symbolic link") from error
+        raise

@@ -96,6 +96,22 @@ def test_a_file_that_is_a_directory(output: str, folder: Path) -> None:
     assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.parametrize("output", [name for name in OUTPUTS if "report" in name or name == "record"])
+def test_an_output_that_is_appended_to_follows_no_link(output: str, folder: Path, tmp_path: Path) -> None:
+    """Somebody else may have made it. Links of /dev/fd are those of the caller."""
+    for target in ("mine", "none"):
+        (tmp_path / target).symlink_to(folder / target)
+    (folder / "mine").write_text("mine")
+    for target in ("mine", "none"):
+        status, lines = said(folder, OUTPUTS[output].format(tmp_path / target))
+        assert status == 1 and len(lines) == 1
+        assert re.fullmatch(rf"qb-[a-z]+: error: cannot write .*{tmp_path}/{target}: it is a symbolic link", lines[0])
+    assert (folder / "mine").read_text() == "mine" and not (folder / "none").exists()
+    (folder / "mine").unlink()
+    assert said(folder, f"{OUTPUTS[output].format('/dev/fd/5')} 5>{tmp_path}/out")[0] == 0
+    assert (tmp_path / "out").stat().st_size > 0
+
+
 @pytest.mark.parametrize("output", [name for name in OUTPUTS if "report" not in name and name != "record"])
 def test_a_full_file_system(output: str, folder: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "full", "none", "tmpfs", "-o", "size=1m,nr_inodes=2") as place:

@@ -13,7 +13,7 @@ import threading
 import time
 from select import PIPE_BUF
 
-from qbtools.descriptors import write_fd
+from qbtools.descriptors import open_to_append, write_fd
 from qbtools.errors import Failed
 
 _AGAIN = 0.5  # seconds
@@ -34,7 +34,7 @@ class Events:
         if path is None:
             return
         try:
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._fd = open_to_append(path)
         except OSError as error:
             raise Failed(f"cannot write the report to {path}: {error.strerror}") from error
         threading.Thread(target=self._watch, daemon=True).start()

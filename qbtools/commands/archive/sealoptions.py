@@ -6,7 +6,7 @@ import os
 
 from qbtools.commands.archive import capacity, receipts
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError, naming
+from qbtools.errors import Failed, UsageError
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -139,13 +139,16 @@ def keep(records: Iterator[FileRecord], backup_id: str, path: str | None, events
     events."""
     import io
 
+    from qbtools.descriptors import open_to_append
     from qbtools.formats import manifest
     from qbtools.streams import Writer
 
     file = None
     if path is not None:
-        with naming(f"write to {path}"):
-            file = Writer(io.FileIO(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)), path)
+        try:
+            file = Writer(io.FileIO(open_to_append(path), "a"), path)
+        except OSError as error:
+            raise Failed(f"cannot write to {path}: {error.strerror}") from error
     for record in records:
         if file:
             file.write(manifest.to_line(backup_id, record).encode("ascii"))
