@@ -146,6 +146,7 @@ def test_ps_shows_no_scripts(command: str, running: Running) -> None:
     assert [words for words in shells if b"pipefail" in words]  # one that runs the stages of a file is among them
     for words in shells:
         assert all(len(word) < 80 and b"\n" not in word for word in words if b"valve" not in word), words
+    assert not [line for line in ours.values() if b"| qb-" in line and b"valve" not in line]
     running.release()
     assert running.end() == (0, "")
 
