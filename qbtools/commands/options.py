@@ -45,8 +45,8 @@ IDENTITY = """\
                         repeatable."""
 
 OPENING_COMMAND = """\
-  --key-command CMD     Open the archive with what the bash command CMD prints when it
-                        reads what another CMD made of the passphrase."""
+  --key-command CMD     Open the archive with the passphrase that the bash command CMD
+                        prints when it reads what --key-command stored there."""
 
 SIGNING = """\
   --sign KEYFILE        Sign the archive with the SSH key in KEYFILE: a private key, or

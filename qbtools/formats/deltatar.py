@@ -166,7 +166,7 @@ def check_whole(reader: Reader, name: str) -> None:
     except Damaged:
         return  # its first header is longer than that of any increment, or malformed: its reader will see
     if member is not None and member.untrusted_name == f"{name}{SIZE}" and is_increment(ahead, member):
-        raise Damaged(f"{name} is an increment, where a whole file is due")
+        raise Damaged(f"{name} is an increment, not a whole file")
 
 
 def is_increment(reader: Reader, member: Member) -> bool:

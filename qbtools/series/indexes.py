@@ -1,4 +1,4 @@
-"""Makes the index of a volume one that can be a base: it gets the digest of the line in the manifest."""
+"""Confirms the index of a volume, so that it can be a base: it gets the digest of the line in the manifest."""
 
 from __future__ import annotations
 

@@ -78,6 +78,9 @@ RIDDLES = {
     r"\btakes the place of\b": "replaces",
     r"\bbear(s)? (the|a|that|no) mark\b": "has a mark",
     r"\bgone wrong\b": "failed",
+    r"\bone that can be\b": "say what it becomes",
+    r"\bSo it is (if|with)\b": "This happens if",
+    r"\b(where|if) that is no\b": "if it is not a",
     r"\b(None|True|False|0|[Ee]mpty|Failed|Refused|Damaged|Truncated|\w+Error) where\b": "if",
 }
 # Files in which these phrases do not occur.

@@ -203,7 +203,7 @@ def test_the_name_of_an_archive_that_is_still_needed(place: Place) -> None:
     assert place.create(*words) == ""
     first = place.listed()[0][0]
     os.rename(place.path / "new.qb", place.path / "full.qb")
-    warning = f"qb-backup: warning: new.qb was the name of {first} too: the new archive needs that one\n"
+    warning = f"qb-backup: warning: new.qb was also the name of {first}, which the new archive needs\n"
     assert place.create(*words) == warning
     os.unlink(place.path / "new.qb")
     assert place.create("--full", *words) == "", "it needs no other"

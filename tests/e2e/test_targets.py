@@ -175,7 +175,7 @@ def test_a_volume_that_no_file_can_hold_is_found_before_the_first_byte(archive: 
 def test_a_warning_if_no_file_can_hold_as_much_as_is_read(place: Path) -> None:
     (place / "v").write_bytes(b"x" * SIZE)
     done = limited(512, "create", "-q", "--logn=10", "-o", "a.qb", "v:root=v")
-    assert done.returncode == 0 and b"a.qb cannot have 1048576 bytes" in done.stderr
+    assert done.returncode == 0 and b"a.qb cannot grow to the 1048576 bytes" in done.stderr
     done = limited(1024, "create", "-q", "--logn=10", "-o", "b.qb", "v:root=v")
     assert (done.returncode, done.stderr) == (0, b"")
 

@@ -69,4 +69,4 @@ def test_the_archive_is_tried_once(
         for total in (files.largest, files.largest + 1):
             save._warn_of_limit(call, path, total, files.largest)
     assert (tried, os.listdir(tmp_path)) == ([path], [])
-    assert capfd.readouterr().err.count(f"{path} cannot have {total} bytes") == 1
+    assert capfd.readouterr().err.count(f"{path} cannot grow to the {total} bytes") == 1

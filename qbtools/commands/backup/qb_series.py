@@ -19,7 +19,7 @@ Usage:
 
 list     lists the archives of the series in DIR, which qb-backup create --series
          keeps: ID, state, base, time in UTC, bytes, file.
-confirm  says that the archive ID is stored. Only then it can be a base.
+confirm  records that the archive ID is stored, so that it can be a base.
 forget   prints ID and file of each archive that may be removed from the store, and
          marks it so. It is printed again until --done says that it is gone. An
          archive is kept if an option says so or a kept one needs it.
@@ -110,6 +110,6 @@ def _done(call: Invocation, series: Series) -> None:
         if backup_id not in ledger.archives:
             raise UsageError(f"{series.path} has no archive {backup_id}", "qb-series list shows all")
         if ledger.archives[backup_id].state == CONFIRMED:
-            raise Refused(f"{backup_id} is kept: it was not printed as one that may be removed")
+            raise Refused(f"{backup_id} is kept: forget has not printed it")
         ledger.mark([backup_id], GONE)
         series.write(ledger)

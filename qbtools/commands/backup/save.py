@@ -137,7 +137,7 @@ def _largest(output: str) -> int:
 def _warn_of_limit(call: Invocation, output: str, total: int, largest: int | None) -> None:
     """Warns if the archive may become larger than a file can be. largest: as for Beside."""
     if total > (_largest(output) if largest is None else largest):
-        call.warn(f"{output} cannot have {total} bytes, as many as will be read: it must become smaller, or fails")
+        call.warn(f"{output} cannot grow to the {total} bytes that will be read: the run fails unless it stays smaller")
 
 
 def _no_source(name: str) -> str:

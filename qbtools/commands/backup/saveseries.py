@@ -109,7 +109,7 @@ class _Begun:
         file = None if opts["--output"] is None else os.path.abspath(opts["--output"])
         for entry in ledger.chain(base) if base is not None and file is not None else ():
             if entry.file == file:
-                call.warn(f"{opts['--output']} was the name of {entry.backup_id} too: the new archive needs that one")
+                call.warn(f"{opts['--output']} was also the name of {entry.backup_id}, which the new archive needs")
         self.run = Run(ledger.next, save.new_id(), base, max(int(time.time()), 0), file)
         ledger.next += 1
         series.put_run(self.run)
@@ -173,7 +173,7 @@ def _seal(call: Invocation, job: save.Job) -> None:
 
 
 def _end(call: Invocation, series: Series, begun: _Begun, text: bytes) -> None:
-    """Makes the run one that can be confirmed, and confirms it if its archive is known to be stored."""
+    """Prepares the run for its confirmation, and confirms it if its archive is known to be stored."""
     run = begun.run
     try:
         found = receipt.parse(text)

@@ -31,7 +31,7 @@ Options:
   --block S             Compare blocks of S bytes: a power of two, 4K to 1M (default:
                         that of the base, else 64K).
   --overwrite           Replace NEW if it exists.
-  --confirm INDEX       Make INDEX one that can be a base.
+  --confirm INDEX       Confirm INDEX, so that it can be a base.
 {options.PROGRESS}
 {options.COMMON}
 """

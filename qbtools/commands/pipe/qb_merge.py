@@ -19,8 +19,8 @@ made. If BASE is an increment itself, one increment is written: from its base to
 last INCREMENT.
 
 Options:
-  --drop-older          A whole volume may follow other streams, which then do not
-                        count. Without this option that is an error.
+  --drop-older          Accept a whole volume after other streams, and ignore
+                        those. Without this option it is an error.
 {options.PROGRESS}
 {options.COMMON}
 """
