@@ -33,3 +33,9 @@ def test_every_recipe_is_run() -> None:
     assert len(re.findall(r"^\.Bd -literal", SOURCE, re.MULTILINE)) == len(marked) + 2
     texts = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in marked if f'"{name}"' not in texts] == []
+
+
+def test_an_archive_gets_its_name_from_qb_store() -> None:
+    """After a redirection, an archive that broke has the name of a complete one."""
+    marked = examples("qbtools.7").items()
+    assert [name for name, text in marked if re.search(r"> *[\w./-]+\.qb\b", text)] == []
