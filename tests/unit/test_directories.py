@@ -8,6 +8,7 @@ import os
 import resource
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,15 +31,28 @@ def failing(number: int):  # noqa: ANN201
     return fail
 
 
-@pytest.mark.parametrize("way", ["renameat2", "link", "looking"])
+def refusing(number: int):  # noqa: ANN201
+    """A C library on a file system whose rename cannot refuse to replace a file."""
+
+    def fail(*_arguments: object) -> int:
+        ctypes.set_errno(number)
+        return -1
+
+    return lambda *_name, **_more: SimpleNamespace(renameat2=fail)
+
+
+@pytest.mark.parametrize("way", ["renameat2", "an older library", "link", "looking"])
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM])
 def test_a_name_is_given_and_none_is_taken_away(
-    way: str, directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, number: int, directory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On any file system: with renameat2, with only hard links, with neither."""
-    if way != "renameat2":
+    if way == "an older library":
         monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
+    elif way != "renameat2":
+        monkeypatch.setattr(ctypes, "CDLL", refusing(number))
     if way == "looking":
-        monkeypatch.setattr(os, "link", failing(errno.EPERM))
+        monkeypatch.setattr(os, "link", failing(number))
     (tmp_path / "dangling").symlink_to("nowhere")
     for taken in ("other", "dangling"):
         with pytest.raises(FileExistsError):
@@ -53,7 +67,7 @@ def test_a_name_is_given_and_none_is_taken_away(
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system with neither a rename that replaces nothing nor hard links, such as exFAT."""
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
+    monkeypatch.setattr(ctypes, "CDLL", refusing(errno.EINVAL))
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
 
 
