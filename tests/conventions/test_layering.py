@@ -44,8 +44,8 @@ ALLOWED: dict[str, set[str]] = {
     "series": {"errors", "descriptors", "directories", "streams", "formats", "series"},
     "domains": {"amounts", "errors", "streams", "formats", "domains"},
     "hosts": {
-        *("amounts", "errors", "latesignals", "descriptors", "environments", "processtree", "streams", "treewalk"),
-        *("formats", "volumes", "domains", "hosts"),
+        *("amounts", "errors", "latesignals", "descriptors", "directories", "environments", "processtree"),
+        *("streams", "treewalk", "formats", "volumes", "domains", "hosts"),
     },
 }
 ALLOWED["runs"] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from pathlib import Path
 
@@ -38,6 +40,24 @@ def test_made_and_removed(pool: Path) -> None:
     assert found.strays() == [("work", OLD)]
     found.drop("work")
     assert names(pool) == [] and found.strays() == []
+
+
+def test_a_pool_without_hard_links(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as exFAT, where no rename refuses to replace a file either."""
+
+    def refuse(*_names: object, **_where: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_name, **_more: object())
+    found = images(pool, "work:vda", "work:vdb")
+    (pool / "work-vdb.img").write_bytes(b"theirs")
+    monkeypatch.setattr(found, "check", lambda *_: None)
+    with pytest.raises(Failed, match=r"cannot create .*work-vdb.img: File exists"):
+        found.make("work", [("vda", 4096), ("vdb", 4096)], OLD)
+    assert (pool / "work-vda.img").stat().st_size == 4096
+    found.drop("work")
+    assert names(pool) == ["work-vdb.img"] and (pool / "work-vdb.img").read_bytes() == b"theirs"
 
 
 def test_without_its_record_nothing_is_removed(pool: Path) -> None:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
+from qbtools.directories import rename_new
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed, Refused
 from qbtools.hosts.directory import Directory
@@ -99,7 +100,7 @@ class Images(Directory):
                 os.fsync(record.fileno())
             finally:
                 os.close(fd)
-            os.link(temporary, os.path.basename(path), src_dir_fd=directory, dst_dir_fd=directory)
+            rename_new(directory, temporary, os.path.basename(path))
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=directory)
