@@ -270,7 +270,7 @@ exec qb-host-dir "$@"
     [
         ("inventory", "qb-backup create -q --logn=10 --host=slow:A -o {}/new.qb", signal.SIGTERM),
         ("inventory", "qb-backup restore -q --yes --host=slow:{}/B a.qb", signal.SIGINT),
-        ("files", "qb-backup create -q --logn=10 --host=slow:A -o {}/new.qb", signal.SIGINT),
+        ("contents", "qb-backup create -q --logn=10 --host=slow:A -o {}/new.qb", signal.SIGINT),
         ("defaults", "qb-plan --host=slow:A --metadata <(tr -d '' <A/qubes.xml)", signal.SIGTERM),
         ("defaults", "qb-plan --host=slow:A --metadata <(tr -d '' <A/qubes.xml)", signal.SIGINT),
     ],
