@@ -36,8 +36,21 @@ def harmful(tmp_path: Path) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("method", ["gzip", "xz", "zstd"])
+# Together some of them hide what others do: a shell with noexec reads no file when it starts.
+TOGETHER = {
+    "gzip": ("BASH_ENV", "ENV", "GZIP", "PIGZ", "TAR_OPTIONS", "TAPE"),
+    "xz": ("EXECIGNORE", "BASHOPTS", "CDPATH", "TMOUT", "XZ_OPT", "XZ_DEFAULTS"),
+    "zstd": ("SHELLOPTS", "BASH_FUNC_head%%", "BASH_FUNC_printf%%", "ZSTD_CLEVEL", "POSIXLY_CORRECT"),
+}
+
+
+def test_each_is_tried(harmful: dict[str, str]) -> None:
+    assert sorted(harmful) == sorted(name for names in TOGETHER.values() for name in names)
+
+
+@pytest.mark.parametrize("method", TOGETHER)
 def test_a_whole_backup(method: str, harmful: dict[str, str], tmp_path: Path) -> None:
+    harmful = {name: harmful[name] for name in TOGETHER[method]}
     (tmp_path / "root.img").write_bytes(DATA)
     (tmp_path / "pw").write_text("secret\n")
     (tmp_path / "pw").chmod(0o600)
