@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 
+WHOLE = "none"
+"""In the list of bases: the stream must be a whole volume."""
+
+_BASE_LINE = 256
+
+
 class _Layer:
     """One of the streams. Between start and stop lies its record; where there is none left, start is MAX_SIZE."""
 
@@ -75,6 +81,27 @@ class _Layer:
         self._at = self.start
 
 
+def _foreign(number: int, base: Base) -> Damaged:
+    words = f"{base.backup_id}, {base.digest}"
+    return Damaged(f"stream {number} is an increment of another volume or backup: {words}")
+
+
+def read_bases(reader: Reader, count: int) -> list[Base | None]:
+    """Reads what the streams of a merge must name as their bases: for each a line `ID SHA256`, or `none` if it must be
+    whole, and then a line `end`. Truncated if the end is missing, Damaged for anything else."""
+    found: list[Base | None] = []
+    while (line := reader.read_line(_BASE_LINE)) != b"end\n":
+        if not line.endswith(b"\n"):
+            raise Truncated(f"{reader.name} ends without its line end")
+        backup_id, space, digest = line[:-1].decode("ascii", "replace").partition(" ")
+        if len(found) == count or (not space and backup_id != WHOLE):
+            raise Damaged(f"{reader.name} is malformed in line {len(found) + 1}")
+        found.append(Base(backup_id, digest) if space else None)
+    if len(found) < count:
+        raise Damaged(f"{reader.name} has {len(found)} lines for {count} streams")
+    return found
+
+
 def _extents(reader: Reader, extents: ExtentMap) -> Iterator[tuple[bool, int, int]]:
     """The records of a volume: each extent is one."""
     for offset, length in extents:
@@ -99,6 +126,10 @@ class Merge:
         self._base: Base | None = None
         self._layers: list[_Layer] = []
         self.extents = ExtentMap(0)
+        self.bases: list[Base | None] = []
+        """For each stream the base that it names; None if it is a whole volume, or does not count."""
+        self.dropped = 0
+        """So many streams do not count."""
         seen: set[str] = set()
         for number, reader in enumerate(readers):
             last = number == len(readers) - 1
@@ -106,6 +137,8 @@ class Merge:
                 self._layers.clear()
                 seen.clear()
                 self._base = None
+                self.bases = [None] * (number + 1)
+                self.dropped = number
                 self.extents = volumestream.read_header(reader, volumestream.NO_PLAIN)
                 self._layers.append(_Layer(reader, self.extents.size, _extents(reader, self.extents)))
                 continue
@@ -119,6 +152,7 @@ class Merge:
                 raise Damaged(f"{reader.name} has the same base as a stream before it: {head.base.backup_id}")
             seen.add(head.base.backup_id)
             self._base = head.base if number == 0 else self._base
+            self.bases.append(head.base)
             self.extents = head.extents
             size = head.extents.size
             # Only the last map is kept: the data was compared with it when the stream was written.
@@ -127,6 +161,17 @@ class Merge:
         self._set_cuts()
         self._buffer = memoryview(bytearray(BLOCK))
 
+    def check_whole(self) -> None:
+        """Damaged if the result is no whole volume."""
+        if self._base is not None:
+            raise _foreign(self.dropped + 1, self._base)
+
+    def check_bases(self, wanted: Sequence[Base | None]) -> None:
+        """Compares the bases with those that read_bases() has returned. Damaged for an increment of something else."""
+        for number, (base, must) in enumerate(zip(self.bases, wanted, strict=True), 1):
+            if base is not None and base != must:
+                raise _foreign(number, base)
+
     def _set_cuts(self) -> None:
         cut = MAX_SIZE
         for layer in reversed(self._layers):
@@ -134,8 +179,8 @@ class Merge:
             cut = layer.cut
         self._cut = cut
 
-    def run(self, writer: Writer) -> None:
-        """Writes the result. The end line is written when all streams were read to theirs."""
+    def run(self, writer: Writer, check: Callable[[], None] = lambda: None) -> None:
+        """Writes the result. The end line is written when all streams were read to theirs, and check has returned."""
         if self._base is None:
             volumestream.write_header(writer, self.extents)
         else:
@@ -149,6 +194,7 @@ class Merge:
             self._write_increment(records)
         for layer in self._layers:
             layer.finish()
+        check()
         if self._base is None:
             volumestream.write_end(writer, self.extents)
         else:

@@ -444,6 +444,24 @@ def test_a_newer_whole_volume_drops_older_streams(place: Path) -> None:
     assert done.returncode == 4
 
 
+def test_the_end_waits_for_the_bases(place: Path) -> None:
+    """They come on a FIFO when the streams were read. If they do not fit, or their writer dies, there is no end."""
+    index(place, "w", base="v")
+    base = f"id-v {manifest.line_digest(FileRecord(NAME, 1, 4000, digest('v')))}"
+    merge = f"cd {place} && qb-merge --drop-older --bases"
+    done = bash(f"{merge} <(printf '%s\\n' none '{base}' end) v w | qb-volwrite o && cmp w.img o")
+    assert (done.returncode, done.stderr) == (0, b"")
+    for lines, message in (
+        (f"none '{base[:-1]}x' end", b"stream 2 is an increment of another volume or backup"),
+        (f"none '{base}'", b"ends without its line end"),
+    ):
+        done = bash(f"{merge} <(printf '%s\\n' {lines}) v w | qb-volwrite p")
+        assert (done.returncode, message in done.stderr) == (4, True), done.stderr
+        assert not (place / "p").exists()
+    done = bash(f"cd {place} && qb-merge --bases '' v >bad")
+    assert (done.returncode, b"--bases: the name is empty" in done.stderr) == (2, True)
+
+
 def test_tarextract_compares_the_base(place: Path) -> None:
     increment = index(place, "w", base="v")
     line = manifest.line_digest(FileRecord(NAME, 1, 4000, digest("v")))

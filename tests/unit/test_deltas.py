@@ -10,7 +10,7 @@ from increments import archive, extracted, merged, saved, stream, volume
 from vectors.tarbytes import END, head, pax, regular
 
 from qbtools.errors import Damaged, Refused, Truncated
-from qbtools.formats import delta, deltastream, volumestream
+from qbtools.formats import delta, deltamerge, deltastream, volumestream
 from qbtools.formats.deltastream import MAX_DATA, Base, Head, RecordWriter
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import Reader, Writer
@@ -210,6 +210,54 @@ NEXT = increment(512, "one", b"data 0 512\n" + B + b"end 512\n", (0, 512))
 def test_streams_that_do_not_fit(streams: list[bytes], error: type[Damaged], message: str) -> None:
     with pytest.raises(error, match=message):
         merged(streams)
+
+
+NONE, ONE, OTHER = b"none\n", b"one " + b"0" * 64 + b"\n", b"one " + b"1" * 64 + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("streams", "bases", "message"),
+    [
+        ([stream(A), NEXT], NONE + ONE, None),
+        ([stream(A)], ONE, None),
+        ([stream(A), NEXT, stream(B)], NONE + NONE + NONE, None),
+        ([NEXT, stream(A), NEXT], NONE + NONE + ONE, None),
+        ([stream(A), NEXT], NONE + OTHER, "stream 2 is an increment of another volume or backup: one, 000"),
+        ([stream(A), NEXT], NONE + NONE, "stream 2 is an increment of another volume or backup: one, 000"),
+        ([NEXT, stream(A), NEXT], ONE + ONE + OTHER, "stream 3 is an increment of another volume or backup: one, 000"),
+    ],
+)
+def test_the_bases_of_streams(streams: list[bytes], bases: bytes, message: str | None) -> None:
+    work = deltamerge.Merge([Reader(io.BytesIO(one)) for one in streams], drop=True)
+    wanted = deltamerge.read_bases(Reader(io.BytesIO(bases + b"end\n")), len(streams))
+    work.check_whole()
+    if message is None:
+        work.check_bases(wanted)
+    else:
+        with pytest.raises(Damaged, match=message):
+            work.check_bases(wanted)
+
+
+def test_a_result_that_is_an_increment() -> None:
+    work = deltamerge.Merge([Reader(io.BytesIO(NEXT))])
+    with pytest.raises(Damaged, match="stream 1 is an increment of another volume or backup: one, 000"):
+        work.check_whole()
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (b"", Truncated, "a test ends without its line end"),
+        (NONE + ONE, Truncated, "a test ends without its line end"),
+        (NONE + b"end", Truncated, "a test ends without its line end"),
+        (NONE + b"end\n", Damaged, "a test has 1 lines for 2 streams"),
+        (NONE + ONE + NONE + b"end\n", Damaged, "a test is malformed in line 3"),
+        (NONE + b"one\nend\n", Damaged, "a test is malformed in line 2"),
+    ],
+)
+def test_bases_that_are_none(text: bytes, error: type[Damaged], message: str) -> None:
+    with pytest.raises(error, match=message):
+        deltamerge.read_bases(Reader(io.BytesIO(text), "a test"), 2)
 
 
 def test_all_of_each_stream_is_read_though_none_of_it_counts() -> None:
