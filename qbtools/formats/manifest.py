@@ -74,6 +74,13 @@ def file_line(record: FileRecord) -> str:
     return _fields(record) if record.failed else f"file {_fields(record)}"
 
 
+def from_file_line(line: str) -> FileRecord | None:
+    """The record of such a line; None if it is not exactly in the format."""
+    failed = line.startswith(f"{_FAILED} ")
+    record = _record(line if failed else line.removeprefix("file "))
+    return record if record is not None and file_line(record) == line else None
+
+
 def line_digest(record: FileRecord) -> str:
     """What an increment says of its base: SHA-256, in hexadecimal, of the line of a file with its newline."""
     return hashlib.sha256(f"{file_line(record)}\n".encode("ascii")).hexdigest()
@@ -98,9 +105,8 @@ def parse(data: bytes) -> tuple[str, list[FileRecord]]:
         raise Damaged(f"the manifest lists more than {MAX_FILES} files")
     records = []
     for number, line in enumerate(lines[2:-2], 3):
-        failed = line.startswith(f"{_FAILED} ")
-        record = _record(line if failed else line.removeprefix("file "))
-        if record is None or record.failed != failed or not (failed or line.startswith("file ")):
+        record = from_file_line(line)
+        if record is None:
             raise Damaged(f"line {number} of the manifest is malformed")
         records.append(record)
     if lines[0] != _MAGIC[any(record.failed for record in records)]:

@@ -26,7 +26,8 @@ class Happened(NamedTuple):
     event: opened (the header of the archive is authenticated; no name), source (the stage needs its source now), begin,
     read (its source may be released), sealed, first (the archive begins with this file, which is not the metadata),
     done (its CMD succeeded; data: the output), failed, passed (it had no route), lost (it failed when it was saved),
-    complete (the archive is written), ended (an archive was read to its end, and is complete; no name).
+    record (all of it was read; line: its line in the manifest), complete (the archive is written), ended (an archive
+    was read to its end, and is complete; no name; digest: of its sealed manifest, empty if it has none).
     reason: why it failed, if known. base: the backup whose increments the archive holds, empty if it holds none.
     """
 
@@ -38,6 +39,8 @@ class Happened(NamedTuple):
     manifest: bool = True
     reason: str = ""
     base: str = ""
+    line: str = ""
+    digest: str = ""
 
 
 class Stages(NamedTuple):
@@ -95,7 +98,8 @@ class Hearing:
         manifest = fields.get("manifest") is not False
         reason, base = str(fields.get("reason", "")), str(fields.get("base") or "")
         version = version if isinstance(version, int) else 4
-        return Happened(event, name, content, version, backup_id, manifest, reason, base)
+        record, digest = str(fields.get("line", "")), str(fields.get("digest") or "")
+        return Happened(event, name, content, version, backup_id, manifest, reason, base, record, digest)
 
 
 def _fields(line: bytes) -> dict[str, object]:

@@ -12,6 +12,7 @@ from running import Running
 from support import bash, run
 from zeros import archive_of_zeros
 
+from qbtools.formats import manifest
 from qbtools.runs.hearing import Happened, Hearing
 
 SIZES = {"qubes.xml": 100, "vm1/a": 600_000, "vm2/b": 300_000}
@@ -90,16 +91,37 @@ def test_what_is_reported(archive: Path, tmp_path: Path) -> None:
     words = ("--first", 'printf "one\\ntwo"', "--report", tmp_path / "report")
     done = unseal(archive, "--to-command", cmd, *words, "--routes", routes(tmp_path, "vm2/b"))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    opened, *rest = Hearing().take((tmp_path / "report").read_bytes())
-    assert isinstance(opened, Happened) and opened.event == "opened" and opened.backup_id
-    assert rest == [
+    opened, *rest, ended = (
+        event for event in Hearing().take((tmp_path / "report").read_bytes()) if isinstance(event, Happened)
+    )
+    assert opened.event == "opened" and opened.backup_id
+    assert [event for event in rest if event.event != "record"] == [
         Happened("begin", "qubes.xml"),
         Happened("done", "qubes.xml", b"one\ntwo"),
         Happened("passed", "vm1/a"),
         Happened("begin", "vm2/b"),
         Happened("done", "vm2/b", b"vm2/b 300000\nfor vm2/b\n"),
-        Happened("ended", ""),
     ]
+    records = [event for event in rest if event.event == "record"]
+    assert [event.line.split()[-1] for event in records] == [event.name for event in records] == [*SIZES]
+    receipt = tmp_path / "receipt"
+    assert run("qb-unseal", "--structure", "--receipt", receipt, data=archive.read_bytes()).returncode == 0
+    assert f"\nmanifest {ended.digest}\n" in receipt.read_text()
+    lines = "".join(f"{event.line}\n" for event in records)
+    text = f"qb-manifest 1\nbackup-id {opened.backup_id}\n{lines}end {len(records)}\n"
+    assert manifest.serialise(*manifest.parse(text.encode())).decode() == text
+
+
+def test_a_file_without_its_last_chunk_is_reported(archive: Path, tmp_path: Path) -> None:
+    """Before the end of the archive it is not known whether that is damage."""
+    data = archive.read_bytes()
+    at = data.index(b"vm1/a.001.enc")
+    data = data[:at] + data[data.index(b"vm2/b.000.enc") :]
+    words = ("--to-command", "cat >/dev/null", "--routes", routes(tmp_path, "vm1/a", "vm2/b"), "--report")
+    assert unseal(archive, *words, tmp_path / "report", data=data).returncode == 4
+    events = [one for one in Hearing().take((tmp_path / "report").read_bytes()) if isinstance(one, Happened)]
+    assert Happened("failed", "vm1/a", reason="its last chunk is missing") in events
+    assert "vm1/a" not in {one.name for one in events if one.event == "record"}
 
 
 def test_a_report_that_cannot_be_written(archive: Path, tmp_path: Path) -> None:

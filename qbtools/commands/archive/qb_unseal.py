@@ -96,7 +96,7 @@ def main(call: Invocation) -> None:
             unsealing.write_file(archive, opts["NAME"][0], opts["--stop"], out)
         else:
             unsealing.read_all(archive, opts["--verify"])
-    events.tell("ended", "")
+    events.tell("ended", "", digest=archive.manifest_digest)
     if archive.failed:  # none of them is wanted
         call.warn(tocommand.missing(archive.failed))
     if opts["--list"]:

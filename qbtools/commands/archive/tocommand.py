@@ -12,7 +12,7 @@ from qbtools.commands.archive.events import Events
 from qbtools.commands.archive.routes import Wanted, check_came
 from qbtools.descriptors import write_fd
 from qbtools.errors import Damaged, Failed, QbError, Refused, Told
-from qbtools.formats import chunks
+from qbtools.formats import chunks, manifest
 from qbtools.processes import GRACE, Command, start_sink
 from qbtools.progress import Board
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 MAX_OUTPUT = 1 << 26
 """Maximum output bytes of the CMD of one file if its output goes into a report."""
 
+_BROKEN = "its last chunk is missing"
 _SHOWN = 10  # maximum names in a message
 
 
@@ -55,6 +56,7 @@ def feed_all(archive: Archive, cmds: Cmds, wanted: Wanted, board: Board, events:
             if event.data is not None:
                 feeder.feed(event.name, event.number, event.data)
             elif event.ends:
+                events.tell("record", event.name, line=manifest.file_line(archive.records[-1]))
                 feeder.end(event.name)
             elif event.breaks:
                 feeder.broken(event.name)
@@ -189,7 +191,7 @@ class _Feeder:
         if name == self._name and self._running:
             self.abort()
             self._running = None
-            self._events.tell("failed", name)
+            self._events.tell("failed", name, reason=_BROKEN)
 
     def abort(self) -> None:
         if self._running:
