@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import random
 import re
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import increments
+from support import bash
 
 from qbtools.domains import compose
 from qbtools.formats import blockindex, header, manifest, sparsetar
@@ -24,6 +28,7 @@ from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer, file_reader
 
 SECRET = b"correct horse"
+ROOT, PRIVATE, OTHER = "vm1/root.img", "vm1/private.img", "vm2/private.img"
 BLOCK = 4096
 CHUNK = 65_536
 
@@ -92,6 +97,55 @@ def seal(
         if record.name in indexes:
             indexes[record.name] = _confirmed(indexes[record.name], own, record)
     return Link(path, receipt, dict(states), records, indexes)
+
+
+def changed(data: bytes, seed: int) -> bytes:
+    """Another state of a volume: some of it is written, zeroed, cut off or added."""
+    chance = random.Random(seed)
+    made = bytearray(data)
+    for _ in range(4):
+        at, count = chance.randrange(len(data) + 1), chance.choice([1, 700, 5000, 20_000])
+        made[at : at + count] = bytes(count) if chance.random() < 0.3 else chance.randbytes(count)
+    size = chance.choice([len(made), len(made) // 2, len(made) + 10_000, 1])
+    return bytes(made[:size].ljust(size, b"\0"))
+
+
+def five(place: Path) -> list[Link]:
+    """0.qb to 4.qb: a chain; root is whole again in 3, and the second machine is there from 1 on, but not in 3."""
+    found: list[Link] = []
+    states = {ROOT: os.urandom(200_000), PRIVATE: os.urandom(30_000) + bytes(50_000)}
+    for number in range(5):
+        if number:
+            states = {name: changed(data, number) for name, data in states.items()}
+        if number in (1, 4):
+            states[OTHER] = os.urandom(40_001)
+        elif number == 3:
+            del states[OTHER]
+        whole = [ROOT] if number == 3 else []
+        base = found[-1] if found else None
+        found.append(seal(place / f"{number}.qb", number + 1, states, base, whole))
+    return found
+
+
+def backup(place: Path, text: str) -> subprocess.CompletedProcess[bytes]:
+    return bash(f"cd {place} && rm -rf to && qb-backup {text}", QB_PASSPHRASE_FILE="passphrase")
+
+
+def restored(place: Path) -> dict[str, bytes]:
+    """The volumes below the directory `to`, by their names in the archive."""
+    paths = [path for path in (place / "to").rglob("*") if path.is_file()]
+    return {f"vm{path.parent.name.removeprefix('d')}/{path.name}": path.read_bytes() for path in paths}
+
+
+def fails(place: Path, text: str, status: int, message: str) -> None:
+    """Ends with status and one line with message, and nothing was restored."""
+    done = backup(place, text)
+    lines = [line for line in done.stderr.decode().splitlines() if ": warning: " not in line]
+    assert done.returncode == status, lines
+    assert len(lines) <= 2
+    assert ": error: " in lines[0] and message in lines[0], lines
+    assert all(line.startswith("hint: ") for line in lines[1:])
+    assert not (place / "to").exists() or restored(place) == {}
 
 
 def _metadata(states: Mapping[str, bytes]) -> bytes:

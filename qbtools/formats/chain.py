@@ -68,7 +68,12 @@ def _check_base(one: Link, known: Mapping[str, Link]) -> None:
     base = known.get(one.base.backup_id)
     if base is None:
         raise Damaged(f"the backup {one.base.backup_id} is missing: it is the base of {one.label} ({one.backup_id})")
-    if base.manifest != one.base.manifest:
+    check_follows(one, base)
+
+
+def check_follows(one: Link, base: Link) -> None:
+    """Damaged if an archive does not follow another one, whose ID it names as its base."""
+    if one.base is not None and base.manifest != one.base.manifest:
         raise Damaged(
             f"{base.label} is not the base of {one.label}, but another archive of the backup {base.backup_id}"
         )

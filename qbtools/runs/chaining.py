@@ -41,34 +41,34 @@ def shares(total: int, needs: Sequence[Need]) -> list[int]:
     return [need.derivation + need.chunk + (total - needed) // len(needs) for need in needs]
 
 
-class Streams:
+class Fifos:
     """The FIFOs of a run, and the routes of the archives that write to them."""
 
-    def __init__(self, links: Sequence[Link], folder: str, pipes: Sequence[ListPipe]) -> None:
+    def __init__(self, folder: str, pipes: Sequence[ListPipe]) -> None:
         """folder: for the FIFOs. pipes: on which the first archives of the chain get their routes."""
-        self._links = links
         self._folder = folder
         self._pipes = pipes
         self._lines: list[list[str]] = [[] for _ in pipes]
 
-    def add(self, name: str) -> tuple[list[str], str]:
-        """Makes the FIFOs for the parts of a volume from the archives that have a pipe, the oldest first.
+    @property
+    def archives(self) -> int:
+        """The number of archives that have a pipe."""
+        return len(self._pipes)
 
-        Returns the names of the FIFOs, and what the increment in the last archive must name as its base.
-        """
-        found = chain.parts(self._links, name)
-        sent = [part for part in found if part.place < len(self._pipes)]
-        return [self._route(part.place, name, f"part:{{}}:{part.base}") for part in sent], found[-1].base
-
-    def add_whole(self, name: str) -> str:
-        """The same for a file that only the last archive gives, as it is."""
-        return self._route(len(self._links) - 1, name, "whole:{}")
-
-    def _route(self, place: int, name: str, target: str) -> str:
-        fifo = f"{place}.{len(self._lines[place])}"
-        path = os.path.join(self._folder, fifo)
+    def make(self, name: str) -> str:
+        """The path of a new FIFO."""
+        path = os.path.join(self._folder, name)
         with naming(f"create {path}"):
             os.mkfifo(path, _MODE)
+        return path
+
+    def add(self, place: int, name: str, target: str) -> str:
+        """Makes a FIFO for a file of the archive at a place in the chain. Returns its name.
+
+        target: of the route, with {} for the name of the FIFO.
+        """
+        fifo = f"{place}.{len(self._lines[place])}"
+        self.make(fifo)
         self._lines[place].append(f"{name}\t{target.format(fifo)}\n")
         return fifo
 
@@ -76,6 +76,31 @@ class Streams:
         """Sends the routes. Nothing can be added after it."""
         for lines, pipe in zip(self._lines, self._pipes, strict=True):
             pipe.tell_all("".join([*lines, "end\n"]))
+
+
+class Streams:
+    """What archives send of each volume, where the manifests of all of them are known."""
+
+    def __init__(self, links: Sequence[Link], fifos: Fifos) -> None:
+        self._links = links
+        self._fifos = fifos
+
+    def add(self, name: str) -> tuple[list[str], str]:
+        """Makes the FIFOs for the parts of a volume from the archives that have a pipe, the oldest first.
+
+        Returns the names of the FIFOs, and what the increment in the last archive must name as its base.
+        """
+        found = chain.parts(self._links, name)
+        sent = [part for part in found if part.place < self._fifos.archives]
+        return [self._fifos.add(part.place, name, f"part:{{}}:{part.base}") for part in sent], found[-1].base
+
+    def add_whole(self, name: str) -> str:
+        """The same for a file that only the last archive gives, as it is."""
+        return self._fifos.add(len(self._links) - 1, name, "whole:{}")
+
+    def send(self) -> None:
+        """Sends the routes. Nothing can be added after it."""
+        self._fifos.send()
 
     def merged(self, routes: Routes, note: Callable[[str], None]) -> Routes:
         """The routes of the last archive, each changed so that the volume is merged on its way to its target.

@@ -6,17 +6,21 @@ An event may be followed by more data than a pipe takes in one piece. Reports of
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from qbtools.runs.hearing import Hearing, Said
+from qbtools.runs.hearing import Happened, Hearing, Said
 
 _BLOCK = 1 << 16
 
 
 class EventPipe:
-    """The pipe. writer: for the stage; only it inherits this end. ended: no stage holds that end any more."""
+    """The pipe. writer: for the stage; only it inherits this end. ended: no stage holds that end any more.
 
-    def __init__(self) -> None:
+    handler: gets the events of this stage, instead of the one that the run has for all.
+    """
+
+    def __init__(self, handler: Callable[[Happened], None] | None = None) -> None:
+        self.handler = handler
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
         self._hearing = Hearing()

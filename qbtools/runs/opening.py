@@ -54,17 +54,23 @@ def open_all(
     warn: Callable[[str], None] = lambda _: None,
     opened: Callable[[Happened], None] = lambda _: None,
     routed: Callable[[Routes], Routes] = lambda routes: routes,
+    heard: Callable[[Happened], None] = lambda _: None,
 ) -> None:
     """Runs the stages to the end of the archive. Errors as verdict.judge(), and those of opening. warn: as Metadata().
 
     opened: called when the header of the archive is authenticated, before anything else. routed: returns the routes
-    that are sent instead of those of opening. Damaged if there was neither the metadata nor another file although all
-    stages succeeded.
+    that are sent instead of those of opening. heard: called with each event, before opening gets it. Damaged if there
+    was neither the metadata nor another file although all stages succeeded.
     """
     talk = _Talk(wiring, opening, warn, opened, routed)
+
+    def happened(event: Happened) -> None:
+        heard(event)
+        talk.happened(event)
+
     try:
         with wiring:
-            statuses, failures = wiring.run(talk.happened)
+            statuses, failures = wiring.run(happened)
     except Enough:
         return
     verdict.judge(statuses, failures)

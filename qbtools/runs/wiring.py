@@ -142,7 +142,7 @@ class Wiring:
             reported = self._exchange(0 if ended else _TICK)
             going_on = not reported or self._hear(happened)
             for events in self._events:
-                self._handle(events.take(), happened)
+                self._handle(events.take(), events.handler or happened)
             if not going_on:
                 self._await_end()
                 break

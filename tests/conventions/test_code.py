@@ -168,4 +168,5 @@ def test_bash_opens_no_name_of_the_user() -> None:
         '>&"$told"',
         '>&"$out"',
         '>"$QB_STREAMS/$stream"',
+        '<"$QB_STREAMS/$told"',
     }

@@ -17,6 +17,7 @@ from terminal import Terminal
 
 # A night with two machines, one with a third, and one without the first, each with its own state of every volume.
 NIGHTS = (("mail", "web"), ("new", "mail", "web"), ("web", "new"))
+PIPES = "<(cat 0.qb) 1.qb <(cat 2.qb)"
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +105,11 @@ def test_the_question(nights: Nights, target: Path, answer: str) -> None:
     whole(target, nights.states[2]) if answer == "yes" else empty(target)
 
 
-def test_all_of_it_and_a_report(nights: Nights, target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("files", ["1.qb 2.qb 0.qb", PIPES])
+def test_all_of_it_and_a_report(nights: Nights, target: Path, tmp_path: Path, files: str) -> None:
     """Further files are those of the last archive."""
     (tmp_path / "files").mkdir()
-    done = restore(nights, target, f"--json --files-to {tmp_path}/files 1.qb 2.qb 0.qb")
+    done = restore(nights, target, f"--json --files-to {tmp_path}/files {files}")
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     assert (tmp_path / "files/web/firewall.xml").read_text() == "<night-2/>"
     whole(target, nights.states[2])
@@ -163,8 +165,9 @@ def test_damage_in_any_archive(nights: Nights, target: Path, tmp_path: Path, num
     empty(target)
 
 
-def test_verify_only_makes_nothing(nights: Nights, target: Path) -> None:
-    done = restore(nights, target, "--verify-only --json 0.qb 1.qb 2.qb")
+@pytest.mark.parametrize("files", ["0.qb 1.qb 2.qb", PIPES])
+def test_verify_only_makes_nothing(nights: Nights, target: Path, files: str) -> None:
+    done = restore(nights, target, f"--verify-only --json {files}")
     assert (done.returncode, done.stderr.decode()) == (0, not_restored("vm2/firewall.xml"))
     assert [one["bytes"] for one in json.loads(done.stdout)["domains"]] == [2 << 20, 2 << 20]
     assert list(target.iterdir()) == []

@@ -301,6 +301,14 @@ def test_every_night_what_has_changed(place: Path, tmp_path_factory: pytest.Temp
         merged = bash(f"cd {place} && qb-merge {' '.join(parts)} | qb-volwrite restored.img")
         assert merged.returncode == 0, merged
         assert (place / "restored.img").read_bytes() == (place / "dev/vg/root").read_bytes()
+        for one, name in zip(ids, ("full", "monday", "tuesday"), strict=True):
+            os.link(store.home / f"{one}.qb", store.home / f"{name}.qb")
+        (place / "key.txt").rename(place / "backup.key")
+        done = cook(place, "series-restore")
+        assert (done.returncode, done.stderr) == (0, b"")
+        assert (place / "restored/work/root.img").read_bytes() == (place / "dev/vg/root").read_bytes()
+        for name in ("full", "monday", "tuesday"):
+            (store.home / f"{name}.qb").unlink()
         full = bash(f"cd {place}/root && {FULL_NIGHT}", PATH=f"{place}/stand-in:{environment()['PATH']}")
         assert (full.returncode, full.stderr) == (0, b"")
         done = cook(place, "series-night")

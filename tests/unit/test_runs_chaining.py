@@ -13,7 +13,7 @@ from qbtools.formats.chain import Link
 from qbtools.formats.header import Base
 from qbtools.formats.manifest import FileRecord, line_digest
 from qbtools.runs import chaining
-from qbtools.runs.chaining import Need, Streams
+from qbtools.runs.chaining import Fifos, Need, Streams
 from qbtools.runs.listpipe import ListPipe
 
 
@@ -38,7 +38,7 @@ def told(pipe: ListPipe) -> list[str]:
 
 def test_each_archive_is_told_once_what_it_sends(tmp_path: Path) -> None:
     links, pipes = chain_of("ab", "abc", "abcd"), [ListPipe(), ListPipe()]
-    streams, notes = Streams(links, str(tmp_path), pipes), list[str]()
+    streams, notes = Streams(links, Fifos(str(tmp_path), pipes)), list[str]()
     routes = {"vm1/a": "volume:--create:file:x", "vm1/b": "volume::y", "?vm1/c": "volume::z", "vm1/d": "many::d=e"}
     found = dict(streams.merged(routes.items(), notes.append))
     assert found == {
@@ -57,14 +57,14 @@ def test_each_archive_is_told_once_what_it_sends(tmp_path: Path) -> None:
 
 
 def test_a_fifo_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    streams = Streams(chain_of("a", "a"), f"{tmp_path}/gone", [ListPipe()])
+    streams = Streams(chain_of("a", "a"), Fifos(f"{tmp_path}/gone", [ListPipe()]))
     with pytest.raises(Failed, match=f"^cannot create {tmp_path}/gone/0.0: No such file or directory$"):
         streams.add("vm1/a")
 
 
 def test_a_pattern_becomes_a_route_for_each_file(tmp_path: Path) -> None:
     links, pipes = chain_of("a", "ab"), [ListPipe()]
-    streams = Streams(links, str(tmp_path), pipes)
+    streams = Streams(links, Fifos(str(tmp_path), pipes))
     found = dict(streams.merged([("*", "below:--create:file:to")], lambda _: None))
     assert found == {
         "*": "below:--create:file:to",
@@ -78,14 +78,14 @@ def test_a_volume_that_is_only_checked(tmp_path: Path) -> None:
     """Of one that may be missing, or is not wanted, nothing is merged. Other files come from the last archive alone."""
     links, pipes = chain_of("abc", "abc"), [ListPipe()]
     routes = {"vm1/a": "check:", "?vm1/b": "check:", "vm1/*": "tree:"}
-    found = dict(Streams(links, str(tmp_path), pipes).merged(routes.items(), lambda _: None))
+    found = dict(Streams(links, Fifos(str(tmp_path), pipes)).merged(routes.items(), lambda _: None))
     assert found == {**routes, "vm1/a": f"recheck:0.0:{base_of(links, 0, 'vm1/a').replace(':', '=')}"}
     assert told(pipes[0]) == ["vm1/a\tpart:0.0:none", "end"]
 
 
 def test_nothing_wanted_is_told_too(tmp_path: Path) -> None:
     pipes = [ListPipe()]
-    assert not Streams(chain_of("a", "a"), str(tmp_path), pipes).merged([], print)
+    assert not Streams(chain_of("a", "a"), Fifos(str(tmp_path), pipes)).merged([], print)
     assert told(pipes[0]) == ["end"]
 
 

@@ -68,7 +68,7 @@ def open_for(
 ) -> tuple[Archive, Beginning, bytes]:
     """An archive whose header is authenticated, its beginning and its passphrase. It has not been compared with
     --expect-id and --require-version."""
-    opening, found = _begin(call, demanded, reader)
+    opening, found = begin(call, demanded, reader)
 
     def jobs(each: int) -> int:
         return sealoptions.jobs(call, each, demanded.limits.memory)
@@ -78,13 +78,13 @@ def open_for(
 
 def open_header(call: Invocation, demanded: Terms, reader: Reader) -> tuple[bytes, BackupHeader]:
     """The passphrase and the header of an archive of which no chunk is read; the rest as for open_archive()."""
-    opening, found = _begin(call, demanded, reader, alone=True)
+    opening, found = begin(call, demanded, reader, alone=True)
     header = opening.header(found)
     check_expectations(call, header)
     return found, header
 
 
-def _begin(call: Invocation, demanded: Terms, reader: Reader, alone: bool = False) -> tuple[Opening, bytes]:
+def begin(call: Invocation, demanded: Terms, reader: Reader, alone: bool = False) -> tuple[Opening, bytes]:
     """Reads the beginning of an archive, and obtains its passphrase. alone: as for Opening."""
     from qbtools import passphrase
     from qbtools.formats.opener import Opening

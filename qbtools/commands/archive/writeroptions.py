@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from copy import copy
 
 from qbtools.commands.cli import Invocation
 from qbtools.errors import Refused, UsageError
@@ -21,11 +22,18 @@ class Writer:
     def __init__(self, call: Invocation) -> None:
         """Reads the list of signers. UsageError as check(), Failed if the list cannot be read."""
         self._call = call
+        self._receipt = call.options["--expect"] is not None
         self._signers: Signers | None = None
         if (path := check(call)) is not None:
             from qbtools.keys import sshsig
 
             self._signers = sshsig.read_signers(path, call.options["--signer"], call.options["--signers-time"])
+
+    def without_receipt(self) -> Writer:
+        """The same for an archive that --expect does not name."""
+        found = copy(self)
+        found._receipt = False
+        return found
 
     def check_signature(self, read: Beginning) -> Signer | None:
         """Checks the signature, if a list of signers was given, and returns who has signed. Needs no passphrase.
@@ -55,11 +63,11 @@ class Writer:
         """
         opts = self._call.options
         # A receipt is as good as a signature: it names the header.
-        if wrapped and not opts["--any-writer"] and self._signers is None and opts["--expect"] is None:
-            raise Refused(
-                "nothing proves who wrote the archive",
-                "use --signers for its signature, --expect for its receipt, or --any-writer if you trust its source",
-            )
+        if wrapped and not opts["--any-writer"] and self._signers is None and not self._receipt:
+            hint = "use --signers for its signature, --expect for its receipt, or --any-writer if you trust its source"
+            if opts["--expect"] is not None:
+                hint = "--expect names the last archive: use --signers, --any-writer, or archives in regular files"
+            raise Refused("nothing proves who wrote the archive", hint)
 
 
 def check(call: Invocation) -> str | None:

@@ -36,7 +36,11 @@ _DIGEST = "0" * 64  # no program that opens an archive compares this digest of a
 
 class Archive(NamedTuple):
     """An archive that was read once: everything but the chunks was checked. fd: its file. failed: the files that failed
-    when they were saved. limit: the bytes of memory for opening it."""
+    when they were saved. limit: the bytes of memory for opening it.
+
+    head: what was read of a pipe, where the rest comes from; None: the file can be read again. known: its manifest was
+    read; otherwise link has no records, and a manifest only if the user has its receipt.
+    """
 
     path: str
     fd: int
@@ -44,8 +48,10 @@ class Archive(NamedTuple):
     beginning: Beginning
     secret: bytes
     link: Link
-    failed: Sequence[str]
+    failed: Sequence[str] = ()
     limit: int = 0
+    head: bytes | None = None
+    known: bool = True
 
     @property
     def need(self) -> Need:
@@ -102,21 +108,25 @@ def _opened(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
-        raise UsageError(f"{path} is not a regular file: several archives can be restored from files only")
+        raise UsageError(f"{path} is not a regular file: archives can be merged from files only")
     return fd
 
 
 def _read(call: Invocation, demanded: openoptions.Terms, path: str, fd: int, typed: bytes | None) -> Archive:
     reader = Reader(io.FileIO(fd, closefd=False), path)
-    asked = call
-    if typed is not None:  # it is asked for once, and then given to each archive
-        pipe = stagewords.piped(typed)
-        asked = Invocation(call.program, {**call.options, **dict.fromkeys(_SECRETS), "--passphrase-fd": str(pipe)})
-    archive, beginning, secret = openoptions.open_for(asked, demanded, reader)
+    archive, beginning, secret = openoptions.open_for(asking(call, typed), demanded, reader)
     for _event in archive.events(lambda _name: False):
         pass
     link = chain.link("the archive", archive.header, archive.manifest_digest, archive.records)
     return Archive(path, fd, archive.header, beginning, secret, link._replace(label=path), archive.failed)
+
+
+def asking(call: Invocation, typed: bytes | None) -> Invocation:
+    """The same command line for one archive. typed: it is asked for once, and then given to each archive."""
+    if typed is None:
+        return call
+    pipe = stagewords.piped(typed)
+    return Invocation(call.program, {**call.options, **dict.fromkeys(_SECRETS), "--passphrase-fd": str(pipe)})
 
 
 def _check_last(call: Invocation, last: Archive) -> None:
@@ -131,9 +141,10 @@ def _check_last(call: Invocation, last: Archive) -> None:
 class Handed(NamedTuple):
     """What a qb-unseal is given, so that it opens exactly the archive that was read before.
 
-    words: its options. keep: descriptors that it must inherit.
+    source: where bin/qb-backup takes the archive from. words: its options. keep: descriptors that it must inherit.
     """
 
+    source: Sequence[str]
     words: Sequence[str]
     keep: Sequence[int]
 
@@ -142,27 +153,41 @@ def hand(call: Invocation, archive: Archive, cleanup: ExitStack) -> Handed:
     """Begins the file of an archive again. cleanup: closes what is made for it."""
     secret = stagewords.piped(archive.secret)
     cleanup.callback(os.close, secret)
-    expected = os.memfd_create("receipt")
-    cleanup.callback(os.close, expected)
-    plain, sealed, _keys = archive.beginning
-    text = Receipt(archive.link.backup_id, header_digest(plain, sealed), archive.link.manifest, _DIGEST, 0)
-    write_fd(expected, receipt.serialise(text))
-    os.lseek(archive.fd, 0, os.SEEK_SET)
     limits = [f"{option}={call.options[option]}" for option in _LIMITS if option in call.given]
-    given = [f"--max-memory={archive.limit}", f"--passphrase-fd={secret}", f"--expect=/dev/fd/{expected}"]
-    return Handed([*limits, *given], [secret, expected])
+    given = [f"--max-memory={archive.limit}", f"--passphrase-fd={secret}"]
+    keep = [archive.fd, secret]
+    if archive.link.manifest:
+        plain, sealed, _keys = archive.beginning
+        text = Receipt(archive.link.backup_id, header_digest(plain, sealed), archive.link.manifest, _DIGEST, 0)
+        keep.append(_memory(receipt.serialise(text), cleanup))
+        given.append(f"--expect=/dev/fd/{keep[-1]}")
+    if archive.head is None:
+        os.lseek(archive.fd, 0, os.SEEK_SET)
+    else:
+        keep.append(_memory(archive.head, cleanup))
+    head = "-" if archive.head is None else str(keep[-1])
+    return Handed([str(archive.fd), head], [*limits, *given], keep)
+
+
+def _memory(data: bytes, cleanup: ExitStack) -> int:
+    """A file in memory with this content. cleanup: closes it."""
+    fd = os.memfd_create("qb-backup")
+    cleanup.callback(os.close, fd)
+    write_fd(fd, data)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
 
 
 class Stages(NamedTuple):
     """What the stages need that open archives side by side, for Wiring: groups, keep and environment.
 
-    streams: what the archives send each other.
+    fifos: through which the archives send what they have.
     """
 
     groups: dict[str, list[str]]
     keep: list[int]
     environment: Mapping[str, str]
-    streams: chaining.Streams
+    fifos: chaining.Fifos
 
 
 def side_by_side(
@@ -177,8 +202,7 @@ def side_by_side(
     pipes: for the routes of the first of them, or of all. events: for the reports of the last one, or of all.
     """
     folder = cleanup.enter_context(fifos.directory())
-    streams = chaining.Streams([archive.link for archive in archives], folder, pipes)
-    stages = Stages({}, [], {chaining.ENVIRONMENT: folder}, streams)
+    stages = Stages({}, [], {chaining.ENVIRONMENT: folder}, chaining.Fifos(folder, pipes))
     for at, archive in enumerate(archives):
         handed = hand(call, archive, cleanup)
         own = stagewords.shown(call) if at == 0 else ["-q"]  # the first is the longest: it shows how far it is
@@ -186,11 +210,11 @@ def side_by_side(
             own.append(f"--routes=/dev/fd/{pipes[at].reader}")
         if at >= len(archives) - len(events):
             own.append(f"--report=/dev/fd/{events[at - len(archives)].writer}")
-        stages.groups[f"link{at}"] = [str(archive.fd), *own, *handed.words]
-        stages.keep.extend([archive.fd, *handed.keep])
+        stages.groups[f"link{at}"] = [*handed.source, *own, *handed.words]
+        stages.keep.extend(handed.keep)
     return stages
 
 
 def kept(archives: Sequence[Archive]) -> Mapping[str, str]:
     """The files of the archives, which a run must not change, by description."""
-    return {f"the archive {archive.path}": archive.path for archive in archives}
+    return {f"the archive {archive.path}": archive.path for archive in archives if archive.head is None}

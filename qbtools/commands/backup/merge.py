@@ -11,6 +11,7 @@ from qbtools import passphrase
 from qbtools.commands.archive import keyoptions, tocommand
 from qbtools.commands.backup import chainlinks, mergeoptions, save, stagewords
 from qbtools.commands.cli import Invocation
+from qbtools.runs.chaining import Streams
 from qbtools.runs.eventpipe import EventPipe
 from qbtools.runs.listpipe import ListPipe
 from qbtools.runs.merging import Merging
@@ -44,7 +45,8 @@ def run(call: Invocation, files: Sequence[str]) -> None:
         script, voice = stagewords.script(), stagewords.voice(call)
         groups, environment = found.groups, found.environment
         stages = Wiring(script, "merge", groups, voice, nothing, keep, environment, lists=pipes, events=events)
-        Merging(stages, [one.link for one in archives], found.streams, call.warn).run()
+        links = [one.link for one in archives]
+        Merging(stages, links, Streams(links, found.fifos), call.warn).run()
         beside.finish(backup_id)
 
 

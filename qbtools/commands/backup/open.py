@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from qbtools.amounts import amount
 from qbtools.commands.backup import stagewords
@@ -37,15 +37,20 @@ def run(call: Invocation) -> None:
         fill.finish()
 
 
-def verify(call: Invocation, stages: Wiring, verifying: checking.Verifying) -> None:
-    """Verifies the archive FILE, and prints a line about it."""
+def verify(
+    call: Invocation,
+    stages: Wiring,
+    verifying: checking.Verifying,
+    heard: Callable[[Happened], None] = lambda _: None,
+) -> None:
+    """Verifies the archive FILE, and prints a line about it. heard: as for opening.open_all()."""
     archive = [Happened("opened", "")]
 
     def opened(event: Happened) -> None:
         archive.append(event)
         verifying.opened(event)
 
-    opening.open_all(stages, verifying, call.warn, opened)
+    opening.open_all(stages, verifying, call.warn, opened, heard=heard)
     verifying.finish()
     _verified(call, verifying, archive[-1])
 

@@ -7,16 +7,19 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 
 from qbtools.commands.archive import routes as wanted_routes
 from qbtools.commands.archive import tocommand
-from qbtools.commands.backup import chainlinks, stagewords
+from qbtools.commands.backup import chainlinks, chainpipes, stagewords
 from qbtools.commands.backup import open as opened
 from qbtools.commands.backup.chainlinks import Archive
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
+from qbtools.formats import chain
+from qbtools.formats.chain import Link
 from qbtools.formats.manifest import line_digest
-from qbtools.runs import checking, filling, opening
+from qbtools.runs import chaining, checking, filling, inorder, opening
 from qbtools.runs.eventpipe import EventPipe
 from qbtools.runs.listpipe import ListPipe
 from qbtools.runs.opening import Opening, Routes
@@ -32,10 +35,10 @@ def run(call: Invocation, files: Sequence[str]) -> None:
         openhost.run(call, partial(_restore_to_host, call, files))
         return
     with ExitStack() as cleanup:
-        archives = chainlinks.read(call, files, chainlinks.typed_passphrase(call), cleanup)
+        archives = _read(call, files, cleanup)
         call.options["FILE"] = archives[-1].path
         if command == "list":
-            _list(call, archives[-1])
+            _list(call, archives)
         elif command == "verify":
             _verify(call, archives)
         else:
@@ -44,35 +47,67 @@ def run(call: Invocation, files: Sequence[str]) -> None:
             fill.finish()
 
 
+def _read(call: Invocation, files: Sequence[str], cleanup: ExitStack) -> list[Archive]:
+    """The chain, in its order. If one of the files is a pipe, that is their order. cleanup: closes the files."""
+    typed = chainlinks.typed_passphrase(call)
+    if chainpipes.among(files):
+        return chainpipes.read(call, files, typed, cleanup)
+    return chainlinks.read(call, files, typed, cleanup)
+
+
 def _restore_to_host(call: Invocation, files: Sequence[str], made: Opening, words: Sequence[str]) -> None:
     with ExitStack() as cleanup:
-        archives = chainlinks.read(call, files, chainlinks.typed_passphrase(call), cleanup)
-        restore(call, archives, made, words, partly=True)
+        restore(call, _read(call, files, cleanup), made, words, partly=True)
 
 
 def _stages(call: Invocation, archive: Archive, cleanup: ExitStack, words: Sequence[str] = ()) -> Wiring:
     """The stages that open one archive, as stagewords.opening()."""
     handed = chainlinks.hand(call, archive, cleanup)
-    groups = {"open": [*stagewords.shown(call), *handed.words, *words]}
-    return Wiring(stagewords.script(), "open", groups, stagewords.voice(call), archive.fd, handed.keep)
+    nothing, events = cleanup.enter_context(io.FileIO(os.devnull)).fileno(), EventPipe()
+    own = [*handed.source, *stagewords.shown(call), *handed.words, *words, f"--report=/dev/fd/{events.writer}"]
+    voice = stagewords.voice(call)
+    return Wiring(stagewords.script(), "chain", {"link0": own}, voice, nothing, handed.keep, events=[events])
 
 
-def _list(call: Invocation, archive: Archive) -> None:
-    listing = opened.Listed(call)
-    with ExitStack() as cleanup:
-        stages = _stages(call, archive, cleanup)
-        opening.open_all(stages, checking.Listing(listing.show), call.warn, listing.opened)
+def _list(call: Invocation, archives: Sequence[Archive]) -> None:
+    """Lists the last archive. Archives of which nothing is known yet are all read to their end."""
+    links: list[Link] = []
+    for archive in archives[-1:] if archives[-1].known else archives:
+        last = archive is archives[-1]
+        listing, reading = opened.Listed(call), inorder.Reading(archive.link)
+        handler = checking.Listing(listing.show if last else _ignore)
+        with ExitStack() as cleanup:
+            stages, warn = _stages(call, archive, cleanup), call.warn if last else _ignore
+            opening.open_all(stages, handler, warn, listing.opened if last else _ignore, heard=reading.heard)
+        links.append(reading.whole())
+        _compare(archives, links)
 
 
 def _verify(call: Invocation, archives: Sequence[Archive]) -> None:
     """Verifies each archive of the chain, and that each increment belongs to the volume in the archive before it."""
+    links: list[Link] = []
     lines: dict[str, str] = {}
     for archive in archives:
         call.options["FILE"] = archive.path
-        verifying = checking.Verifying(call.warn, lines)
+        verifying, reading = checking.Verifying(call.warn, lines), inorder.Reading(archive.link)
         with ExitStack() as cleanup:
-            opened.verify(call, _stages(call, archive, cleanup, ["--verify"]), verifying)
-        lines = {name: line_digest(record) for name, record in archive.link.records.items()}
+            opened.verify(call, _stages(call, archive, cleanup, ["--verify"]), verifying, reading.heard)
+        links.append(reading.whole())
+        _compare(archives, links)
+        lines = {name: line_digest(record) for name, record in links[-1].records.items()}
+
+
+def _compare(archives: Sequence[Archive], links: Sequence[Link]) -> None:
+    """Damaged if the links, of archives that were read to their end, and the next archive do not follow each other.
+    Nothing is compared if that was done before."""
+    if not archives[-1].known:
+        following = [archive.link for archive in archives[len(links) :]]
+        for base, one in pairwise([*links, *following[:1]]):
+            chain.check_follows(one, base)
+
+
+def _ignore(_: object) -> None:
+    """Shows nothing of an archive that is only read."""
 
 
 def restore(
@@ -83,23 +118,53 @@ def restore(
     words: more options for the qb-unseal of the last archive. partly: a file that failed when it was saved does not
     keep the others from being restored.
     """
-    last = archives[-1]
-
-    def routed(routes: Routes) -> Routes:
-        if not partly:
-            _check_there(last, dict(routes))
-        return streams.merged(routes, call.note)
-
     with ExitStack() as cleanup:
-        pipes, events = [ListPipe() for _ in archives[:-1]], [EventPipe()]
-        found = chainlinks.side_by_side(call, archives, pipes, events, cleanup)
-        found.groups[f"link{len(archives) - 1}"].extend(words)
-        streams = found.streams
-        nothing = cleanup.enter_context(io.FileIO(os.devnull)).fileno()
-        voice, script = stagewords.voice(call), stagewords.script()
-        groups, keep, environment = found.groups, found.keep, found.environment
-        stages = Wiring(script, "chain", groups, voice, nothing, keep, environment, lists=pipes, events=events)
+        if not archives[-1].known:
+            _restore_in_order(call, archives, fill, words, cleanup)
+            return
+        last, pipes, events = archives[-1], [ListPipe() for _ in archives[:-1]], [EventPipe()]
+        stages, fifos = _side_by_side(call, archives, words, pipes, events, cleanup)
+        streams = chaining.Streams([archive.link for archive in archives], fifos)
+
+        def routed(routes: Routes) -> Routes:
+            if not partly:
+                _check_there(last, dict(routes))
+            return streams.merged(routes, call.note)
+
         opening.open_all(stages, fill, call.warn, routed=routed)
+
+
+def _restore_in_order(
+    call: Invocation, archives: Sequence[Archive], fill: Opening, words: Sequence[str], cleanup: ExitStack
+) -> None:
+    """The same where nothing is known of the archives before they come."""
+    pipes, events = [ListPipe() for _ in archives[:-1]], [EventPipe() for _ in archives]
+    stages, fifos = _side_by_side(call, archives, words, pipes, events, cleanup)
+    order = inorder.InOrder([archive.link for archive in archives], fifos)
+    cleanup.callback(order.close)
+    for place, pipe in enumerate(events[:-1]):
+        pipe.handler = partial(order.heard, place)
+    heard = partial(order.heard, len(archives) - 1)
+    opening.open_all(stages, fill, call.warn, routed=lambda routes: order.merged(routes, call.note), heard=heard)
+    order.finish()
+
+
+def _side_by_side(
+    call: Invocation,
+    archives: Sequence[Archive],
+    words: Sequence[str],
+    pipes: Sequence[ListPipe],
+    events: Sequence[EventPipe],
+    cleanup: ExitStack,
+) -> tuple[Wiring, chaining.Fifos]:
+    """The stages that restore from all archives, as chainlinks.side_by_side()."""
+    found = chainlinks.side_by_side(call, archives, pipes, events, cleanup)
+    found.groups[f"link{len(archives) - 1}"].extend(words)
+    nothing = cleanup.enter_context(io.FileIO(os.devnull)).fileno()
+    voice, script = stagewords.voice(call), stagewords.script()
+    groups, keep, environment = found.groups, found.keep, found.environment
+    stages = Wiring(script, "chain", groups, voice, nothing, keep, environment, lists=pipes, events=events)
+    return stages, found.fifos
 
 
 def _check_there(last: Archive, targets: Mapping[str, str]) -> None:

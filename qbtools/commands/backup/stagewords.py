@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _MAX_RECIPIENTS = 1 << 20
 _SECRET = ("--passphrase-file", "--passphrase-command")
-_OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/stdin", re.ASCII)
+OPEN_FILE = re.compile(r"/(?:dev|proc/self)/fd/([0-9]{1,9})|/dev/stdin", re.ASCII)
+"""The path of an open descriptor: its number, none for 0."""
 
 
 def script() -> str:
@@ -86,14 +87,14 @@ class Inputs:
 
     def _readable(self, option: str, value: str) -> str:
         """The value for a stage. A path of an open descriptor is changed so that it names the same file there."""
-        if option not in optionrules.FILES or not (match := _OPEN_FILE.fullmatch(value)):
+        if option not in optionrules.FILES or not (match := OPEN_FILE.fullmatch(value)):
             return value
         what = optionrules.FILES[option]
         return f"/dev/fd/{self._kept(_descriptor(match[1] or '0', option, what), what)}"
 
     def _hand_on(self, variable: str, what: str) -> None:
         """Makes the path of an open descriptor in a variable name the same file for a stage."""
-        if match := _OPEN_FILE.fullmatch(os.environ.get(variable, "")):
+        if match := OPEN_FILE.fullmatch(os.environ.get(variable, "")):
             fd = self._kept(_descriptor(match[1] or "0", variable, what), what)
             os.environ[variable] = f"/dev/fd/{fd}"
 
