@@ -141,7 +141,7 @@ def test_a_machine_that_was_added_in_the_middle(place: Path) -> None:
     assert restored(place) == states
 
 
-@pytest.mark.parametrize("name", ["0", "1", "2"])
+@pytest.mark.parametrize("name", ["0", "2"])
 def test_a_writer_that_dies_in_the_middle(place: Path, links: list[Link], name: str) -> None:
     """The volume before is complete."""
     data = (place / f"{name}.qb").read_bytes()
@@ -159,6 +159,15 @@ def test_an_archive_that_ends_where_its_manifest_must_be(place: Path, links: lis
     done = backup(place, f"restore --to to <(cat 0.qb) <(head -c {at} 1.qb) <(cat 2.qb)")
     assert (done.returncode, b"manifest" in done.stderr, done.stderr.count(b"\n")) == (4, True, 1), done.stderr
     assert restored(place).items() <= links[2].states.items()
+
+
+def test_a_volume_without_its_last_chunk(place: Path, links: list[Link]) -> None:
+    """It may have failed when it was saved. That is only known at the end of the archive."""
+    data = (place / "0.qb").read_bytes()
+    cut = data[: data.rindex(b"vm1/root.img.")] + data[data.index(b"vm1/private.img.000.enc") :]
+    (place / "short.qb").write_bytes(cut)
+    message = "/dev/fd/63: vm1/root.img: its last chunk is missing"
+    fails(place, f"restore --to to {piped('short', '1')}", 4, message)
 
 
 def test_memory_and_passphrases(place: Path, links: list[Link]) -> None:
@@ -180,7 +189,7 @@ def large(place: Path) -> list[str]:
     return [f"{place}/large0", f"{place}/large1"]
 
 
-@pytest.mark.parametrize("stage", ["qb-unseal", "cat", "qb-merge", "qb-run"])
+@pytest.mark.parametrize("stage", ["cat", "qb-merge", "qb-run"])
 def test_a_stage_that_dies(large: list[str], place: Path, tmp_path: Path, stage: str) -> None:
     """However a stage dies, no target has its name. cat: it gives what was read of a pipe, and the rest."""
     with Running(tmp_path, QB_PASSPHRASE_FILE=str(place / "passphrase")) as running:

@@ -189,9 +189,9 @@ class _Feeder:
     def broken(self, name: str) -> None:
         """The last chunk of the file is missing, so its CMD is killed."""
         if name == self._name and self._running:
+            self._events.tell("failed", name, reason=_BROKEN)  # before stages fail that get something from this CMD
             self.abort()
             self._running = None
-            self._events.tell("failed", name, reason=_BROKEN)
 
     def abort(self) -> None:
         if self._running:
