@@ -36,7 +36,7 @@ def shares(total: int, needs: Sequence[Need]) -> list[int]:
     if needed > total:
         raise Refused(
             f"{len(needs)} archives need {(needed >> 20) + 1} MiB of memory together, the limit is {total >> 20} MiB",
-            "raise --max-memory, or merge some of the archives first",
+            "raise --max-memory if this machine has more",
         )
     return [need.derivation + need.chunk + (total - needed) // len(needs) for need in needs]
 

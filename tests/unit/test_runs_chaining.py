@@ -93,5 +93,6 @@ def test_shares_of_the_memory() -> None:
     needs = [Need(100, 50), Need(100, 1)]
     assert chaining.shares(251, needs) == [150, 101]
     assert chaining.shares(301, needs) == [175, 126]
-    with pytest.raises(Refused, match="2 archives need 1 MiB of memory together, the limit is 0 MiB"):
+    with pytest.raises(Refused, match="2 archives need 1 MiB of memory together, the limit is 0 MiB") as caught:
         chaining.shares(250, needs)
+    assert caught.value.hint == "raise --max-memory if this machine has more"
