@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 from qbtools.domains import compose, inventory, names, safexml
 from qbtools.domains.compose import NewVolume
@@ -19,8 +20,9 @@ from qbtools.runs import verdict
 from qbtools.runs.hearing import Happened
 from qbtools.runs.wiring import Wiring
 from qbtools.streams import Reader
-from qbtools.volumes import locate
+from qbtools.volumes import locate, snapshots
 from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.marks import Mark
 
 _WORD = re.compile(r"([^:=/]+):([^:=/]+)=(.*)", re.DOTALL)
 _HINT = "write DOMAIN:VOLUME=SOURCE"
@@ -88,13 +90,29 @@ class Given(NamedTuple):
     sources: Mapping[tuple[str, str], tuple[str, NewVolume]]
 
 
+class Taken(NamedTuple):
+    """Snapshots of volumes at one point in time, in their order. own: those that the run itself releases."""
+
+    specs: Sequence[str]
+    own: Sequence[str]
+
+
+def take(sources: Mapping[str, str], how: SourceOptions, still: AbstractContextManager[None] | None = None) -> Taken:
+    """Takes a snapshot of each volume, for this run alone. sources: their words, by archive name. Errors and still as
+    snapshots.take()."""
+    specs = snapshots.take(list(sources.values()), Mark.own(), how, still)
+    return Taken(specs, specs)
+
+
 class Indexing(NamedTuple):
     """How a series saves volumes. numbers: of the domains. source: what comes in front of the source of a volume, by
-    its archive name. snapshots: what is read instead of a volume, by domain and name."""
+    its archive name and its word. snapshots: what is read instead of a volume, by domain and name. take: the same as
+    take() here, for a domain of a host."""
 
     numbers: Mapping[str, int]
-    source: Callable[[str], str]
+    source: Callable[[str, str], str]
     snapshots: Mapping[tuple[str, str], str] = {}
+    take: Callable[[Mapping[str, str], SourceOptions, AbstractContextManager[None] | None], Taken] = take
 
 
 def archive_name(number: int, volume: str) -> str:
@@ -146,7 +164,7 @@ def contents(given: Given, how: SourceOptions, indexing: Indexing | None = None)
         word, volume = given.sources[key]
         front = "volume:"
         if indexing is not None:
-            front, word = indexing.source(entry.archive_name), indexing.snapshots.get(key, word)
+            front, word = indexing.source(entry.archive_name, word), indexing.snapshots.get(key, word)
         source = volume_source(word, volume.size, how, front)
         files.append(Saved(entry.archive_name, source, volume.data, entry.label))
     return Contents(document, files)

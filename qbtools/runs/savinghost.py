@@ -13,7 +13,8 @@ from qbtools.hosts.client import Host
 from qbtools.hosts.saving import Failing, File, Machine
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.lean import NamedTuple
-from qbtools.runs.creating import LATE, Contents, Indexing, Saved, volume_source
+from qbtools.runs import creating
+from qbtools.runs.creating import LATE, Contents, Indexing, Saved, Taken, volume_source
 from qbtools.volumes import snapshots
 from qbtools.volumes.freezing import Frozen
 from qbtools.volumes.kind import SourceOptions
@@ -111,19 +112,20 @@ def release_ended(survey: Survey, how: SourceOptions) -> None:
 
 class Taking:
     """The snapshots of a run, and what the host holds for it. For each domain, all is taken before its first volume is
-    read, and released after its last. The caller must release the rest at the end."""
+    read, and released after its last, without what a series keeps. The caller must release the rest at the end."""
 
     def __init__(self, archive: Archive, how: SourceOptions, indexing: Indexing | None = None) -> None:
         """indexing: for an archive of a series."""
         self._archive = archive
         self._files = {file.archive_name: file for file in archive.files}
-        self._volumes: dict[str, dict[str, str]] = {}  # the words of a domain's volumes, by their names, in order
+        self._volumes: dict[str, list[File]] = {}
         for file in archive.files:
             if file.kind == "volume":
-                self._volumes.setdefault(file.domain, {})[_volume(file)] = file.word
+                self._volumes.setdefault(file.domain, []).append(file)
         self._how = how
         self._indexing = indexing
-        self._specs: list[str] = []
+        self._take = creating.take if indexing is None else indexing.take
+        self._taken = Taken((), ())
         self._plain: list[str] = []
         self._held = ""
         files = [Saved(*self._saved(file), _label(file)) for file in archive.files]
@@ -146,47 +148,46 @@ class Taking:
         file = self._files[name]
         if file.at == 1:
             self.release()
-            words = self._volumes[file.domain]
+            volumes = self._volumes[file.domain]
             if file.held:
-                self._hold(file.domain, words)
+                self._hold(file.domain, volumes)
                 return self._next(file)
             still = None
             if file.freezer is not None:
                 freeze, thaw = (f"{file.freezer} {verb} {file.domain}" for verb in ("freeze", "thaw"))
                 still = Frozen(freeze, thaw, THAW_LIMIT, self._how.warn)
-            self._specs = snapshots.take(list(words.values()), Mark.own(), self._how, still)
+            self._taken = self._take({one.archive_name: one.word for one in volumes}, self._how, still)
         return self._next(file)
 
     def _next(self, file: File) -> str:
         if self._plain:
             return self._volume(file, self._plain[file.at - 1], self._how._replace(state=None))
-        if not self._specs:
+        if not self._taken.specs:
             raise Failed(f"{file.domain}: no snapshot was taken")
-        return self._volume(file, self._specs[file.at - 1], None)
+        return self._volume(file, self._taken.specs[file.at - 1], None)
 
     def _volume(self, file: File, word: str, how: SourceOptions | None) -> str:
-        front = "volume:" if self._indexing is None else self._indexing.source(file.archive_name)
+        front = "volume:" if self._indexing is None else self._indexing.source(file.archive_name, file.word)
         return volume_source(word, file.size, how, front)
 
-    def _hold(self, domain: str, wanted: Mapping[str, str]) -> None:
-        """Lets the host hold a domain, and takes snapshots of what it names if that is possible.
-
-        wanted: the words of the plain volumes, by name.
-        """
+    def _hold(self, domain: str, volumes: Sequence[File]) -> None:
+        """Lets the host hold a domain, and takes snapshots of what it names for its volumes if that is possible."""
         host = self._archive.host
         if host is None:
             raise Failed(f"{domain}: its host cannot hold it")
         self._held = domain
         try:
             held = host.hold(domain, str(Mark.own()))
-            if missing := set(wanted) - held.keys():
+            if missing := {_volume(file) for file in volumes} - held.keys():
                 raise Failed(f"{domain}: the host holds no volume {min(missing)}")
-            words = [held[volume] for volume in wanted]
+            words = {file.archive_name: held[_volume(file)] for file in volumes}
+            plain = words == {file.archive_name: file.word for file in volumes}
+            take = self._take if plain else creating.take  # what the host made for this run may go with its place
             try:
-                self._specs = snapshots.take(words, Mark.own(), self._how)
+                self._taken = take(words, self._how, None)
             except Refused:  # they are exports, or files that cannot be cloned
-                self._plain = words
-                if words == list(wanted.values()):
+                self._plain = list(words.values())
+                if plain:
                     self._how.warn(f"no snapshot of {domain} can be taken: do not start it before it has been read")
         except BaseException:
             self.release()
@@ -204,10 +205,10 @@ class Taking:
 
     def release(self) -> None:
         """Releases all snapshots, and what the host holds. If that fails, there is a warning; the next run does it."""
-        specs, self._specs, self._plain = self._specs, [], []
-        if specs:
+        own, self._taken, self._plain = self._taken.own, Taken((), ()), []
+        if own:
             try:
-                snapshots.release(specs)
+                snapshots.release(own)
             except QbError as error:
                 self._how.warn(f"a snapshot cannot be removed: {error.message}")
         held, self._held = self._held, ""
@@ -225,7 +226,7 @@ class Taking:
     @property
     def held(self) -> bool:
         """Whether there is anything to release."""
-        return bool(self._specs or self._held)
+        return bool(self._taken.own or self._held)
 
 
 def _label(file: File) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
@@ -22,13 +22,14 @@ def take(
     mark: Owner,
     options: SourceOptions,
     still: AbstractContextManager[None] | None = None,
+    others: Mapping[str, Owner] = {},
 ) -> list[str]:
     """Takes a snapshot of each volume, with a mark. Returns a spec for each, in order.
 
     still: a context manager around the moment of the snapshots; everything slow is done before it. If anything fails,
-    even leaving still, all snapshots are removed.
+    even leaving still, all snapshots are removed. others: the words that get another mark.
     """
-    calls = _prepared(words, mark, options)
+    calls = _prepared(words, mark, options, others)
     specs: dict[int, str] = {}
     try:
         with still or nullcontext():
@@ -47,17 +48,18 @@ def check(words: Sequence[str], mark: Owner, options: SourceOptions) -> None:
 
 
 def _prepared(
-    words: Sequence[str], mark: Owner, options: SourceOptions
+    words: Sequence[str], mark: Owner, options: SourceOptions, others: Mapping[str, Owner] = {}
 ) -> list[tuple[list[int], Callable[[], list[str]]]]:
-    """For each kind: the indexes of its words, and the call that takes their snapshots."""
+    """For each kind and mark: the indexes of its words, and the call that takes their snapshots."""
     kinds: dict[str, Kind] = {}
-    names: dict[str, dict[int, str]] = {}
+    names: dict[tuple[str, Owner], dict[int, str]] = {}
     for place, word in enumerate(words):
         kind, name = locate.existing(word)
         kinds[kind.scheme] = kind
-        names.setdefault(kind.scheme, {})[place] = name
+        names.setdefault((kind.scheme, others.get(word, mark)), {})[place] = name
     return [
-        (list(named), kinds[scheme].prepare(list(named.values()), mark, options)) for scheme, named in names.items()
+        (list(named), kinds[scheme].prepare(list(named.values()), owner, options))
+        for (scheme, owner), named in names.items()
     ]
 
 
@@ -100,6 +102,13 @@ def can_keep(word: str, options: SourceOptions) -> bool:
     return kind.can_keep(name, options)
 
 
+def lasting(word: str) -> str:
+    """A word for an existing volume that means the same later, wherever a program runs: for release_kept()."""
+    word = locate.explicit(word)
+    path = locate.file_path(word)
+    return word if path is None else f"{word.partition(':')[0]}:{os.path.realpath(path)}"
+
+
 def stamp(spec: str) -> str:
     """A word that changes when somebody changes a result of take(); errors as Kind.stamp()."""
     kind, name = locate.existing(spec)
@@ -107,7 +116,10 @@ def stamp(spec: str) -> str:
 
 
 def release_kept(words: Sequence[str], mark: Kept) -> None:
-    """Removes every snapshot of these volumes (words with their scheme) that has this mark. Errors as release()."""
+    """Removes every snapshot of these volumes that has this mark. Errors as release().
+
+    words: results of lasting() or take(); the volumes need not exist any more.
+    """
     kinds: dict[str, Kind] = {}
     places: set[str] = set()
     for word in words:

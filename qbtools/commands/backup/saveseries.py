@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from qbtools import processes
 from qbtools.commands.backup import save, seriessnapshots
+from qbtools.commands.backup.seriessnapshots import Keeper
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Damaged, Failed, QbError, UsageError
@@ -44,7 +46,7 @@ def run(call: Invocation) -> None:
 
 
 class Keep(NamedTuple):
-    """The volumes of which the series keeps snapshots, by domain and name, and how they are read."""
+    """Volumes whose snapshots are taken before the archive begins, by domain and name, and how they are read."""
 
     words: Mapping[tuple[str, str], str]
     how: SourceOptions
@@ -60,7 +62,8 @@ def add(
     """Adds an archive to the series. If it returns, the archive is complete, and confirmed if it is known to be stored.
 
     domains: all that have files in the archive, without dom0. volumes: domain and name of each. job: the archive with
-    this ID, whose volumes are indexed like this. A volume that fails (see Job.lost) does not become a base.
+    this ID, whose volumes are indexed like this. A volume that fails (see Job.lost) does not become a base. keep: None
+    if the job takes the snapshots when it comes to a domain.
     """
     series = Series(call.options["--series"], create=True)
     with series.saving():
@@ -68,8 +71,10 @@ def add(
             begun = _Begun(call, series, ledger, domains, volumes)
         try:
             seriessnapshots.settle(call, series)
-            kept = begun.take_snapshots(call, series, keep) if keep else {}
-            found = job(begun.run.backup_id, Indexing(begun.numbers, begun.source, kept))
+            keeper = Keeper(call, series, begun.run.backup_id, begun.run.base)
+            kept = begun.take_snapshots(keeper, keep) if keep else {}
+            source = partial(begun.source, keeper)
+            found = job(begun.run.backup_id, Indexing(begun.numbers, source, kept, keeper.take))
             words = [f"--record={os.path.join(begun.folder, RECORDS)}"]
             if begun.choice.base is not None:
                 words.append(f"--base={os.path.join(begun.choice.folder, RECEIPT)}")
@@ -116,24 +121,21 @@ class _Begun:
         series.write(ledger)
         self.folder = series.folder(self.run.backup_id)
         self._root = series.path
-        self._since: dict[str, str] = {}
 
-    def take_snapshots(self, call: Invocation, series: Series, keep: Keep) -> dict[tuple[str, str], str]:
+    def take_snapshots(self, keeper: Keeper, keep: Keep) -> dict[tuple[str, str], str]:
         """Takes the snapshots that the series keeps. Returns them by domain and name of their volumes."""
         named = {creating.archive_name(self.numbers[key[0]], key[1]): key for key in keep.words}
-        words = {name: keep.words[key] for name, key in named.items()}
-        known = {name: word for name, word in words.items() if name in self.choice.indexed}
-        self._since = seriessnapshots.since(call, series, self.run.base, known)
-        taken = seriessnapshots.take(call, series, self.run.backup_id, words, keep.how)
+        taken = keeper.take_each({name: keep.words[key] for name, key in named.items()}, keep.how)
         return {named[name]: spec for name, spec in taken.items()}
 
-    def source(self, name: str) -> str:
+    def source(self, keeper: Keeper, name: str, word: str) -> str:
         """What comes in front of the source of a volume in the list of qb-seal."""
         index = os.path.relpath(os.path.join(self.folder, index_name(name)), self._root)
-        base = ""
+        base = since = ""
         if name in self.choice.indexed:
             base = os.path.relpath(os.path.join(self.choice.folder, index_name(name)), self._root)
-        return f"changes:{base}:{index}:{self._since.get(name, '')}\t"
+            since = keeper.since(name, word)
+        return f"changes:{base}:{index}:{since}\t"
 
 
 def _tell(call: Invocation, choice: Choice) -> None:

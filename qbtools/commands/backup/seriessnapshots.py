@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 
 from qbtools.commands.cli import Invocation
 from qbtools.errors import QbError
+from qbtools.runs.creating import Taken
 from qbtools.series import keeping
 from qbtools.series.directory import Series
 from qbtools.series.keeping import Keeping, Snapshot
 from qbtools.volumes import snapshots
 from qbtools.volumes.kind import SourceOptions
-from qbtools.volumes.marks import Kept
+from qbtools.volumes.marks import Kept, Mark
 
 
 def settle(call: Invocation, series: Series) -> None:
@@ -39,52 +42,93 @@ def settle(call: Invocation, series: Series) -> None:
             call.warn(f"the snapshots of {backup_id} cannot be released: {error.message}")
 
 
-def take(
-    call: Invocation, series: Series, backup_id: str, sources: Mapping[str, str], how: SourceOptions
-) -> dict[str, str]:
-    """Takes the snapshots that an archive keeps. Returns them by the archive names of their volumes.
+class Keeper:
+    """The snapshots that an archive of a series keeps, and those that its base keeps."""
 
-    sources: the words of the volumes, by their archive names. A volume of which none can be kept, or taken, has none.
-    """
-    if call.options["--no-keep"]:
-        return {}
-    wanted = {name: word for name, word in sources.items() if "\n" not in word and snapshots.can_keep(word, how)}
-    if not wanted:
-        return {}
-    keeping.put(series, Keeping(backup_id, list(wanted.values())))
-    taken: dict[str, Snapshot] = {}
-    for name, word in wanted.items():
-        try:
-            (spec,) = snapshots.take([word], Kept(backup_id), how)
-            taken[name] = Snapshot(snapshots.stamp(spec), spec)
-        except QbError as error:
-            call.note(f"{word}: no snapshot is kept: {error.message}")
-    keeping.put(series, Keeping(backup_id, list(wanted.values()), taken))
-    return {name: one.spec for name, one in taken.items()}
+    def __init__(self, call: Invocation, series: Series, backup_id: str, base: str | None) -> None:
+        self._call = call
+        self._series = series
+        self._keeping = Keeping(backup_id, ())
+        self._mark = Kept(backup_id)
+        before = None if base is None else keeping.found(series).get(base)
+        self._before = before.snapshots if before else {}
 
+    def since(self, name: str, word: str) -> str:
+        """The snapshot that the base keeps of a volume with this archive name and word.
 
-def since(call: Invocation, series: Series, base: str | None, names: Mapping[str, str]) -> dict[str, str]:
-    """The snapshots that the archive base keeps, by the archive names of the volumes.
-
-    names: the words of the volumes, by these names. What somebody has changed is left out, with a note.
-    """
-    if base is None:
-        return {}
-    one = keeping.found(series).get(base)
-    kept = one.snapshots if one else {}
-    found = {}
-    for name, word in names.items():
-        if name not in kept:
-            call.note(f"{word}: everything is read: no snapshot of its last state is kept")
-            continue
-        stamp, spec = kept[name]
+        Empty, with a note, if there is none, or if somebody has changed it.
+        """
+        if name not in self._before:
+            return self._all(word, "no snapshot of its last state is kept")
+        stamp, spec = self._before[name]
         try:
             if snapshots.stamp(spec) != stamp:
-                call.note(f"{word}: everything is read: the snapshot {spec} was changed")
-            elif "\t" in spec:
-                call.note(f"{word}: everything is read: the name of its snapshot has a tab in it")
-            else:
-                found[name] = spec
+                return self._all(word, f"the snapshot {spec} was changed")
         except QbError as error:
-            call.note(f"{word}: everything is read: {error.message}")
-    return found
+            return self._all(word, error.message)
+        return self._all(word, "the name of its snapshot has a tab in it") if "\t" in spec else spec
+
+    def _all(self, word: str, reason: str) -> str:
+        self._call.note(f"{word}: everything is read: {reason}")
+        return ""
+
+    def take_each(self, sources: Mapping[str, str], how: SourceOptions) -> dict[str, str]:
+        """Takes a snapshot of each volume, one after the other. Returns them by archive name.
+
+        sources: the words of the volumes, by archive name. A volume of which none can be kept, or taken, has none.
+        """
+        taken: dict[str, str] = {}
+        wanted = self._begin(sources, how)
+        for name, word in wanted.items():
+            try:
+                (taken[name],) = snapshots.take([word], self._mark, how)
+            except QbError as error:
+                self._note(word, error)
+        kept = self._end(wanted, taken)
+        return {name: spec for name, spec in taken.items() if name in kept}
+
+    def take(self, sources: Mapping[str, str], how: SourceOptions, still: AbstractContextManager[None] | None) -> Taken:
+        """Takes a snapshot of each volume at one point in time, as creating.take(); those that can be kept are."""
+        wanted = self._begin(sources, how)
+        others = dict.fromkeys(wanted.values(), self._mark)
+        specs = snapshots.take(list(sources.values()), Mark.own(), how, still, others)
+        named = dict(zip(sources, specs, strict=True))
+        taken = Taken(specs, [spec for name, spec in named.items() if name not in wanted])
+        try:
+            self._end(wanted, {name: named[name] for name in wanted})
+        except BaseException:
+            with suppress(QbError):
+                snapshots.release(taken.own)
+            raise
+        return taken
+
+    def _begin(self, sources: Mapping[str, str], how: SourceOptions) -> dict[str, str]:
+        """The volumes of which a snapshot can be kept. It is written down that there may be one."""
+        if self._call.options["--no-keep"]:
+            return {}
+        wanted = {name: word for name, word in sources.items() if snapshots.can_keep(word, how)}
+        places = {name: snapshots.lasting(word) for name, word in wanted.items()}
+        wanted = {name: word for name, word in wanted.items() if "\n" not in places[name]}
+        if wanted:
+            words = [*self._keeping.words, *(places[name] for name in wanted)]
+            self._put(words, self._keeping.snapshots)
+        return wanted
+
+    def _end(self, wanted: Mapping[str, str], taken: Mapping[str, str]) -> Mapping[str, Snapshot]:
+        """Writes down the snapshots that were taken. Returns all that are known."""
+        kept = dict(self._keeping.snapshots)
+        for name, spec in taken.items():
+            try:
+                kept[name] = Snapshot(snapshots.stamp(spec), spec)
+            except QbError as error:
+                self._note(wanted[name], error)
+        if wanted:
+            self._put(self._keeping.words, kept)
+        return kept
+
+    def _put(self, words: Sequence[str], kept: Mapping[str, Snapshot]) -> None:
+        self._keeping = replace(self._keeping, words=words, snapshots=kept)
+        keeping.put(self._series, self._keeping)
+
+    def _note(self, word: str, error: QbError) -> None:
+        self._call.note(f"{word}: no snapshot is kept: {error.message}")
