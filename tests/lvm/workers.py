@@ -21,7 +21,7 @@ import pytest
 INSIDE = Path(__file__).resolve().parent / "inside"
 NO_TESTS = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 LONGEST = "test_kept.py", "test_host.py", "test_write_thin.py", "test_write_killed.py", "test_write_thick.py"
-LOADED = "qb-host-lvm", "qb-snapshot", "qb-volread", "qb-volwrite"
+LOADED = "qb-host-lvm", "qb-snapshot", "qb-unseal", "qb-volread", "qb-volwrite"
 BEGAN = time.monotonic()
 
 

@@ -11,12 +11,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import increments
+import machines
 import pytest
 from lvm import guest
 from lvm.guest import MiB, Program
+from support import bash
 
 from qbtools.errors import Failed
+from qbtools.formats import blockindex
 from qbtools.formats.volumestream import ExtentMap
+from qbtools.series import keeping
+from qbtools.series.directory import Series
 from qbtools.volumes import locate, snapshots
 from qbtools.volumes.kind import SourceOptions
 from qbtools.volumes.lvm import dm
@@ -81,12 +86,77 @@ def index(volume: Volume, place: Path) -> Path:
     return place / "index"
 
 
-def test_five_days_of_twenty_volumes(vg: str) -> None:
-    """Each has a snapshot every day, while a program writes to all of them. Some are saved both ways."""
-    guest.thins([f"{vg}/many{number}" for number in range(20)], 4 * MiB)
-    made = [Volume(f"{vg}/many{number}", 4 * MiB) for number in range(20)]
+class Nightly:
+    """Two thin volumes of machines, saved by qb-backup to a series and to files."""
+
+    names = ("many0", "many1")
+
+    def __init__(self, vg: str, place: Path) -> None:
+        """The volumes exist."""
+        self.place = place
+        self.words = [f"{name}:private=lvm:{vg}/vm-{name}-private" for name in self.names]
+        self.host = [f"--host=lvm:{vg}/pool", *self.names]
+        (place / "passphrase").write_text("secret\n")
+        (place / "passphrase").chmod(0o600)
+        folder = place / "hosts" / vg / "pool"
+        folder.mkdir(parents=True)
+        (folder / "qubes.xml").write_bytes(machines.document(*map(machines.vm, self.names)))
+
+    def save(self, day: int, *words: str) -> str:
+        """Saves to the file of a day. Returns the ID of the backup, after what was said was checked."""
+        done = bash(
+            f"cd {self.place} && exec qb-backup create -v --logn=10 --compress=none --series=series -o {day}.qbk "
+            f"{' '.join(words)}",
+            timeout=1800,
+            QB_LVM_HOSTS=str(self.place / "hosts"),
+            QB_PASSPHRASE_FILE=str(self.place / "passphrase"),
+            LVM_SYSTEM_DIR=os.environ["LVM_SYSTEM_DIR"],
+            TMPDIR=str(self.place),
+            XDG_RUNTIME_DIR=str(self.place),
+        )
+        assert done.returncode == 0, done.stderr
+        said = done.stderr.decode()
+        assert said.count("may have changed") == (2 if day else 0), said
+        assert said.count("everything is read") == 0
+        with Series(str(self.place / "series")).locked() as ledger:
+            assert ledger.base is not None
+            return ledger.base
+
+    def kept(self, backup_id: str) -> dict[str, str]:
+        """The snapshots that this archive keeps, by the names of the volumes in it. No other archive keeps any."""
+        (one,) = keeping.found(Series(str(self.place / "series"))).values()
+        assert one is not None and one.backup_id == backup_id
+        return {name: snapshot.spec for name, snapshot in one.snapshots.items()}
+
+    def index(self, backup_id: str, name: str) -> bytes:
+        return (self.place / "series/indexes" / backup_id / f"{name.replace('/', '.')}.index").read_bytes()
+
+    def check(self, day: int, name: str, spec: str, backup_id: str, before: bytes) -> None:
+        """An archive has what reading all of the snapshot gives, against the index of the archive before."""
+        with locate.open_source(spec, OPTIONS) as source:
+            extents = source.extents()
+            whole = increments.stream(os.pread(source.fd, source.size, 0), extents)
+        archive = (self.place / f"{day}.qbk").read_bytes()
+        passphrase = f"--passphrase-file={self.place}/passphrase"
+        ended = guest.program("qb-unseal", passphrase, name, data=archive)
+        assert (ended.status, ended.stderr) == (0, "")
+        stream, index = increments.saved(whole, backup_id, before, BLOCK, name)
+        assert increments.extracted(ended.stdout) == stream
+        assert self.index(backup_id, name)[blockindex.HEAD :] == index[blockindex.HEAD :]
+
+
+def test_five_days_of_twenty_volumes(vg: str, tmp_path: Path) -> None:
+    """Each has a snapshot every day, while a program writes to all of them. Some are saved both ways.
+
+    Two of them are saved by qb-backup, the other ones from here: most of the time is the start of programs.
+    """
+    names = [f"{vg}/vm-many{number}-private" for number in range(20)]
+    guest.thins(names, 4 * MiB)
+    nightly, made = Nightly(vg, tmp_path), [Volume(name, 4 * MiB) for name in names[2:]]
     words = [f"lvm:{volume.full}" for volume in made]
     kept: list[str] = []
+    specs: dict[str, str] = {}
+    before: dict[str, bytes] = {}
     over, left = threading.Event(), threading.Semaphore(0)  # how much is written does not depend on the machine
 
     def writer() -> None:
@@ -95,29 +165,35 @@ def test_five_days_of_twenty_volumes(vg: str) -> None:
             if not left.acquire(blocking=False):
                 continue
             data = maker.choice([bytes(4096), maker.randbytes(4096)])
-            guest.write(maker.choice(made).device, maker.randrange(1024) * 4096, data)
+            guest.write(Path("/dev") / maker.choice(names), maker.randrange(1024) * 4096, data)
 
     thread = threading.Thread(target=writer)
     thread.start()
     try:
         for day in range(5):
             left.release(200)
-            mark = Kept(f"day-{day}")
-            specs = snapshots.take(words, mark, OPTIONS)
-            sizes = [volume.save(spec) for volume, spec in list(zip(made, specs, strict=True))[::5]]
+            taken = snapshots.take(words, Kept(f"day-{day}"), OPTIONS)
+            sizes = [volume.save(spec) for volume, spec in list(zip(made, taken, strict=True))[::6]]
             assert day == 0 or any(size < 4 * MiB for size in sizes)
             if kept:
                 guest.remove(*kept)  # snapshots.release_kept() does it too, but asks lvm about each
-            kept = [spec.removeprefix("lvm:") for spec in specs]
-            assert len(guest.ours(vg)) == 20
+            kept = [spec.removeprefix("lvm:") for spec in taken]
+            backup_id = nightly.save(day, *(nightly.host if day == 4 else nightly.words))
+            specs = nightly.kept(backup_id)
+            assert guest.ours(vg) == {spec.rpartition("/")[2] for spec in (*kept, *specs.values())}
+            assert len(specs) == 2 and len(guest.ours(vg)) == 20
+            for name, spec in specs.items() if day else ():
+                nightly.check(day, name, spec, backup_id, before[name])
+            before = {name: nightly.index(backup_id, name) for name in specs}
+            assert root(made[0].device) == "-"
     finally:
         over.set()
         thread.join()
+    assert guest.program("qb-snapshot", "release", *specs.values()).status == 0
     guest.remove(*kept[4:])  # the others are enough for the release of several
     snapshots.release_kept(words[:4], Kept("day-4"))
     assert not guest.ours(vg)
-    assert root(made[0].device) == "-"
-    guest.remove(*(volume.full for volume in made))
+    guest.remove(*names)
 
 
 def test_only_what_changed_is_read(volume: Volume, tmp_path: Path) -> None:
