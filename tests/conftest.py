@@ -9,6 +9,7 @@ import signal
 import pytest
 from hypothesis import settings
 from libvirtd import daemon, libvirt  # noqa: F401 (fixtures)
+from libvirtsite import site  # noqa: F401 (a fixture)
 
 # A busy machine must not fail a test.
 settings.register_profile("qbtools", settings(), deadline=None)

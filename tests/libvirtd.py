@@ -24,7 +24,7 @@ _PLACES = {
     "etc": "/etc/libvirt",
     "run": "/run/libvirt",
     "lib": "/var/lib/libvirt",
-    "log": "/var/log/libvirt",
+    "log": "/var/log",
     "cache": "/var/cache/libvirt",
 }
 _DAEMON = 'auth_unix_ro = "none"\nauth_unix_rw = "none"\n'
@@ -36,6 +36,8 @@ remember_owner = 0
 security_driver = "none"
 stdio_handler = "file"
 namespaces = []
+swtpm_user = "daemon"
+swtpm_group = "daemon"
 cgroup_controllers = []
 """
 _START = """\
@@ -103,6 +105,11 @@ class Libvirt:
             if self._daemon.poll() is not None or time.monotonic() > end:
                 missing(f"libvirtd does not run here: {(self.place / 'output').read_text()[-2000:]}")
             time.sleep(0.1)
+
+    def pid(self) -> int:
+        """The process of the daemon."""
+        assert self._daemon is not None
+        return self._daemon.pid
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Ends the daemon; its machines go on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -10,7 +11,7 @@ from qbtools.domains import inventory, names, plan, selection
 from qbtools.domains.inventory import Entry
 from qbtools.domains.planlines import Plan, PlanLine, Written
 from qbtools.domains.qubesxml import Metadata
-from qbtools.errors import Damaged, Failed, Refused, UsageError
+from qbtools.errors import Damaged, Failed, UsageError
 from qbtools.hosts import restoring, results
 from qbtools.hosts.client import Host
 from qbtools.hosts.restoring import Made, Restore
@@ -20,10 +21,8 @@ from qbtools.runs.checking import CHECK, TREE, check_depth, check_directory
 from qbtools.runs.creating import Passages
 from qbtools.runs.filling import check_names, routes
 from qbtools.runs.opening import Enough, Routes
-from qbtools.runs.places import Places, WithoutPlace
-from qbtools.volumes import locate
+from qbtools.runs.places import Places, WithoutPlace, check_apart
 from qbtools.volumes.marks import Mark
-from qbtools.volumes.spots import Apart
 
 _FILL = ("--overwrite", "--shrink")
 
@@ -82,6 +81,7 @@ class Making:
         self._unwanted: set[str] = set()
         self._lost = False
         self._home_name = ""
+        self._further: tuple[str, ...] = ()
         self.without_place = WithoutPlace()
         self.home: str | None = None
         """The target of dom0's home, if it is restored."""
@@ -130,7 +130,7 @@ class Making:
         self._made = [made for made in everything if self._is_wanted(domains[made.archive_name], made)]
         wanted = set(self._made)
         self._unwanted = {made.archive_name for made in everything if made.volume is not None and made not in wanted}
-        _check_apart(self._made)
+        check_apart(self._made)
 
     def _is_wanted(self, domain: str, made: Made) -> bool:
         wanted = self._wishes.wants(domain, made.volume)
@@ -195,6 +195,7 @@ class Making:
 
     def _plan(self, metadata: Metadata) -> Plan:
         there, defaults = self._host.inventory(), self._host.defaults()
+        self._further = defaults.further
         leftovers = self._host.leftovers(there)
         wishes = self._wishes
         if wishes.written is not None:
@@ -225,12 +226,21 @@ class Making:
                 found[f"?{path}empty"] = CHECK
             elif files_to is not None or made.volume is None:
                 found[f"{path}*"] = TREE
+        for path, domain in self._paths.items():
+            found.update(self._taken(path, domain))
         if files_to is not None:
             # These must not count as further files.
             found.update((f"?{name}", CHECK) for name in self._unwanted - places.keys())
         if home is not None:
             found[home] = TREE if self._wishes.verify_only else f"into:{files_to}/dom0-home"
         return [*routes(places, lambda _targets: _FILL), *found.items()]
+
+    def _taken(self, path: str, domain: str) -> dict[str, str]:
+        """The routes of the further files that the host itself takes back."""
+        if not self._further or self._wishes.verify_only:
+            return {f"?{path}{name}": TREE for name in self._further}
+        places = dict(self._host.files(domain))
+        return {f"?{path}{name}": f"into:{os.path.dirname(places[name])}" for name in self._further if name in places}
 
     def begun(self, name: str) -> None:
         self._passages.begun(name)
@@ -296,17 +306,6 @@ class Making:
         restore = Restore(self._host, self._archive, self._written, self._note, self._warn)
         restore.settle(self._owner, good, self._wishes.keep_failed)
         self.unfinished = False
-
-
-def _check_apart(made: Sequence[Made]) -> None:
-    """Refused if the host gives one target for two volumes."""
-    apart = Apart()
-    for one in made:
-        if one.target is None:
-            continue
-        words = f"{one.domain}:{one.volume}"
-        if (other := apart.add(locate.spot(one.target), words)) is not None:
-            raise Refused(f"{other} and {words} have the same target: {one.target}")
 
 
 def _ignore(_text: str) -> None:

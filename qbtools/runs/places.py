@@ -6,7 +6,7 @@ All that can be known of them is checked before the first domain is created.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 
 from qbtools import directories
@@ -17,9 +17,10 @@ from qbtools.formats.chunks import MANIFEST, parse_member
 from qbtools.formats.outertar import MemberReader
 from qbtools.formats.ustar import MAX_NUMBER
 from qbtools.hosts import further
+from qbtools.hosts.restoring import Made
 from qbtools.lean import NamedTuple
 from qbtools.streams import file_reader
-from qbtools.volumes import spots
+from qbtools.volumes import locate, spots
 from qbtools.volumes.spots import Apart
 
 
@@ -85,6 +86,17 @@ class Places(NamedTuple):
 def _check_name(place: str) -> None:
     spot = spots.of_file(place)
     spots.check_name(spot.above, spot.below, place)
+
+
+def check_apart(made: Iterable[Made]) -> None:
+    """Refused if the host gives one target for two volumes."""
+    apart = Apart()
+    for one in made:
+        if one.target is None:
+            continue
+        words = f"{one.domain}:{one.volume}"
+        if (other := apart.add(locate.spot(one.target), words)) is not None:
+            raise Refused(f"{other} and {words} have the same target: {one.target}")
 
 
 def archived(archive: str | None) -> Iterator[str]:

@@ -158,7 +158,7 @@ def test_a_machine_of_libvirt_is_not_touched(libvirt: Libvirt, place: Path) -> N
         assert (done.returncode, done.stderr.decode()) == (5, f"qb-host-libvirt: error: {message}\n")
     done = run("qb-host-libvirt", libvirt.uri, "remove", "nobody", QB_LIBVIRT_DIR=str(place))
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-    assert lines(libvirt, "defaults") == []
+    assert lines(libvirt, "defaults") == [["further", "tpm"]]
     assert libvirt.virsh("list", "--all") == before
 
 

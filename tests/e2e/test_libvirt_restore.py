@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from xml.etree.ElementTree import Element, fromstring
+from xml.etree.ElementTree import fromstring
 
 import pytest
-from guests import boot_disk, counter
+from guests import boot_disk
 from hostdirs import Machine, make_host
-from libvirtd import Libvirt, disk
-from running import Running, kill, wait_until
+from libvirtd import disk
+from libvirtsite import SECRET, Site, raw, runs
+from running import Running, kill
 from support import bash, run
 
 MiB = 1 << 20
-SECRET = {"QB_PASSPHRASE_COMMAND": "echo libvirt"}
 QUIET = "no snapshot of {} can be taken: do not start it before it has been read"
 INTERFACE = "<interface type='user'><mac address='52:54:00:11:22:33'/><model type='virtio'/></interface>"
 HOSTILE = """<filesystem type='mount'><source dir='/etc'/><target dir='etc'/></filesystem>
@@ -33,67 +31,6 @@ _KILLS = """#!/bin/bash
 REAL "$@" || exit
 case " $* " in *" define "*) kill -9 $PPID ;; esac
 """
-
-
-class Site:
-    """A libvirtd, with directories for new volumes and for the state."""
-
-    def __init__(self, host: Libvirt, place: Path, short: Path) -> None:
-        self.host, self.place = host, place
-        self.images = short / "images"
-        self.images.mkdir()
-        self.state = short / "state"
-        self.settings = {"QB_LIBVIRT_DIR": str(self.state), "QB_LIBVIRT_POOL": str(self.images), **SECRET}
-
-    def save(self, *words: str) -> Path:
-        path = self.place / "a.qb"
-        done = run("qb-backup", "create", "-q", "--logn=10", f"--output={path}", *words, **self.settings)
-        assert done.returncode == 0, done.stderr.decode()
-        return path
-
-    def words(self, *words: str | Path) -> list[str]:
-        return ["qb-backup", "restore", "-q", "--yes", f"--host=libvirt:{self.host.uri}", *map(str, words)]
-
-    def restore(self, *words: str | Path) -> list[str]:
-        """Restores; the warnings."""
-        done = run(*self.words(*words), **self.settings)
-        assert done.returncode == 0, done.stderr.decode()
-        return [line.removeprefix("qb-backup: warning: ") for line in done.stderr.decode().splitlines()]
-
-    def xml(self, uuid: str) -> Element:
-        return fromstring(self.host.virsh("dumpxml", "--inactive", "--security-info", uuid))
-
-    def left(self) -> list[str]:
-        """Names of volumes, and of records."""
-        kept = [path.name for path in self.state.glob("unfinished/*") if not path.name.startswith("qubes.xml")]
-        return sorted(path.name for path in self.images.iterdir()) + kept
-
-
-@pytest.fixture
-def site(libvirt: Libvirt, tmp_path: Path) -> Iterator[Site]:
-    with tempfile.TemporaryDirectory(prefix="qb-") as short:
-        yield Site(libvirt, tmp_path, Path(short))
-        libvirt.clean()
-
-
-def runs(host: Libvirt, uuid: str, image: Path) -> None:
-    """Starts a machine with the program of guests.py; this disk shows that it runs."""
-    before = counter(raw(image))
-    host.virsh("start", uuid)
-    wait_until(lambda: counter(raw(image)) > before + 3, "the machine writes")
-    host.virsh("destroy", uuid)
-
-
-def raw(path: Path) -> bytes:
-    """The disk in an image, which may be in use."""
-    if path.suffix != ".qcow2":
-        return path.read_bytes()
-    out = path.with_suffix(".check")
-    done = run("qemu-img", "convert", "-U", "-O", "raw", path, out)
-    assert done.returncode == 0, done.stderr.decode()
-    data = out.read_bytes()
-    out.unlink()
-    return data
 
 
 def test_saved_and_restored_under_another_name(site: Site) -> None:

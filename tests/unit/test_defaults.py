@@ -18,6 +18,7 @@ FULL = Defaults(
     ("6.6.68-1.fc37", "pvgrub2"),
     ("vm-pool", "qubes/pool00"),
     (".", "_tdata"),
+    ("tpm", "firewall.xml"),
 )
 
 
@@ -34,7 +35,7 @@ def test_the_lines() -> None:
     assert FULL.to_lines() == (
         "template\tfedora-42\nnetvm\tsys-firewall\ndispvm\tdefault-dvm\n"
         "kernel\t6.6.68-1.fc37\nkernel\tpvgrub2\npool\tvm-pool\npool\tqubes/pool00\n"
-        "without\t.\nwithout\t_tdata\n"
+        "without\t.\nwithout\t_tdata\nfurther\ttpm\nfurther\tfirewall.xml\n"
     )
 
 
@@ -45,7 +46,10 @@ def test_the_lines() -> None:
         (b"template\n", "line 1 is not a key"),
         (b"template\ta\tb\n", "line 1 is not a key"),
         (b"\n", "line 1 is not a key"),
-        (b"color\tred\n", "line 1 is not a key (template, netvm, dispvm, kernel, pool, without) and its value"),
+        (
+            b"color\tred\n",
+            "line 1 is not a key (template, netvm, dispvm, kernel, pool, without, further) and its value",
+        ),
         (b"template\t\n", "a domain's name has"),
         (b"netvm\t-rf\n", "a domain's name has"),
         (b"netvm\ta\nnetvm\tb\n", "line 2: netvm occurs twice"),
@@ -55,6 +59,11 @@ def test_the_lines() -> None:
         (b"without\t\n", "line 1: without : no name of a domain contains this text"),
         (b"without\t+\n", "line 1: without +: no name of a domain contains this text"),
         (b"without\t.\nwithout\t.\n", "line 2: without occurs twice"),
+        (b"further\ttpm\nfurther\ttpm\n", "line 2: further occurs twice"),
+        (b"further\t../tpm\n", "line 1: further ../tpm: no further file that a host takes back can be called that"),
+        (b"further\troot.img\n", "line 1: further root.img"),
+        (b"further\tempty\n", "line 1: further empty"),
+        (b"further\t*\n", "line 1: further *"),
         (b"kernel\ta b\n", "line 1: kernel a b"),
         (b"kernel\t\xff\n", "printable ASCII"),
     ],

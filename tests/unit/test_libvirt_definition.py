@@ -10,7 +10,8 @@ import pytest
 from qbtools.domains.qubesxml import Domain
 from qbtools.errors import Refused
 from qbtools.hosts.libvirt import allowed, definition
-from qbtools.hosts.libvirt.definition import Definition, NewDisk
+from qbtools.hosts.libvirt.definition import Definition
+from qbtools.hosts.libvirt.devices import NewDisk
 from qbtools.hosts.libvirt.facts import Facts
 from qbtools.hosts.libvirt.virsh import Virsh
 
@@ -23,10 +24,13 @@ CAPABILITIES = """<capabilities><host><cpu><arch>x86_64</arch></cpu></host><gues
 ABLE = """<domainCapabilities><os><loader><value>/usr/share/OVMF/CODE.fd</value></loader></os><cpu>
 <mode name='host-passthrough' supported='HOST'/><mode name='host-model' supported='yes'/>
 <mode name='maximum' supported='yes'/><mode name='custom' supported='yes'><model usable='yes'>qemu64</model>
-<model usable='no'>Skylake</model></mode></cpu></domainCapabilities>"""
+<model usable='no'>Skylake</model></mode></cpu><devices>TPM</devices></domainCapabilities>"""
 
 
 class FakeVirsh(Virsh):
+    tpm = ""
+    """What it says of TPMs."""
+
     def __init__(self, kvm: bool, networks: list[str]) -> None:
         super().__init__("qemu:///system")
         self._kvm, self._networks = kvm, networks
@@ -35,7 +39,7 @@ class FakeVirsh(Virsh):
         return CAPABILITIES.replace("KVM", "<domain type='kvm'/>" * self._kvm).encode()
 
     def domain_capabilities(self, arch: str, kind: str) -> bytes:
-        return ABLE.replace("HOST", "yes" if kind == "kvm" else "no").encode()
+        return ABLE.replace("HOST", "yes" if kind == "kvm" else "no").replace("TPM", self.tpm).encode()
 
     def networks(self) -> list[str]:
         return self._networks
@@ -103,6 +107,34 @@ def test_devices_that_are_dropped(part: str, dropped: str | None) -> None:
     found = allowed.taken(fromstring(xml(part)))
     assert found.dropped == ([] if dropped is None else [dropped])
     assert "/" not in tostring(found.element, encoding="unicode").replace("/>", "").replace("</", "")
+
+
+@pytest.mark.parametrize(
+    ("able", "notes"),
+    [
+        ("", []),
+        ("<value>passthrough</value><value>emulator</value>", []),
+        (
+            "<value>passthrough</value>",
+            ["work: this host has no swtpm: the machine gets no TPM, and the state of its TPM is not restored"],
+        ),
+    ],
+)
+def test_a_tpm_that_the_host_cannot_emulate(able: str, notes: list[str]) -> None:
+    virsh = FakeVirsh(True, [])
+    virsh.tpm = f"<tpm supported='yes'><enum name='backendModel'>{able}</enum></tpm>" if able else ""
+    text = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>"
+    found = definition.made(domain(xml(text)), [], Facts(virsh), ())
+    assert (found.changes, found.has_tpm) == (notes, not notes)
+    assert definition.made(domain(xml()), [], Facts(virsh), ()).changes == []
+
+
+def test_the_secret_of_a_tpm() -> None:
+    """It is named, not brought: without it on the host, the machine does not start."""
+    text = f"<tpm model='tpm-crb'><backend type='emulator' version='2.0'><encryption secret='{UUID}'/></backend></tpm>"
+    found = allowed.taken(fromstring(xml(text)))
+    assert found.dropped == []
+    assert [one.attrib for one in found.element.iterfind("devices/tpm/backend/encryption")] == [{"secret": UUID}]
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ class FakeHost:
         self.warnings: list[str] = []
         self.place = place
         self.checks = 0
+        self.places: dict[str, list[tuple[str, str]]] = {}
 
     def _call(self, text: str) -> None:
         if text in self.fails:
@@ -46,7 +47,10 @@ class FakeHost:
         return Metadata(safexml.parse(self._local.inventory()))
 
     def defaults(self) -> Defaults:
-        return Defaults()
+        return Defaults(further=("tpm", "vtpm") if self.places else ())
+
+    def files(self, domain: str) -> list[tuple[str, str]]:
+        return self.places[domain]
 
     def leftovers(self, _: object = None) -> frozenset[str]:
         return frozenset()
@@ -266,6 +270,20 @@ def test_a_volume_that_is_not_wanted_is_no_further_file(host: FakeHost, tmp_path
     assert found[f"?{path}root.img"] == "check:"
     assert found[f"{path}*"] == f"into:{tmp_path}/one"
     assert f"{path}private.img" in found and f"?{path}private.img" not in found
+
+
+@pytest.mark.parametrize("files_to", [False, True])
+def test_further_files_that_the_host_takes_back(files_to: bool, host: FakeHost, tmp_path: Path) -> None:
+    """Each domain says where they must be, or that it cannot have them. A verification only reads them."""
+    one, two = (ARCHIVE.by_name[name].features["backup-path"] for name in NAMES)
+    host.places = {"one": [("tpm", "/state/one/tpm"), ("notes", "/notes")], "two": []}
+    wanted = {"files_to": str(tmp_path) if files_to else None}
+    found = dict(make(host, verify_only=True, **wanted).metadata(ARCHIVE))
+    names = [f"?{path}{name}" for path in (one, two) for name in ("tpm", "vtpm")]
+    assert {name: target for name, target in found.items() if name.startswith("?")} == dict.fromkeys(names, "tree:")
+    found = dict(make(host, **wanted).metadata(ARCHIVE))
+    assert {name: target for name, target in found.items() if "tpm" in name} == {f"?{one}tpm": "into:/state/one"}
+    assert found.get(f"{one}*") == (f"into:{tmp_path}/one" if files_to else None)
 
 
 def test_further_files_that_would_go_to_one_directory(

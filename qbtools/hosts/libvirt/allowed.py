@@ -131,7 +131,13 @@ devices/rng model
 devices/rng/rate bytes period
 devices/rng/backend TEXT model=random
 devices/tpm model
-devices/tpm/backend type=emulator version
+devices/tpm/backend type=emulator version persistent_state=yes|no
+devices/tpm/backend/encryption secret
+devices/tpm/backend/active_pcr_banks
+devices/tpm/backend/active_pcr_banks/sha1
+devices/tpm/backend/active_pcr_banks/sha256
+devices/tpm/backend/active_pcr_banks/sha384
+devices/tpm/backend/active_pcr_banks/sha512
 devices/panic model
 devices/hub type
 devices/redirdev bus=usb type=spicevmc

@@ -5,34 +5,24 @@ Nothing of the archive's XML is taken that is not in the list of allowed.py. Its
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Sequence
 from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import names, safexml
 from qbtools.domains.qubesxml import LIBVIRT, Domain
 from qbtools.errors import Refused
-from qbtools.hosts.libvirt import allowed, naming
-from qbtools.hosts.libvirt.facts import DEFAULT, Facts
+from qbtools.hosts.libvirt import allowed, naming, tpm
+from qbtools.hosts.libvirt.devices import NewDisk, add_disks, fill, set_network
+from qbtools.hosts.libvirt.facts import Facts
 from qbtools.hosts.libvirt.machine import NVRAM
 from qbtools.hosts.libvirt.virsh import UUID
 from qbtools.lean import NamedTuple
 
-_TARGET = re.compile(r"(vd|sd|hd)[a-z]{1,2}")
-_BUSES = {"vd": "virtio", "sd": "sata", "hd": "sata"}
 _REMOVABLE = ("cdrom", "floppy")
 _MEMORY = 2048  # MiB
 _MOST_MEMORY = 1 << 22
 _MOST_CPUS = 64
 _SHOWN = 12
-
-
-class NewDisk(NamedTuple):
-    """A new volume of a machine. form: raw or qcow2."""
-
-    name: str
-    path: str
-    form: str
 
 
 class Definition(NamedTuple):
@@ -44,6 +34,11 @@ class Definition(NamedTuple):
     root: Element
     changes: list[str]
     uuid: str | None
+
+    @property
+    def has_tpm(self) -> bool:
+        """Whether the machine has a TPM whose state is in files."""
+        return tpm.has_state(self.root)
 
     def to_xml(self, uuid: str, keep_macs: bool) -> bytes:
         """The XML for virsh. Without keep_macs, libvirt chooses new MAC addresses."""
@@ -82,9 +77,9 @@ def _plain(domain: Domain, disks: Sequence[NewDisk], facts: Facts) -> Element:
     SubElement(features, "acpi")
     SubElement(root, "cpu", mode="host-model" if kvm else "maximum")
     devices = SubElement(root, "devices")
-    _add_disks(root, disks)
+    add_disks(root, disks)
     if domain.properties.get("netvm") != "":
-        _set_network(SubElement(devices, "interface"), facts)
+        set_network(SubElement(devices, "interface"), facts)
     SubElement(devices, "console", type="pty")
     SubElement(devices, "graphics", type="vnc")
     return root
@@ -94,47 +89,6 @@ def _memory(domain: Domain) -> int:
     """MiB. In Qubes OS a machine can grow to maxmem, and gets memory at its start."""
     found = [names.number(domain.properties.get(key, "")) for key in ("maxmem", "memory")]
     return min(next((number for number in found if number), _MEMORY), _MOST_MEMORY)
-
-
-def _set_network(interface: Element, facts: Facts) -> str:
-    """Makes it an interface in the default network, or of the emulator's own network. Returns its name."""
-    for source in interface.findall("source"):
-        interface.remove(source)
-    if DEFAULT in facts.networks:
-        interface.set("type", "network")
-        SubElement(interface, "source", network=DEFAULT)
-    else:
-        interface.set("type", "user")
-    if interface.find("model") is None:
-        SubElement(interface, "model", type="virtio")
-    return f"the network {DEFAULT}" if DEFAULT in facts.networks else "the network of the emulator"
-
-
-def _add_disks(root: Element, disks: Sequence[NewDisk]) -> None:
-    """Adds disks that the XML does not have."""
-    devices = safexml.child(root, "devices")
-    taken = {target.get("dev") for target in devices.iterfind("disk/target")}
-    taken |= {disk.name for disk in disks if _TARGET.fullmatch(disk.name)}
-    free = (name for letter in "abcdefghijklmnopqrstuvwxyz" if (name := f"vd{letter}") not in taken)
-    for disk in disks:
-        name = disk.name if _TARGET.fullmatch(disk.name) else next(free, "")
-        if not name:
-            raise Refused("the machine has too many volumes")
-        element = SubElement(devices, "disk", device="disk")
-        SubElement(element, "target", dev=name, bus=_BUSES[name[:2]])
-        _fill(element, disk)
-
-
-def _fill(element: Element, disk: NewDisk) -> None:
-    """Makes an element of a disk that of this volume."""
-    element.set("type", "file")
-    driver = element.find("driver")
-    if driver is None:
-        driver = Element("driver")
-        element.insert(0, driver)
-    driver.set("name", "qemu")
-    driver.set("type", disk.form)
-    element.insert(1, Element("source", file=disk.path))
 
 
 class _Adapted:
@@ -158,7 +112,7 @@ class _Adapted:
         self._firmware(arch, {disk.name: disk for disk in disks}.get(NVRAM))
         self._disks(disks)
         self._interfaces()
-        self._complete()
+        self._complete(arch)
         lost = list(dict.fromkeys([*self._lost, *self._dropped]))
         if lost:
             more = f" and {len(lost) - _SHOWN} more" if len(lost) > _SHOWN else ""
@@ -253,11 +207,11 @@ class _Adapted:
             elif element.get("device", "disk") == "disk" and name in missing:
                 for mark in element.findall("readonly"):
                     element.remove(mark)
-                _fill(element, missing.pop(name))
+                fill(element, missing.pop(name))
             else:
                 devices.remove(element)
                 self._lost.append(allowed.named(f"devices/disk {name}"))
-        _add_disks(self._root, list(missing.values()))
+        add_disks(self._root, list(missing.values()))
 
     def _interfaces(self) -> None:
         devices = safexml.child(self._root, "devices")
@@ -272,24 +226,29 @@ class _Adapted:
             elif (kind == "network" and network not in self._facts.networks) or (
                 kind == "bridge" and not self._facts.has_bridge(bridge)
             ):
-                new = _set_network(interface, self._facts)
+                new = set_network(interface, self._facts)
                 self._say(f"this host has no {kind} {names.quoted(network or bridge)}: {new} is used")
         for old, kind in self._bad:
             interface = SubElement(devices, "interface")
             interface.extend(old)
-            new = _set_network(interface, self._facts)
+            new = set_network(interface, self._facts)
             self._say(f"its interface of type {names.quoted(kind)} cannot be restored: {new} is used")
         if self._bad:
             self._dropped.remove("devices/interface")
 
-    def _complete(self) -> None:
-        """Removes devices whose essential part was not allowed."""
+    def _complete(self, arch: str) -> None:
+        """Removes devices whose essential part was not allowed, and a TPM that this host cannot emulate."""
         devices = safexml.child(self._root, "devices")
         for tag in ("rng", "tpm"):
             for element in devices.findall(tag):
                 backend = element.find("backend")
                 if backend is None or (tag == "rng" and not backend.text):
                     devices.remove(element)
+        able = self._facts.domain(arch, self._root.get("type", "")).find("devices/tpm")
+        lacks = able is not None and able.find("enum[@name='backendModel'][value='emulator']") is None
+        for element in devices.findall("tpm") if lacks else []:
+            devices.remove(element)
+            self._say("this host has no swtpm: the machine gets no TPM, and the state of its TPM is not restored")
 
 
 def macs(root: Element) -> list[str]:

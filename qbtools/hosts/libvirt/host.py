@@ -10,10 +10,11 @@ from qbtools.domains import compose, names, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.qubesxml import LIBVIRT
 from qbtools.errors import Damaged, Failed, UsageError
-from qbtools.hosts.libvirt import naming
+from qbtools.hosts.libvirt import naming, tpm
 from qbtools.hosts.libvirt.holding import Holds
 from qbtools.hosts.libvirt.machine import NVRAM, RAW, Disk, Machine
-from qbtools.hosts.libvirt.unfinished import Unfinished, merged
+from qbtools.hosts.libvirt.records import merged
+from qbtools.hosts.libvirt.unfinished import Unfinished
 from qbtools.hosts.libvirt.virsh import Virsh
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.hosts.verbtext import contents, good, line
@@ -21,10 +22,6 @@ from qbtools.lean import NamedTuple
 from qbtools.volumes import locate
 from qbtools.volumes.kind import SourceOptions
 
-TPM = "/var/lib/libvirt/swtpm"
-"""The directory in which libvirt keeps the state of emulated TPMs, by UUID."""
-
-_TPM_FILE = "tpm"
 _HELD = "nbd:held"
 _UNFINISHED = "unfinished"
 _PATH_HINT = "give the disk a path of printable ASCII, such as a symbolic link"
@@ -67,8 +64,10 @@ class LibvirtHost:
         keep their MAC addresses, also with a new UUID.
         """
         self._virsh = Virsh(uri)
+        self._states = tpm.States(uri, os.environ)
         self._holds = Holds(self._virsh, place, warn)
-        self._unfinished = Unfinished(self._virsh, os.path.join(place, _UNFINISHED), pool, keep_macs, note, warn)
+        unfinished = os.path.join(place, _UNFINISHED)
+        self._unfinished = Unfinished(self._virsh, self._states, unfinished, pool, keep_macs, note, warn)
         self._warn = warn
 
     def inventory(self) -> bytes:
@@ -136,11 +135,14 @@ class LibvirtHost:
             self._holds.end_lost(list(uuids.values()), mark)
 
     def files(self, name: str) -> list[str]:
-        """A line for the state of its TPM, if it has one."""
-        if name == names.ADMIN or self._unfinished.has(name):
+        """A line for the state of its TPM, if it has one, or if an unfinished domain gets one."""
+        if name == names.ADMIN:
             return []
+        if self._unfinished.has(name):
+            return self._unfinished.files(name)
         found, machine = self._domain(name)
-        return [line(_TPM_FILE, _tpm(found.uuid))] if machine.has_tpm and os.path.isdir(_tpm(found.uuid)) else []
+        path = self._states.path(found.uuid)
+        return [line(tpm.FILE, path)] if machine.has_tpm and os.path.isdir(path) else []
 
     def unsaved(self) -> list[str]:
         """A line for each part of a domain that is not saved, and for each domain whose XML cannot be used."""
@@ -152,13 +154,17 @@ class LibvirtHost:
                 continue
             lines += [Unsaved(found.name, left.what, left.reason) for left in found.machine.left]
             lines += [Unsaved(found.name, what, reason) for uuids, what, reason in facts if found.uuid in uuids]
-            if found.machine.has_tpm and not os.path.isdir(_tpm(found.uuid)):
-                lines.append(Unsaved(found.name, _tpm(found.uuid), "the state of the TPM is missing"))
+            path = self._states.path(found.uuid)
+            if found.machine.has_tpm and not os.path.isdir(path):
+                lines.append(Unsaved(found.name, path, "the state of the TPM is missing"))
         return [one.to_line() for one in lines]
 
     def defaults(self) -> str:
-        """The storage pools: a domain of libvirt has no other properties with defaults."""
-        return Defaults(pools=good(self._unfinished.pools())).to_lines()
+        """The storage pools, and the state of TPMs: a domain of libvirt has no properties with defaults."""
+        pools = self._unfinished.pools()
+        # If the first one cannot be listed, another one would count as the default.
+        listed = good(pools) if good(pools[:1]) else ()
+        return Defaults(pools=listed, further=(tpm.FILE,)).to_lines()
 
     def check(self, document: bytes) -> None:
         """Raises what create() would raise for each domain of a document. Changes nothing."""
@@ -240,7 +246,3 @@ def _sizes(name: str, disk: Disk, word: str) -> tuple[int, int]:
         return locate.sizes(word, SourceOptions(opaque=True))
     except UsageError as error:
         raise Failed(f"{name}:{disk.name}: {error.message}") from error
-
-
-def _tpm(uuid: str) -> str:
-    return os.path.join(TPM, uuid)

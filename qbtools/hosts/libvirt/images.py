@@ -2,12 +2,14 @@
 
 The images have names like POOL/DOMAIN-VOLUME.img, beside those of others. While they are unfinished, or are being
 removed, the file PLACE/DOMAIN:MARK has a line `DEVICE INODE PATH` for each: a file is only ours if its line is there.
+PLACE/DOMAIN.files has the further files of an unfinished domain.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
@@ -28,6 +30,7 @@ SUFFIXES = {RAW: ".img", QCOW2: ".qcow2"}
 """The suffix of an image by its format."""
 
 _MODE = 0o600
+_FURTHER = ".files"
 _BLANK = b" "
 
 
@@ -52,6 +55,9 @@ class Images(Directory):
     def source(self, domain: str, volume: str) -> str:
         path = self._image(domain, volume)
         return f"{'file' if self.form(path) == RAW else QCOW2}:{path}"
+
+    def folder(self, domain: str) -> str:
+        return os.path.join(self._root, f"{domain}{_FURTHER}")
 
     def images(self, volumes: Iterable[str]) -> set[str]:
         return set()
@@ -119,18 +125,28 @@ class Images(Directory):
             for record in self._records(domain):
                 os.unlink(record)
 
+    def finish(self, domain: str) -> None:
+        """Removes what only an unfinished domain needs: the marks and the further files."""
+        self._drop_files(domain)
+        self.unmark(domain, ())
+
     def refuse_used(self, domain: str, volumes: Iterable[str]) -> None:
         with naming(f"check the volumes of {domain}"):
             _refuse_used(self._there(domain, volumes))
 
     def drop(self, domain: str) -> None:
         with naming(f"remove the volumes of {domain}"):
+            self._drop_files(domain)
             for record in self._records(domain):
                 paths = self._owned(record)
                 _refuse_used(paths)
                 for path in paths:
                     os.unlink(path)
                 os.unlink(record)  # last: if we are killed before, it still names the rest
+
+    def _drop_files(self, domain: str) -> None:
+        with naming(f"remove {self.folder(domain)}"), suppress(FileNotFoundError):
+            shutil.rmtree(self.folder(domain))
 
     def strays(self) -> list[tuple[str, Mark]]:
         found = []

@@ -7,6 +7,7 @@ from xml.etree.ElementTree import Element
 
 from qbtools.domains import names, safexml
 from qbtools.errors import Damaged
+from qbtools.hosts.libvirt import tpm
 from qbtools.lean import NamedTuple
 
 NVRAM = "nvram"
@@ -63,7 +64,7 @@ class Machine:
     @property
     def has_tpm(self) -> bool:
         """Whether it has a TPM whose state is in files."""
-        return self.element.find("devices/tpm/backend[@type='emulator']") is not None
+        return tpm.has_state(self.element)
 
     @property
     def has_agent(self) -> bool:
@@ -144,8 +145,8 @@ def _devices(domain: Element) -> Iterator[Left]:
         yield Left(_host_device(device), "a device of the host that is passed through")
     for interface in domain.findall("devices/interface[@type='hostdev']"):
         yield Left(_host_device(interface), "a network device of the host that is passed through")
-    for tpm in domain.findall("devices/tpm/backend[@type='passthrough']"):
-        what = _attribute(tpm, "device", "path") or "the TPM of the host"
+    for backend in domain.findall("devices/tpm/backend[@type='passthrough']"):
+        what = _attribute(backend, "device", "path") or "the TPM of the host"
         yield Left(what, "a device of the host that is passed through")
     for shared in domain.findall("devices/filesystem"):
         what = _described(shared.find("source"), shared.get("type", "")) or "a shared file system"

@@ -7,29 +7,29 @@ knows is of a finished domain.
 
 from __future__ import annotations
 
-import copy
 import os
 import uuid as uuids
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Set
 from contextlib import suppress
 from functools import cached_property
-from xml.etree.ElementTree import Element, SubElement
 
 from qbtools.domains import names, safexml
 from qbtools.domains.qubesxml import LIBVIRT, Domain, Metadata
 from qbtools.errors import Damaged, Failed, Refused
 from qbtools.hosts import store
-from qbtools.hosts.libvirt import definition, facts, naming
+from qbtools.hosts.libvirt import definition, facts, naming, tpm
+from qbtools.hosts.libvirt.devices import NewDisk
 from qbtools.hosts.libvirt.facts import Facts
 from qbtools.hosts.libvirt.images import QCOW2, RAW, SUFFIXES, Images
+from qbtools.hosts.libvirt.records import has_tpm, marked, uuid_of
+from qbtools.hosts.libvirt.tpm import States
 from qbtools.hosts.libvirt.virsh import Named, Virsh
 from qbtools.hosts.local import LocalHost
 from qbtools.hosts.store import Store
-from qbtools.hosts.verbtext import several, sole
+from qbtools.hosts.verbtext import line, several, sole
 from qbtools.volumes import kind
 from qbtools.volumes.marks import Mark
 
-_DEFINED = "defined"
 _KINDS = ("StandaloneVM", "TemplateVM")
 
 
@@ -39,6 +39,7 @@ class Unfinished:
     def __init__(
         self,
         virsh: Virsh,
+        states: States,
         place: str,
         wanted: str,
         keep_macs: bool,
@@ -48,6 +49,7 @@ class Unfinished:
         """place: the directory of the records; it need not exist. wanted: the pool or the directory of new volumes; if
         it is empty, each domain decides. keep_macs: also machines with a new UUID keep their MAC addresses."""
         self._virsh = virsh
+        self._states = states
         self._place = os.path.realpath(place)
         self._store = Store(os.path.join(self._place, "qubes.xml"))
         self._wanted = wanted
@@ -64,7 +66,7 @@ class Unfinished:
         if not os.path.isdir(self._place):
             return []
         found = [one for one in self._read().domains if one.name != names.ADMIN]
-        return [one for one in found if one.name not in self._known and _uuid(one) not in self._known.values()]
+        return [one for one in found if one.name not in self._known and uuid_of(one) not in self._known.values()]
 
     def has(self, name: str) -> bool:
         """Whether there is an unfinished domain with that name."""
@@ -73,6 +75,10 @@ class Unfinished:
     def volumes(self, name: str) -> list[str]:
         self._read()
         return self._local.volumes(name)
+
+    def files(self, name: str) -> list[str]:
+        """A line for the state of its TPM: where it must be before set() finishes the domain."""
+        return [line(tpm.FILE, self._state(name))] if has_tpm(self._read().by_name[name]) else []
 
     def pools(self) -> list[str]:
         """The pools that new volumes can be in, the default first; none if it is a directory."""
@@ -96,18 +102,23 @@ class Unfinished:
         self._begin()
         for change in self._prepare(domain).changes:
             self._warn(change)
-        return self._local.create(_marked(document, None))
+        return self._local.create(marked(document, None))
 
     def set(self, name: str, document: bytes) -> None:
         domain = sole(document)
         self._begin()
         old = self._read().by_name.get(name)
         if names.UNFINISHED in domain.features or old is None or domain.name != name:
-            self._local.set(name, _marked(document, None))
+            self._local.set(name, marked(document, None))
             return
+        self._remove_state(old)  # that of an earlier call that failed
         made = self._define(domain, old)
         uuid, keep_macs = self._identity(made)
-        self._local.set(name, _marked(document, uuid, old.features.get(names.UNFINISHED, "")))
+        if has_tpm(domain):
+            self._states.check_free(name, uuid)
+        self._local.set(name, marked(document, uuid, old.features.get(names.UNFINISHED, "")))
+        if made.has_tpm:
+            self._states.put(name, self._state(name), uuid, self._warn)
         self._virsh.define(made.to_xml(uuid, keep_macs))
         self._forget({uuid})
         self._refresh(old)
@@ -116,7 +127,23 @@ class Unfinished:
         self._begin()
         if name not in self._read().by_name and name in self._known:
             raise Refused(f"{name} is not a domain that a restore left unfinished")
+        self._remove(name, mark)
+
+    def _remove(self, name: str, mark: str | None) -> None:
+        found = self._read().by_name.get(name)
+        if found is not None and mark in (None, found.features.get(names.UNFINISHED)):
+            self._remove_state(found)
         self._local.remove(name, mark)
+
+    def _remove_state(self, domain: Domain) -> None:
+        """Removes the state of the TPM of a domain that set() has not finished."""
+        uuid = uuid_of(domain)
+        if uuid is not None and has_tpm(domain) and uuid not in self._virsh.uuids("--all"):
+            self._states.remove(uuid)
+
+    def _state(self, name: str) -> str:
+        """The path of the state of a TPM that came out of an archive."""
+        return os.path.join(self._images.folder(name), tpm.FILE)
 
     def _refuse_tests(self) -> None:
         if self._virsh.uri.startswith("test:"):
@@ -129,11 +156,11 @@ class Unfinished:
             os.makedirs(os.path.dirname(self._place), 0o711, exist_ok=True)
             os.makedirs(self._place, 0o700, exist_ok=True)
         found = self._read().domains
-        self._forget({uuid for one in found if (uuid := _uuid(one)) is not None and uuid in self._known.values()})
+        self._forget({uuid for one in found if (uuid := uuid_of(one)) is not None and uuid in self._known.values()})
         for one in self._read().domains:  # dead ones whose name another domain has now
             mark = Mark.parse(one.features.get(names.UNFINISHED, ""))
             if mark is not None and mark.dead() and one.name in self._known:
-                self._local.remove(one.name, str(mark))
+                self._remove(one.name, str(mark))
 
     @cached_property
     def _known(self) -> dict[str, str]:
@@ -161,8 +188,8 @@ class Unfinished:
             return
         with self._store.locked():
             for one in (inventory := self._read()).domains:
-                if _uuid(one) in finished:
-                    self._images.unmark(one.name, ())
+                if uuid_of(one) in finished:
+                    self._images.finish(one.name)
                     inventory = Metadata(store.without(inventory, one.name))
             self._store.replace(inventory.root)
 
@@ -204,6 +231,8 @@ class Unfinished:
             self._paths[domain.name, name] = os.path.join(place, f"{domain.name}-{name}{SUFFIXES[form]}")
         found = self._define(domain, domain)
         uuid, keep_macs = self._identity(found)
+        if has_tpm(domain):
+            self._states.check_free(domain.name, uuid)
         try:
             self._virsh.check(found.to_xml(uuid, keep_macs))
         except Failed as error:
@@ -225,7 +254,7 @@ class Unfinished:
         for volume in volumes.volumes():
             if volume.save_on_stop:
                 path = self._paths[domain.name, volume.name]
-                disks.append(definition.NewDisk(volume.name, path, Images.form(path)))
+                disks.append(NewDisk(volume.name, path, Images.form(path)))
         return definition.made(domain, disks, self._facts, {one.name for one in self._domains})
 
     def _directory(self, pool: str) -> str:
@@ -236,30 +265,3 @@ class Unfinished:
         if self._wanted and self._wanted not in pools:
             raise Failed(f"libvirt has no active pool {self._wanted} that is a directory")
         return pools.get(self._wanted or pool) or next(iter(pools.values()), facts.IMAGES)
-
-
-def merged(root: Element, domains: Iterable[Domain], number: int) -> None:
-    """Adds unfinished domains to the inventory of libvirt; the last number in it is given."""
-    (parent,) = root.findall("domains")
-    for at, domain in enumerate(domains, number + 1):
-        element = copy.deepcopy(domain.element)
-        store.identify(element, str(at))
-        parent.append(element)
-
-
-def _uuid(domain: Domain) -> str | None:
-    """The UUID by which libvirt will know the domain, as soon as it is finished."""
-    found = domain.element.find(LIBVIRT)
-    return None if found is None else found.get(_DEFINED)
-
-
-def _marked(document: bytes, uuid: str | None, mark: str | None = None) -> bytes:
-    """The document with this UUID in place of one in it, and the mark of an unfinished domain if it is given."""
-    root = safexml.parse(document)
-    for element in root.findall("domains/domain"):
-        for untrusted in element.findall(LIBVIRT):
-            untrusted.attrib.pop(_DEFINED, None)
-        if uuid is not None and mark is not None and element.get("class") != names.ADMIN_CLASS:
-            SubElement(safexml.child(element, "features"), "feature", name=names.UNFINISHED).text = mark
-            safexml.child(element, LIBVIRT).set(_DEFINED, uuid)
-    return safexml.serialise(root)
