@@ -109,6 +109,20 @@ def test_devices_that_are_dropped(part: str, dropped: str | None) -> None:
     assert "/" not in tostring(found.element, encoding="unicode").replace("/>", "").replace("</", "")
 
 
+def test_disks_that_are_devices() -> None:
+    """The volume of a pool without files is raw, whatever the disk was."""
+    old = "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/old'/>"
+    text = f"{old}<target dev='vda' bus='virtio'/></disk>"
+    volumes = [NewDisk(name, f"/dev/vg/work-{name}", "raw", True) for name in ("vda", "more")]
+    root = definition.made(domain(xml(text)), volumes, Facts(FakeVirsh(True, [])), ()).root
+    assert [tostring(one, encoding="unicode") for one in root.iterfind("devices/disk")] == [
+        '<disk type="block" device="disk"><driver name="qemu" type="raw" /><source dev="/dev/vg/work-vda" />'
+        '<target dev="vda" bus="virtio" /></disk>',
+        '<disk device="disk" type="block"><driver name="qemu" type="raw" /><source dev="/dev/vg/work-more" />'
+        '<target dev="vdb" bus="virtio" /></disk>',
+    ]
+
+
 @pytest.mark.parametrize(
     ("able", "notes"),
     [

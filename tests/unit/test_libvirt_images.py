@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from qbtools.errors import Failed, Refused
+from qbtools.hosts.libvirt.facts import Facts
 from qbtools.hosts.libvirt.images import Images
+from qbtools.hosts.libvirt.poolvolumes import PoolVolumes
+from qbtools.hosts.libvirt.virsh import Virsh
 from qbtools.volumes.marks import Mark
 
 OLD = Mark.own()._replace(start=1)
@@ -25,7 +28,8 @@ def pool(tmp_path: Path) -> Path:
 
 def images(pool: Path, *names: str) -> Images:
     paths = {tuple(name.split(":")): str(pool / f"{name.replace(':', '-')}.img") for name in names}
-    return Images(str(pool.parent / "state"), paths)  # type: ignore[arg-type]
+    virsh = Virsh("test:///default")
+    return Images(str(pool.parent / "state"), paths, PoolVolumes(virsh, Facts(virsh)))  # type: ignore[arg-type]
 
 
 def names(pool: Path) -> list[str]:

@@ -12,6 +12,7 @@ allowed.py     what a restore takes of the XML in an archive
 devices.py     the disks and network cards of a machine that is restored
 definition.py  makes the XML of a machine that is restored
 images.py      the volumes of machines that are restored
+poolvolumes.py those of them that are in pools without files
 tpm.py         the state of emulated TPMs
 records.py     what the records of unfinished domains have
 unfinished.py  the domains that a restore has not finished

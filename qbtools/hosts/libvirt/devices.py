@@ -16,11 +16,12 @@ _BUSES = {"vd": "virtio", "sd": "sata", "hd": "sata"}
 
 
 class NewDisk(NamedTuple):
-    """A new volume of a machine. form: raw or qcow2."""
+    """A new volume of a machine. form: raw or qcow2; device: it is a block device, and so raw."""
 
     name: str
     path: str
     form: str
+    device: bool = False
 
 
 def set_network(interface: Element, facts: Facts) -> str:
@@ -54,11 +55,11 @@ def add_disks(root: Element, disks: Sequence[NewDisk]) -> None:
 
 def fill(element: Element, disk: NewDisk) -> None:
     """Makes an element of a disk that of this volume."""
-    element.set("type", "file")
+    element.set("type", "block" if disk.device else "file")
     driver = element.find("driver")
     if driver is None:
         driver = Element("driver")
         element.insert(0, driver)
     driver.set("name", "qemu")
     driver.set("type", disk.form)
-    element.insert(1, Element("source", file=disk.path))
+    element.insert(1, Element("source", {"dev" if disk.device else "file": disk.path}))

@@ -8,6 +8,7 @@ from xml.etree.ElementTree import Element
 
 from qbtools.domains import safexml
 from qbtools.hosts.libvirt.virsh import Virsh
+from qbtools.lean import NamedTuple
 
 IMAGES = "/var/lib/libvirt/images"
 """The directory for new volumes if there is no storage pool."""
@@ -15,7 +16,24 @@ IMAGES = "/var/lib/libvirt/images"
 DEFAULT = "default"
 """How libvirt calls the pool and the network that it creates itself."""
 
+LOGICAL = "logical"
+"""The type of a pool that is a volume group."""
+
 _DIRECTORIES = ("dir", "fs", "netfs")  # types of pools whose volumes are files in a directory
+_DEVICES = (LOGICAL, "zfs")  # those whose volumes are block devices, which only libvirt makes
+
+
+class Pool(NamedTuple):
+    """An active storage pool. path: the directory of its volumes or their devices; uuid: for virsh."""
+
+    kind: str
+    path: str
+    uuid: str
+
+    @property
+    def devices(self) -> bool:
+        """Whether its volumes are block devices."""
+        return self.kind in _DEVICES
 
 
 class Facts:
@@ -77,12 +95,13 @@ class Facts:
         return bool(name) and "/" not in name and os.path.isdir(f"/sys/class/net/{name}/bridge")
 
     @cached_property
-    def pools(self) -> dict[str, str]:
-        """The directories of its active storage pools that are directories, the default pool first."""
+    def pools(self) -> dict[str, Pool]:
+        """Its active storage pools that can have new volumes: the default pool first, then directories."""
         found = {}
-        for name in sorted(self._virsh.pools(), key=lambda name: (name != DEFAULT, name)):
-            pool = safexml.parse(self._virsh.pool_xml(name))
-            path = pool.findtext("target/path", "")
-            if pool.get("type") in _DIRECTORIES and path.startswith("/"):
-                found[name] = path
-        return found
+        for name in self._virsh.pools():
+            xml = safexml.parse(self._virsh.pool_xml(name))
+            texts = (xml.findtext("target/path", ""), xml.findtext("uuid", "").strip())
+            pool = Pool(xml.get("type", ""), *texts)
+            if pool.kind in (*_DIRECTORIES, *_DEVICES) and pool.path.startswith("/"):
+                found[name] = pool
+        return dict(sorted(found.items(), key=lambda pair: (pair[0] != DEFAULT, pair[1].devices, pair[0])))

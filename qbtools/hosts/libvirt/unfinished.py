@@ -20,7 +20,9 @@ from qbtools.hosts import store
 from qbtools.hosts.libvirt import definition, facts, naming, tpm
 from qbtools.hosts.libvirt.devices import NewDisk
 from qbtools.hosts.libvirt.facts import Facts
-from qbtools.hosts.libvirt.images import QCOW2, RAW, SUFFIXES, Images
+from qbtools.hosts.libvirt.images import DEVICE, QCOW2, RAW, SUFFIXES, Images
+from qbtools.hosts.libvirt.machine import NVRAM
+from qbtools.hosts.libvirt.poolvolumes import PoolVolumes
 from qbtools.hosts.libvirt.records import has_tpm, marked, uuid_of
 from qbtools.hosts.libvirt.tpm import States
 from qbtools.hosts.libvirt.virsh import Named, Virsh
@@ -58,7 +60,7 @@ class Unfinished:
         self._note = note
         self._warn = warn
         self._paths: dict[tuple[str, str], str] = {}
-        self._images = Images(self._place, self._paths)
+        self._images = Images(self._place, self._paths, PoolVolumes(virsh, self._facts))
         self._local = LocalHost(self._store, self._images, note)
 
     def domains(self) -> list[Domain]:
@@ -111,6 +113,7 @@ class Unfinished:
         if names.UNFINISHED in domain.features or old is None or domain.name != name:
             self._local.set(name, marked(document, None))
             return
+        self._images.complete(name, [volume.name for volume in old.volumes() if volume.save_on_stop])
         self._remove_state(old)  # that of an earlier call that failed
         made = self._define(domain, old)
         uuid, keep_macs = self._identity(made)
@@ -196,10 +199,10 @@ class Unfinished:
     def _refresh(self, domain: Domain) -> None:
         """Tells libvirt of the new volumes in its pools. If it cannot look now, it finds them later."""
         places = {os.path.dirname(self._paths[domain.name, volume.name]) for volume in domain.volumes()}
-        for pool, path in self._facts.pools.items():
-            if path in places:
+        for pool in self._facts.pools.values():
+            if pool.path in places:
                 with suppress(Failed):
-                    self._virsh.refresh(pool)
+                    self._virsh.refresh(pool.uuid)
 
     def _read(self) -> Metadata:
         """The records. Notes the paths of their images."""
@@ -227,8 +230,9 @@ class Unfinished:
         for volume in domain.element.findall("volume-config/volume"):
             name = volume.get("name", "")
             form = QCOW2 if forms.get(name) == QCOW2 else RAW
-            place = self._directory(volume.get("pool", ""))
-            self._paths[domain.name, name] = os.path.join(place, f"{domain.name}-{name}{SUFFIXES[form]}")
+            place, devices = self._directory(volume.get("pool", ""), name == NVRAM)
+            suffix = SUFFIXES[DEVICE if devices else form]
+            self._paths[domain.name, name] = os.path.join(place, f"{domain.name}-{name}{suffix}")
         found = self._define(domain, domain)
         uuid, keep_macs = self._identity(found)
         if has_tpm(domain):
@@ -254,14 +258,21 @@ class Unfinished:
         for volume in volumes.volumes():
             if volume.save_on_stop:
                 path = self._paths[domain.name, volume.name]
-                disks.append(NewDisk(volume.name, path, Images.form(path)))
+                form = Images.form(path)
+                device = form == DEVICE
+                disks.append(NewDisk(volume.name, path, RAW if device else form, device))
         return definition.made(domain, disks, self._facts, {one.name for one in self._domains})
 
-    def _directory(self, pool: str) -> str:
-        """Where new volumes go whose pool in the document is this one."""
+    def _directory(self, pool: str, file: bool) -> tuple[str, bool]:
+        """Where new volumes go whose pool in the document is this one, and whether they are devices there.
+
+        file: it must be a file.
+        """
         pools = self._facts.pools
         if self._wanted.startswith("/"):
-            return os.path.realpath(self._wanted)
+            return os.path.realpath(self._wanted), False
         if self._wanted and self._wanted not in pools:
-            raise Failed(f"libvirt has no active pool {self._wanted} that is a directory")
-        return pools.get(self._wanted or pool) or next(iter(pools.values()), facts.IMAGES)
+            raise Failed(f"libvirt has no active pool {self._wanted} in which qbtools can create volumes")
+        wanted = [one for one in (pools.get(self._wanted or pool), *pools.values()) if one is not None]
+        found = next((one for one in wanted if not (file and one.devices)), None)
+        return (found.path, found.devices) if found is not None else (facts.IMAGES, False)

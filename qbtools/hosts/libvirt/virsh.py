@@ -80,8 +80,24 @@ class Virsh:
 
     def volume_path(self, pool: str, volume: str) -> str:
         """The path of a volume in a storage pool. It may have any character."""
-        text = self._run("vol-path", f"--pool={pool}", f"--vol={volume}").decode("utf-8", "surrogateescape")
-        return text.rstrip("\n")
+        return self._of_volume("vol-path", pool, volume)
+
+    def volume_key(self, pool: str, volume: str) -> str:
+        """What libvirt tells a volume by: for a logical volume its UUID, for a volume of zfs its name."""
+        return self._of_volume("vol-key", pool, volume)
+
+    def volume_names(self, pool: str) -> list[str]:
+        """The names of the volumes in a storage pool, up to the first blank in them."""
+        return [line.split()[0] for line in self._lines("vol-list", f"--pool={pool}")]
+
+    def create_volume(self, pool: str, volume: str, size: int) -> None:
+        """Creates a volume of at least so many bytes."""
+        words = f"--pool={pool}", f"--name={volume}", f"--capacity={size}"
+        self._run("vol-create-as", *words, patience=PROBING)
+
+    def delete_volume(self, pool: str, volume: str) -> None:
+        """Deletes a volume."""
+        self._run("vol-delete", f"--pool={pool}", f"--vol={volume}", patience=PROBING)
 
     def capabilities(self) -> bytes:
         """XML: what the host can run."""
@@ -165,6 +181,10 @@ class Virsh:
     def argv(self, *words: str) -> list[str]:
         """The words of a command line that runs virsh."""
         return ["virsh", "-q", "-c", self.uri, *words]
+
+    def _of_volume(self, verb: str, pool: str, volume: str) -> str:
+        text = self._run(verb, f"--pool={pool}", f"--vol={volume}").decode("utf-8", "surrogateescape")
+        return text.rstrip("\n")
 
     def _lines(self, *words: str) -> list[str]:
         text = self._run(*words).decode("utf-8", "surrogateescape")
