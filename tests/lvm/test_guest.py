@@ -3,24 +3,60 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+from base64 import b64decode
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from guests import boot_disk
+from libvirtd import disk
+from libvirtsite import Site, raw
 from lvm.watching import Stuck, watch
 from running import wait_until
 from support import ROOT, environment, missing, need
 
 LACKING = 77
+NAME = "qbtest-crossing"
 
 
-def test_in_the_guest() -> None:
+def from_libvirt(site: Site) -> tuple[Path, bytes]:
+    """An archive of a machine of libvirt, and what its disk holds."""
+    image = boot_disk(site.host.place / "images/boot.qcow2")
+    data = raw(image)
+    site.settings |= {"QB_PASSPHRASE_COMMAND": "echo secret"}
+    site.host.define(NAME, disk(image, "vda", "qcow2"))
+    archive = site.save(f"--host=libvirt:{site.host.uri}")
+    site.host.clean()
+    return archive, data
+
+
+def to_libvirt(site: Site, output: str, data: bytes) -> None:
+    """The archive that comes out of the guest gives the machine back."""
+    pieces = re.findall("^guest: archive: (.*)$", output, re.MULTILINE)
+    (site.place / "back.qb").write_bytes(b64decode("".join(pieces)))
+    assert site.restore(site.place / "back.qb") == []
+    (uuid,) = site.host.uuids()
+    image = site.images / f"{NAME}-vda.qcow2"
+    assert site.xml(uuid).findtext("name") == NAME
+    assert sha256(raw(image)).digest() == sha256(data).digest()
+
+
+def test_in_the_guest(request: pytest.FixtureRequest) -> None:
+    """All tests in the guest; and a machine of libvirt goes there, to a thin pool, and comes back to libvirt."""
+    words: list[str | Path] = [ROOT / "tests/lvm/run"]
+    site, data = None, b""
+    if shutil.which("libvirtd") is not None and os.geteuid() == 0:
+        site = request.getfixturevalue("site")
+        archive, data = from_libvirt(site)
+        words.append(f"--crossing={archive}")
     try:
-        status, output = watch([ROOT / "tests/lvm/run"], environment())
+        status, output = watch(words, environment())
     except Stuck as error:
         print(error.output)
         pytest.fail(f"the guest: {error}")
@@ -29,6 +65,8 @@ def test_in_the_guest() -> None:
     print(output)
     if status or " passed" not in output:
         pytest.fail(f"the tests in the guest ended with status {status}")
+    if site is not None:
+        to_libvirt(site, output, data)
 
 
 def stand_in(place: Path, text: str) -> Path:

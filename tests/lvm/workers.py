@@ -2,7 +2,8 @@
 
 Starting an interpreter and loading modules takes longest there: this is done once, for pytest and the tests too, and a
 fork runs each file. The files that take longest come first. A line is printed when a test ends, with the seconds since
-the beginning and those of the test: whoever waits for the guest takes silence for a fault.
+the beginning and those of the test: whoever waits for the guest takes silence for a fault. What a test hands over with
+record_property comes in lines, too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ NO_TESTS = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 LONGEST = "test_kept.py", "test_host.py", "test_write_thin.py", "test_write_killed.py", "test_write_thick.py"
 LOADED = "qb-host-lvm", "qb-snapshot", "qb-unseal", "qb-volread", "qb-volwrite"
 BEGAN = time.monotonic()
+PIECE = 2000  # characters: a console takes so short a line as a whole
 
 
 class Lines:
@@ -40,6 +42,10 @@ class Lines:
         self._seconds += report.duration
         if not report.passed:
             self._outcome = report.outcome
+        if report.when == "call":
+            for name, text in report.user_properties:
+                for at in range(0, len(str(text)), PIECE):
+                    os.write(self._fd, f"guest: {name}: {str(text)[at : at + PIECE]}\n".encode())
         if report.when == "teardown":
             name = report.nodeid.rpartition("/")[2]
             line = f"guest: {time.monotonic() - BEGAN:6.1f} s  {self._seconds:5.1f} s  {self._outcome}  {name}\n"

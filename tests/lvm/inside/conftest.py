@@ -6,8 +6,21 @@ import os
 
 import pytest
 
+CROSSING = "--crossing"
+
 if os.environ.get("QB_GUEST") != "1":
     collect_ignore_glob = ["*"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(CROSSING, help="an archive from outside, which goes through a thin pool")
+
+
+@pytest.fixture
+def crossing(request: pytest.FixtureRequest) -> str | None:
+    """The path of an archive from outside; None if there is none."""
+    found: str | None = request.config.getoption(CROSSING)
+    return found
 
 
 @pytest.fixture(scope="session")
