@@ -36,12 +36,16 @@ XML = """<domain type='qemu'><name>work</name><os><type arch='x86_64'>hvm</type>
 
 
 class FakeVirsh(Virsh):
-    """Answers as virsh does. What it makes are files of PLACE/POOL. dies: the verb after which we are killed."""
+    """Answers as virsh does. What it makes are files of PLACE/POOL. dies: the verb after which we are killed.
+
+    faster: somebody else makes each volume just before us.
+    """
 
     def __init__(self, place: Path) -> None:
         super().__init__("qemu:///system")
         self._place = place
         self.dies = ""
+        self.faster = False
         self.defined = b""
         for name in KINDS:
             (place / name).mkdir()
@@ -63,8 +67,7 @@ class FakeVirsh(Virsh):
         if verb == "vol-list":
             return "".join(f" {path.name}   {path}\n" for path in pool.iterdir()).encode()
         if verb == "vol-create-as":
-            with volume.open("xb") as file:
-                file.truncate(int(options["capacity"]))
+            self._create(volume, int(options["capacity"]))
         elif verb != "pool-refresh" and not volume.exists():
             raise Failed(f"virsh {verb}: Storage volume not found")
         if verb == "vol-delete":
@@ -73,6 +76,13 @@ class FakeVirsh(Virsh):
             raise KeyboardInterrupt
         key = f"key-{volume.stat().st_ino}" if verb == "vol-key" else str(volume)
         return f"{key}\n".encode()
+
+    def _create(self, volume: Path, size: int) -> None:
+        if self.faster:
+            volume.write_bytes(b"theirs")
+            raise Failed("virsh vol-create-as: it exists")
+        with volume.open("xb") as file:
+            file.truncate(size)
 
 
 @pytest.fixture
@@ -130,6 +140,15 @@ def test_a_volume_of_somebody_else(virsh: FakeVirsh, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"a/work-vdb already exists, but no domain that is being restored has it"):
         found.make("work", [("vda", MiB), ("vdb", MiB)], OLD)
     assert names(tmp_path / "a") == ["work-vdb"] and found.strays() == []
+
+
+def test_somebody_else_who_was_faster(virsh: FakeVirsh, tmp_path: Path) -> None:
+    virsh.faster = True
+    found = images(virsh, tmp_path, "vda")
+    with pytest.raises(Failed, match="it exists"):
+        found.make("work", [("vda", MiB)], OLD)
+    found.drop("work")
+    assert (tmp_path / "a/work-vda").read_bytes() == b"theirs" and found.strays() == []
 
 
 def test_a_volume_that_has_taken_the_name(virsh: FakeVirsh, tmp_path: Path) -> None:

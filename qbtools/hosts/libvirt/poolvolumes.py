@@ -1,8 +1,8 @@
 """New volumes in storage pools that are no directories, such as volume groups: libvirt makes them and removes them.
 
 A record (see images.py) has the line `pool UUID KEY PATH`, separated by tabs, twice for each volume: before it is made,
-when KEY is `-`, and after that with what libvirt tells it by. So a volume of somebody else is not taken for ours: under
-the lock of the records, there was none of that name before the first line was written.
+when KEY is `-`, and after that with what libvirt tells it by, or `!` if libvirt did not make it. So a volume of
+somebody else is not taken for ours: under the lock of the records, there was none of that name before the first line.
 
 A new volume may hold data of a deleted one. To write zeros over all of it would take as long as to fill it, so it first
 gets a few words at its beginning. Whoever fills it writes over them. If they are still there when the machine is
@@ -27,7 +27,7 @@ from qbtools.volumes.lvm import lvnames
 RECORD = b"pool\t"
 """The beginning of a line in a record."""
 
-_NO_KEY = "-"
+_NO_KEY, _NOT_OURS = "-", "!"
 _LEAST = 1 << 20  # libvirt makes no volume of 0 bytes
 _BLANK = b"qbtools: nothing was written to this volume\n".ljust(4096, b"\0")
 
@@ -53,7 +53,11 @@ class PoolVolumes:
         """Makes a volume, after check(). record: writes a line to stable storage."""
         pool, name = self._parts(path)
         record(_line(pool.uuid, _NO_KEY, path))
-        self._virsh.create_volume(pool.uuid, name, max(size, _LEAST))
+        try:
+            self._virsh.create_volume(pool.uuid, name, max(size, _LEAST))
+        except Failed:
+            record(_line(pool.uuid, _NOT_OURS, path))  # somebody else may have been faster
+            raise
         self._names.get(pool.uuid, set()).add(name)
         record(self.line(path))
         with naming(f"write to {path}"):
