@@ -6,7 +6,7 @@ import hashlib
 import io
 from collections.abc import Sequence
 
-from qbtools.formats import blockindex, delta, deltamerge, deltastream, deltatar, tarreader, volumestream
+from qbtools.formats import blockindex, delta, deltamerge, deltastream, deltatar, sparsetar, tarreader, volumestream
 from qbtools.formats.blockindex import IndexReader, IndexWriter
 from qbtools.formats.deltastream import Base
 from qbtools.formats.volumestream import ALIGN, ExtentMap
@@ -108,13 +108,28 @@ def merged(streams: Sequence[bytes]) -> bytes:
     """What qb-merge makes of streams."""
     out = io.BytesIO()
     readers = [Reader(io.BytesIO(data), f"stream {number}") for number, data in enumerate(streams)]
-    deltamerge.Merge(readers).run(Writer(out))
+    deltamerge.Merge(map(deltamerge.stream, readers)).run(Writer(out))
     return out.getvalue()
 
 
-def archive(increment: bytes, name: str = NAME) -> bytes:
-    """The inner archive of an increment."""
-    out, reader = io.BytesIO(), Reader(io.BytesIO(increment))
+def merged_out_of(archives: Sequence[bytes], bases: Sequence[str | None], name: str = NAME) -> bytes:
+    """What qb-merge --archived makes of inner archives."""
+    out = io.BytesIO()
+    readers = [Reader(io.BytesIO(data), f"archive {number}") for number, data in enumerate(archives)]
+    streams = (deltamerge.member(reader, name, base) for reader, base in zip(readers, bases, strict=True))
+    deltamerge.Merge(streams).run(Writer(out))
+    return out.getvalue()
+
+
+def archive(stream: bytes, name: str = NAME) -> bytes:
+    """The inner archive of a stream."""
+    out, reader = io.BytesIO(), Reader(io.BytesIO(stream))
+    if not deltastream.is_increment(reader):
+        extents = volumestream.read_header(reader)
+        sparsetar.write_member_header(Writer(out), name, extents)
+        reader.copy_to(Writer(out), extents.data)
+        sparsetar.write_member_end(Writer(out), extents)
+        return out.getvalue()
     deltatar.write(Writer(out), reader, name, deltastream.read_header(reader))
     return out.getvalue()
 

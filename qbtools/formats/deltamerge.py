@@ -1,5 +1,7 @@
 """Merges several volume streams: a volume or an increment, and the increments that follow it.
 
+They may also come as they are in inner archives.
+
 The map is that of the last stream. The data of a place comes from the last stream that has a record for it. Of each
 stream only the part below the smallest size of all later streams counts: data that a volume lost when it shrank does
 not return when it grows. All streams are sorted, so this takes one pass and keeps one record of each.
@@ -8,14 +10,15 @@ not return when it grows. All streams are sorted, so this takes one pass and kee
 from __future__ import annotations
 
 from qbtools.errors import Damaged, Truncated
-from qbtools.formats import deltastream, magic, volumestream
-from qbtools.formats.deltastream import Base, Head, RecordReader, RecordWriter
+from qbtools.formats import deltastream, deltatar, volumestream
+from qbtools.formats.deltastream import Base, Head, Order, RecordReader, RecordWriter
+from qbtools.formats.tarreader import TarReader
 from qbtools.formats.volumestream import ALIGN, MAX_SIZE, ExtentMap
-from qbtools.lean import TYPE_CHECKING
+from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.streams import BLOCK, Reader, Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 WHOLE = "none"
@@ -102,11 +105,52 @@ def read_bases(reader: Reader, count: int) -> list[Base | None]:
     return found
 
 
-def _extents(reader: Reader, extents: ExtentMap) -> Iterator[tuple[bool, int, int]]:
-    """The records of a volume: each extent is one."""
+class Opened(NamedTuple):
+    """A stream whose header was read. base: None for a whole volume. records: as for _Layer, given the map that data
+    must lie in (None: that is not checked)."""
+
+    reader: Reader
+    extents: ExtentMap
+    base: Base | None
+    records: Callable[[ExtentMap | None], Iterator[tuple[bool, int, int]]]
+
+
+def stream(reader: Reader) -> Opened:
+    """A volume stream. Damaged or Truncated if it is malformed."""
+    if not deltastream.is_increment(reader):
+        extents = volumestream.read_header(reader, volumestream.NO_PLAIN)
+        return Opened(
+            reader, extents, None, lambda _map: _extents(extents, lambda: volumestream.read_end(reader, extents))
+        )
+    head = deltastream.read_header(reader)
+    size = head.extents.size
+    return Opened(reader, head.extents, head.base, lambda extents: _changes(RecordReader(reader, size, extents)))
+
+
+def member(reader: Reader, name: str, base: str | None = None) -> Opened:
+    """The same for the member of an inner archive. Damaged if it is an increment of another base than `ID:SHA256`.
+
+    base: None if that is not known.
+    """
+    archive = TarReader(reader)
+    found = archive.find(name, deltatar.SIZE)
+    if found.untrusted_name == name:
+        extents = archive.read_map()
+        return Opened(reader, extents, None, lambda _map: _extents(extents, archive.finish))
+    if not deltatar.is_increment(reader, found):
+        raise Damaged(f"{found.untrusted_name} is not the header of an increment")
+    increment = deltatar.IncrementTar(archive, reader, found)
+    increment.check_base(base)
+    head = increment.take_head()
+    size = head.extents.size
+    return Opened(reader, head.extents, head.base, lambda extents: increment.records(Order(size, extents)))
+
+
+def _extents(extents: ExtentMap, end: Callable[[], None]) -> Iterator[tuple[bool, int, int]]:
+    """The records of a volume: each extent is one. end: reads what follows them."""
     for offset, length in extents:
         yield False, offset, length
-    volumestream.read_end(reader, extents)
+    end()
 
 
 def _changes(records: RecordReader) -> Iterator[tuple[bool, int, int]]:
@@ -118,46 +162,40 @@ def _changes(records: RecordReader) -> Iterator[tuple[bool, int, int]]:
 class Merge:
     """One merge. extents: the map of the result."""
 
-    def __init__(self, readers: Sequence[Reader], drop: bool = False) -> None:
-        """Reads the headers. Damaged if one is no stream, or they cannot follow each other.
+    def __init__(self, streams: Iterable[Opened], drop: bool = False) -> None:
+        """streams: each is opened when it is asked for. Damaged if they cannot follow each other.
 
         drop: a whole volume may follow other streams, which then do not count and are not read further.
         """
         self._base: Base | None = None
-        self._layers: list[_Layer] = []
         self.extents = ExtentMap(0)
         self.bases: list[Base | None] = []
         """For each stream the base that it names; None if it is a whole volume, or does not count."""
         self.dropped = 0
         """So many streams do not count."""
+        found: list[Opened] = []
         seen: set[str] = set()
-        for number, reader in enumerate(readers):
-            last = number == len(readers) - 1
-            if (number == 0 or (drop and reader.peek(1))) and not deltastream.is_increment(reader):
-                self._layers.clear()
+        for number, one in enumerate(streams):
+            name, size = one.reader.name, one.extents.size
+            if one.base is None:
+                if number and not drop:
+                    raise Damaged(f"{name} is a whole volume of {size} bytes, not an increment")
+                found.clear()
                 seen.clear()
-                self._base = None
-                self.bases = [None] * (number + 1)
-                self.dropped = number
-                self.extents = volumestream.read_header(reader, volumestream.NO_PLAIN)
-                self._layers.append(_Layer(reader, self.extents.size, _extents(reader, self.extents)))
-                continue
-            if not reader.peek(1):
-                raise magic.empty(reader.name)
-            if not deltastream.is_increment(reader):
-                whole = volumestream.read_header(reader, volumestream.NO_PLAIN)
-                raise Damaged(f"{reader.name} is a whole volume of {whole.size} bytes, not an increment")
-            head = deltastream.read_header(reader)
-            if head.base.backup_id in seen:
-                raise Damaged(f"{reader.name} has the same base as a stream before it: {head.base.backup_id}")
-            seen.add(head.base.backup_id)
-            self._base = head.base if number == 0 else self._base
-            self.bases.append(head.base)
-            self.extents = head.extents
-            size = head.extents.size
-            # Only the last map is kept: the data was compared with it when the stream was written.
-            records = RecordReader(reader, size, head.extents if last else None)
-            self._layers.append(_Layer(reader, size, _changes(records)))
+                self.bases, self.dropped = [None] * number, number
+            elif one.base.backup_id in seen:
+                raise Damaged(f"{name} has the same base as a stream before it: {one.base.backup_id}")
+            else:
+                seen.add(one.base.backup_id)
+            self._base = self._base if found else one.base
+            self.bases.append(one.base)
+            self.extents = one.extents
+            found.append(one._replace(extents=ExtentMap(size)))
+        # Only the last map is kept: the data was compared with it when the stream was written.
+        maps = [None] * (len(found) - 1) + [self.extents]
+        self._layers = [
+            _Layer(one.reader, one.extents.size, one.records(extents)) for one, extents in zip(found, maps, strict=True)
+        ]
         self._set_cuts()
         self._buffer = memoryview(bytearray(BLOCK))
 

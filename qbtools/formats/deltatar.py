@@ -16,7 +16,7 @@ from qbtools.errors import Damaged
 from qbtools.formats import deltastream, ustar
 from qbtools.formats.deltastream import MAX_DATA, Head, Order, Record, RecordReader
 from qbtools.formats.tarreader import Member, TarReader
-from qbtools.formats.volumestream import INCREMENT, MAX_EXTENTS
+from qbtools.formats.volumestream import INCREMENT, MAX_EXTENTS, ExtentMap
 from qbtools.lean import TYPE_CHECKING, number
 from qbtools.streams import Reader, Writer
 
@@ -91,11 +91,23 @@ class IncrementTar:
         if reader.position != end:
             raise Damaged(f"{member.untrusted_name} is not the header of an increment")
 
+    def check_base(self, wanted: str | None) -> None:
+        """Damaged if it is no increment of the base `ID:SHA256`. None: any."""
+        name, base = self.untrusted_name, self.head.base
+        if wanted is not None and wanted != f"{base.backup_id}:{base.digest}":
+            raise Damaged(f"{name} is an increment of another volume or backup: {base.backup_id}, {base.digest}")
+
+    def take_head(self) -> Head:
+        """The head, whose map is not kept any more."""
+        head = self.head
+        self.head = Head(ExtentMap(head.extents.size), head.base)
+        return head
+
     def copy(self, writer: Writer) -> None:
         """Writes the stream; its end line is written when the archive was read to EOF."""
         deltastream.write_header(writer, self.head)
         order = Order(self.head.extents.size, self.head.extents)
-        for record in self._records(order):
+        for record in self.records(order):
             writer.write(f"{record.line}\n".encode("ascii"))
             if not record.zero:
                 self._reader.copy_to(writer, record.length)
@@ -103,11 +115,11 @@ class IncrementTar:
 
     def check(self) -> None:
         """Reads the archive to EOF, and writes nothing."""
-        for _record in self._records(Order(self.head.extents.size, self.head.extents)):
+        for _record in self.records(Order(self.head.extents.size, self.head.extents)):
             pass
 
-    def _records(self, order: Order) -> Iterator[Record]:
-        """Each record; its data comes next from the reader."""
+    def records(self, order: Order) -> Iterator[Record]:
+        """Each record; its data comes next from the reader. At last the archive was read to EOF."""
         while True:
             member = self._archive.next()
             if member is None:

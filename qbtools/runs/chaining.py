@@ -85,14 +85,16 @@ class Streams:
         self._links = links
         self._fifos = fifos
 
-    def add(self, name: str) -> tuple[list[str], str]:
-        """Makes the FIFOs for the parts of a volume from the archives that have a pipe, the oldest first.
+    def add(self, name: str) -> str:
+        """Makes the FIFOs for the parts of a volume from the archives that have a pipe.
 
-        Returns the names of the FIFOs, and what the increment in the last archive must name as its base.
+        Returns `FIFOS:BASES`: the names of the FIFOs, the oldest first, and what the increment in each archive must
+        name as its base, with `=` for `:`.
         """
         found = chain.parts(self._links, name)
-        sent = [part for part in found if part.place < self._fifos.archives]
-        return [self._fifos.add(part.place, name, f"part:{{}}:{part.base}") for part in sent], found[-1].base
+        sent = [part.place for part in found if part.place < self._fifos.archives]
+        fifos = [self._fifos.add(place, name, "part:{}") for place in sent]
+        return f"{' '.join(fifos)}:{','.join(part.base.replace(':', '=') for part in found)}"
 
     def add_whole(self, name: str) -> str:
         """The same for a file that only the last archive gives, as it is."""
@@ -115,9 +117,8 @@ class Streams:
             checked = kind == "check" and word == name
             if name == METADATA or not (checked or kind in ("volume", "below")):
                 continue
-            fifos, base = self.add(name)
-            note(f"{name}: from {len(fifos) + 1} archives")
-            parts = f"{' '.join(fifos)}:{base.replace(':', '=')}"
+            parts = self.add(name)
+            note(f"{name}: from {parts.count(',') + 1} archives")
             options, _, target = rest.partition(":")
             target = target if kind == "volume" else f"{target}/{name}"
             found.pop(f"?{name}", None)

@@ -114,7 +114,7 @@ class InOrder:
             if name == METADATA or name.startswith(("?", "*")) or name.endswith(("/*", "/.")) or kind not in _MERGED:
                 continue
             # Whether an archive has the volume is only known when it comes, so these routes are optional.
-            fifos = [self._fifos.add(place, f"?{name}", "part:{}:") for place in range(len(self._before))]
+            fifos = [self._fifos.add(place, f"?{name}", "part:{}") for place in range(len(self._before))]
             told = f"told.{len(self._volumes)}"
             self._volumes[name] = _Volume(self._fifos.make(told), fifos)
             found[name] = f"rejoin:{told}" if kind == "check" else f"join:{told}:{rest}"

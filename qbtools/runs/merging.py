@@ -74,7 +74,7 @@ class Merging:
         entry = None if entries is None else entries.get(name)
         volume = entries is None or (entry is not None and entry.volume is not None and not name.endswith("/."))
         if volume and len(chain.parts(self._links, name)) > 1:
-            source = f"merge:{' '.join(self._streams.add(name)[0])}"
+            source = f"merge:{self._streams.add(name)}"
         else:
             source = f"pass:{self._streams.add_whole(name)}"
         return f"{name}\t{'' if entry is None else f'as:{entry.label}='}{source}\n"

@@ -261,7 +261,7 @@ def large(place: Path) -> str:
     return f"{place}/large0.qb {place}/large1.qb"
 
 
-@pytest.mark.parametrize("stage", ["qb-unseal", "qb-decompress", "qb-tarextract", "qb-merge", "qb-volwrite"])
+@pytest.mark.parametrize("stage", ["qb-unseal", "qb-decompress", "qb-merge", "qb-volwrite"])
 def test_a_stage_that_dies(place: Path, large: str, tmp_path: Path, stage: str) -> None:
     """However a stage of the last pipe dies, no target has its name, and the status is 1."""
     with Running(tmp_path, QB_PASSPHRASE_FILE=str(place / "passphrase")) as running:

@@ -186,7 +186,7 @@ def test_going_on_without_a_volume(nights: Nights, target: Path, tmp_path: Path,
     whole(target, {name: data for name, data in nights.states[2].items() if name.partition("/")[0] in left})
 
 
-@pytest.mark.parametrize("program", ["qb-unseal", "qb-tarextract", "qb-merge", "qb-volwrite"])
+@pytest.mark.parametrize("program", ["qb-unseal", "qb-decompress", "qb-merge", "qb-volwrite"])
 def test_a_stage_that_is_killed(nights: Nights, tmp_path: Path, program: str) -> None:
     """Of a lower archive, where it has that stage. No domain is left."""
     target = make_host(tmp_path / "B", [nights.machines["mail"]])

@@ -341,6 +341,8 @@ def test_merging_what_does_not_fit(place: Path) -> None:
     index(place, "w", base="v")
     for words, status, message in (
         ("v none", 1, "cannot open none: No such file or directory"),
+        ("--bases none v", 2, "--bases needs --archived, and a base for each archive"),
+        ("--archived v --bases none,none v", 2, "--bases needs --archived, and a base for each archive"),
         ("v .", 1, "cannot open .: Is a directory"),
         ("v v", 4, f"v is a whole volume of {SIZE} bytes, not an increment"),
         ("v w w", 4, "w has the same base as a stream before it: id-v"),
@@ -448,7 +450,7 @@ def test_the_end_waits_for_the_bases(place: Path) -> None:
     """They come on a FIFO when the streams were read. If they do not fit, or their writer dies, there is no end."""
     index(place, "w", base="v")
     base = f"id-v {manifest.line_digest(FileRecord(NAME, 1, 4000, digest('v')))}"
-    merge = f"cd {place} && qb-merge --drop-older --bases"
+    merge = f"cd {place} && qb-merge --drop-older --bases-from"
     done = bash(f"{merge} <(printf '%s\\n' none '{base}' end) v w | qb-volwrite o && cmp w.img o")
     assert (done.returncode, done.stderr) == (0, b"")
     for lines, message in (
@@ -458,8 +460,8 @@ def test_the_end_waits_for_the_bases(place: Path) -> None:
         done = bash(f"{merge} <(printf '%s\\n' {lines}) v w | qb-volwrite p")
         assert (done.returncode, message in done.stderr) == (4, True), done.stderr
         assert not (place / "p").exists()
-    done = bash(f"cd {place} && qb-merge --bases '' v >bad")
-    assert (done.returncode, b"--bases: the name is empty" in done.stderr) == (2, True)
+    done = bash(f"cd {place} && qb-merge --bases-from '' v >bad")
+    assert (done.returncode, b"--bases-from: the name is empty" in done.stderr) == (2, True)
 
 
 def test_tarextract_compares_the_base(place: Path) -> None:

@@ -246,7 +246,7 @@ def test_a_reader_that_leaves(place: Path, links: list[Link]) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    ["qb-unseal", "qb-decompress", "qb-tarextract", "qb-merge", "qb-tarwrite", "qb-compress", "qb-seal", "qb-store"],
+    ["qb-unseal", "qb-decompress", "qb-merge", "qb-tarwrite", "qb-compress", "qb-seal", "qb-store"],
 )
 def test_a_stage_that_dies(place: Path, links: list[Link], tmp_path: Path, stage: str) -> None:
     """However a stage dies, there is no new archive, and the status is 1."""

@@ -32,6 +32,7 @@ def place(tmp_path: Path) -> Path:
         (["qb-volread", "v.img"], None),
         (["qb-delta", "--name=vm1/root.img"], "stream"),
         (["qb-merge", "stream"], None),
+        (["qb-merge", "--drop-older", "--archived=vm1/root.img", "--bases=none", "--", "tar"], None),
         (["qb-tarwrite", "--size=28192", "vm1/root.img"], "stream"),
         (["qb-compress", "gzip"], "tar"),
         (["qb-decompress", "gzip"], "tar.gz"),

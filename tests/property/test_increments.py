@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 
 import increments
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qbtools.errors import Damaged, QbError
+from qbtools.formats import deltastream
 from qbtools.formats.volumestream import ALIGN, ExtentMap
+from qbtools.streams import Reader
 
 BLOCK = 4096
 MOST = 3 * BLOCK + 2 * ALIGN
@@ -103,6 +107,30 @@ def test_an_increment_is_the_same_out_of_its_archive(chain: list[tuple[bytes, by
     for _, stream, base in chain:
         if base is not None:
             assert increments.extracted(increments.archive(stream)) == stream
+
+
+@given(chains(), st.data())
+@settings(max_examples=200)
+def test_inner_archives_are_merged_to_the_same(
+    chain: list[tuple[bytes, bytes, int | None]], data: st.DataObject
+) -> None:
+    """Another base of any of them, and every cut, is noticed."""
+    streams = chain_of(chain, len(chain) - 1)
+    heads = [deltastream.read_header(Reader(io.BytesIO(stream))).base for stream in streams[1:]]
+    bases = [None, *(f"{one.backup_id}:{one.digest}" for one in heads)]
+    archives = [increments.archive(stream) for stream in streams]
+    result = increments.merged(streams)
+    assert increments.merged_out_of(archives, bases) == result
+    at = data.draw(st.integers(0, len(streams) - 1))
+    if at:
+        with pytest.raises(Damaged, match="is an increment of another volume or backup"):
+            increments.merged_out_of(archives, [*bases[:at], f"{bases[at]}0", *bases[at + 1 :]])
+    cut = archives[at][: data.draw(st.integers(0, len(archives[at]) - 1))]
+    try:
+        found = increments.merged_out_of([*archives[:at], cut, *archives[at + 1 :]], bases)
+    except Damaged:
+        return
+    assert found == result, "an archive may lack zeros of its end"
 
 
 @given(chains(), st.data())

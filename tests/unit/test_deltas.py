@@ -228,7 +228,7 @@ NONE, ONE, OTHER = b"none\n", b"one " + b"0" * 64 + b"\n", b"one " + b"1" * 64 +
     ],
 )
 def test_the_bases_of_streams(streams: list[bytes], bases: bytes, message: str | None) -> None:
-    work = deltamerge.Merge([Reader(io.BytesIO(one)) for one in streams], drop=True)
+    work = deltamerge.Merge((deltamerge.stream(Reader(io.BytesIO(one))) for one in streams), drop=True)
     wanted = deltamerge.read_bases(Reader(io.BytesIO(bases + b"end\n")), len(streams))
     work.check_whole()
     if message is None:
@@ -239,7 +239,7 @@ def test_the_bases_of_streams(streams: list[bytes], bases: bytes, message: str |
 
 
 def test_a_result_that_is_an_increment() -> None:
-    work = deltamerge.Merge([Reader(io.BytesIO(NEXT))])
+    work = deltamerge.Merge([deltamerge.stream(Reader(io.BytesIO(NEXT)))])
     with pytest.raises(Damaged, match="stream 1 is an increment of another volume or backup: one, 000"):
         work.check_whole()
 

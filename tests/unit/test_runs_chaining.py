@@ -31,6 +31,11 @@ def base_of(links: list[Link], number: int, name: str) -> str:
     return f"{links[number].backup_id}:{line_digest(links[number].records[name])}"
 
 
+def bases(links: list[Link], name: str, first: int, last: int) -> str:
+    """What the parts from the archives first to last are based on."""
+    return ",".join(["none", *(base_of(links, number, name).replace(":", "=") for number in range(first, last))])
+
+
 def told(pipe: ListPipe) -> list[str]:
     with os.fdopen(pipe.reader) as file:
         return file.read().splitlines()
@@ -42,15 +47,14 @@ def test_each_archive_is_told_once_what_it_sends(tmp_path: Path) -> None:
     routes = {"vm1/a": "volume:--create:file:x", "vm1/b": "volume::y", "?vm1/c": "volume::z", "vm1/d": "many::d=e"}
     found = dict(streams.merged(routes.items(), notes.append))
     assert found == {
-        "vm1/a": f"merge:0.0 1.0:{base_of(links, 1, 'vm1/a').replace(':', '=')}:--create:file:x",
-        "vm1/b": f"merge:0.1 1.1:{base_of(links, 1, 'vm1/b').replace(':', '=')}::y",
-        "vm1/c": f"merge:1.2:{base_of(links, 1, 'vm1/c').replace(':', '=')}::z",
+        "vm1/a": f"merge:0.0 1.0:{bases(links, 'vm1/a', 0, 2)}:--create:file:x",
+        "vm1/b": f"merge:0.1 1.1:{bases(links, 'vm1/b', 0, 2)}::y",
+        "vm1/c": f"merge:1.2:{bases(links, 'vm1/c', 1, 2)}::z",
         "vm1/d": "many::d=e",
     }
     assert notes == ["vm1/a: from 3 archives", "vm1/b: from 3 archives", "vm1/c: from 2 archives"]
-    assert told(pipes[0]) == ["vm1/a\tpart:0.0:none", "vm1/b\tpart:0.1:none", "end"]
-    first, second = (f"vm1/{one}\tpart:1.{at}:{base_of(links, 0, f'vm1/{one}')}" for at, one in enumerate("ab"))
-    assert told(pipes[1]) == [first, second, "vm1/c\tpart:1.2:none", "end"]
+    assert told(pipes[0]) == ["vm1/a\tpart:0.0", "vm1/b\tpart:0.1", "end"]
+    assert told(pipes[1]) == ["vm1/a\tpart:1.0", "vm1/b\tpart:1.1", "vm1/c\tpart:1.2", "end"]
     fifos = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
     assert set(fifos) == {"0.0", "0.1", "1.0", "1.1", "1.2"}
     assert all(stat.S_ISFIFO(mode) and not mode & 0o077 for mode in fifos.values())
@@ -68,10 +72,10 @@ def test_a_pattern_becomes_a_route_for_each_file(tmp_path: Path) -> None:
     found = dict(streams.merged([("*", "below:--create:file:to")], lambda _: None))
     assert found == {
         "*": "below:--create:file:to",
-        "vm1/a": f"merge:0.0:{base_of(links, 0, 'vm1/a').replace(':', '=')}:--create:file:to/vm1/a",
+        "vm1/a": f"merge:0.0:{bases(links, 'vm1/a', 0, 1)}:--create:file:to/vm1/a",
         "vm1/b": "merge::none:--create:file:to/vm1/b",
     }
-    assert told(pipes[0]) == ["vm1/a\tpart:0.0:none", "end"]
+    assert told(pipes[0]) == ["vm1/a\tpart:0.0", "end"]
 
 
 def test_a_volume_that_is_only_checked(tmp_path: Path) -> None:
@@ -79,8 +83,8 @@ def test_a_volume_that_is_only_checked(tmp_path: Path) -> None:
     links, pipes = chain_of("abc", "abc"), [ListPipe()]
     routes = {"vm1/a": "check:", "?vm1/b": "check:", "vm1/*": "tree:"}
     found = dict(Streams(links, Fifos(str(tmp_path), pipes)).merged(routes.items(), lambda _: None))
-    assert found == {**routes, "vm1/a": f"recheck:0.0:{base_of(links, 0, 'vm1/a').replace(':', '=')}"}
-    assert told(pipes[0]) == ["vm1/a\tpart:0.0:none", "end"]
+    assert found == {**routes, "vm1/a": f"recheck:0.0:{bases(links, 'vm1/a', 0, 1)}"}
+    assert told(pipes[0]) == ["vm1/a\tpart:0.0", "end"]
 
 
 def test_nothing_wanted_is_told_too(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def test_the_routes(folder: Path) -> None:
     run = begun(folder, "a", "ab")
     assert run.routes == {"a": "join:told.0:--create:x/a", "b": "join:told.1:--create:x/b"}
     with os.fdopen(run.pipes[0].reader) as routes:
-        assert routes.read().splitlines() == ["?a\tpart:0.0:", "?b\tpart:0.1:", "end"]
+        assert routes.read().splitlines() == ["?a\tpart:0.0", "?b\tpart:0.1", "end"]
     run.pipes[0].reader = -1
 
 

@@ -31,9 +31,8 @@ def listed(increment: deltatar.IncrementTar) -> bytes:
 
 def extract(call: Invocation, writer: Writer, increment: deltatar.IncrementTar) -> None:
     """Writes the stream of an increment, or the size of the volume. Damaged if it has another base than --base."""
-    name, base, wanted = increment.untrusted_name, increment.head.base, call.options["--base"]
-    if wanted is not None and wanted != f"{base.backup_id}:{base.digest}":
-        raise Damaged(f"{name} is an increment of another volume or backup: {base.backup_id}, {base.digest}")
+    name, base = increment.untrusted_name, increment.head.base
+    increment.check_base(call.options["--base"])
     if call.options["--size"]:
         writer.write(b"%d\n" % increment.head.extents.size)
         return
