@@ -20,12 +20,13 @@ def explained(program: str, doc: str, known: dict[str, Option], given: Given) ->
     if problem := _command_problem(doc, known, given):
         return UsageError(problem, hint)
     number, lacks = arguments.lacking(doc, known, given)
-    if lacks:
+    spare = _too_much(doc, known, given)
+    if lacks and not (spare and all(one.startswith("-") for one in lacks)):
         usage = _usage_lines(program, doc)[number]
         *others, last = [f"no {_named(one)}" for one in lacks]
         needs = f"{', '.join(others)} and {last}" if others else last
         return UsageError(f"{needs} given", f"usage: {usage}" if len(usage) <= _LONGEST else hint)
-    return UsageError(_too_much(doc, known, given) or "the arguments do not fit together", hint)
+    return UsageError(spare or "the arguments do not fit together", hint)
 
 
 def _named(missing: str) -> str:

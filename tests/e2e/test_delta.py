@@ -178,7 +178,7 @@ USAGE = [
     ("--block x", "--block: not a size: x"),
     ("--base v.index --index n --id id-v --name vm1/private.img", "--id: v.index is the index of the same backup"),
     ("--confirm v.index v.records --id x", "--id does not go with --confirm"),
-    ("--confirm v.index", "--confirm does not go with the other arguments"),
+    ("--confirm v.index", "no records given"),
     ("v.records", "unexpected argument: v.records; the input comes on standard input"),
 ]
 
