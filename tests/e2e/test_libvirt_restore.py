@@ -144,11 +144,12 @@ def test_what_an_archive_may_not_bring(site: Site) -> None:
     ]
 
 
-@pytest.fixture
-def qubes(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def qubes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive like that of a Qubes OS: a machine that starts, one that needs a template, and its template."""
-    boot_disk(tmp_path / "boot.qcow2")
-    boot = raw(tmp_path / "boot.qcow2")
+    place = tmp_path_factory.mktemp("qubes")
+    boot_disk(place / "boot.qcow2")
+    boot = raw(place / "boot.qcow2")
     machines = [
         Machine("deb", "TemplateVM", data={"root": b"deb", "private": b""}),
         Machine("net", "AppVM", {"template": "deb", "provides_network": "True"}, {"private": b"net"}),
@@ -158,10 +159,10 @@ def qubes(tmp_path: Path) -> Path:
             data={"root": boot, "private": bytes(MiB)},
         ),
     ]
-    make_host(tmp_path / "A", machines)
-    done = run("qb-backup", "create", "-q", "--logn=10", f"--host={tmp_path}/A", f"--output={tmp_path}/q.qb", **SECRET)
+    make_host(place / "A", machines)
+    done = run("qb-backup", "create", "-q", "--logn=10", f"--host={place}/A", f"--output={place}/q.qb", **SECRET)
     assert done.returncode == 0, done.stderr.decode()
-    return tmp_path / "q.qb"
+    return place / "q.qb"
 
 
 def test_a_machine_of_qubes_starts(site: Site, qubes: Path) -> None:
