@@ -35,7 +35,7 @@ def records(extents: ExtentMap, changed: ExtentMap) -> Iterator[Record]:
         end = at + length
         while at < end:
             while stop <= at:
-                start, stop = next(((first, first + count) for first, count in maps), (end, MAX_SIZE))
+                start, stop = next(((first, first + count) for first, count in maps), (MAX_SIZE, MAX_SIZE))
             if at < start:
                 count = min(start, end) - at
                 yield Record(True, at, count)

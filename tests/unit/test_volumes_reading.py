@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from qbtools.errors import Failed
+from qbtools.formats.deltastream import Record
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.streams import BLOCK, Writer
 from qbtools.volumes.files.source import FileSource, open_plain
-from qbtools.volumes.reading import Sending
+from qbtools.volumes.reading import Sending, records
 
 SIZE = 3 * BLOCK + 700
 EXTENTS = [(512, 512), (BLOCK - 512, BLOCK + 1024), (3 * BLOCK, 700)]
@@ -71,3 +72,15 @@ def test_a_source_that_became_shorter(tmp_path: Path, raw: bool) -> None:
     with source, pytest.raises(Failed, match="became shorter while it was read"):
         sending = Sending(source, some(SIZE), Writer(io.BytesIO()))
         sending.raw() if raw else sending.data()
+
+
+def test_what_changed_behind_the_last_data_is_zeros() -> None:
+    """Also the second place of it."""
+    changed = ExtentMap(SIZE)
+    for offset in (0, 2 * BLOCK, 3 * BLOCK):
+        changed.append(offset, 512)
+    extents = ExtentMap(SIZE)
+    extents.append(0, 512)
+    assert [*records(extents, changed)] == [
+        Record(False, 0, 512), Record(True, 2 * BLOCK, 512), Record(True, 3 * BLOCK, 512)
+    ]  # fmt: skip
