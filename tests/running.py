@@ -41,12 +41,13 @@ QB_NAME=$(tr '\\0' '\\n' </proc/$PPID/environ | sed -n 's/^QB_NAME=//p')
 
 
 def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Waits for what other processes do."""
-    until = time.monotonic() + patience
+    """Waits for what other processes do. The pauses grow, because looking takes time that these processes need."""
+    until, pause = time.monotonic() + patience, 0.01
     while not condition():
         if time.monotonic() > until:
             pytest.fail(f"waited in vain: {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.1)
 
 
 class Running:
@@ -173,8 +174,14 @@ def words(pid: int) -> list[str]:
 
 
 def read(path: str) -> bytes:
-    """A file of /proc; empty if the process has ended."""
+    """A file of /proc; empty if the process has ended. Hundreds are read each time that a test looks."""
     try:
-        return Path(path).read_bytes()
+        file = os.open(path, os.O_RDONLY)
     except OSError:
         return b""
+    try:
+        return os.read(file, 1 << 18)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
