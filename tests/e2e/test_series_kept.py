@@ -261,6 +261,7 @@ def test_killed(series: Series, tmp_path: Path, number: signal.Signals) -> None:
         running.gone()
     if number != signal.SIGKILL:
         assert series.kept() == [first]
+        return  # the next run finds what it finds after any other
     second, said = series.day()
     assert said.count("bytes may have changed") == 2
     assert series.kept() == [second]
