@@ -96,13 +96,15 @@ def test_a_plan(nights: Nights, target: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("answer", ["yes", "no"])
 def test_the_question(nights: Nights, target: Path, answer: str) -> None:
     """The other archives wait for the answer."""
+    words = ("--host", target, "--include", "new")
     files = [nights.path / name for name in ("2.qb", "0.qb", "1.qb")]
-    with Terminal("qb-backup", "restore", "--host", target, *files, **SECRET) as tty:
+    with Terminal("qb-backup", "restore", *words, *files, **SECRET) as tty:
         tty.expect(b"Restore this? [y/N] ")
         tty.type(answer.encode() + b"\n")
         done = tty.finish()
     assert done.returncode == (0 if answer == "yes" else 1), done.stderr
-    whole(target, nights.states[2]) if answer == "yes" else empty(target)
+    new = {name: data for name, data in nights.states[2].items() if name.startswith("new/")}
+    whole(target, new) if answer == "yes" else empty(target)
 
 
 @pytest.mark.parametrize("files", ["1.qb 2.qb 0.qb", PIPES])
@@ -159,7 +161,7 @@ def damaged(nights: Nights, tmp_path: Path, file: str, name: str) -> str:
 def test_damage_in_any_archive(nights: Nights, target: Path, tmp_path: Path, number: int, words: str) -> None:
     files = [f"{at}.qb" for at in range(3)]
     files[number] = damaged(nights, tmp_path, files[number], "vm2/private.img")
-    done = restore(nights, target, f"{words} {' '.join(files)}")
+    done = restore(nights, target, f"--include web {words} {' '.join(files)}")
     assert done.returncode == 4
     assert "does not authenticate: the archive is damaged here" in done.stderr.decode()
     empty(target)
@@ -190,7 +192,7 @@ def test_going_on_without_a_volume(nights: Nights, target: Path, tmp_path: Path,
 def test_a_stage_that_is_killed(nights: Nights, tmp_path: Path, program: str) -> None:
     """Of a lower archive, where it has that stage. No domain is left."""
     target = make_host(tmp_path / "B", [nights.machines["mail"]])
-    words = f"--host {target} --no-rename"
+    words = f"--host {target} --no-rename --include web"
     status, said = killed_in_the_middle(nights, tmp_path / "run", words, lambda running: lower(running, program))
     assert status == 1, said
     assert {*inventory(target)} == {"mail"}
