@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from qbtools.domains import names, renaming, roles, selection
 from qbtools.domains.defaults import Defaults
@@ -14,12 +13,12 @@ from qbtools.domains.qubesxml import Domain, Metadata
 from qbtools.domains.rows import Names, Row, reference, wants_of
 from qbtools.domains.verifier import KEEP, NAME, NONE, Missing, Verifier
 from qbtools.errors import Damaged, Refused, UsageError
+from qbtools.lean import NamedTuple
 
 NETVM_CHOICES = (names.DEFAULT, NONE, KEEP)
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The options of the user.
 
     include, exclude: patterns of names in the archive. rename: new names by the names in the archive.
@@ -31,7 +30,7 @@ class Options:
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
-    rename: Mapping[str, str] = field(default_factory=dict)
+    rename: Mapping[str, str] = {}
     default_template: str = names.DEFAULT
     netvm: str = names.DEFAULT
     no_rename: bool = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import QbError, Refused, and_more
@@ -30,8 +29,7 @@ class Written(NamedTuple):
     kernel: str | None
 
 
-@dataclass(frozen=True)
-class PlanLine:
+class PlanLine(NamedTuple):
     """One domain of a plan.
 
     kind: its class. size: bytes of its saved volumes, None if the archive does not say it.
@@ -47,8 +45,8 @@ class PlanLine:
     problem: str | None
     notes: tuple[str, ...]
     label: str
-    pools: Mapping[str, str | None] = field(default_factory=dict)
-    further: Mapping[str, str] = field(default_factory=dict)
+    pools: Mapping[str, str | None] = {}
+    further: Mapping[str, str] = {}
     leftover: bool = False
 
     @property
@@ -67,8 +65,7 @@ class PlanLine:
         return self.written.action == CREATE
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """All lines, in the order in which the domains are created: templates, templates for DispVMs, the rest.
 
     host: the host for which it was made. changed: the changes by a check of a plan that was read, a sentence each.

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from qbtools.domains import names, roles
 from qbtools.domains.qubesxml import Domain
+from qbtools.lean import NamedTuple
 
 
-@dataclass(eq=False)
 class Row:
     """One saved domain. chosen: whether to create it. name: its name on the host.
 
@@ -18,16 +17,19 @@ class Row:
     users: the rows that got it; they must be checked again if it cannot be created.
     """
 
-    domain: Domain
-    name: str
-    chosen: bool
-    wants: dict[str, str | None]
-    kernel: str | None
-    refusals: dict[str, str] = field(default_factory=dict)
-    has: dict[str, str | None] = field(default_factory=dict)
-    users: set[Row] = field(default_factory=set)
-    network: Row | None = None
-    """The row from which it gets its network, if that is in the plan."""
+    def __init__(
+        self, domain: Domain, name: str, chosen: bool, wants: dict[str, str | None], kernel: str | None
+    ) -> None:
+        self.domain = domain
+        self.name = name
+        self.chosen = chosen
+        self.wants = wants
+        self.kernel = kernel
+        self.refusals: dict[str, str] = {}
+        self.has: dict[str, str | None] = {}
+        self.users: set[Row] = set()
+        self.network: Row | None = None
+        """The row from which it gets its network, if that is in the plan."""
 
     @property
     def good(self) -> bool:
@@ -35,8 +37,7 @@ class Row:
         return self.chosen and not self.refusals
 
 
-@dataclass(frozen=True)
-class Names:
+class Names(NamedTuple):
     """The domain that a wanted name means.
 
     planned: the row, in any state. on_host: the domain there. by_hand: a person wrote the name; then only a domain that

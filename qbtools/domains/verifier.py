@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from qbtools.domains import names, roles
 from qbtools.domains.hostside import HostSide
 from qbtools.domains.rows import Names, Row, shown
+from qbtools.lean import NamedTuple
 
 NAME = "name"
 LOOP = "loop"
@@ -26,8 +26,7 @@ KEEP = "keep"
 NONE = "none"
 
 
-@dataclass(frozen=True)
-class Missing:
+class Missing(NamedTuple):
     """How a reference to a missing domain is replaced.
 
     template: names.DEFAULT (the host's), NONE (no replacement), or the name of a template on the host.

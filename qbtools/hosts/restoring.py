@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from qbtools.domains import inventory, names, plan, recreate, selection
@@ -164,7 +163,7 @@ class Restore:
         """The plan without these domains (names in the archive) and the ones that need them. ours: count as missing."""
         written = [line._replace(action=SKIP) if line.domain in failed else line for line in self._written]
         # A machine whose network failed gets none, rather than another one.
-        options = replace(AS_WRITTEN, skip_broken=True, netvm=NO_NETWORK if failed else AS_WRITTEN.netvm)
+        options = AS_WRITTEN._replace(skip_broken=True, netvm=NO_NETWORK if failed else AS_WRITTEN.netvm)
         leftovers = self._host.leftovers(self._inventory) | ours
         return plan.check(self._archive, self._inventory, self._defaults, options, written, leftovers)
 
@@ -265,12 +264,11 @@ def noted(host: Host, archive: Metadata, found: Plan, warn: Callable[[str], None
                 warn(text)
     except QbError as error:
         failure = error
-    return replace(
-        found,
+    return found._replace(
         failure=failure,
         said=said,
         lines=[
-            replace(line, notes=(*line.notes, *notes.get(line.name, ()))) if line.created else line
+            line._replace(notes=(*line.notes, *notes.get(line.name, ()))) if line.created else line
             for line in found.lines
         ],
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from qbtools.domains import inventory, names, plan, selection
@@ -187,8 +186,7 @@ class Making:
     def _domains(self) -> plan.Options:
         """The options for the plan, without dom0."""
         options = self._wishes.options
-        return replace(
-            options,
+        return options._replace(
             include=[word for word in options.include if word != names.ADMIN],
             exclude=[word for word in options.exclude if word != names.ADMIN],
         )
@@ -207,7 +205,7 @@ class Making:
             for text in found.said:
                 self._warn(text)
         goes_on = wishes.keep_going and not wishes.verify_only and not wishes.dry_run
-        return replace(found, failure=None) if goes_on else found
+        return found._replace(failure=None) if goes_on else found
 
     def _routes(self, home: str | None) -> Routes:
         files_to = self._wishes.files_to

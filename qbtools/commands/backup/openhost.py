@@ -6,7 +6,6 @@ import io
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
 
 from qbtools.commands import cli
@@ -169,7 +168,7 @@ def _wishes(call: Invocation) -> making.Wishes:
     written = _written(opts["--plan"]) if opts["--plan"] is not None else None
     only = filling.read_only(opts["--only"])
     options = qb_plan.wishes(call)
-    options = replace(options, include=[*options.include, *(word.partition(":")[0] for word in only)])
+    options = options._replace(include=[*options.include, *(word.partition(":")[0] for word in only)])
     return making.Wishes(options, written, files_to, only, archive=stagewords.archive_file(call), **flags)
 
 
