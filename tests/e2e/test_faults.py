@@ -107,7 +107,7 @@ def test_without_a_fault(command: str, place: Place, tmp_path: Path) -> None:
     assert not (tmp_path / "seen").exists()
 
 
-@pytest.mark.parametrize("limit", [8, 11, 12, 17, 32])
+@pytest.mark.parametrize("limit", [8, 12, 17, 32])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_few_descriptors(command: str, limit: int, place: Place, tmp_path: Path) -> None:
     status = check(place, tmp_path, command, limit=limit)
@@ -125,23 +125,31 @@ CASES = [
 ]
 
 
+CALLS = {"readp": errno.EIO, "writep": errno.EPIPE, "pipe": errno.ENFILE, "open": errno.EMFILE}
+# qb-store writes to no pipe, and a stage goes on without the pipe that wakes it: one of them stands for all. The first
+# files that a program opens are the interpreter's, whatever its command is.
+NEEDLESS = {
+    ("create", "qb-store", "writep"),
+    *(
+        (command, program, "pipe")
+        for command, program in CASES
+        if program in ("qb-store", "qb-volwrite", "qb-host-dir")
+    ),
+    *((command, "qb-run", "open") for command in ("to", "host")),
+}
+
+
 @pytest.mark.parametrize(
-    ("call", "number"),
-    [
-        ("readp", errno.EIO),
-        ("writep", errno.EPIPE),
-        ("pipe", errno.ENFILE),
-        ("open", errno.EMFILE),
-    ],
+    ("command", "program", "call"),
+    [(*case, call) for case in CASES for call in CALLS if (*case, call) not in NEEDLESS],
 )
-@pytest.mark.parametrize(("command", "program"), CASES)
-def test_a_call_that_fails(command: str, program: str, call: str, number: int, place: Place, tmp_path: Path) -> None:
+def test_a_call_that_fails(command: str, program: str, call: str, place: Place, tmp_path: Path) -> None:
     """In every process of a program, from the first call on, then from the second."""
-    for at in (1, 2):
+    for at in (1,) if call == "open" else (1, 2):
         folder = tmp_path / str(at)
         folder.mkdir()
         seen = folder / "seen"
-        status = check(place, folder, command, fault=f"{program}:{call}:{at}:{number}", seen=seen)
+        status = check(place, folder, command, fault=f"{program}:{call}:{at}:{CALLS[call]}", seen=seen)
         assert seen.exists() or status == 0
         if not status:  # it never calls it, or it does not matter to it: then the second call does not either
             return
