@@ -395,10 +395,11 @@ def test_what_is_expected(command: str, folder: Path, tmp_path: Path) -> None:
     done = backup(folder, command, "--expect-id", wrong, *more, "two.qb")
     assert (done.returncode, done.stdout) == (5, "")
     assert done.stderr == f"qb-unseal: error: the archive has the backup ID {backup_id}, not {wrong}\n"
-    done = backup(folder, command, "--max-memory", "1M", *more, "two.qb")
-    assert done.returncode == 5
-    done = backup(folder, command, "--max-work", "10", *more, "two.qb")
-    assert done.returncode == 5
+
+
+def test_limits(folder: Path) -> None:
+    for words in (("--max-memory", "1M"), ("--max-work", "10")):
+        assert backup(folder, "list", *words, "two.qb").returncode == 5
 
 
 SHOWS = "hint: qb-backup list shows what it has\n"
@@ -413,8 +414,14 @@ SPOILT = {
 }
 
 
-@pytest.mark.parametrize("command", ["list", "verify", "restore"])
-@pytest.mark.parametrize("spoilt", SPOILT)
+# One stage finds it for verify and restore.
+@pytest.mark.parametrize(
+    ("spoilt", "command"),
+    [
+        *((spoilt, command) for spoilt in SPOILT for command in ("list", "restore")),
+        *(("half", "verify"), ("more behind it", "verify"), ("a bit", "verify")),
+    ],
+)
 def test_what_is_wrong_with_an_archive(spoilt: str, command: str, folder: Path, tmp_path: Path) -> None:
     data = SPOILT[spoilt]((folder / "two.qb").read_bytes())
     more = ("--to", tmp_path / "to") if command == "restore" else ()
@@ -602,7 +609,7 @@ def test_usage(words: tuple[str, ...], message: str, folder: Path) -> None:
 
 
 def test_options_in_every_spelling(folder: Path, tmp_path: Path) -> None:
-    for at, words in enumerate((("-qo", "{}"), ("-q", "-o{}"), ("-q", "--output={}"), ("-q", "--output", "{}"))):
+    for at, words in enumerate((("-qo", "{}"), ("-q", "--output={}"))):
         target = f"{tmp_path}/{at}.qb"
         spelt = [word.format(target) for word in words]
         assert outcome(backup(folder, "create", "root.img", *spelt, "--logn=10", "-j2", "--")) == (0, "", "")
