@@ -66,7 +66,8 @@ def restore(folder: Path, archive: Path, to: Path, path: Path | None = None) -> 
 # --- each compression ---
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz", "bzip2", "none"])
+# test_roundtrip.py has all of them by hand, and test_any_gzip_program gzip.
+@pytest.mark.parametrize("compression", ["zstd", "none"])
 def test_each_compression(compression: str, folder: Path, tmp_path: Path) -> None:
     if compression != "none":
         need(compression)
@@ -124,17 +125,16 @@ def test_without_any_gzip(folder: Path, tmp_path: Path) -> None:
 # --- one that fails ---
 
 
+# test_filters.py has more of them.
 @pytest.mark.parametrize(
     ("compression", "text", "ending"),
     [
-        ("gzip", "exit 1", "ended with status 1"),
-        ("gzip", '$real "$@"; exit 1', "ended with status 1"),
         ("gzip", "head -c 1000; exit 3", "ended with status 3"),
         ("gzip", "kill -SEGV $$", "was killed by SIGSEGV"),
         ("gzip", '$real "$@" | head -c 500; exit 1', "ended with status 1"),
         ("zstd", '$real "$@"; exit 1', "ended with status 1"),
     ],
-    ids=["at once", "after all", "early", "killed", "after a part", "zstd, after all"],
+    ids=["early", "killed", "after a part", "zstd, after all"],
 )
 def test_a_compressor_that_fails(compression: str, text: str, ending: str, folder: Path, tmp_path: Path) -> None:
     need(compression)
@@ -265,11 +265,10 @@ def followed(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return spoilt(folder, tmp_path_factory.mktemp("followed"), commands)
 
 
-@pytest.mark.parametrize("reader", GZIPS)
+@pytest.mark.parametrize("reader", ["gzip", "pigz"])
 def test_bytes_after_a_compressed_stream_are_skipped(reader: str, folder: Path, followed: Path, tmp_path: Path) -> None:
-    """With any of the three: gzip warns about it, igzip does not, pigz leaves most of it unread."""
-    need(*GZIPS)
-    assert reader != "gzip" or backup(folder, "verify", followed, path=folder / reader) == (0, "")
+    """gzip warns about it, pigz leaves most of it unread; test_filters.py has all three."""
+    need(reader)
     assert restore(folder, followed, tmp_path / "to", path=folder / reader) == (0, "")
     for at in range(len(PASSED_OVER)):
         assert (tmp_path / f"to/d{at}/root.img").read_bytes() == (folder / "root.img").read_bytes()
@@ -277,12 +276,15 @@ def test_bytes_after_a_compressed_stream_are_skipped(reader: str, folder: Path, 
 
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_broken_stream_fails_by_hand(kind: str, folder: Path, tmp_path: Path) -> None:
-    """With any of the three, even if the inner archive in it is complete: no volume appears."""
+    """Even if the inner archive in it is complete, no volume appears.
+
+    With any of the three, if it is a kind that test_filters.py does not have for each of them.
+    """
     need(*GZIPS)
     made = f"cd {folder}; qb-volread root.img | qb-tarwrite vm1/root.img | {{ {BROKEN[kind]}; }} >{tmp_path}/stream"
     assert bash(f"{made}; cat >/dev/null").returncode == 0
     text = "qb-decompress gzip <stream | qb-tarextract vm1/root.img | qb-volwrite root.img; echo ${PIPESTATUS[*]}"
-    for reader in GZIPS:
+    for reader in GZIPS if kind == "length" or "second" in kind else GZIPS[:1]:
         done = bash(f"cd {tmp_path} && {{ {text}; }}", PATH=f"{BIN}:{folder / reader}")
         first, second, last = map(int, done.stdout.split())
         assert 4 in (first, second) and {first, second} <= {0, 4, 141} and last == 4, (reader, done.stderr)
