@@ -7,7 +7,6 @@ import stat
 from collections.abc import Callable, Mapping
 
 from qbtools.errors import Failed, Refused, UsageError
-from qbtools.processes import capture, must_succeed
 
 MAX_SIZE = 1024
 """Bytes of the longest passphrase."""
@@ -149,6 +148,8 @@ def _from_descriptor(number: str, option: str) -> bytes:
 
 
 def _from_command(text: str) -> bytes:
+    from qbtools.processes import capture, must_succeed  # it takes long to load
+
     return capture(text, _READ, must_succeed("the passphrase command"))
 
 
