@@ -246,7 +246,7 @@ def test_devices(to: Path, tmp_path: Path) -> None:
         (["d", "a=x", "a=y"], "the volume a has two targets"),
         (["/d", "a=x"], "/d: not a relative path of letters, digits and _ . @ + -"),
         (["../d", "a=x"], "../d: not a relative path of letters, digits and _ . @ + -"),
-        (["d"], "--volumes does not go with the other arguments"),
+        (["d"], "no route given"),
         (["--raw", "d", "a=x"], "--raw does not go with the other arguments"),
         (["--list", "d", "a=x"], "--list does not go with the other arguments"),
         (["--pool-reserve", "x", "d", "a=x"], "--pool-reserve: must be a percentage from 0 to 99.999"),

@@ -390,5 +390,6 @@ def test_they_start_quickly(program: str) -> None:
     assert not loaded & slow
     ours = {name for name in loaded if name.startswith("qbtools.") and name.count(".") == 1}
     assert ours - {"qbtools.start", "qbtools.commands"} == {
-        f"qbtools.{name}" for name in ("errors", "descriptors", "streams", "writers", "programs", "filters")
+        f"qbtools.{name}"
+        for name in ("errors", "latesignals", "descriptors", "streams", "writers", "programs", "filters")
     } | {f"qbtools.{name}" for name in ("lean", "reports", "environments")}
