@@ -13,6 +13,8 @@ from types import TracebackType
 import pytest
 from support import environment
 
+from qbtools import processtree
+
 PATIENCE = 60.0
 """Seconds after which a test gives up waiting; how long it really takes does not matter."""
 
@@ -151,6 +153,13 @@ class Running:
     def gone(self) -> None:
         """Waits until no process of this run is left."""
         wait_until(lambda: not self.processes(), "the end of all processes")
+
+
+def spare_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on processtree finds only what is started later, and not the daemons of other tests."""
+    below = processtree.below
+    others = set(below(os.getpid()))
+    monkeypatch.setattr(processtree, "below", lambda top: [pid for pid in below(top) if pid not in others])
 
 
 def kill(pid: int, number: int) -> None:

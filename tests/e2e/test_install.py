@@ -73,10 +73,9 @@ def test_a_program_runs_the_installed_package_by_the_python_it_was_installed_for
 
 
 def contents(place: Path) -> dict[str, bytes | None]:
-    """Every file and directory below place, with the bytes of the files."""
-    return {
-        str(path.relative_to(place)): path.read_bytes() if path.is_file() else None for path in sorted(place.rglob("*"))
-    }
+    """Every file and directory below place, with the bytes of the files, but without the bytecode of Python."""
+    found = [path for path in sorted(place.rglob("*")) if "__pycache__" not in path.parts]
+    return {str(path.relative_to(place)): path.read_bytes() if path.is_file() else None for path in found}
 
 
 def test_pip_leaves_the_checkout_as_it_was(installed: Venv, tmp_path: Path) -> None:

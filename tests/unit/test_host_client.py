@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from running import spare_others
 
 from qbtools.domains import names
 from qbtools.errors import Failed, UsageError
@@ -20,6 +21,12 @@ GOOD = """<qubes><labels><label id="label-1" color="0x0">red</label></labels><pr
 </domains></qubes>"""
 DOMAIN = """<domain id="domain-1" class="AppVM"><properties><property name="name">{}</property>
 <property name="label">red</property></properties><features><feature name="{}">{}</feature></features></domain>"""
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that is late ends all processes below this one."""
+    spare_others(monkeypatch)
 
 
 @pytest.fixture

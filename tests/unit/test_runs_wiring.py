@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from running import spare_others
 
 from qbtools import processtree
 from qbtools.errors import Failed
@@ -54,11 +55,12 @@ def made(tmp_path: Path) -> Made:
 
 
 @pytest.fixture(autouse=True)
-def whole() -> object:
+def whole(monkeypatch: pytest.MonkeyPatch) -> object:
     """No test leaves a process, a descriptor of the run, or another handler of SIGUSR1."""
-    before, children = signal.getsignal(signal.SIGUSR1), set(processtree.below(os.getpid()))
+    spare_others(monkeypatch)
+    before = signal.getsignal(signal.SIGUSR1)
     yield
-    assert set(processtree.below(os.getpid())) <= children
+    assert processtree.below(os.getpid()) == []
     assert signal.getsignal(signal.SIGUSR1) is before
 
 
