@@ -104,7 +104,7 @@ class Series:
         assert sorted(os.listdir(self.path / "series/kept")) == ids[::2]
         assert len(ids) == len(self.beside())
         volumes = sorted(f"volume file:{self.path / name}" for name in self.volumes.values())
-        for one in ids[::2]:  # whoever releases them may run in another directory
+        for one in ids[::2]:  # the program that releases them may run in another directory
             lines = (self.path / "series/kept" / one).read_text().splitlines()
             assert sorted(line for line in lines if line.startswith("volume ")) == volumes
         return ids[::2]

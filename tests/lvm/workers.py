@@ -2,7 +2,7 @@
 
 Starting an interpreter and loading modules takes longest there: this is done once, for pytest and the tests too, and a
 fork runs each file. The files that take longest come first. A line is printed when a test ends, with the seconds since
-the beginning and those of the test: whoever waits for the guest takes silence for a fault. What a test hands over with
+the beginning and those of the test: the host takes silence for a fault. What a test hands over with
 record_property comes in lines, too.
 """
 

@@ -17,7 +17,7 @@ from qbtools.hosts.libvirt import readers, watching
 
 
 def test_it_looks_again_until_it_is_over(tmp_path: Path) -> None:
-    """An error does not end it, and whoever started it need not wait for it."""
+    """An error does not end it, and the process that started it need not wait."""
     log = tmp_path / "log"
     ours, theirs = os.pipe()
 

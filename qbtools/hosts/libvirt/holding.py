@@ -160,7 +160,7 @@ class Holds:
                 return False
             path = self._path(f"{uuid}.own", _SHORT)
             said = f"the backup job of {name} was ended, because {self._place} had less than {least} bytes left"
-            with naming(f"write {path}"), io.FileIO(path, "w") as file:  # before: whoever reads then fails at once
+            with naming(f"write {path}"), io.FileIO(path, "w") as file:  # before the readers fail
                 Writer(file, path).write(os.fsencode(said))
             self._stop(uuid)
         return False

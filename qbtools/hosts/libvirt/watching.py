@@ -25,7 +25,7 @@ def start(look: Callable[[], bool]) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         close_all_but()
-        os.dup2(0, 2)  # whoever reads our messages must not wait for the end of this process
+        os.dup2(0, 2)  # the reader of our messages must not wait for the end of this process
         _repeat(look)
     finally:
         os._exit(0)
