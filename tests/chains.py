@@ -33,6 +33,13 @@ BLOCK = 4096
 CHUNK = 65_536
 
 
+def with_passphrase(folder: Path) -> Path:
+    """The folder, with the file `passphrase` for the programs."""
+    (folder / "passphrase").write_bytes(SECRET)
+    (folder / "passphrase").chmod(0o600)
+    return folder
+
+
 @dataclass
 class Link:
     """One archive of a chain: its path, its receipt, the states of its volumes by archive name, and their indexes."""

@@ -19,10 +19,7 @@ from qbtools.formats import manifest
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("chains")
-    (folder / "passphrase").write_bytes(chains.SECRET)
-    (folder / "passphrase").chmod(0o600)
-    return folder
+    return chains.with_passphrase(tmp_path_factory.mktemp("chains"))
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +71,7 @@ def test_verify_and_list(place: Path, links: list[Link]) -> None:
 
 
 def test_without_metadata(place: Path, links: list[Link], tmp_path: Path) -> None:
-    (tmp_path / "passphrase").write_bytes(chains.SECRET)
-    (tmp_path / "passphrase").chmod(0o600)
+    chains.with_passphrase(tmp_path)
     full = chains.seal(tmp_path / "a.qb", 1, {ROOT: b"a" * 9000}, metadata=False)
     chains.seal(tmp_path / "b.qb", 2, {ROOT: b"b" * 9001}, full, metadata=False)
     done = backup(tmp_path, "restore --to to a.qb b.qb")

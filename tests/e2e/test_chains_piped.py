@@ -18,10 +18,7 @@ from support import environment
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("piped")
-    (folder / "passphrase").write_bytes(chains.SECRET)
-    (folder / "passphrase").chmod(0o600)
-    return folder
+    return chains.with_passphrase(tmp_path_factory.mktemp("piped"))
 
 
 @pytest.fixture(scope="module")

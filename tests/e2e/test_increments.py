@@ -168,8 +168,7 @@ def test_what_cannot_be_a_base(place: Path, command: str, status: int, message: 
 
 
 def test_backup_list_shows_the_base(tmp_path: Path) -> None:
-    (tmp_path / "passphrase").write_bytes(chains.SECRET)
-    (tmp_path / "passphrase").chmod(0o600)
+    chains.with_passphrase(tmp_path)
     full = chains.seal(tmp_path / "full.qb", 1, {NAME: b"a" * 9000})
     chains.seal(tmp_path / "inc.qb", 2, {NAME: b"b" * 9000}, full)
     assert json.loads(ok(tmp_path, "qb-backup list --json inc.qb"))["base"] == full.backup_id
@@ -212,8 +211,7 @@ def test_an_increment_alone_is_verified_as_far_as_possible(tmp_path: Path) -> No
 
 
 def test_verify_compares_the_base_of_each_increment(tmp_path: Path) -> None:
-    (tmp_path / "passphrase").write_bytes(chains.SECRET)
-    (tmp_path / "passphrase").chmod(0o600)
+    chains.with_passphrase(tmp_path)
     full = chains.seal(tmp_path / "full.qb", 1, {NAME: bytes(9000)})
     own = full.backup_id.encode()
     chains.seal(tmp_path / "inc.qb", 2, {NAME: b"b" * 9000}, full, change=lambda _, data: data.replace(own, b"other"))
@@ -223,8 +221,7 @@ def test_verify_compares_the_base_of_each_increment(tmp_path: Path) -> None:
 
 
 def test_an_increment_in_an_archive_of_version_4_is_damage(tmp_path: Path) -> None:
-    (tmp_path / "passphrase").write_bytes(chains.SECRET)
-    (tmp_path / "passphrase").chmod(0o600)
+    chains.with_passphrase(tmp_path)
     full = chains.seal(tmp_path / "full.qb", 1, {NAME: bytes(9000)})
     chains.seal(tmp_path / "inc.qb", 2, {NAME: b"b" * 9000}, full, lie=None)
     fails(tmp_path, "qb-backup verify inc.qb", 4, f"{NAME} is an increment, but the archive has no base")
@@ -245,8 +242,7 @@ def test_the_list_of_an_increment(tmp_path: Path) -> None:
 
 def chain_of_two(folder: Path) -> Path:
     """full.qb and inc.qb, and bare.qb, which has no metadata."""
-    (folder / "passphrase").write_bytes(chains.SECRET)
-    (folder / "passphrase").chmod(0o600)
+    chains.with_passphrase(folder)
     full = chains.seal(folder / "full.qb", 1, {NAME: b"a" * 9000})
     chains.seal(folder / "inc.qb", 2, {NAME: b"b" * 9000}, full)
     chains.seal(folder / "bare.qb", 3, {NAME: b"c" * 9000}, full, metadata=False)

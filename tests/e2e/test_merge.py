@@ -117,8 +117,7 @@ def test_by_hand(place: Path, links: list[Link]) -> None:
 
 def test_homes_and_further_files_come_along(tmp_path: Path) -> None:
     """They are whole in each archive; those of the last one are taken as they are."""
-    (tmp_path / "passphrase").write_bytes(chains.SECRET)
-    (tmp_path / "passphrase").chmod(0o600)
+    chains.with_passphrase(tmp_path)
     template = Machine("deb", "TemplateVM", {}, {"root": b"deb" * 50_000})
     for number in range(2):
         data, files = {"private": b"private %d" % number * 9000}, {"firewall.xml": b"rules %d" % number}
