@@ -8,12 +8,11 @@ import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from qbtools import passphrase
+from qbtools import passphrase, processes
 from qbtools.commands.archive import openoptions, receipts
 from qbtools.commands.backup import stagewords
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
-from qbtools.descriptors import write_fd
 from qbtools.errors import QbError, UsageError, naming
 from qbtools.formats import chain, receipt
 from qbtools.formats.beginning import Beginning, header_digest
@@ -159,22 +158,20 @@ def hand(call: Invocation, archive: Archive, cleanup: ExitStack) -> Handed:
     if archive.link.manifest:
         plain, sealed, _keys = archive.beginning
         text = Receipt(archive.link.backup_id, header_digest(plain, sealed), archive.link.manifest, _DIGEST, 0)
-        keep.append(_memory(receipt.serialise(text), cleanup))
+        keep.append(_piped(receipt.serialise(text), cleanup))
         given.append(f"--expect=/dev/fd/{keep[-1]}")
     if archive.head is None:
         os.lseek(archive.fd, 0, os.SEEK_SET)
     else:
-        keep.append(_memory(archive.head, cleanup))
+        keep.append(_piped(archive.head, cleanup))
     head = "-" if archive.head is None else str(keep[-1])
     return Handed([str(archive.fd), head], [*limits, *given], keep)
 
 
-def _memory(data: bytes, cleanup: ExitStack) -> int:
-    """A file in memory with this content. cleanup: closes it."""
-    fd = os.memfd_create("qb-backup")
+def _piped(data: bytes, cleanup: ExitStack) -> int:
+    """The read end of a pipe that gives this content. cleanup: closes it."""
+    fd = processes.fed(data)
     cleanup.callback(os.close, fd)
-    write_fd(fd, data)
-    os.lseek(fd, 0, os.SEEK_SET)
     return fd
 
 

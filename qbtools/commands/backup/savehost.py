@@ -126,7 +126,7 @@ class _Run:
         secret = None
         if not keyoptions.makes_passphrase(call) or opts["--wrap-passphrase"]:
             secret = passphrase.obtain(opts, os.environ, sealing=True, warn=call.warn)
-        stagewords.keep_recipients(call)
+        recipients = stagewords.Recipients(call)
         for at, machine in enumerate(survey.machines):
             problem: str | None = results.EARLY
             stored = False
@@ -136,7 +136,7 @@ class _Run:
             try:
                 archive = survey._replace(machines=[machine]).archive()
                 taking = savinghost.Taking(archive, how)
-                with self._receipt(machine.name) as files:
+                with self._receipt(machine.name) as files, recipients.given():
                     save.seal(call, save.Job(backup_id, taking.contents, path, passages, files, taking, None, secret))
                 problem, stored = None, True
             except QbError as error:

@@ -8,15 +8,15 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 
+from qbtools import processes
 from qbtools.commands import cli
 from qbtools.commands.archive import openoptions, writeroptions
 from qbtools.commands.backup import optionrules
 from qbtools.commands.cli import Invocation
-from qbtools.descriptors import write_fd
 from qbtools.errors import Failed, Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING
 from qbtools.runs.wiring import Wiring
@@ -138,18 +138,32 @@ def archive_file(call: Invocation) -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def keep_recipients(call: Invocation) -> None:
-    """Copies recipients from a FIFO, which can only be read once, so that several archives can use them."""
-    paths = call.options["--recipients-file"]
-    for at, path in enumerate(paths):
-        with naming(f"read the recipients file {path}"):
-            if stat.S_ISFIFO(os.stat(path).st_mode):
-                data = Reader(io.FileIO(path), path).read_up_to(_MAX_RECIPIENTS + 1)
-                if len(data) > _MAX_RECIPIENTS:
-                    raise Refused(f"the recipients file {path} has more than {_MAX_RECIPIENTS} bytes")
-                copy = os.memfd_create("recipients")
-                write_fd(copy, data)
-                paths[at] = f"/dev/fd/{copy}"
+class Recipients:
+    """The files of --recipients-file, for several archives: a FIFO can only be read once."""
+
+    def __init__(self, call: Invocation) -> None:
+        """Reads the FIFOs. Refused if one has more than 1 MiB, and Failed if it cannot be read."""
+        self._paths = call.options["--recipients-file"]
+        self._read: dict[int, bytes] = {}
+        for at, path in enumerate(self._paths):
+            with naming(f"read the recipients file {path}"):
+                if not stat.S_ISFIFO(os.stat(path).st_mode):
+                    continue
+                self._read[at] = Reader(io.FileIO(path), path).read_up_to(_MAX_RECIPIENTS + 1)
+            if len(self._read[at]) > _MAX_RECIPIENTS:
+                raise Refused(f"the recipients file {path} has more than {_MAX_RECIPIENTS} bytes")
+
+    @contextmanager
+    def given(self) -> Iterator[None]:
+        """In a `with`, the option names pipes that give what was read, for one archive."""
+        pipes = {at: processes.fed(data) for at, data in self._read.items()}
+        try:
+            for at, fd in pipes.items():
+                self._paths[at] = f"/dev/fd/{fd}"
+            yield
+        finally:
+            for fd in pipes.values():
+                os.close(fd)
 
 
 def piped(secret: bytes) -> int:
