@@ -100,7 +100,7 @@ def unfinished(place: Path) -> set[str]:
 
 
 def images(place: Path) -> dict[str, bytes]:
-    """The content of all images, without the zeros at their ends."""
+    """The content of all images, without the zeros at their ends: what is compared with it must not end in zeros."""
     return {
         str(path.relative_to(place)): path.read_bytes().rstrip(b"\0")
         for path in sorted(place.rglob("*.img"))
@@ -109,7 +109,7 @@ def images(place: Path) -> dict[str, bytes]:
 
 
 def noise(name: str, size: int = 100_000) -> bytes:
-    """Data that does not compress; it begins with the name of its owner."""
+    """Data that does not compress; it begins with the name of its owner, and does not end in zeros."""
     return name.encode() + b" " + os.urandom(size) + b"\x01"
 
 

@@ -6,14 +6,13 @@ Such a run never hangs, and its output never looks complete.
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hostdirs import images
+from hostdirs import images, noise
 from support import ROOT, environment, missing, run
 
 LIMIT = 60.0
@@ -56,7 +55,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     folder = tmp_path_factory.mktemp("faults")
     library = folder / "inject.so"
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-o", library, ROOT / "tests/inject.c", "-ldl"], check=True)
-    (folder / "a.img").write_bytes(os.urandom(200_000))
+    (folder / "a.img").write_bytes(noise("a", 200_000))
     (folder / "passphrase").write_text("faults\n")
     (folder / "passphrase").chmod(0o600)
     found = Place(folder, library, b"")
