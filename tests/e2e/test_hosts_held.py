@@ -131,7 +131,6 @@ def test_the_present_state_needs_no_hold(host: Path, running: Running) -> None:
 def test_a_signal_releases_it(number: signal.Signals, host: Path, running: Running) -> None:
     stop(running, host)
     kill(running.one("qb-run"), number)
-    running.release()
     assert running.end() == (-number, "")
     running.gone()
     assert (held(host), log(host)) == ([], ["hold first", "release first"])
@@ -212,7 +211,6 @@ def test_a_release_that_hangs_ends_after_a_time(host: Path, running: Running, tm
     running.program("qb-host-holding", _HOLDING.replace("    release)\n", "    release)\n        exec sleep 300\n"))
     stop(running, host)
     kill(running.one("qb-run"), signal.SIGTERM)
-    running.release()
     status, said = running.end()
     assert status == -signal.SIGTERM and "has not ended after 1 seconds" in said
     running.gone()
