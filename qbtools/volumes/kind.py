@@ -19,7 +19,7 @@ from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.volumes import kernel, spots
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
     from typing import TypeVar
 
@@ -63,8 +63,8 @@ class Source(_Opened, ABC):
     def extents(self) -> ExtentMap:
         """The map of its data. Everything outside the map reads as zeros. Failed on an I/O error."""
 
-    def blocks(self, extents: ExtentMap) -> Iterator[Buffer] | None:
-        """For a source without a descriptor: the data of its extents, in order, in blocks.
+    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[Buffer] | None:
+        """For a source without a descriptor: the data of these extents (offset, length), in order, in blocks.
 
         No block crosses the end of an extent. A block is valid until the next one is asked for.
         """
@@ -179,6 +179,8 @@ class SourceOptions(NamedTuple):
     warn: Callable[[str], None] = _silent
     opaque: bool = False
     """Read an image even if it needs another file (such as a qcow2 file with a backing file)."""
+    since: str | None = None
+    """The word of the older snapshot that Source.changed() will be asked for."""
 
 
 class TargetOptions(NamedTuple):

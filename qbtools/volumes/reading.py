@@ -108,6 +108,8 @@ class Sending:
         """Sends records of volume stream 2 for everything that may have changed, and the end. Failed as data()."""
         with suppress(OSError):
             os.posix_fadvise(self._source.fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        parts = ((one.offset, one.length) for one in records(self._extents, changed) if not one.zero)
+        self._blocks = self._source.blocks(parts)
         self._left = data = sum(one.length for one in records(self._extents, changed) if not one.zero)
         for record in records(self._extents, changed):
             self._writer.write(f"{record.line}\n".encode("ascii"))

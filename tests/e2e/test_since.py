@@ -129,7 +129,7 @@ def test_random_changes(volume: Volume) -> None:
 
 def test_only_what_changed_is_read(volume: Volume) -> None:
     """Data that is compressed is read: its place on the disk does not tell which part of it a file has."""
-    volume.write(5 * MIB + 1, b"x")
+    volume.write(5 * MIB, volume.data(65536))
     spec = volume.snapshot()
     stream, notes = volume.since(spec)
     assert "65536 bytes may have changed since id-0, only these are read" in notes or volume.compressed

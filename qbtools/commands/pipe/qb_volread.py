@@ -35,7 +35,7 @@ Options:
 def main(call: Invocation) -> None:
     """Reads a volume. The end line is only written if everything was read and the volume has not changed."""
     out = call.stdout(binary=not call.options["--size"])
-    how = volumeoptions.reading(call)
+    how = volumeoptions.reading(call)._replace(since=call.options["--since"])
     if call.options["--size"]:
         out.write(b"%d\t%d\n" % locate.sizes(call.options["VOLUME"], how))
         return
@@ -53,7 +53,7 @@ def main(call: Invocation) -> None:
         ),
     ):
         extents = source.extents()
-        since = volumeoptions.changed(call, source)
+        since = volumeoptions.changed(call, source, extents)
         total = None if since else source.size if raw else extents.data
         call.note(f"{source.name}: {source.size} bytes, {extents.data} of them data in {len(extents)} extents")
         sending = Sending(source, extents, out)

@@ -52,14 +52,18 @@ class Since(NamedTuple):
     base: Base
 
 
-def changed(call: Invocation, source: Source) -> Since | None:
-    """What --since and --base ask for; None if the whole volume is to be written, with the reason as a note."""
+def changed(call: Invocation, source: Source, extents: ExtentMap) -> Since | None:
+    """What --since and --base ask for; None if the whole volume is to be written, with the reason as a note.
+
+    extents: the map of the source.
+    """
     since, path = call.options["--since"], call.options["--base"]
     if since is None or path is None:
         if since is not None or path is not None:
             raise UsageError("--since and --base go together")
         return None
     from qbtools.commands.pipe import indexfiles
+    from qbtools.volumes.reading import records
 
     try:
         head = indexfiles.head(path)
@@ -67,7 +71,8 @@ def changed(call: Invocation, source: Source) -> Since | None:
     except QbError as error:
         call.note(f"{source.name}: everything is read: {error.message}")
         return None
-    call.note(f"{source.name}: {found.data} bytes may have changed since {head.base.backup_id}, only these are read")
+    read = sum(record.length for record in records(extents, found) if not record.zero)
+    call.note(f"{source.name}: {read} bytes may have changed since {head.base.backup_id}, only these are read")
     return Since(found, head.base)
 
 

@@ -36,7 +36,9 @@ class NbdKind(SnapshotlessKind):
         from qbtools.volumes.nbd.source import NbdSource
 
         self.check_state(name, options)
-        return NbdSource(f"nbd:{name}", self._connect(name))
+        scheme, _, bitmap = (options.since or "").partition(":")
+        wanted = bitmap if scheme == self.scheme else None
+        return NbdSource(f"nbd:{name}", self._connect(name, wanted), wanted)
 
     def open_target(self, name: str, options: TargetOptions) -> Target:
         from qbtools.volumes.nbd.target import NbdTarget
@@ -57,10 +59,10 @@ class NbdKind(SnapshotlessKind):
         return Spot(frozenset((("nbd", *_export(name)),)))
 
     @staticmethod
-    def _connect(name: str) -> Connection:
+    def _connect(name: str, bitmap: str | None = None) -> Connection:
         from qbtools.volumes.nbd import connection
 
-        return connection.Connection(f"nbd:{name}", connection.to_uri(name))
+        return connection.Connection(f"nbd:{name}", connection.to_uri(name), bitmap=bitmap)
 
     def no_snapshots(self, name: str) -> Refused:
         return Refused(f"nbd:{name} is an NBD export: no snapshot can be taken of it")

@@ -31,7 +31,7 @@ DEPTH = 16
 
 _STATUS = (1 << 32) - (1 << 16)  # bytes of a request for the map: its length has 32 bits
 _RANGES = 1 << 17  # of the map in one answer: a server may send millions, and what is left is asked for again
-_ALLOCATION = "base:allocation"
+_ALLOCATION, _BITMAP = "base:allocation", "qemu:dirty-bitmap:"
 _ZERO = 2  # the flag of a range that reads as zeros
 _SCHEMES = ("nbd", "nbds", "nbd+unix", "nbds+unix", "nbd+vsock", "nbds+vsock")
 
@@ -40,24 +40,32 @@ class Connection:
     """A connection to one export. size: its bytes. unit: offsets and lengths of requests must be multiples of it.
 
     request: the bytes of the largest request for data that we send. mapped: whether the server tells what is zero.
+
+    bitmapped: whether it has the bitmap.
     """
 
-    def __init__(self, name: str, connect: Callable[[Any], None], why: _Why = lambda _lost: None) -> None:
+    def __init__(
+        self, name: str, connect: Callable[[Any], None], why: _Why = lambda _lost: None, bitmap: str | None = None
+    ) -> None:
         """name: for messages. connect: begins to connect a handle. why: a better error, if there is one.
 
-        It is called with True after a lost connection, and with False after another failure.
+        It is called with True after a lost connection, and with False after another failure. bitmap: the name of a
+        bitmap of qemu, for marked().
 
         UsageError for an invalid URI. Failed if the server cannot be reached, or does not have the export.
         """
         self._nbd = binding.load()
         self._name = name
         self._why = why
+        self._bitmap = "" if bitmap is None else f"{_BITMAP}{bitmap}"
         self._poller: select.poll | None = None
         self._polled = -1, 0
         self._calls_back = False
         self._h = self._nbd.NBD()
         try:
             self._h.add_meta_context(_ALLOCATION)
+            if self._bitmap:
+                self._h.add_meta_context(self._bitmap)
             if hasattr(self._h, "set_pread_initialize"):
                 self._h.set_pread_initialize(False)  # libnbd fails where a server does not send all of the data
             connect(self._h)
@@ -68,6 +76,7 @@ class Connection:
                 raise self._lost()
             self.size = int(self._h.get_size())
             self.mapped = bool(self._h.can_meta_context(_ALLOCATION))
+            self.bitmapped = bool(self._bitmap and self._h.can_meta_context(self._bitmap))
             self.unit = self._limit("SIZE_MINIMUM", 1)
             self.request = min(self._limit("SIZE_MAXIMUM", LARGEST), REQUEST) // self.unit * self.unit
         except self._nbd.Error as error:
@@ -162,24 +171,36 @@ class Connection:
         if not self.mapped:
             yield at, end
             return
+        for begin, reached, flags in self._ranges(_ALLOCATION, at, end):
+            if not flags & _ZERO:
+                yield begin, reached
+
+    def marked(self) -> Iterator[tuple[int, int]]:
+        """The parts of the export that are set in the bitmap: begin and end of each, ascending. Failed."""
+        for begin, end, flags in self._ranges(self._bitmap, 0, self.size):
+            if flags:
+                yield begin, end
+
+    def _ranges(self, wanted: str, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Begin, end and flags of each part of at … end, all of it, in order. Failed."""
         while at < end:
             low = at // self.unit * self.unit
             count = min(_STATUS, -(-(end - low) // self.unit) * self.unit)
             reached = low
-            for length, flags in self._status(low, count):
+            for length, flags in self._status(wanted, low, count):
                 begin, reached = reached, min(reached + length, low + count)
-                if not flags & _ZERO and max(begin, at) < min(reached, end):
-                    yield max(begin, at), min(reached, end)
+                if max(begin, at) < min(reached, end):
+                    yield max(begin, at), min(reached, end), flags
             if reached <= at:
                 raise Failed(f"cannot read the map of {self._name}: the NBD server sent an empty one")
             at = reached
 
-    def _status(self, offset: int, count: int) -> list[tuple[int, int]]:
-        """Length and flags of the first ranges from offset on, at least one. They may end before or after count."""
+    def _status(self, wanted: str, offset: int, count: int) -> list[tuple[int, int]]:
+        """Length and flags of the first ranges of a map from offset on. They may end before or after count."""
         found: list[int] = []
 
         def take(context: str, _offset: int, entries: list[int], _error: Any) -> int:
-            if context == _ALLOCATION:
+            if context == wanted:
                 found.extend(entries[: 2 * _RANGES - len(found)])
             return 0
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from qbtools.errors import Failed
 from qbtools.formats.volumestream import ExtentMap
 from qbtools.lean import TYPE_CHECKING
+from qbtools.volumes import changes
 from qbtools.volumes.kind import Source
 from qbtools.volumes.nbd import connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import Any
 
     from qbtools.volumes.nbd.connection import Connection
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 class NbdSource(Source):
     """An export. Its server decides whether it may change meanwhile."""
 
-    def __init__(self, name: str, link: Connection) -> None:
-        """link: closed with this."""
+    def __init__(self, name: str, link: Connection, bitmap: str | None = None) -> None:
+        """link: closed with this. bitmap: that of the link, for changed()."""
         super().__init__(name, -1, link.size)
         self._link = link
+        self._bitmap = bitmap
 
     def extents(self) -> ExtentMap:
         found = ExtentMap(self.size)
@@ -30,7 +33,7 @@ class NbdSource(Source):
             found.add(begin, end - begin)
         return found
 
-    def blocks(self, extents: ExtentMap) -> Iterator[memoryview]:
+    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         link, unit = self._link, self._link.unit
         waiting: list[_Waiting] = []
         buffers = [memoryview(bytearray(link.request)) for _ in range(connection.DEPTH)]
@@ -53,9 +56,39 @@ class NbdSource(Source):
         self._link.finish_read(*words, view, low)
         return view[begin:end]
 
+    def changed(self, since: str, size: int, block: int) -> ExtentMap:
+        """As Source.changed(). since: a bitmap of qemu that has existed since the older state."""
+        if since != self._bitmap:
+            return super().changed(since, size, block)
+        if not self._link.bitmapped:
+            raise Failed(f"the NBD server has no bitmap {since}")
+        if size != self.size:
+            raise Failed("its size has changed")
+        found = ExtentMap(self.size, 0)
+        for begin, end in _merged(self._link.marked(), self._holes()):
+            changes.add(found, begin, end, block)
+        return found
+
+    def _holes(self) -> Iterator[tuple[int, int]]:
+        """What reads as zeros, however short. It need not be read, so we need not trust the bitmap for it: it does not
+        tell what was cut off from a disk that has its old size again."""
+        at = 0
+        for begin, end in self._link.data(0, self.size):
+            if at < begin:
+                yield at, begin
+            at = end
+        if at < self.size:
+            yield at, self.size
+
     def check(self) -> None:
         """Nothing to check: the server answered every request."""
 
     def close(self) -> None:
         self._link.close()
         super().close()
+
+
+def _merged(*parts: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    import heapq
+
+    return heapq.merge(*parts)

@@ -12,9 +12,8 @@ from qbtools.volumes.qemu import server
 from qbtools.volumes.qemu.chain import Chain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from qbtools.formats.volumestream import ExtentMap
     from qbtools.volumes.kind import SourceOptions
 
 _LOCKED = "shut its machine down first; --state=current reads it anyway, but the copy may be inconsistent"
@@ -44,7 +43,7 @@ class ImageSource(NbdSource):
             self._release()
             raise
 
-    def blocks(self, extents: ExtentMap) -> Iterator[memoryview]:
+    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         since = 0
         for block in super().blocks(extents):
             yield block
