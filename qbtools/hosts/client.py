@@ -15,7 +15,7 @@ from qbtools.domains.lines import read_fields
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Damaged, Failed, UsageError
 from qbtools.hosts import calls, listing, unsaved
-from qbtools.hosts.listing import Contents, HostVolume, is_word
+from qbtools.hosts.listing import Contents, Held, HostVolume, is_word
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.streams import Reader
 from qbtools.volumes.marks import Mark
@@ -30,14 +30,15 @@ VERBS = ("inventory", "volumes", "files", "create", "set", "remove", "defaults",
 """The verbs that every host must know."""
 
 FREEZE, THAW = "freeze", "thaw"
-HOLD, RELEASE = "hold", "release"
+HOLD, RELEASE, FORGET = "hold", "release", "forget"
 UNSAVED = "unsaved"
 CHECK = "check"
 CONTENTS = "contents"
 
 _WORD = re.compile(r"([a-z][a-z0-9]*(?:-[a-z0-9]+)*):(.*)", re.DOTALL)
-_END = "end"
+_LATER = "later"
 _AT_ONCE = 500  # domains
+_CHECKPOINT, _BASE = "QB_CHECKPOINT", "QB_CHECKPOINT_BASE"
 _NO_SETTINGS: Mapping[str, str] = {}
 
 _Parsed = TypeVar("_Parsed")
@@ -151,16 +152,27 @@ class Host:
         """Whether the host can hold volumes while they are read."""
         return {HOLD, RELEASE} <= self.verbs()
 
-    def hold(self, domain: str, mark: str) -> dict[str, str]:
+    def forgets(self) -> bool:
+        """Whether the host can make checkpoints when it holds a domain."""
+        return FORGET in self.verbs()
+
+    def hold(self, domain: str, mark: str, checkpoint: str = "", base: str = "") -> dict[str, Held]:
         """Makes the present state of all volumes of a domain readable until release().
 
-        Returns the word for qb-volread by the name of each volume.
+        checkpoint: the name of one to make of this state; base: of the one since which the changes are wanted. Returns
+        how each volume is read, by its name.
         """
-        return self._ask(HOLD, domain, mark, parse=_held)
+        settings = {name: word for name, word in ((_CHECKPOINT, checkpoint), (_BASE, base)) if word}
+        return self._ask(HOLD, domain, mark, parse=listing.held, settings=settings)
 
     def release(self, domain: str, mark: str) -> None:
         """Ends hold(). Does nothing if there is no such domain, or if another run holds it."""
         self._ask(RELEASE, domain, mark, parse=_nothing)
+
+    def forget(self, domain: str, checkpoint: str) -> bool:
+        """Removes a checkpoint that hold() has made, if it exists. Returns whether it is gone; if not, it must be tried
+        again later."""
+        return self._ask(FORGET, domain, checkpoint, parse=_forgotten)
 
     def leftovers(self, inventory: Metadata | None = None) -> frozenset[str]:
         """The names of its domains that an ended restore has left unfinished. inventory: if it is known already."""
@@ -177,8 +189,9 @@ class Host:
         document: bytes | None = None,
         limit: int = MAX_LINES,
         tell: Callable[[str], None] | None = None,
+        settings: Mapping[str, str] = _NO_SETTINGS,
     ) -> _Parsed:
-        data = self._run([verb, *words], document, limit, tell or self._tell)
+        data = self._run([verb, *words], document, limit, tell or self._tell, settings)
         try:
             return parse(Reader(io.BytesIO(data), "its output"))
         except Damaged as error:
@@ -187,10 +200,19 @@ class Host:
     def _named(self, *words: str) -> str:
         return f"{self._program} {self._argv[1]} {' '.join(words)}"
 
-    def _run(self, words: list[str], document: bytes | None, limit: int, tell: Callable[[str], None]) -> bytes:
+    def _run(
+        self,
+        words: list[str],
+        document: bytes | None,
+        limit: int,
+        tell: Callable[[str], None],
+        settings: Mapping[str, str],
+    ) -> bytes:
         if self._hangs:
             raise Failed(f"{self._named(*words)} is not run, because the host does not answer")
-        answer = calls.run([*self._argv, *words], document, limit, self._limit, self._named(*words), self._settings)
+        answer = calls.run(
+            [*self._argv, *words], document, limit, self._limit, self._named(*words), {**self._settings, **settings}
+        )
         if answer is None:
             self._hangs = True
             raise Failed(f"{self._named(*words)} has not ended after {self._limit:g} seconds")
@@ -232,21 +254,11 @@ def _targets(reader: Reader) -> list[tuple[str, str]]:
     return list(found.items())
 
 
-def _held(reader: Reader) -> dict[str, str]:
-    found: dict[str, str] = {}
-    ended = False
-    for number, fields in read_fields(reader):
-        if ended:
-            raise Damaged(f"line {number} comes after the end")
-        ended = fields == [_END]
-        if ended:
-            continue
-        if len(fields) != 2 or names.volume_problem(fields[0]) or not is_word(fields[1]) or fields[0] in found:
-            raise Damaged(f"line {number} is not a volume and the word to read it")
-        found[fields[0]] = fields[1]
-    if not ended:
-        raise Damaged("its last line is not end")
-    return found
+def _forgotten(reader: Reader) -> bool:
+    lines = [fields for _number, fields in read_fields(reader)]
+    if lines not in ([], [[_LATER]]):
+        raise Damaged(f"it prints something else than {_LATER}")
+    return not lines
 
 
 def _verbs(reader: Reader) -> frozenset[str]:

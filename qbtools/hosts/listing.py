@@ -8,6 +8,7 @@ from qbtools.domains import names
 from qbtools.domains.lines import read_fields
 from qbtools.errors import Damaged
 from qbtools.formats import chunks
+from qbtools.hosts.unsaved import NONE, escaped, plain
 from qbtools.lean import NamedTuple
 from qbtools.streams import Reader
 
@@ -29,6 +30,23 @@ class HostVolume(NamedTuple):
     save: bool
 
 
+class Held(NamedTuple):
+    """How a volume is read that is held. word: for qb-volread.
+
+    since: what `qb-volread --since` takes, empty if all of it must be read; reason: then perhaps why.
+    """
+
+    word: str
+    since: str = ""
+    reason: str = ""
+
+    def fields(self, name: str) -> tuple[str, ...]:
+        """The fields of its line. name: of the volume."""
+        if self.reason and not self.since:
+            return name, self.word, NONE, escaped(self.reason)
+        return (name, self.word, self.since) if self.since else (name, self.word)
+
+
 Contents = tuple[list[HostVolume], list[tuple[str, str]]]
 """The volumes of a domain, and its further files."""
 
@@ -48,6 +66,27 @@ def volumes(reader: Reader) -> list[HostVolume]:
             raise Damaged(f"line {number} is not a name, a volume, two sizes, and twice yes or no")
         found[name] = HostVolume(name, source, size, used, _FLAGS[fields[4]], _FLAGS[fields[5]])
     return list(found.values())
+
+
+def held(reader: Reader) -> dict[str, Held]:
+    """How the volumes of a domain are read, from lines of fields() and the line `end`. Damaged for any other."""
+    found: dict[str, Held] = {}
+    ended = False
+    for number, fields in read_fields(reader):
+        if ended:
+            raise Damaged(f"line {number} comes after the end")
+        ended = fields == [_END]
+        if ended:
+            continue
+        if len(fields) < 2 or names.volume_problem(fields[0]) or not is_word(fields[1]) or fields[0] in found:
+            raise Damaged(f"line {number} is not a volume and the word to read it")
+        since, reason = [*fields[2:], "", ""][:2]
+        if len(fields) > 4 or (since and since != NONE and (reason or not is_word(since))):
+            raise Damaged(f"line {number} does not tell since when the volume has changed")
+        found[fields[0]] = Held(fields[1], "" if since == NONE else since, plain(reason))
+    if not ended:
+        raise Damaged("its last line is not end")
+    return found
 
 
 def files(reader: Reader) -> list[tuple[str, str]]:

@@ -10,7 +10,9 @@ from qbtools.errors import Damaged
 from qbtools.lean import NamedTuple
 from qbtools.streams import Reader
 
-_NONE = "-"
+NONE = "-"
+"""Stands for nothing in a field."""
+
 _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
@@ -23,7 +25,7 @@ class Unsaved(NamedTuple):
 
     def to_line(self) -> str:
         """The fields separated by tabs, with newline; all of it printable ASCII."""
-        return "\t".join((self.domain or _NONE, _escaped(self.path), _escaped(self.reason))) + "\n"
+        return "\t".join((self.domain or NONE, escaped(self.path), escaped(self.reason))) + "\n"
 
 
 def read(reader: Reader) -> list[Unsaved]:
@@ -33,15 +35,15 @@ def read(reader: Reader) -> list[Unsaved]:
         if len(fields) != 3 or not all(fields):
             raise Damaged(f"line {number} is not a domain, a path and a reason")
         domain, path, reason = fields
-        found.append(Unsaved(None if domain == _NONE else domain, _plain(path), _plain(reason)))
+        found.append(Unsaved(None if domain == NONE else domain, plain(path), plain(reason)))
     return found
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """text with a backslash and three octal digits for a backslash, and for any byte that is not printable ASCII."""
     return "".join(chr(one) if 0x20 <= one < 0x7F and one != 0x5C else f"\\{one:03o}" for one in os.fsencode(text))
 
 
-def _plain(text: str) -> str:
-    """The reverse of _escaped()."""
+def plain(text: str) -> str:
+    """The reverse of escaped()."""
     return os.fsdecode(_OCTAL.sub(lambda match: bytes((int(match[1], 8),)), text.encode("ascii")))

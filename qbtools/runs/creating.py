@@ -14,6 +14,7 @@ from qbtools.domains.compose import NewVolume
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import Failed, QbError, UsageError
 from qbtools.formats.chunks import METADATA
+from qbtools.hosts.listing import Held
 from qbtools.hosts.results import Passage
 from qbtools.lean import NamedTuple
 from qbtools.runs import verdict
@@ -106,13 +107,15 @@ def take(sources: Mapping[str, str], how: SourceOptions, still: AbstractContextM
 
 class Indexing(NamedTuple):
     """How a series saves volumes. numbers: of the domains. source: what comes in front of the source of a volume, by
-    its archive name and its word. snapshots: what is read instead of a volume, by domain and name. take: the same as
-    take() here, for a domain of a host."""
+    its archive name, its word, and how a host holds it. snapshots: what is read instead of a volume, by domain and
+    name. take: the same as take() here, for a domain of a host. points: the checkpoint to make of a domain, and that of
+    its last state, for Host.hold()."""
 
     numbers: Mapping[str, int]
-    source: Callable[[str, str], str]
+    source: Callable[[str, str, Held | None], str]
     snapshots: Mapping[tuple[str, str], str] = {}
     take: Callable[[Mapping[str, str], SourceOptions, AbstractContextManager[None] | None], Taken] = take
+    points: Callable[[str], tuple[str, str]] = lambda _domain: ("", "")
 
 
 def archive_name(number: int, volume: str) -> str:
@@ -164,7 +167,7 @@ def contents(given: Given, how: SourceOptions, indexing: Indexing | None = None)
         word, volume = given.sources[key]
         front = "volume:"
         if indexing is not None:
-            front, word = indexing.source(entry.archive_name, word), indexing.snapshots.get(key, word)
+            front, word = indexing.source(entry.archive_name, word, None), indexing.snapshots.get(key, word)
         source = volume_source(word, volume.size, how, front)
         files.append(Saved(entry.archive_name, source, volume.data, entry.label))
     return Contents(document, files)

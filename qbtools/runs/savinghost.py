@@ -10,6 +10,7 @@ from qbtools.domains.selection import LeftOut
 from qbtools.errors import Failed, QbError, Refused
 from qbtools.hosts import saving
 from qbtools.hosts.client import Host
+from qbtools.hosts.listing import Held
 from qbtools.hosts.saving import Failing, File, Machine
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.lean import NamedTuple
@@ -127,6 +128,7 @@ class Taking:
         self._take = creating.take if indexing is None else indexing.take
         self._taken = Taken((), ())
         self._plain: list[str] = []
+        self._read: Mapping[str, Held] = {}
         self._held = ""
         files = [Saved(*self._saved(file), _label(file)) for file in archive.files]
         self.contents = Contents(archive.document, files)
@@ -167,7 +169,9 @@ class Taking:
         return self._volume(file, self._taken.specs[file.at - 1], None)
 
     def _volume(self, file: File, word: str, how: SourceOptions | None) -> str:
-        front = "volume:" if self._indexing is None else self._indexing.source(file.archive_name, file.word)
+        front = "volume:"
+        if self._indexing is not None:
+            front = self._indexing.source(file.archive_name, file.word, self._read.get(file.archive_name))
         return volume_source(word, file.size, how, front)
 
     def _hold(self, domain: str, volumes: Sequence[File]) -> None:
@@ -177,10 +181,12 @@ class Taking:
             raise Failed(f"{domain}: its host cannot hold it")
         self._held = domain
         try:
-            held = host.hold(domain, str(Mark.own()))
+            points = ("", "") if self._indexing is None else self._indexing.points(domain)
+            held = host.hold(domain, str(Mark.own()), *points)
             if missing := {_volume(file) for file in volumes} - held.keys():
                 raise Failed(f"{domain}: the host holds no volume {min(missing)}")
-            words = {file.archive_name: held[_volume(file)] for file in volumes}
+            self._read = {file.archive_name: held[_volume(file)] for file in volumes}
+            words = {name: one.word for name, one in self._read.items()}
             plain = words == {file.archive_name: file.word for file in volumes}
             take = self._take if plain else creating.take  # what the host made for this run may go with its place
             try:
@@ -205,7 +211,7 @@ class Taking:
 
     def release(self) -> None:
         """Releases all snapshots, and what the host holds. If that fails, there is a warning; the next run does it."""
-        own, self._taken, self._plain = self._taken.own, Taken((), ()), []
+        own, self._taken, self._plain, self._read = self._taken.own, Taken((), ()), [], {}
         if own:
             try:
                 snapshots.release(own)

@@ -7,6 +7,6 @@ retention.py  which archives are kept
 place.py      what tells whether a file was copied or restored from a backup
 directory.py  the directory of a series
 choosing.py   whether a run saves everything or increments, and of which base
-keeping.py    which snapshots are kept for the next run
+keeping.py    which snapshots and checkpoints are kept for the next run
 indexes.py    confirms an index, so that it can be a base
 """

@@ -1,16 +1,17 @@
-"""Which snapshots a series keeps of the volumes of an archive, in its file `kept/ID`.
+"""Which snapshots and checkpoints a series keeps for an archive, in its file `kept/ID`.
 
-The file is written before they are taken, and written again afterwards; it is removed after they were released. So no
-snapshot exists that it does not tell of. Its text:
+The file is written before they are made, and snapshots are added to it afterwards; it is removed after they were
+released. So none exists that it does not tell of. Its text:
 
     qb-series-kept 1
     id ID
     volume WORD
+    checkpoint DOMAIN HOST
     kept NAME STAMP SPEC
     end SHA256
 
-volume: each volume of which a snapshot may exist. kept: the snapshot of the volume NAME of the archive, and what tells
-whether somebody changed it.
+volume: each volume of which a snapshot may exist. checkpoint: each domain of a host that may have a checkpoint.
+kept: the snapshot of the volume NAME of the archive, and what tells whether somebody changed it.
 """
 
 from __future__ import annotations
@@ -45,18 +46,27 @@ class Snapshot(NamedTuple):
     spec: str
 
 
+class Checkpoint(NamedTuple):
+    """A domain that may have a checkpoint with the mark of the archive, and its host as for --host."""
+
+    domain: str
+    host: str
+
+
 @dataclass(frozen=True)
 class Keeping:
-    """The snapshots of an archive, by the names of their volumes in it."""
+    """The snapshots of an archive, by the names of their volumes in it, and its checkpoints."""
 
     backup_id: str
     words: Sequence[str]
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
+    checkpoints: Sequence[Checkpoint] = ()
 
 
 def serialise(keeping: Keeping) -> bytes:
     """The text with these snapshots."""
     lines = [f"id {keeping.backup_id}", *(f"volume {word}" for word in keeping.words)]
+    lines += [f"checkpoint {one.domain} {one.host}" for one in keeping.checkpoints]
     lines += [f"kept {name} {one.stamp} {one.spec}" for name, one in keeping.snapshots.items()]
     return textlines.join(_MAGIC, lines)
 
@@ -67,6 +77,10 @@ def parse(data: bytes, name: str) -> Keeping:
     backup_id, words, snapshots = fields.backup_id(fields.value("id")), [], dict[str, Snapshot]()
     while (word := fields.maybe("volume")) is not None:
         words.append(word or fields.bad())
+    checkpoints = []
+    while (line := fields.maybe("checkpoint")) is not None:
+        domain, _, host = line.partition(" ")
+        checkpoints.append(Checkpoint(domain, host) if domain and host else fields.bad())
     while (line := fields.maybe("kept")) is not None:
         volume, _, rest = line.partition(" ")
         stamp, _, spec = rest.partition(" ")
@@ -74,7 +88,7 @@ def parse(data: bytes, name: str) -> Keeping:
             fields.bad()
         snapshots[volume] = Snapshot(stamp, spec)
     fields.end()
-    return Keeping(backup_id, words, snapshots)
+    return Keeping(backup_id, words, snapshots, tuple(checkpoints))
 
 
 def put(series: Series, keeping: Keeping) -> None:

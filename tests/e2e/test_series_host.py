@@ -162,6 +162,13 @@ def test_a_dry_run_does_not_touch_the_series(nights: Nights) -> None:
     assert not (nights.path / "series").exists()
 
 
+def test_a_host_without_checkpoints(nights: Nights) -> None:
+    nights.host("mail")
+    done = nights.create("--checkpoints")
+    assert (done.returncode, done.stderr) == (2, b"qb-backup: error: --checkpoints: the host A makes no checkpoints\n")
+    assert not (nights.path / "series").exists()
+
+
 def test_each_has_no_series(nights: Nights) -> None:
     nights.host("mail")
     done = bash(f"cd {nights.path} && {CREATE} --each -o .", **SECRET)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -172,7 +173,7 @@ class Protocol:
         assert place.run(*write, targets["root"], data=b"old" + bytes(4 * MiB))[0] == 0
         name, mark, other = f"{PREFIX}held", str(Mark.own()), str(Mark.own()._replace(start=1))
         place.good("release", name, mark)
-        words = client._held(place.good("hold", name, mark))
+        words = {volume: held.word for volume, held in listing.held(place.good("hold", name, mark)).items()}
         assert words.keys() == {"root", "private"}
         assert place.domain("held").features.get(names.HELD, mark) == mark
         assert place.run(*write, targets["root"], data=b"new" + bytes(4 * MiB))[0] == 0
@@ -186,6 +187,23 @@ class Protocol:
             assert names.HELD not in place.domain("held").features
         place.good("release", f"{PREFIX}missing", mark)
         place.bad("hold", f"{PREFIX}missing", mark)
+
+    def test_checkpoints(self, place: Place) -> None:
+        """The tests have no machine that runs, so the host may make none. All the same it is held."""
+        name, point, mark = f"{PREFIX}pointed", f"qbtools-kept-{uuid.uuid4().hex}", str(Mark.own())
+        if "forget" not in client._verbs(place.good("verbs")):
+            place.bad("forget", name, point)
+            return
+        place.create("pointed", root=MiB)
+        for settings in [f"QB_CHECKPOINT={point}"], [f"QB_CHECKPOINT={point}2", f"QB_CHECKPOINT_BASE={point}"]:
+            status, out, err = place.run("env", *settings, *place.argv, "hold", name, mark)
+            assert (status, err) == (0, "")
+            assert listing.held(Reader(io.BytesIO(out), "its output")).keys() == {"root"}
+            place.good("release", name, mark)
+        for word in point, f"{point}2", point:
+            assert client._forgotten(place.good("forget", name, word))
+        assert client._forgotten(place.good("forget", f"{PREFIX}missing", point))
+        place.bad("forget", name, "theirs")
 
     def test_what_is_there(self, place: Place) -> None:
         assert place.inventory().by_name["dom0"].kind == names.ADMIN_CLASS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from running import spare_others
 
 from qbtools.domains import names
 from qbtools.errors import Failed, UsageError
-from qbtools.hosts import client
+from qbtools.hosts import client, listing
 from qbtools.hosts.client import Host
-from qbtools.hosts.listing import HostVolume
+from qbtools.hosts.listing import Held, HostVolume
 from qbtools.hosts.unsaved import Unsaved
+from qbtools.streams import Reader
 from qbtools.volumes.marks import Mark
 
 GOOD = """<qubes><labels><label id="label-1" color="0x0">red</label></labels><properties/><domains>
@@ -286,6 +288,9 @@ def test_a_path_is_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("printf 'root\\t-x\\nend\\n'", "line 1 is not a volume and the word to read it"),
         ("printf 'a/b\\tfile:/x\\nend\\n'", "line 1 is not a volume and the word to read it"),
         ("printf 'end\\tfile:/x\\n'", "its last line is not end"),
+        ("printf 'root\\tfile:/x\\t-x\\nend\\n'", "line 1 does not tell since when the volume has changed"),
+        ("printf 'root\\tfile:/x\\tnbd:x\\twhy\\nend\\n'", "line 1 does not tell since when the volume has changed"),
+        ("printf 'root\\tfile:/x\\t-\\twhy\\tx\\nend\\n'", "line 1 does not tell since when the volume has changed"),
         ("printf 'root\\tfile:/x\\nen'", "its output"),
         ("printf 'end\\n'; exit 3", "ended with status 3"),
     ],
@@ -298,6 +303,30 @@ def test_hold(host: Callable[[str], Host], text: str, expected: str | None) -> N
         host(text).hold("work", "mark")
     assert error.value.message.startswith("qb-host-test some place hold work mark: ")
     assert expected in error.value.message
+
+
+def test_hold_with_checkpoints(host: Callable[[str], Host]) -> None:
+    text = """printf 'a\\tfile:/x\\tnbd:%s\\n' "$QB_CHECKPOINT"
+    printf 'b\\tfile:/x\\t-\\t%s\\n' "${QB_CHECKPOINT_BASE-no\\011}"
+    printf 'c\\tfile:/x\\nend\\n'"""
+    assert host(text).hold("work", "mark", "new", "old") == {
+        "a": Held("file:/x", "nbd:new"), "b": Held("file:/x", "", "old"), "c": Held("file:/x")
+    }  # fmt: skip
+    found = host(text).hold("work", "mark")
+    assert (found["a"], found["b"].reason) == (Held("file:/x", "nbd:"), "no\t")
+    for name, held in found.items():
+        line = "\t".join(held.fields(name)) + "\nend\n"
+        assert listing.held(Reader(io.BytesIO(line.encode()))) == {name: held}
+
+
+def test_forget(host: Callable[[str], Host]) -> None:
+    assert host("[ $2:$3:$4 = forget:work:point ]").forget("work", "point")
+    assert not host("echo later").forget("work", "point")
+    for text in "echo x", "echo later; echo later", "exit 1":
+        with pytest.raises(Failed):
+            host(text).forget("work", "point")
+    known = " ".join(client.VERBS)
+    assert [host(f"printf '%s\\n' {known} {more}").forgets() for more in ("", "forget")] == [False, True]
 
 
 def test_who_holds(host: Callable[[str], Host]) -> None:

@@ -43,7 +43,7 @@ GOOD = {
     ),
     "create --host --series": (
         ("create", "--host=x", "--series=x", "--store=x"),
-        (EVERYWHERE | SAVING | CHOOSING | SERIES | {"--strict"}) - {"--output"},
+        (EVERYWHERE | SAVING | CHOOSING | SERIES | {"--strict", "--checkpoints"}) - {"--output"},
     ),
     "list": (("list",), EVERYWHERE | OPENING | {"--json", "--at"}),
     "verify": (("verify",), EVERYWHERE | OPENING | {"--at"}),
@@ -77,7 +77,7 @@ def test_all_options_are_known_here() -> None:
         | ONLY_SAVING_HOSTS
         | SERIES
         | MERGING
-        | {"--only", "--at", "--keep-macs"}
+        | {"--only", "--at", "--keep-macs", "--checkpoints"}
     )
     assert set(OPTIONS) == known
 
@@ -108,6 +108,8 @@ def test_an_option_with_a_command(command: str, option: str) -> None:
         (("restore",), "no target given"),
         (("restore", "--to=x", "--pool=y"), "exclude each other"),
         (("restore", "--host=x", "--plan=y", "--include=z"), "do not go with --plan"),
+        (("create", "a", "--series=x", "--checkpoints"), "--checkpoints needs --host"),
+        (("create", "--host=x", "--checkpoints"), "--checkpoints needs --series"),
         (("restore", "--host=dir:x", "--keep-macs"), "--keep-macs needs --host libvirt:URI"),
         (("restore", "--host=x", "--plan=y", "--only=z"), "do not go with --plan"),
         (("restore", "--to=x", "--overwrite", "--skip-existing"), "exclude each other"),

@@ -48,7 +48,7 @@ def test_names(tmp_path: Path, how: SourceOptions, warnings: list[str]) -> None:
 def test_the_order_of_a_series_does_not_depend_on_the_command_line(tmp_path: Path, how: SourceOptions) -> None:
     source = image(tmp_path, "a:b.img")
     words = [f"{name}={source}" for name in ("work:root", "bank:private", "bank:root", "work:private")]
-    indexing = creating.Indexing({"bank": 3, "work": 2}, lambda name, _word: f"changes:{name}:")
+    indexing = creating.Indexing({"bank": 3, "work": 2}, lambda name, _word, _held: f"changes:{name}:")
     first, second = (creating.contents(creating.look(some, how), how, indexing) for some in (words, words[::-1]))
     assert first == second
     names = ["vm2/private.img", "vm2/root.img", "vm3/private.img", "vm3/root.img"]

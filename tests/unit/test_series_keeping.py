@@ -10,7 +10,7 @@ from seriesdir import begun, completed, confirm, new, save
 from qbtools.errors import Damaged
 from qbtools.series import keeping
 from qbtools.series.directory import Series
-from qbtools.series.keeping import Keeping, Snapshot
+from qbtools.series.keeping import Checkpoint, Keeping, Snapshot
 from qbtools.volumes import marks
 from qbtools.volumes.files import leftovers
 from qbtools.volumes.marks import Kept, Mark
@@ -25,6 +25,11 @@ def test_the_text() -> None:
     odd = Keeping("a1", ["file:/\udcff"], {"vm1/root.img": Snapshot("s", "file:/ \udcff")})
     assert keeping.parse(keeping.serialise(odd), "x") == odd
     assert keeping.parse(keeping.serialise(Keeping("a1", [])), "x") == Keeping("a1", [])
+    points = Checkpoint("a-b", "libvirt:qemu:///system?x= y"), Checkpoint("c", "./dir")
+    assert keeping.parse(keeping.serialise(Keeping("a1", [], {}, points)), "x") == Keeping("a1", [], {}, points)
+    for wrong in Checkpoint("a", ""), Checkpoint("", "b"):
+        with pytest.raises(Damaged):
+            keeping.parse(keeping.serialise(Keeping("a1", [], {}, [wrong])), "x")
     for at in range(len(data)):
         with pytest.raises(Damaged):
             keeping.parse(data[:at], "x")

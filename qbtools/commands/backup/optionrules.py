@@ -44,7 +44,7 @@ _PLANNING = frozenset(
     )
 )
 _HOSTED = frozenset({"--host", "--include", "--exclude", "--dry-run"})
-_SAVING_HOSTS = frozenset({"--strict", "--each"})
+_SAVING_HOSTS = frozenset({"--strict", "--each", "--checkpoints"})
 _FOREIGN = {
     "create": frozenset(OPENING).difference(SEALING) | _RESTORING | _PLANNING | _MERGING | {"--at"},
     "list": _CREATING.difference(OPENING) | _MERGING | _RESTORING | _PLANNING | _HOSTED | _SAVING_HOSTS,

@@ -15,7 +15,7 @@ from qbtools.commands.backup.beside import Beside, Paths
 from qbtools.commands.cli import Invocation
 from qbtools.commands.pipe import volumeoptions
 from qbtools.domains import names
-from qbtools.errors import QbError, Refused, escape
+from qbtools.errors import QbError, Refused, UsageError, escape
 from qbtools.hosts import results, savingtext
 from qbtools.hosts.client import Host
 from qbtools.hosts.results import Result
@@ -75,7 +75,10 @@ class _Run:
         if list(opts["VOLUME"]) != [names.ADMIN]:  # the home of dom0 needs no metadata
             _refuse_bare(opts["--host"])
         choice = savinghost.Choice(opts["VOLUME"], opts["--include"], opts["--exclude"])
-        survey = savinghost.look(Host(opts["--host"], call.warn), choice, how)
+        host = Host(opts["--host"], call.warn)
+        if opts["--checkpoints"] and not host.forgets():
+            raise UsageError(f"--checkpoints: the host {host.word} makes no checkpoints")
+        survey = savinghost.look(host, choice, how)
         if opts["--each"] and opts["--output"] is not None:
             survey = _without_taken(survey, opts["--output"], opts["--receipt"])
         self._found = results.of_failing(survey.failing)

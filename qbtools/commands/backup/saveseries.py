@@ -19,6 +19,7 @@ from qbtools.commands.pipe import volumeoptions
 from qbtools.errors import Damaged, Failed, QbError, UsageError
 from qbtools.formats import blockindex, manifest, receipt
 from qbtools.formats.manifest import FileRecord
+from qbtools.hosts.listing import Held
 from qbtools.runs import creating
 from qbtools.runs.creating import Indexing, Passages
 from qbtools.runs.verdict import Ended
@@ -74,7 +75,7 @@ def add(
             keeper = Keeper(call, series, begun.run.backup_id, begun.run.base)
             kept = begun.take_snapshots(keeper, keep) if keep else {}
             source = partial(begun.source, keeper)
-            found = job(begun.run.backup_id, Indexing(begun.numbers, source, kept, keeper.take))
+            found = job(begun.run.backup_id, Indexing(begun.numbers, source, kept, keeper.take, keeper.points))
             words = [f"--record={os.path.join(begun.folder, RECORDS)}"]
             if begun.choice.base is not None:
                 words.append(f"--base={os.path.join(begun.choice.folder, RECEIPT)}")
@@ -128,13 +129,13 @@ class _Begun:
         taken = keeper.take_each({name: keep.words[key] for name, key in named.items()}, keep.how)
         return {named[name]: spec for name, spec in taken.items()}
 
-    def source(self, keeper: Keeper, name: str, word: str) -> str:
-        """What comes in front of the source of a volume in the list of qb-seal."""
+    def source(self, keeper: Keeper, name: str, word: str, held: Held | None) -> str:
+        """What comes in front of the source of a volume in the list of qb-seal. held: how its host holds it."""
         index = os.path.relpath(os.path.join(self.folder, index_name(name)), self._root)
         base = since = ""
         if name in self.choice.indexed:
             base = os.path.relpath(os.path.join(self.choice.folder, index_name(name)), self._root)
-            since = keeper.since(name, word)
+            since = keeper.since(name, word, held)
         return f"changes:{base}:{index}:{since}\t"
 
 

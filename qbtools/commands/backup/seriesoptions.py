@@ -18,12 +18,15 @@ TEXT = f"""\
                             [default: 30].
   --no-keep                 With --series: keep no snapshots of the volumes, with which
                             the next run need not read everything.
+  --checkpoints             With --series and --host libvirt: make a checkpoint of each
+                            machine that runs, with which the next run only reads
+                            what the machine has written meanwhile.
   --store CMD               With --series: the bash command CMD reads the archive, and
                             ends with 0 when it is stored.
 {options.READING}"""
 """What is written beside an archive, and how volumes are read."""
 
-_OTHERS = ("--full", "--differential", "--full-after", "--no-keep", "--store")
+_OTHERS = ("--full", "--differential", "--full-after", "--no-keep", "--checkpoints", "--store")
 OPTIONS = ("--series", *_OTHERS)
 
 

@@ -1,4 +1,5 @@
-"""The snapshots that a series keeps: they tell the next run what has changed, so that it need not read everything."""
+"""The snapshots and checkpoints that a series keeps: they tell the next run what has changed, so that it need not read
+everything."""
 
 from __future__ import annotations
 
@@ -8,17 +9,20 @@ from dataclasses import replace
 
 from qbtools.commands.cli import Invocation
 from qbtools.errors import QbError
+from qbtools.hosts.client import Host
+from qbtools.hosts.listing import Held
 from qbtools.runs.creating import Taken
 from qbtools.series import keeping
 from qbtools.series.directory import Series
-from qbtools.series.keeping import Keeping, Snapshot
+from qbtools.series.keeping import Checkpoint, Keeping, Snapshot
 from qbtools.volumes import snapshots
 from qbtools.volumes.kind import SourceOptions
 from qbtools.volumes.marks import Kept, Mark
 
 
 def settle(call: Invocation, series: Series) -> None:
-    """Releases the snapshots that the series does not need any more. Not to be called in Series.locked().
+    """Releases the snapshots and checkpoints that the series does not need any more. Not to be called in
+    Series.locked().
 
     What cannot be released gives a warning, and the next run tries it again.
     """
@@ -36,10 +40,29 @@ def settle(call: Invocation, series: Series) -> None:
             else:
                 specs = [kept.spec for kept in one.snapshots.values()]
                 snapshots.release_kept([*one.words, *specs], Kept(backup_id))
+                if left := _forget(call, one):
+                    keeping.put(series, Keeping(backup_id, (), {}, left))
+                    continue
                 call.note(f"released the snapshots of {backup_id}")
             keeping.drop(series, backup_id)
         except QbError as error:
             call.warn(f"the snapshots of {backup_id} cannot be released: {error.message}")
+
+
+def _forget(call: Invocation, kept: Keeping) -> list[Checkpoint]:
+    """Removes checkpoints. Returns those that may still exist."""
+    left, mark = [], str(Kept(kept.backup_id))
+    hosts: dict[str, Host] = {}
+    for one in kept.checkpoints:
+        try:
+            host = hosts[one.host] = hosts.get(one.host) or Host(one.host, call.warn)
+            if host.forget(one.domain, mark):
+                continue
+            call.note(f"the checkpoint {mark} of {one.domain} is removed when its machine runs again")
+        except QbError as error:
+            call.warn(f"the checkpoint {mark} of {one.domain} cannot be removed: {error.message}")
+        left.append(one)
+    return left
 
 
 class Keeper:
@@ -52,12 +75,30 @@ class Keeper:
         self._mark = Kept(backup_id)
         before = None if base is None else keeping.found(series).get(base)
         self._before = before.snapshots if before else {}
+        self._base = base
+        self._points = before.checkpoints if before else ()
 
-    def since(self, name: str, word: str) -> str:
-        """The snapshot that the base keeps of a volume with this archive name and word.
+    def points(self, domain: str) -> tuple[str, str]:
+        """The name of the checkpoint to make of a domain, and of that which the base keeps; empty for none.
+
+        It is written down that there may be one.
+        """
+        one = Checkpoint(domain, self._call.options["--host"])
+        base = str(Kept(self._base)) if self._base and one in self._points else ""
+        if not self._call.options["--checkpoints"]:
+            return "", base
+        self._keeping = replace(self._keeping, checkpoints=[*self._keeping.checkpoints, one])
+        keeping.put(self._series, self._keeping)
+        return str(self._mark), base
+
+    def since(self, name: str, word: str, held: Held | None) -> str:
+        """What `qb-volread --since` takes for a volume with this archive name and word, from the host that holds it, or
+        else the snapshot that the base keeps.
 
         Empty, with a note, if there is none, or if somebody has changed it.
         """
+        if held is not None and (held.since or held.reason):
+            return held.since or self._all(word, held.reason)
         if name not in self._before:
             return self._all(word, "no snapshot of its last state is kept")
         stamp, spec = self._before[name]

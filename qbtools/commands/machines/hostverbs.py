@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
         def hold(self, name: str, mark: str) -> list[str]: ...
         def release(self, name: str, mark: str) -> None: ...
+        def forget(self, name: str, mark: str) -> list[str]: ...
 
 
 VERBS = {
@@ -52,7 +53,7 @@ VERBS = {
 }
 """Each verb, and whether it needs a domain."""
 
-_HOLDING = {"hold": True, "release": True}
+_HOLDING = {"hold": True, "release": True, "forget": True}
 
 HELP = f"""\
 VERB is inventory, volumes DOMAIN, files DOMAIN, contents, check, create, set DOMAIN,
@@ -68,7 +69,7 @@ Options:
 def run(call: Invocation, open_host: Callable[[], Host], open_holder: Callable[[], Holder] | None = None) -> None:
     """Runs VERB. UsageError if it is unknown, or DOMAIN is missing or not allowed.
 
-    open_holder: for a host that has the verbs hold and release.
+    open_holder: for a host that has the verbs hold, release and forget.
     """
     verbs = {**VERBS, **_HOLDING} if open_holder is not None else VERBS
     _check(call, verbs)
@@ -94,10 +95,10 @@ def _check(call: Invocation, verbs: Mapping[str, bool]) -> None:
 
 
 def _hold(verb: str, domain: str, mark: str, host: Holder, out: Writer) -> None:
-    if verb == "hold":
-        out.write_lines(host.hold(domain, mark))
-    else:
+    if verb == "release":
         host.release(domain, mark)
+    else:
+        out.write_lines(host.hold(domain, mark) if verb == "hold" else host.forget(domain, mark))
 
 
 def _answer(call: Invocation, host: Host, out: Writer) -> None:

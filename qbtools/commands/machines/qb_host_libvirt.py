@@ -15,7 +15,8 @@ Usage: qb-host-libvirt [options] URI VERB [DOMAIN [MARK]]
 A host whose domains are machines of qemu that libvirt manages. An empty URI
 means qemu:///system. Other programs run it for --host libvirt:URI.
 
-Besides the verbs below there are hold DOMAIN MARK and release DOMAIN MARK.
+Besides the verbs below there are hold DOMAIN MARK, release DOMAIN MARK and
+forget DOMAIN MARK.
 {hostverbs.HELP}"""
 
 
@@ -27,10 +28,11 @@ def main(call: Invocation) -> None:
 def _host(call: Invocation) -> LibvirtHost:
     import os
 
-    from qbtools.hosts.libvirt import holding, uri
+    from qbtools.hosts.libvirt import checkpoints, holding, uri
     from qbtools.hosts.libvirt.host import LibvirtHost
 
     place = os.environ.get("QB_LIBVIRT_DIR") or holding.STATE
     pool = os.environ.get("QB_LIBVIRT_POOL", "")
     keep_macs = os.environ.get("QB_LIBVIRT_KEEP_MACS") == "1"
-    return LibvirtHost(uri.checked(call.options["URI"]), place, pool, keep_macs, call.note, call.warn)
+    wish = checkpoints.wished(os.environ)
+    return LibvirtHost(uri.checked(call.options["URI"]), place, pool, keep_macs, wish, call.note, call.warn)

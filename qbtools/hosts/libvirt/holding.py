@@ -21,9 +21,11 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 from qbtools.descriptors import lock_within
 from qbtools.errors import Failed, QbError, Refused
-from qbtools.hosts.libvirt import readers, watching
+from qbtools.hosts.libvirt import checkpoints, readers, watching
+from qbtools.hosts.libvirt.checkpoints import Plan, Wish
 from qbtools.hosts.libvirt.machine import NVRAM, Machine
 from qbtools.hosts.libvirt.virsh import Virsh
+from qbtools.hosts.listing import Held
 from qbtools.streams import Writer
 from qbtools.volumes import kernel
 from qbtools.volumes.freezing import Frozen
@@ -69,11 +71,11 @@ class Holds:
         pairs = [entry.partition(".") for entry in entries]
         return {uuid: mark for uuid, _dot, mark in pairs if Mark.parse(mark) is not None}
 
-    def begin(self, name: str, uuid: str, machine: Machine, mark: str) -> dict[str, str]:
-        """Holds a machine that runs. Returns the word of each disk by its name.
+    def begin(self, name: str, uuid: str, machine: Machine, mark: str, wish: Wish) -> dict[str, Held]:
+        """Holds a machine that runs. Returns how each disk is read, by its name.
 
-        Refused if another run holds it, if its state or another job does not allow it, or without room. Ends what ended
-        runs hold.
+        wish: the checkpoints; if there are problems with them, it is held without. Refused if another run holds it,
+        if its state or another job does not allow it, or without room. Ends what ended runs hold.
         """
         if len(os.fsencode(self._socket(uuid))) > _LONGEST:
             raise Refused(f"{self._place} has a name that is too long for a socket below it", _ELSEWHERE)
@@ -89,11 +91,13 @@ class Holds:
             least = self._check_room(name, uuid, disks)
             try:
                 self._make(uuid, mark)
-                words = {disk: self._word(uuid, disk) for disk in disks}
+                plan = checkpoints.plan(self._virsh, uuid, disks, wish)
                 with self._still(name, uuid, machine, paused):
-                    if disks:
-                        self._begin(uuid, self._describe(uuid, disks, targets))
-                    words |= self._firmware(uuid, machine)
+                    plan = self._begin(uuid, disks, targets, plan) if disks else plan
+                    words = self._firmware(uuid, machine)
+                if plan.problem:
+                    self._warn(f"no checkpoint of {name} can be made: {plan.problem}")
+                words |= {disk: self._held(uuid, disk, plan) for disk in disks}
                 if disks:
                     watching.start(lambda: self._look(name, uuid, mark, least))
             except BaseException:
@@ -158,10 +162,8 @@ class Holds:
             if ended:
                 self._finish(uuid)
                 return False
-            path = self._path(f"{uuid}.own", _SHORT)
             said = f"the backup job of {name} was ended, because {self._place} had less than {least} bytes left"
-            with naming(f"write {path}"), io.FileIO(path, "w") as file:  # before the readers fail
-                Writer(file, path).write(os.fsencode(said))
+            self._write(uuid, _SHORT, os.fsencode(said))  # before the readers fail
             self._stop(uuid)
         return False
 
@@ -175,17 +177,24 @@ class Holds:
                     owner = os.stat(QEMU)
                     os.chown(self._path(uuid), owner.st_uid, owner.st_gid)
 
-    def _begin(self, uuid: str, description: str) -> None:
+    def _begin(self, uuid: str, disks: Sequence[str], targets: Sequence[str], plan: Plan) -> Plan:
+        """Begins a job, if necessary without checkpoints. Returns what it does with them."""
+        job = self._write(uuid, "backup.xml", self._describe(uuid, disks, targets, plan))
+        checkpoint = self._write(uuid, "checkpoint.xml", plan.to_xml(targets)) if plan.name else None
         try:
-            self._virsh.begin_backup(uuid, description)
+            self._virsh.begin_backup(uuid, job, checkpoint)
         except Failed as error:
-            if self._path(uuid) not in error.message:
+            if self._path(uuid) in error.message:
+                needed = f"libvirt must see {self._place} and be allowed to write to it"
+                raise Failed(f"{error.message}; {needed}", _ELSEWHERE) from error
+            less = plan.less(error.message)
+            if less is None or self._virsh.job(uuid):  # it may have begun although virsh did not hear of it
                 raise
-            needed = f"libvirt must see {self._place} and be allowed to write to it"
-            raise Failed(f"{error.message}; {needed}", _ELSEWHERE) from error
+            return self._begin(uuid, disks, targets, less)
+        return plan
 
-    def _describe(self, uuid: str, disks: Sequence[str], targets: Sequence[str]) -> str:
-        """Writes the XML of a backup job. Returns its path."""
+    def _describe(self, uuid: str, disks: Sequence[str], targets: Sequence[str], plan: Plan) -> bytes:
+        """The XML of a backup job."""
         root = Element("domainbackup", mode="pull")
         SubElement(root, "server", transport="unix", socket=self._socket(uuid))
         parent = SubElement(root, "disks")
@@ -196,19 +205,26 @@ class Holds:
             disk = SubElement(parent, "disk", name=target, backup="yes", type="file", exportname=target)
             SubElement(disk, "driver", type="qcow2")
             SubElement(disk, "scratch", file=self._path(uuid, f"{target}.qcow2"))
-        path = self._path(f"{uuid}.own", "backup.xml")
-        with naming(f"write {path}"), io.FileIO(path, "x") as file:
-            Writer(file, path).write(tostring(root))
+            if target in plan.since:
+                since = {"backupmode": "incremental", "incremental": plan.base, "exportbitmap": _bitmap(target)}
+                disk.attrib.update(since)
+        return tostring(root)
+
+    def _write(self, uuid: str, name: str, data: bytes) -> str:
+        """Writes a file for libvirt. Returns its path."""
+        path = self._path(f"{uuid}.own", name)
+        with naming(f"write {path}"), io.FileIO(path, "w") as file:
+            Writer(file, path).write(data)
         return path
 
-    def _firmware(self, uuid: str, machine: Machine) -> dict[str, str]:
+    def _firmware(self, uuid: str, machine: Machine) -> dict[str, Held]:
         """Copies the variables of the firmware, which no backup job has."""
         for disk in machine.disks:
             if disk.name == NVRAM and disk.problem is None and os.path.lexists(disk.source):
                 path = self._path(f"{uuid}.own", NVRAM)
                 with naming(f"copy {disk.source}"):
                     shutil.copyfile(disk.source, path)
-                return {NVRAM: f"{'file' if disk.form == 'raw' else disk.form}:{path}"}
+                return {NVRAM: Held(f"{'file' if disk.form == 'raw' else disk.form}:{path}")}
         return {}
 
     def _still(self, name: str, uuid: str, machine: Machine, paused: bool) -> AbstractContextManager[None]:
@@ -258,8 +274,9 @@ class Holds:
         with naming(f"remove {self._path(uuid)}"), suppress(FileNotFoundError):
             shutil.rmtree(self._path(uuid))
 
-    def _word(self, uuid: str, disk: str) -> str:
-        return f"nbd:nbd+unix:///{quote(disk)}{self._query(uuid)}"
+    def _held(self, uuid: str, disk: str, plan: Plan) -> Held:
+        since = f"nbd:{_bitmap(disk)}" if disk in plan.since else ""
+        return Held(f"nbd:nbd+unix:///{quote(disk)}{self._query(uuid)}", since, plan.reasons.get(disk, ""))
 
     def _query(self, uuid: str) -> str:
         return f"?socket={quote(self._socket(uuid))}"
@@ -282,3 +299,8 @@ class Holds:
             yield
         finally:
             os.close(fd)
+
+
+def _bitmap(disk: str) -> str:
+    """The name under which the bitmap of a disk is exported; the same as without our choice."""
+    return f"backup-{disk}"

@@ -10,27 +10,31 @@ from qbtools.domains import compose, names, safexml
 from qbtools.domains.defaults import Defaults
 from qbtools.domains.qubesxml import LIBVIRT
 from qbtools.errors import Damaged, Failed, UsageError
-from qbtools.hosts.libvirt import naming, tpm
+from qbtools.hosts.libvirt import checkpoints, naming, tpm
+from qbtools.hosts.libvirt.checkpoints import Wish
 from qbtools.hosts.libvirt.holding import Holds
 from qbtools.hosts.libvirt.machine import NVRAM, RAW, Disk, Machine
 from qbtools.hosts.libvirt.records import merged
 from qbtools.hosts.libvirt.unfinished import Unfinished
 from qbtools.hosts.libvirt.virsh import Virsh
+from qbtools.hosts.listing import Held
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.hosts.verbtext import contents, good, line
 from qbtools.lean import NamedTuple
 from qbtools.volumes import locate
 from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.marks import Kept
 
 _HELD = "nbd:held"
 _UNFINISHED = "unfinished"
 _PATH_HINT = "give the disk a path of printable ASCII, such as a symbolic link"
 _IMAGES = ("qcow2", "vmdk", "vdi", "vhdx")  # each is a kind of volume
+_CHECKPOINTS = "--with-checkpoint"
 _FACTS = (
     ("--with-managed-save", "the memory of the machine, saved by libvirt", "only its volumes are saved"),
     ("--with-snapshot", "the snapshots of the machine in libvirt", "only its present state is saved"),
     (
-        "--with-checkpoint",
+        _CHECKPOINTS,
         "the checkpoints of the machine in libvirt",
         "they are of use only with the original volumes",
     ),
@@ -55,17 +59,19 @@ class LibvirtHost:
         place: str,
         pool: str,
         keep_macs: bool,
+        wish: Wish,
         note: Callable[[str], None],
         warn: Callable[[str], None],
     ) -> None:
         """uri: as uri.checked() returns it. place: the directory for what is held and what is unfinished.
 
         pool: the pool or the directory of new volumes; empty: as the plan says. keep_macs: machines that are restored
-        keep their MAC addresses, also with a new UUID.
+        keep their MAC addresses, also with a new UUID. wish: the checkpoints for hold().
         """
         self._virsh = Virsh(uri)
         self._states = tpm.States(uri, os.environ)
         self._holds = Holds(self._virsh, place, warn)
+        self._wish = wish
         unfinished = os.path.join(place, _UNFINISHED)
         self._unfinished = Unfinished(self._virsh, self._states, unfinished, pool, keep_macs, note, warn)
         self._warn = warn
@@ -116,15 +122,15 @@ class LibvirtHost:
         return contents(domains, self.volumes, self.files)
 
     def hold(self, name: str, mark: str) -> list[str]:
-        """A line for each volume, with the word to read it, and the last line."""
+        """A line for each volume, which tells how it is read, and the last line."""
         if self._unfinished.has(name):
             return [line(*text.split("\t")[:2]) for text in self._unfinished.volumes(name)] + [line("end")]
         found, machine = self._domain(name)
         if found.uuid in self._virsh.running():
-            words = self._holds.begin(name, found.uuid, machine, mark)
+            words = self._holds.begin(name, found.uuid, machine, mark, self._wish)
         else:
-            words = {disk.name: self._word(name, disk) for disk in _disks(machine)}
-        return [*(line(*pair) for pair in words.items()), line("end")]
+            words = {disk.name: Held(self._word(name, disk)) for disk in _disks(machine)}
+        return [*(line(*held.fields(disk)) for disk, held in words.items()), line("end")]
 
     def release(self, name: str, mark: str) -> None:
         """Ends hold()."""
@@ -133,6 +139,19 @@ class LibvirtHost:
             self._holds.end(uuids[name], mark)
         else:
             self._holds.end_lost(list(uuids.values()), mark)
+
+    def forget(self, name: str, mark: str) -> list[str]:
+        """Removes the checkpoint with that name of a domain. A line `later` if it cannot be removed now.
+
+        UsageError if it is not one of qbtools. A domain that is gone may have another name now.
+        """
+        if Kept.parse(mark) is None:
+            raise UsageError(f"{mark} is not the name of a checkpoint of qbtools")
+        uuids = naming.assigned(self._virsh.domains())
+        having = sorted(self._virsh.uuids("--all", _CHECKPOINTS))
+        wanted = [uuid for uuid in having if name not in uuids or uuids[name] == uuid]
+        gone = [checkpoints.remove(self._virsh, uuid, mark) for uuid in wanted]
+        return [] if all(gone) else [line("later")]
 
     def files(self, name: str) -> list[str]:
         """A line for the state of its TPM, if it has one, or if an unfinished domain gets one."""
@@ -147,7 +166,7 @@ class LibvirtHost:
     def unsaved(self) -> list[str]:
         """A line for each part of a domain that is not saved, and for each domain whose XML cannot be used."""
         lines = []
-        facts = [(self._virsh.uuids("--all", option), what, reason) for option, what, reason in _FACTS]
+        facts = [(self._having(option), what, reason) for option, what, reason in _FACTS]
         for found in self._all():
             if found.machine is None:
                 lines.append(Unsaved(None, f"the domain {found.name}", found.problem))
@@ -181,6 +200,13 @@ class LibvirtHost:
     def remove(self, name: str, mark: str | None = None) -> None:
         """Removes an unfinished domain, if mark is None or that of its run; Refused if libvirt has the domain."""
         self._unfinished.remove(name, mark)
+
+    def _having(self, option: str) -> frozenset[str]:
+        """The UUIDs of the domains that `virsh list` lists with an option, not for what is ours alone."""
+        found = self._virsh.uuids("--all", option)
+        if option != _CHECKPOINTS:
+            return found
+        return frozenset(uuid for uuid in found if checkpoints.foreign(self._virsh, uuid))
 
     def _all(self) -> Iterator[_Found]:
         for name, uuid in sorted(naming.assigned(self._virsh.domains()).items()):

@@ -158,9 +158,9 @@ class Virsh:
             raise Failed("virsh domjobinfo prints no type of a job")
         return "" if kind == "None" else facts.get("Operation", kind)
 
-    def begin_backup(self, uuid: str, path: str) -> None:
-        """Begins the backup job that a file describes."""
-        self._run("backup-begin", uuid, path)
+    def begin_backup(self, uuid: str, path: str, checkpoint: str | None = None) -> None:
+        """Begins the backup job that a file describes, and makes a checkpoint that another file describes."""
+        self._run("backup-begin", uuid, path, *(() if checkpoint is None else (checkpoint,)))
 
     def backup_has(self, uuid: str, text: str) -> bool:
         """Whether a backup job runs for a domain, with this text in its description."""
@@ -169,6 +169,28 @@ class Virsh:
     def abort(self, uuid: str) -> None:
         """Ends the job of a domain."""
         self._run("domjobabort", uuid)
+
+    def live_xml(self, uuid: str) -> bytes:
+        """The XML of a domain as it runs now, which tells the backing files of its disks."""
+        return self._run("dumpxml", uuid)
+
+    def checkpoints(self, uuid: str) -> list[str]:
+        """The names of the checkpoints of a domain."""
+        return self._lines("checkpoint-list", uuid, "--name")
+
+    def checkpoint(self, uuid: str, name: str) -> bytes | None:
+        """The XML of a checkpoint; None if there is none with this name."""
+        if name not in self.checkpoints(uuid):
+            return None
+        return self._run("checkpoint-dumpxml", uuid, name, "--security-info")
+
+    def delete_checkpoint(self, uuid: str, name: str) -> None:
+        """Deletes a checkpoint and its bitmaps, and no other one."""
+        self._run("checkpoint-delete", uuid, name)
+
+    def redefine_checkpoint(self, uuid: str, xml: bytes) -> None:
+        """Changes what libvirt knows of a checkpoint."""
+        self._run("checkpoint-create", uuid, _INPUT, "--redefine", data=xml)
 
     def agent_answers(self, uuid: str) -> bool:
         """Whether the guest agent of a domain answers within AGENT seconds."""
