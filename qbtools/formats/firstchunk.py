@@ -39,4 +39,9 @@ class FirstChunk:
             limits.check(parameters)
             if taken + parameters.memory <= limits.memory:
                 secret = chunks.chunk_passphrase(passphrase, untrusted_id, name, number)
-                self.key = beside(lambda: Key(secret, parameters, salt))
+
+                def derive() -> Key:
+                    with limits.turn():
+                        return Key(secret, parameters, salt)
+
+                self.key = beside(derive)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from qbtools.errors import Refused
 from qbtools.formats import chunks
 from qbtools.formats.containerhead import Parameters
-from qbtools.lean import NamedTuple
+from qbtools.lean import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MAX_WORK = 1 << 26
 """Maximum N·r·p of a derivation: four times the value that the scrypt program chooses for 5 seconds today."""
@@ -19,6 +24,8 @@ class Limits(NamedTuple):
     work: int = MAX_WORK
     chunk: int = chunks.DEFAULT_CHUNK_SIZE
     """Maximum bytes of a chunk if the header of the archive names no chunk size."""
+    turn: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
+    """Waits until a key may be derived, and lets others derive theirs at its end. In any thread."""
 
     def check(self, parameters: Parameters) -> None:
         """Refused if a derivation would cost too much time."""

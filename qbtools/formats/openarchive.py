@@ -210,7 +210,10 @@ class Archive:
 
         def derive() -> Key:
             try:
-                return first.key.result() if first and first.key else Key(secret, parameters, salt)
+                if first and first.key:
+                    return first.key.result()
+                with self._limits.turn():
+                    return Key(secret, parameters, salt)
             finally:
                 self._budget.give(parameters.memory)
 

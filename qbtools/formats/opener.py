@@ -55,7 +55,8 @@ class Opening:
             return open_header(untrusted_plain, untrusted_sealed, passphrase)
         Budget(self._limits.memory).take(self.parameters.memory)
         try:
-            data = container.open_bytes(chunks.header_passphrase(passphrase), untrusted_sealed, second_opinion=True)
+            with self._limits.turn():
+                data = container.open_bytes(chunks.header_passphrase(passphrase), untrusted_sealed, second_opinion=True)
         except WrongKey:
             raise WrongPassphrase("the passphrase is wrong", PASSPHRASE_HINT) from None
         except Damaged as error:

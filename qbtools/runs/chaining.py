@@ -23,6 +23,10 @@ ENVIRONMENT = "QB_STREAMS"
 _MODE = 0o600
 
 
+TURNS = 4
+"""The most key derivations at the same time: more need more memory, and few machines do them faster."""
+
+
 class Need(NamedTuple):
     """Bytes of memory that it takes to open an archive: for a key derivation, and for its largest chunk."""
 
@@ -30,15 +34,30 @@ class Need(NamedTuple):
     chunk: int
 
 
-def shares(total: int, needs: Sequence[Need]) -> list[int]:
-    """The limits of memory for archives that are open at the same time. Refused if total is not enough for all."""
-    needed = sum(need.derivation + need.chunk for need in needs)
-    if needed > total:
+class Share(NamedTuple):
+    """What an archive may use while others are open: its limit of memory, and how many archives may derive a key at the
+    same time. turns: 0 if all of them may.
+    """
+
+    limit: int
+    turns: int = 0
+
+
+def shares(total: int, needs: Sequence[Need]) -> list[Share]:
+    """The shares of archives that are open at the same time. Refused if total is not enough for all chunks and one
+    derivation."""
+    largest = max(need.derivation for need in needs)
+    rest = total - sum(need.chunk for need in needs)
+    if largest > rest:
+        needed = total - rest + largest
         raise Refused(
             f"{len(needs)} archives need {(needed >> 20) + 1} MiB of memory together, the limit is {total >> 20} MiB",
             "raise --max-memory if this machine has more",
         )
-    return [need.derivation + need.chunk + (total - needed) // len(needs) for need in needs]
+    turns = min(TURNS, len(needs), rest // largest)
+    spare = (rest - turns * largest) // len(needs)
+    turns = turns if turns < len(needs) else 0
+    return [Share(need.derivation + need.chunk + spare, turns) for need in needs]
 
 
 class Fifos:

@@ -1,4 +1,5 @@
-"""The directory of the FIFOs of a run, in TMPDIR. It has a mark: the next run removes what a killed run has left."""
+"""Directories of a run in TMPDIR, for FIFOs and for files that its stages lock. Each has a mark: the next run removes
+what a killed run has left."""
 
 from __future__ import annotations
 

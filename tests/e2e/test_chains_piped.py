@@ -169,8 +169,8 @@ def test_a_volume_without_its_last_chunk(place: Path, links: list[Link]) -> None
 
 def test_memory_and_passphrases(place: Path, links: list[Link]) -> None:
     three = piped("0", "1", "2")
-    fails(place, f"restore --to to --max-memory 3M {three}", 5, "3 archives need 4 MiB of memory together")
-    done = backup(place, f"restore --to to --only d2 --passphrase-fd 7 --max-memory 4M {three} 7<passphrase")
+    fails(place, f"restore --to to --max-memory 1028K {three}", 5, "3 archives need 2 MiB of memory together")
+    done = backup(place, f"restore --to to --only d2 --passphrase-fd 7 --max-memory 2M {three} 7<passphrase")
     assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     assert restored(place) == {OTHER: links[2].states[OTHER]}
     (place / "wrong").write_bytes(b"wrong")

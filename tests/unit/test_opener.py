@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qbtools.errors import Damaged, Refused, Truncated, WrongPassphrase
-from qbtools.formats import chunks, container, firstchunk, header, manifest, openarchive, outertar
+from qbtools.formats import chunks, container, firstchunk, header, kdf, manifest, openarchive, outertar
 from qbtools.formats.container import Key, Parameters
 from qbtools.formats.limits import Limits
 from qbtools.formats.openarchive import Archive, Event
@@ -414,6 +416,34 @@ def test_memory_for_one_key_at_a_time_is_enough(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(firstchunk, "Key", None)  # not called
     archive = opened(sealed(), limits=Limits(FAST.memory + 4000), first_wanted=True)
     assert contents(archive.events(every)) == FILES
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_each_key_is_derived_in_its_turn(monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+    """There is one turn. Who waits for another thread's key does not have it."""
+    lock = threading.Lock()
+    derived = 0
+    derive = kdf.derive
+
+    @contextmanager
+    def turn() -> Iterator[None]:
+        assert lock.acquire(timeout=60)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def counted(*words: Any, **options: Any) -> bytes:
+        nonlocal derived
+        assert lock.locked()
+        derived += 1
+        return derive(*words, **options)
+
+    data = sealed()
+    monkeypatch.setattr(kdf, "derive", counted)
+    archive = opened(data, limits=LIMITS._replace(turn=turn), jobs=3, first_wanted=first)
+    assert contents(archive.events(every)) == FILES
+    assert derived == data.count(b".enc\0") + 1
 
 
 # --- the header alone ---

@@ -13,7 +13,7 @@ from qbtools.formats.chain import Link
 from qbtools.formats.header import Base
 from qbtools.formats.manifest import FileRecord, line_digest
 from qbtools.runs import chaining
-from qbtools.runs.chaining import Fifos, Need, Streams
+from qbtools.runs.chaining import Fifos, Need, Share, Streams
 from qbtools.runs.listpipe import ListPipe
 
 
@@ -94,9 +94,13 @@ def test_nothing_wanted_is_told_too(tmp_path: Path) -> None:
 
 
 def test_shares_of_the_memory() -> None:
+    """If not all keys can be derived at once, they take turns, at most four at a time."""
     needs = [Need(100, 50), Need(100, 1)]
-    assert chaining.shares(251, needs) == [150, 101]
-    assert chaining.shares(301, needs) == [175, 126]
+    assert chaining.shares(251, needs) == [Share(150), Share(101)]
+    assert chaining.shares(301, needs) == [Share(175), Share(126)]
+    assert chaining.shares(250, needs) == [Share(199, 1), Share(150, 1)]
+    assert chaining.shares(151, needs) == [Share(150, 1), Share(101, 1)]
+    assert chaining.shares(1031, [Need(100, 1)] * 31) == [Share(120, 4)] * 31
     with pytest.raises(Refused, match="2 archives need 1 MiB of memory together, the limit is 0 MiB") as caught:
-        chaining.shares(250, needs)
+        chaining.shares(150, needs)
     assert caught.value.hint == "raise --max-memory if this machine has more"

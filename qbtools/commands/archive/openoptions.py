@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import nullcontext
 
 from qbtools.commands.archive import keyoptions, receipts, sealoptions, writeroptions
 from qbtools.commands.cli import Invocation
@@ -11,6 +12,9 @@ from qbtools.errors import Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
     from qbtools.formats.beginning import Beginning
     from qbtools.formats.header import BackupHeader
     from qbtools.formats.limits import Limits
@@ -35,8 +39,8 @@ def terms(call: Invocation) -> Terms:
 
 
 def limits(call: Invocation) -> Limits:
-    """The values of --max-memory, --max-work and, if the program has it, --max-chunk. UsageError for invalid values,
-    and for an empty --expect-id, before anything is read."""
+    """The values of --max-memory, --max-work and, if the program has them, --max-chunk and --turns. UsageError for
+    invalid values, and for an empty --expect-id, before anything is read."""
     from qbtools.formats import chunks
     from qbtools.formats import limits as bounds
 
@@ -47,7 +51,16 @@ def limits(call: Invocation) -> Limits:
         memory=call.size("--max-memory", 1 << 20) if opts["--max-memory"] else sealoptions.memory_budget(),
         work=1 << call.number("--max-work", 10, 60),
         chunk=call.size("--max-chunk", 1) if "--max-chunk" in opts else chunks.DEFAULT_CHUNK_SIZE,
+        turn=_turns(opts.get("--turns")),
     )
+
+
+def _turns(directory: str | None) -> Callable[[], AbstractContextManager[None]]:
+    if directory is None:
+        return nullcontext
+    from qbtools.commands.archive import turns
+
+    return turns.of(directory)
 
 
 def open_archive(call: Invocation, first_wanted: bool) -> Archive:

@@ -46,6 +46,8 @@ Options:
 {options.OPENING_COMMAND}
 {options.WRITER}
 {options.MAX_CHUNK}
+  --turns DIR           Derive a key only while a file in DIR is locked: programs with
+                        the same DIR take turns.
 {options.JOBS}
 {options.PASSPHRASE}
 {options.PROGRESS}

@@ -22,7 +22,7 @@ from qbtools.formats.header import BackupHeader
 from qbtools.formats.receipt import Receipt
 from qbtools.lean import NamedTuple
 from qbtools.runs import chaining, fifos
-from qbtools.runs.chaining import Need
+from qbtools.runs.chaining import Need, Share
 from qbtools.runs.eventpipe import EventPipe
 from qbtools.runs.listpipe import ListPipe
 from qbtools.streams import Reader
@@ -35,7 +35,7 @@ _DIGEST = "0" * 64  # no program that opens an archive compares this digest of a
 
 class Archive(NamedTuple):
     """An archive that was read once: everything but the chunks was checked. fd: its file. failed: the files that failed
-    when they were saved. limit: the bytes of memory for opening it.
+    when they were saved. share: of the memory, for opening it.
 
     head: what was read of a pipe, where the rest comes from; None: the file can be read again. known: its manifest was
     read; otherwise link has no records, and a manifest only if the user has its receipt.
@@ -48,7 +48,7 @@ class Archive(NamedTuple):
     secret: bytes
     link: Link
     failed: Sequence[str] = ()
-    limit: int = 0
+    share: Share = Share(0)
     head: bytes | None = None
     known: bool = True
 
@@ -94,10 +94,10 @@ def read(call: Invocation, files: Sequence[str], typed: bytes | None, cleanup: E
     _check_last(call, archives[-1])
     for one in archives:
         call.note(f"{one.path}: backup ID {one.link.backup_id}")
-    limits = [demanded.limits.memory] * len(archives)
+    shares = [Share(demanded.limits.memory)] * len(archives)
     if command_of(call) in ("restore", "merge"):  # the others open one archive after the other
-        limits = chaining.shares(demanded.limits.memory, [one.need for one in archives])
-    return [one._replace(limit=limit) for one, limit in zip(archives, limits, strict=True)]
+        shares = chaining.shares(demanded.limits.memory, [one.need for one in archives])
+    return [one._replace(share=share) for one, share in zip(archives, shares, strict=True)]
 
 
 def _opened(path: str) -> int:
@@ -153,7 +153,7 @@ def hand(call: Invocation, archive: Archive, cleanup: ExitStack) -> Handed:
     secret = stagewords.piped(archive.secret)
     cleanup.callback(os.close, secret)
     limits = [f"{option}={call.options[option]}" for option in _LIMITS if option in call.given]
-    given = [f"--max-memory={archive.limit}", f"--passphrase-fd={secret}"]
+    given = [f"--max-memory={archive.share.limit}", f"--passphrase-fd={secret}"]
     keep = [archive.fd, secret]
     if archive.link.manifest:
         plain, sealed, _keys = archive.beginning
@@ -200,9 +200,10 @@ def side_by_side(
     """
     folder = cleanup.enter_context(fifos.directory())
     stages = Stages({}, [], {chaining.ENVIRONMENT: folder}, chaining.Fifos(folder, pipes))
+    turns = [f"--turns={_turns(archives[0].share.turns, cleanup)}"] if archives[0].share.turns else []
     for at, archive in enumerate(archives):
         handed = hand(call, archive, cleanup)
-        own = stagewords.shown(call) if at == 0 else ["-q"]  # the first is the longest: it shows how far it is
+        own = [*turns, *(stagewords.shown(call) if at == 0 else ["-q"])]  # the first is the longest: it shows progress
         if at < len(pipes):
             own.append(f"--routes=/dev/fd/{pipes[at].reader}")
         if at >= len(archives) - len(events):
@@ -210,6 +211,16 @@ def side_by_side(
         stages.groups[f"link{at}"] = [*handed.source, *own, *handed.words]
         stages.keep.extend(handed.keep)
     return stages
+
+
+def _turns(count: int, cleanup: ExitStack) -> str:
+    """A directory of files that qb-unseals lock in turn."""
+    folder = cleanup.enter_context(fifos.directory())
+    for turn in range(count):
+        path = os.path.join(folder, str(turn))
+        with naming(f"create {path}"):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    return folder
 
 
 def kept(archives: Sequence[Archive]) -> Mapping[str, str]:

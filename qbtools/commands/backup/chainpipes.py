@@ -21,7 +21,7 @@ from qbtools.formats import chain
 from qbtools.formats.chain import Link
 from qbtools.formats.containerhead import parse_fixed
 from qbtools.runs import chaining
-from qbtools.runs.chaining import Need
+from qbtools.runs.chaining import Need, Share
 from qbtools.streams import Reader
 
 _MAX_HEAD = 1 << 20  # bytes; the longest beginning has less than half of it
@@ -60,10 +60,10 @@ def read(call: Invocation, files: Sequence[str], typed: bytes | None, cleanup: E
     _check_order([one.link for one in archives])
     for one in archives:
         call.note(f"{one.path}: backup ID {one.link.backup_id}")
-    limits = [demanded.limits.memory] * len(archives)
+    shares = [Share(demanded.limits.memory)] * len(archives)
     if command_of(call) == "restore":
-        limits = chaining.shares(demanded.limits.memory, [_need(one, demanded) for one in archives])
-    return [one._replace(limit=limit) for one, limit in zip(archives, limits, strict=True)]
+        shares = chaining.shares(demanded.limits.memory, [_need(one, demanded) for one in archives])
+    return [one._replace(share=share) for one, share in zip(archives, shares, strict=True)]
 
 
 def _need(archive: Archive, demanded: openoptions.Terms) -> Need:
