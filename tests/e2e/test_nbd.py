@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from devices import make_sparse, peak_memory, volume_stream
 from nbdservers import nbdkit, qemu_nbd
 from running import wait_until
-from support import copy_of, environment, run
+from support import copy_of, environment, need, run
 
 KIB, MIB = 1 << 10, 1 << 20
 DATA = random.Random(3).randbytes(3 * MIB + 512)
@@ -98,6 +100,33 @@ def test_over_tcp_by_the_name_of_the_export_and_encrypted(disk: Path, tmp_path: 
         assert (done.stdout, done.stderr) == (disk.read_bytes(), b"")
         failed(run("qb-volread", good.replace("/a?", "/b?")), 1, "cannot connect to nbd:nbds+unix://")
         failed(run("qb-volread", word), 1, "cannot connect to nbd:nbd+unix:///?")
+
+
+def certify(place: Path, name: str) -> None:
+    """A key, and a certificate for localhost that only those trust who have it."""
+    words = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost -addext"
+    names = "subjectAltName=DNS:localhost", "-keyout", f"{name}-key.pem", "-out", f"{name}-cert.pem"
+    place.mkdir()
+    subprocess.run([*words.split(), *names], cwd=place, check=True, capture_output=True)
+
+
+def test_a_server_is_trusted_by_its_certificate(disk: Path, tmp_path: Path) -> None:
+    need("nbdkit", "openssl")
+    certify(tmp_path / "server", "server")
+    certify(tmp_path / "other", "ca")
+    shutil.copy(tmp_path / "server/server-cert.pem", tmp_path / "server/ca-cert.pem")
+    with socket.create_server(("localhost", 0)) as listening:
+        tls = f"--tls=require --tls-certificates={tmp_path}/server"
+        text = f"LISTEN_PID=$$ LISTEN_FDS=1 exec nbdkit -f {tls} file {disk} 3<&{listening.fileno()} 2>/dev/null"
+        with subprocess.Popen(["bash", "-c", text], pass_fds=[listening.fileno()]) as server:
+            uri = f"nbd:nbds://localhost:{listening.getsockname()[1]}/"
+            good = f"{uri}?tls-certificates={tmp_path}/server"
+            done = run("qb-volread", "--raw", good)
+            assert (done.stdout, done.stderr) == (disk.read_bytes(), b"")
+            for bad in good.replace("/server", "/other"), good.replace("localhost", "127.0.0.1"), uri:
+                done = run("qb-volread", bad)
+                assert (done.returncode, done.stdout) in ((1, b""), (5, b"")) and b"certificate" in done.stderr, bad
+            server.kill()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from qbtools import latesignals
-from qbtools.errors import Failed
+from qbtools.errors import Failed, Refused
+from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes.nbd import binding, connection
 from qbtools.volumes.nbd.connection import Connection
+from qbtools.volumes.nbd.source import NbdSource
+from qbtools.volumes.nbd.target import NbdTarget
 
 SIZE = 1 << 20
 Answer = Callable[[int, int], list[int]]
@@ -22,6 +25,7 @@ class Handle:
     """A connection that answers at once."""
 
     limits: tuple[int, int] = (1, 1 << 25)
+    version = ""
     answer: Answer = staticmethod(lambda _offset, count: [count, 0])
 
     def __init__(self) -> None:
@@ -31,7 +35,13 @@ class Handle:
         self.asked: tuple[int, int, Any] | None = None
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        known = {"get_size": SIZE, "can_meta_context": True, "aio_is_ready": True, "aio_get_direction": 1}
+        known: dict[str, object] = {
+            "get_size": SIZE,
+            "can_meta_context": True,
+            "aio_is_ready": True,
+            "aio_get_direction": 1,
+        }
+        known["get_version"] = self.version
         return lambda *_words: known.get(name)
 
     def aio_get_fd(self) -> int:
@@ -126,3 +136,67 @@ def test_requests_are_not_larger_than_the_server_accepts(monkeypatch: pytest.Mon
     for limits, expected in (((512, 1000), 512), ((1, 0), connection.REQUEST), ((0, 1 << 30), connection.REQUEST)):
         monkeypatch.setattr(Handle, "limits", limits)
         assert Connection("x", lambda _handle: None).request == expected
+
+
+@pytest.mark.parametrize(
+    ("uri", "fixed"),
+    [
+        ("nbds://host/", False),
+        ("nbds://host/?tls-certificates=/x", True),
+        ("nbds+unix:///?socket=/s&tls-certificates=/x", False),
+        ("nbds+unix:///?socket=/s;tls-psk-file=/x", True),
+        ("nbd://host/", True),
+    ],
+)
+def test_who_a_server_is_must_be_checked(uri: str, fixed: bool) -> None:
+    """Older versions of libnbd do not check a certificate in some cases."""
+    for version, good in {"1.14.2": fixed, "1.20.1": fixed, "1.18.5": True, "1.20.2": True, "1.22.0": True}.items():
+        handle = Handle()
+        handle.version = version
+        if good:
+            connection.to_uri(uri)(handle)
+        else:
+            with pytest.raises(Refused, match=f"libnbd {version} does not check the certificate of this server"):
+                connection.to_uri(uri)(handle)
+
+
+class Link(Connection):
+    """Counts the requests that wait for an answer."""
+
+    def __init__(self) -> None:
+        self.size, self.unit, self.request = SIZE, 1, 1 << 10
+        self.waiting = self.most = 0
+
+    def begin_read(self, view: memoryview, offset: int) -> tuple[int, Any]:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        return offset, None
+
+    def finish_read(self, number: int, buffer: Any, view: memoryview, offset: int) -> None:
+        self.waiting -= 1
+
+    def begin_write(self, data: bytearray, offset: int) -> int:
+        return self.begin_read(memoryview(data), offset)[0]
+
+    def finish(self, number: int, action: str, offset: int | None) -> None:
+        self.waiting -= 1
+
+    def can(self, what: str) -> bool:
+        return False
+
+    def close(self) -> None:
+        assert self.waiting == 0
+
+
+def test_several_requests_are_in_flight() -> None:
+    link = Link()
+    extents = ExtentMap(SIZE)
+    extents.add(0, SIZE)
+    with NbdSource("x", link) as source:
+        assert sum(map(len, source.blocks(extents))) == SIZE
+    assert link.most == connection.DEPTH > 8
+    link.most = 0
+    with NbdTarget("x", link) as target:
+        target.write(bytes(SIZE), 0)
+        target.flush(SIZE)
+    assert link.most == connection.DEPTH

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import select
 
-from qbtools.errors import Failed, QbError, UsageError
+from qbtools.errors import Failed, QbError, Refused, UsageError
 from qbtools.latesignals import signals_later
-from qbtools.lean import TYPE_CHECKING, suppress
+from qbtools.lean import TYPE_CHECKING, number, suppress
 from qbtools.volumes.nbd import binding
 
 if TYPE_CHECKING:
@@ -256,6 +256,7 @@ def to_uri(uri: str) -> Callable[[Any], None]:
         )
 
     def connect(handle: Any) -> None:
+        _refuse_unchecked(uri, handle.get_version())
         handle.set_uri_allow_local_file(True)  # it is the user who names the file with the keys
         try:
             handle.aio_connect_uri(uri)
@@ -267,6 +268,22 @@ def to_uri(uri: str) -> Callable[[Any], None]:
             raise
 
     return connect
+
+
+def _refuse_unchecked(uri: str, version: str) -> None:
+    """Refused if this libnbd would not check who the server is (CVE-2024-7383)."""
+    scheme, _, rest = uri.partition("://")
+    words = rest.partition("?")[2].replace(";", "&").split("&")
+    if not scheme.startswith("nbds") or any(word.startswith("tls-psk-file=") for word in words):
+        return  # a shared key proves both ends
+    if scheme == "nbds" and any(word.startswith("tls-certificates=") for word in words):
+        return
+    numbers = tuple(number(part.encode()) or 0 for part in version.split(".")[:3])
+    if numbers < (1, 18, 5) or (1, 19) <= numbers < (1, 20, 2):
+        raise Refused(
+            f"nbd:{uri}: libnbd {version} does not check the certificate of this server",
+            "nbds://HOST/...?tls-certificates=DIRECTORY names a directory with ca-cert.pem, with which it does",
+        )
 
 
 def plain(error: Any) -> str:
