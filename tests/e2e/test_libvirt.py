@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from devices import file_system
 from libvirtd import Libvirt, disk
 from support import bash, need, run
 
@@ -205,3 +206,15 @@ def test_images_of_a_machine_that_is_off(libvirt: Libvirt, place: Path) -> None:
     warning = "no snapshot of off can be taken: do not start it before it has been read"
     assert (done.returncode, done.stderr.decode()) == (0, f"qb-backup: warning: {warning}\n")
     assert (place / "out/off/vda.img").read_bytes() == base.read_bytes()
+
+
+def test_an_image_of_a_machine_that_is_off_is_cloned(libvirt: Libvirt, place: Path) -> None:
+    """Where the file system can, nothing is locked, so there is no warning."""
+    with file_system(place, "xfs", 512 * MiB) as reflinks:
+        top = reflinks / "top.qcow2"
+        assert run("qemu-img", "create", "-q", "-f", "qcow2", top, "1M").returncode == 0
+        libvirt.define("off", disk(top, form="qcow2"))
+        done = bash(f"cd {place} && {CREATE} --host 'libvirt:{libvirt.uri}' -v -o a")
+        assert done.returncode == 0 and b"warning" not in done.stderr, done.stderr.decode()
+        assert f"qcow2:{reflinks}/.qbtools-" in done.stderr.decode()
+        assert [path.name for path in reflinks.iterdir()] == ["top.qcow2"]

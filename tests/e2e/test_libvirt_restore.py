@@ -17,7 +17,6 @@ from running import Running, kill
 from support import bash, run
 
 MiB = 1 << 20
-QUIET = "no snapshot of {} can be taken: do not start it before it has been read"
 INTERFACE = "<interface type='user'><mac address='52:54:00:11:22:33'/><model type='virtio'/></interface>"
 HOSTILE = """<filesystem type='mount'><source dir='/etc'/><target dir='etc'/></filesystem>
 <serial type='file'><source path='/etc/cron.d/x'/></serial>

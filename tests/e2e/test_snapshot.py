@@ -14,7 +14,7 @@ import pytest
 from counters import advance, counting
 from devices import file_system, loop, make_sparse
 from running import wait_until
-from support import environment, run
+from support import environment, need, run
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -62,6 +62,50 @@ def take(*words: str | Path) -> list[str]:
     done = run("qb-snapshot", "take", *words)
     assert (done.returncode, done.stderr) == (0, b"")
     return done.stdout.decode().splitlines()
+
+
+# --- images ---
+
+
+@pytest.fixture
+def overlay(place: Path) -> Path:
+    """An image whose backing file is the volume root."""
+    need("qemu-img", "qemu-nbd", "qemu-io")
+    words = "qemu-img", "create", "-q", "-f", "qcow2", "-b", "root", "-F", "raw", place / "image"
+    subprocess.run(words, check=True)
+    return place / "image"
+
+
+def test_an_image_whose_machine_starts_while_it_is_read(overlay: Path) -> None:
+    (spec,) = take(f"qcow2:{overlay}")
+    assert spec.startswith(f"qcow2:{overlay.parent}/.qbtools-")
+    with subprocess.Popen(["qb-volread", "--raw", spec], stdout=subprocess.PIPE, env=environment()) as reader:
+        assert reader.stdout is not None
+        begin = reader.stdout.read(1)  # qemu-nbd has its locks
+        subprocess.run(["qemu-io", "-c", f"write -P 7 0 {SIZE}", overlay], check=True, stdout=subprocess.DEVNULL)
+        rest = reader.stdout.read()
+    assert (reader.returncode, begin + rest) == (0, (overlay.parent / "root").read_bytes())
+    assert run("qb-snapshot", "release", spec).returncode == 0
+    assert names(overlay.parent) == ["image", "private", "root"]
+
+
+def test_an_image_that_cannot_be_cloned(overlay: Path) -> None:
+    where = overlay.parent
+    (where.parent / "link").symlink_to(overlay)
+    locked = ["qemu-io", "-c", "sleep 600000", str(overlay)]
+    words = "-f", "qcow2", "-o", f"data_file={where}/data,data_file_raw=on", where / "outside", "1M"
+    subprocess.run(["qemu-img", "create", "-q", *words], check=True)
+    failed(run("qb-snapshot", "take", f"qcow2:{where}/outside"), 5, "its data is in another file")
+    subprocess.run(["qemu-img", "rebase", "-u", "-b", where / "root", "-F", "raw", overlay], check=True)
+    failed(run("qb-snapshot", "take", f"qcow2:{where.parent}/link"), 5, "it is a symbolic link to another directory")
+    subprocess.run(["qemu-img", "rebase", "-u", "-b", "", overlay], check=True)
+    assert run("qb-snapshot", "release", *take(f"qcow2:{where.parent}/link")).returncode == 0
+    with subprocess.Popen(locked) as machine:
+        wait_until(lambda: run("qb-volread", f"qcow2:{overlay}").returncode == 5, "it is in use")
+        failed(run("qb-snapshot", "take", where / "root", f"qcow2:{overlay}"), 5, "another program has locked it")
+        machine.kill()
+    (where.parent / "link").unlink()
+    assert names(where) == ["data", "image", "outside", "private", "root"]
 
 
 # --- taken, read, released ---

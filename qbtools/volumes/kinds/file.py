@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import stat
 
-from qbtools.errors import QbError, Refused, UsageError
+from qbtools.errors import UsageError
 from qbtools.lean import TYPE_CHECKING, suppress
-from qbtools.volumes import kernel, spots
-from qbtools.volumes.files import clone, images, leftovers, source
+from qbtools.volumes import spots
+from qbtools.volumes.files import clone, images, lasting, leftovers, source
 from qbtools.volumes.kind import Kind, Source, SourceOptions, Target, TargetOptions, naming
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class FileKind(Kind):
             return False
 
     def sizes(self, name: str, options: SourceOptions) -> tuple[int, int]:
-        self._check(name)
+        lasting.check(name)
         with source.open_plain(name) as plain:
             images.look(plain.fd, name, options)
             return plain.size, plain.extents().data
 
     def open_source(self, name: str, options: SourceOptions) -> Source:
-        self._check(name)
+        lasting.check(name)
         return source.open_source(name, options)
 
     def path(self, name: str) -> str:
@@ -67,29 +67,14 @@ class FileKind(Kind):
         if name.endswith("/"):
             raise UsageError(f"{name} is a directory, not a volume")
         if os.path.exists(name):
-            self._check(name)
+            lasting.check(name)
         return FileTarget(name, options)
 
     def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
         if options.state not in (None, "snapshot"):
             raise UsageError(f"a snapshot of a file has the state snapshot, not {options.state}")
-        clones = [_Clone(name) for name in names]
-
-        def take() -> list[str]:
-            made: list[str] = []
-            try:
-                for each in clones:
-                    each.take()
-                for each in clones:
-                    made.append(f"{self.scheme}:{each.give_name(mark)}")
-            except BaseException:
-                for spec in made:
-                    with suppress(QbError):
-                        self.release(spec)
-                raise
-            return made
-
-        return take
+        clones = [lasting.Clone(name) for name in names]
+        return lambda: [f"{self.scheme}:{path}" for path in lasting.taken(clones, mark)]
 
     def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
         return self.prepare(names, mark, options)()
@@ -125,54 +110,7 @@ class FileKind(Kind):
                 yield f"{self.scheme}:{os.path.join(place, name)}", mark
 
     def release(self, spec: str) -> None:
-        path = spec.removeprefix(f"{self.scheme}:")
-        if leftovers.mark_of(os.path.basename(path)) is None:
-            raise Refused(f"{spec} has no mark of qbtools")
-        with naming(f"remove {spec}"):
-            os.unlink(path)
-
-    @staticmethod
-    def _check(name: str) -> None:
-        with naming(f"open {name}"):
-            mode = os.stat(name).st_mode
-        if not stat.S_ISREG(mode):
-            raise UsageError(f"{name} is not a regular file")
-
-
-class _Clone:
-    """A file that is ready to be cloned; its data in memory is written to the disk.
-
-    The object may be dropped instead, which closes its descriptors.
-    """
-
-    def __init__(self, name: str) -> None:
-        """Refused if its place has no reflinks."""
-        FileKind._check(name)
-        self._name = name
-        import weakref
-
-        with naming(f"open {name}"):
-            self._file = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
-        self._close_file = weakref.finalize(self, os.close, self._file)
-        with naming(f"read {name}"):
-            os.fdatasync(self._file)
-        try:
-            self._copy = clone.prepare(self._file, name)
-        except OSError as error:
-            raise source.no_snapshot(name, os.strerror(error.errno or 0)) from None
-        self._close_copy = weakref.finalize(self, os.close, self._copy)
-
-    def take(self) -> None:
-        with naming(f"take a snapshot of {self._name}"):
-            kernel.clone(self._copy, self._file)
-
-    def give_name(self, mark: Owner) -> str:
-        """Its path, beside the file."""
-        with naming(f"give a snapshot of {self._name} a name"):
-            path = clone.give_name(self._copy, self._name, mark)
-        self._close_copy()
-        self._close_file()
-        return path
+        lasting.release(spec, spec.removeprefix(f"{self.scheme}:"))
 
 
 KIND = FileKind()

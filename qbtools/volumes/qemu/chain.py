@@ -49,6 +49,8 @@ class Chain:
         self.fds: list[int] = []
         self.size = 0
         """The bytes of the disk, if its header was read."""
+        self.has_data_file = False
+        """Whether an image of the chain has its data in another file."""
         self._first = first
         self._seen: set[tuple[int, int]] = set()
         try:
@@ -115,6 +117,7 @@ class Chain:
             self.size = header.size
         more = ""
         if header.needs_data_file:
+            self.has_data_file = True
             name = self._beside(path, header.data_file, "data file")
             more += f',"data-file":{self._raw(path, name)}'
         if header.backing is None:

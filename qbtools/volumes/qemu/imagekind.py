@@ -11,6 +11,9 @@ from qbtools.volumes.kind import Source, SourceOptions, Target, TargetOptions
 from qbtools.volumes.snapshotless import SnapshotlessKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from qbtools.volumes.marks import Owner
     from qbtools.volumes.spots import Spot
 
 
@@ -52,5 +55,39 @@ class ImageKind(SnapshotlessKind):
         """An image gets its name when it is complete."""
         return os.path.isfile(name)
 
+    def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
+        """Each snapshot is a clone of the image. The files below it are shared, because no machine writes to them."""
+        from qbtools.volumes.files import lasting
+
+        if options.state not in (None, "snapshot"):
+            raise UsageError(f"a snapshot of an image has the state snapshot, not {options.state}")
+        clones = [lasting.Clone(name) for name in names]
+
+        def take() -> list[str]:
+            from qbtools.volumes.qemu.source import ImageSource
+
+            sources: list[ImageSource] = []  # while they are open, no machine starts
+            try:
+                for name in names:
+                    sources.append(ImageSource(name, self.scheme, options._replace(state=None)))
+                    sources[-1].check_alone()
+                return [f"{self.scheme}:{path}" for path in lasting.taken(clones, mark)]
+            finally:
+                for each in sources:
+                    each.close()
+
+        return take
+
+    def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
+        return self.prepare(names, mark, options)()
+
+    def release(self, spec: str) -> None:
+        from qbtools.volumes.files import lasting
+
+        lasting.release(spec, spec.removeprefix(f"{self.scheme}:"))
+
     def no_snapshots(self, name: str) -> Refused:
-        return Refused(f"{self.scheme}:{name} is an image: no snapshot can be taken of it")
+        return Refused(
+            f"{self.scheme}:{name} is an image, which is locked while it is read",
+            "qb-snapshot takes a snapshot of it on btrfs and xfs",
+        )

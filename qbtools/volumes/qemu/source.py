@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
 from qbtools.descriptors import drop_cache
-from qbtools.errors import Failed
+from qbtools.errors import Failed, Refused
 from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes.files import guards
 from qbtools.volumes.nbd.connection import Connection
@@ -27,6 +29,7 @@ class ImageSource(NbdSource):
         """Errors of Chain and Server. Refused if it is locked, unless options ask for the current state."""
         name = f"{kind}:{path}"
         current = options.state == "current"
+        self._path = path
         self._chain = Chain(path, kind, server.FIRST)
         self._server: server.Server | None = None
         try:
@@ -42,6 +45,14 @@ class ImageSource(NbdSource):
         except BaseException:
             self._release()
             raise
+
+    def check_alone(self) -> None:
+        """Refused if a copy of the image beside it would not be the same disk."""
+        real = os.path.realpath(self._path)
+        moved = len(self._chain.fds) > 1 and os.path.dirname(real) != os.path.realpath(os.path.dirname(self._path))
+        if moved or self._chain.has_data_file:
+            why = "it is a symbolic link to another directory" if moved else "its data is in another file"
+            raise Refused(f"{self.name}: no snapshot can be taken of it: {why}")
 
     def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         since = 0
