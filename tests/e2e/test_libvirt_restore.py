@@ -206,8 +206,8 @@ def test_interrupted_in_the_middle(number: signal.Signals, site: Site, qubes: Pa
     assert site.host.uuids() == set()
     if number == signal.SIGTERM:
         assert site.left() == []
-    site.restore("--include=work", "--netvm=none", qubes)
-    assert site.left() == ["work-private.img", "work-root.img"] and len(site.host.uuids()) == 1
+    site.restore("--include=work", "--netvm=none", "--rename=work=other", qubes)
+    assert site.left() == ["other-private.img", "other-root.img"] and len(site.host.uuids()) == 1
 
 
 def test_killed_when_libvirt_has_it(site: Site) -> None:

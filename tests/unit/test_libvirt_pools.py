@@ -187,12 +187,12 @@ def test_a_pool_that_is_gone(virsh: FakeVirsh, tmp_path: Path) -> None:
         images(virsh, tmp_path, "vda", pool="net").check("work", ["vda"])
 
 
-def document(*volumes: str, mark: Mark | None = None) -> bytes:
+def document(*volumes: str, mark: Mark | None = None, name: str = "work") -> bytes:
     """The metadata of one domain; the archive names the pool `vg` for its volumes."""
     root = Element("qubes")
     domains = compose.add_domains(root)
     features = {} if mark is None else {UNFINISHED: str(mark)}
-    element = compose.add_domain(domains, 1, "work", dict.fromkeys(volumes, 2 * MiB), features)
+    element = compose.add_domain(domains, 1, name, dict.fromkeys(volumes, 2 * MiB), features)
     for volume in element.iterfind("volume-config/volume"):
         volume.set("pool", "vg")
     SubElement(element, "libvirt").append(fromstring(XML))
@@ -231,6 +231,16 @@ def test_an_unfinished_machine_goes_with_its_devices(virsh: FakeVirsh, tmp_path:
         else:
             host.remove("work", str(OLD))
             assert names(tmp_path / "vg") == []
+
+
+def test_what_an_ended_run_has_left_of_other_machines(virsh: FakeVirsh, tmp_path: Path) -> None:
+    """It goes as soon as any machine is restored. What a run that goes on has made stays."""
+    made = []
+    for name, mark in ("old", OLD), ("other", Mark.own()), ("work", Mark.own()):
+        host = Unfinished(virsh, States(virsh.uri, {}), str(tmp_path / "state"), "", False, made.append, print)
+        host.create(document("vda", mark=mark, name=name))
+    assert names(tmp_path / "vg") == ["other-vda", "work-vda"]
+    assert "removing old, which a run that has ended left unfinished" in made
 
 
 def test_a_pool_that_can_have_no_volumes(virsh: FakeVirsh, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from functools import cached_property
 
 from qbtools.domains import names, safexml
 from qbtools.domains.qubesxml import LIBVIRT, Domain, Metadata
-from qbtools.errors import Damaged, Failed, Refused
+from qbtools.errors import Damaged, Failed, QbError, Refused
 from qbtools.hosts import store
 from qbtools.hosts.libvirt import definition, facts, naming, tpm
 from qbtools.hosts.libvirt.devices import NewDisk
@@ -101,14 +101,14 @@ class Unfinished:
 
     def create(self, document: bytes) -> list[str]:
         domain = sole(document)
-        self._begin()
+        self._begin(domain.name)
         for change in self._prepare(domain).changes:
             self._warn(change)
         return self._local.create(marked(document, None))
 
     def set(self, name: str, document: bytes) -> None:
         domain = sole(document)
-        self._begin()
+        self._begin(name)
         old = self._read().by_name.get(name)
         if names.UNFINISHED in domain.features or old is None or domain.name != name:
             self._local.set(name, marked(document, None))
@@ -127,7 +127,7 @@ class Unfinished:
         self._refresh(old)
 
     def remove(self, name: str, mark: str | None) -> None:
-        self._begin()
+        self._begin(name)
         if name not in self._read().by_name and name in self._known:
             raise Refused(f"{name} is not a domain that a restore left unfinished")
         self._remove(name, mark)
@@ -152,17 +152,23 @@ class Unfinished:
         if self._virsh.uri.startswith("test:"):
             raise Refused("the driver of libvirt for tests keeps no domains, so nothing can be restored to it")
 
-    def _begin(self) -> None:
-        """Before a change: makes the directory, and forgets what is finished."""
+    def _begin(self, name: str) -> None:
+        """Before a change of the domain name: makes the directory, forgets what is finished, and removes what ended
+        runs have left of others."""
         self._refuse_tests()
         with kind.naming(f"create {self._place}"):
             os.makedirs(os.path.dirname(self._place), 0o711, exist_ok=True)
             os.makedirs(self._place, 0o700, exist_ok=True)
         found = self._read().domains
         self._forget({uuid for one in found if (uuid := uuid_of(one)) is not None and uuid in self._known.values()})
-        for one in self._read().domains:  # dead ones whose name another domain has now
+        for one in self._read().domains:
             mark = Mark.parse(one.features.get(names.UNFINISHED, ""))
-            if mark is not None and mark.dead() and one.name in self._known:
+            if mark is None or not mark.dead() or (one.name == name and name not in self._known):
+                continue
+            if uuid_of(one) in self._virsh.uuids("--all"):  # its run has finished it after we have looked
+                continue
+            self._note(f"removing {one.name}, which a run that has ended left unfinished")
+            with suppress(QbError):  # the next run can do it
                 self._remove(one.name, str(mark))
 
     @cached_property
