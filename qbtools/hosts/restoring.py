@@ -64,6 +64,7 @@ class Restore:
         self._defaults: Defaults = host.defaults()
         self._told: set[str] = set()
         self._begun: dict[str, dict[str, str]] = {}  # the targets of the volumes, by name on the host
+        self._given: dict[str, bytes] = {}  # the last document that the host got of it
 
     def rehearse(self) -> list[Made]:
         """The result of apply() without targets. Creates nothing. Refused as apply().
@@ -208,7 +209,9 @@ class Restore:
 
     def _create(self, found: Plan, mark: str, line: PlanLine) -> None:
         self._begun[line.name] = {}
-        targets = dict(self._host.create(recreate.document(self._archive, found, [line], False, mark)))
+        document = recreate.document(self._archive, found, [line], False, mark)
+        targets = dict(self._host.create(document))
+        self._given[line.name] = document
         wanted = {volume.name for volume in selection.saved_volumes(self._archive.by_name[line.domain])}
         if lacking := wanted - targets.keys():
             raise Failed(f"the host has created no volume {min(lacking)} for {line.name}")
@@ -216,7 +219,10 @@ class Restore:
         self._note(f"{line.name} is created")
 
     def _refer(self, found: Plan, mark: str, line: PlanLine) -> None:
-        self._host.set(line.name, recreate.document(self._archive, found, [line], True, mark))
+        document = recreate.document(self._archive, found, [line], True, mark)
+        if document != self._given.get(line.name):  # most machines name no other
+            self._host.set(line.name, document)
+            self._given[line.name] = document
 
     def _undo(self, made: Sequence[str], mark: str) -> list[str]:
         """Removes domains of ours, the last first, and forgets them. Returns a sentence for each failure.
