@@ -154,6 +154,9 @@ def test_other_formats(disk: Path, tmp_path: Path, kind: str) -> None:
     assert f"{kind}:{path} reads the disk" in run("qb-volread", path).stderr.decode()
     failed(run("qb-volwrite", f"{kind}:{tmp_path}/new", data=volume_stream(0)), 2, "can only be read")
     failed(run("qb-volread", f"{kind}:{disk}"), 4, f"is not a {kind} image")
+    if kind == "vdi":
+        damage(path, 0x4C, (4).to_bytes(4, "little"))
+        failed(run("qb-volread", f"vdi:{path}"), 5, "needs another file: it has a parent")
 
 
 def test_vmdk_of_one_file_alone(disk: Path, tmp_path: Path) -> None:

@@ -50,6 +50,16 @@ exec VIRSH "$@"
 """
 
 
+# Kills its caller, the host, before or after a step: VIRSH -q -c URI STEP ...
+_KILLS = """#!/bin/bash
+[ "$4" != {step} ] || [ {when} = after ] || kill -9 $PPID
+{real} "$@"
+status=$?
+[ "$4" != {step} ] || kill -9 $PPID
+exit $status
+"""
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path
@@ -352,6 +362,29 @@ def test_the_job_of_a_killed_run_ends(libvirt: Libvirt, holds: Path) -> None:
         its_run.kill()
         its_run.wait()
     wait_until(lambda: left(libvirt, holds) == [], "the job ends")
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_at_each_step(libvirt: Libvirt, paused: str, place: Path, holds: Path, when: str) -> None:
+    """However far a run has come with the job: the next one holds the machine, and leaves nothing."""
+    program, host = place / "programs/virsh", ("qb-host-libvirt", libvirt.uri)
+    program.parent.mkdir()
+    path = f"{program.parent}:{os.environ['PATH']}"
+    for step in "backup-begin", "backup-dumpxml", "domjobabort":
+        verb = "hold" if step == "backup-begin" else "release"
+        program.write_text(_KILLS.format(step=step, when=when, real=shutil.which("virsh")))
+        program.chmod(0o755)
+        with subprocess.Popen(["sleep", "600"]) as its_run:
+            mark = str(Mark.of(its_run.pid))
+            if verb == "release":
+                assert run(*host, "hold", "writes", mark, QB_LIBVIRT_DIR=str(holds)).returncode == 0
+            done = run(*host, verb, "writes", mark, QB_LIBVIRT_DIR=str(holds), PATH=path)
+            assert done.returncode == -signal.SIGKILL
+            its_run.kill()
+        for verb in "hold", "release":
+            done = run(*host, verb, "writes", str(Mark.own()), QB_LIBVIRT_DIR=str(holds))
+            assert (done.returncode, done.stderr) == (0, b""), step
+        assert left(libvirt, holds) == [], step
 
 
 def test_a_place_for_no_socket(libvirt: Libvirt, paused: str, running: Running, place: Path) -> None:
