@@ -1,5 +1,7 @@
 """Decides which archives of a series are kept. The options have the names and the meaning of those of restic and borg.
 
+Newer versions of these keep the oldest archive too if there are fewer periods than a rule names; this one does not.
+
 The newest archive of each of the last N days, weeks, months and years is kept; only periods with an archive count.
 They are those of the local time. Which of two archives is newer is decided by the numbers of their runs, so a clock
 that was set back changes nothing about it.

@@ -90,6 +90,13 @@ def test_forget_until_it_is_done(series: Series) -> None:
     assert states(series) == ["removable"] * 2 + ["gone"] + ["confirmed"] * 3 + ["pending"]
 
 
+def test_zeros_alone_mark_nothing(series: Series) -> None:
+    """As restic, which takes them for no rule. A script may have given an empty variable."""
+    done = qb_series("forget", "--keep-last=0", "--keep-daily=0", series.path)
+    assert done[:2] == (2, "") and "error: forget needs an option that says what to keep\n" in done[2]
+    assert states(series) == ["confirmed"] * 6 + ["pending"]
+
+
 def test_the_base_of_a_run_that_is_not_confirmed_is_kept(series: Series) -> None:
     with series.locked() as ledger:
         seriesdir.complete(series, seriesdir.begun(ledger, ident(8), ident(2)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError
+from qbtools.errors import Refused, UsageError
 from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,8 +52,9 @@ def main(call: Invocation) -> None:
             raise UsageError(f"{option} does not go with {command}", f"see {call.program} --help")
     if opts["DIR"] == "":
         raise UsageError("the name of the directory is empty")
-    if command == "forget" and opts["--done"] is None and not any(option in call.given for option in _KEEP):
-        raise UsageError("forget needs an option that says what to keep", "--keep-last N keeps the last N archives")
+    numbers = [call.number(option, 0, 1 << 30) if option in call.given else 0 for option in _KEEP]
+    if command == "forget" and opts["--done"] is None and not any(numbers):  # also an empty variable of a script
+        raise UsageError("forget needs an option that says what to keep", "--keep-last 30 keeps 30 archives, 0 none")
     series = Series(opts["DIR"])
     if command == "list":
         from qbtools.commands.backup import serieslist
@@ -69,25 +70,24 @@ def main(call: Invocation) -> None:
     elif opts["--done"] is not None:
         _done(call, series)
     else:
-        _forget(call, series)
+        _forget(call, series, numbers)
     from qbtools.commands.backup import seriessnapshots
 
     seriessnapshots.settle(call, series)
 
 
-def _forget(call: Invocation, series: Series) -> None:
+def _forget(call: Invocation, series: Series, numbers: list[int]) -> None:
     """Prints what may be removed. It is marked before it is printed, so that no run can build on it any more."""
     import os
 
-    from qbtools.errors import Refused
     from qbtools.series import retention
     from qbtools.series.ledger import REMOVABLE
 
-    rules = retention.Rules(*(call.number(option, 0, 1 << 30) if option in call.given else 0 for option in _KEEP))
     with series.locked() as ledger:
         if ledger.archives and ledger.base is None:  # archives that it does not know may need those that it knows
             raise Refused(f"{series.path} was copied or restored from a backup", "first confirm a full archive")
-        keep = retention.kept(ledger, rules, [run.base for run in series.pending().values() if run and run.base])
+        bases = [run.base for run in series.pending().values() if run and run.base]
+        keep = retention.kept(ledger, retention.Rules(*numbers), bases)
         found = retention.removable(ledger, keep)
         if not call.options["--dry-run"]:
             ledger.mark(found, REMOVABLE)
@@ -100,7 +100,6 @@ def _forget(call: Invocation, series: Series) -> None:
 
 
 def _done(call: Invocation, series: Series) -> None:
-    from qbtools.errors import Refused
     from qbtools.series.ledger import CONFIRMED, GONE
 
     if wrong := [option for option in (*_KEEP, "--dry-run") if option in call.given]:
