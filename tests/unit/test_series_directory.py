@@ -361,7 +361,8 @@ def _path(fd: str) -> str:
 def test_which_directories_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(QbError, match="No such file"):
         Series(str(tmp_path / "missing"))
-    (tmp_path / "open").mkdir(mode=0o750)
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o750)
     with pytest.raises(Refused, match="can be read or changed by others$"):
         new(tmp_path / "open")
     with pytest.raises(Refused, match="it has no ledger$"):
