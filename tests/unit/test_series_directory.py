@@ -110,6 +110,20 @@ def test_a_failure_after_the_ledger_was_written_loses_nothing(tmp_path: Path, mo
     assert base_of(series) == "a2"
 
 
+def test_killed_while_a_run_is_removed(tmp_path: Path) -> None:
+    """It is there with all its files, or nothing takes the rest for a run."""
+    for step in range(1000):
+        series = new(tmp_path / str(step))
+        save(series, "a1")
+        folder = series.folder("a1")
+        whole = sorted(os.listdir(folder))
+        was_killed = killed_at(STEPS, step, lambda series=series: series.abandon("a1"))  # type: ignore[misc]
+        assert series.pending().get("a1") is None or sorted(os.listdir(folder)) == whole
+        if not was_killed:
+            break
+    assert step > 6 and not os.path.exists(folder)
+
+
 def test_a_run_that_has_not_ended_is_not_confirmed(tmp_path: Path) -> None:
     series = new(tmp_path / "s")
     with series.locked() as ledger:
