@@ -112,12 +112,13 @@ def merged(streams: Sequence[bytes]) -> bytes:
     return out.getvalue()
 
 
-def merged_out_of(archives: Sequence[bytes], bases: Sequence[str | None], name: str = NAME) -> bytes:
+def merged_out_of(archives: Sequence[bytes], bases: Sequence[Base | None], name: str = NAME) -> bytes:
     """What qb-merge --archived makes of inner archives."""
     out = io.BytesIO()
     readers = [Reader(io.BytesIO(data), f"archive {number}") for number, data in enumerate(archives)]
-    streams = (deltamerge.member(reader, name, base) for reader, base in zip(readers, bases, strict=True))
-    deltamerge.Merge(streams).run(Writer(out))
+    work = deltamerge.Merge(deltamerge.member(reader, name) for reader in readers)
+    work.check_bases(bases)
+    work.run(Writer(out))
     return out.getvalue()
 
 

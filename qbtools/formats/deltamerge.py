@@ -84,9 +84,12 @@ class _Layer:
         self._at = self.start
 
 
-def _foreign(number: int, base: Base) -> Damaged:
-    words = f"{base.backup_id}, {base.digest}"
-    return Damaged(f"stream {number} is an increment of another volume or backup: {words}")
+def base_named(text: str, separator: str) -> Base | None:
+    """The base with this ID and SHA256, or None for WHOLE. ValueError for anything else."""
+    backup_id, found, digest = text.partition(separator)
+    if not found and text != WHOLE:
+        raise ValueError(f"neither {WHOLE} nor ID{separator}SHA256: {text}")
+    return Base(backup_id, digest) if found else None
 
 
 def read_bases(reader: Reader, count: int) -> list[Base | None]:
@@ -96,19 +99,23 @@ def read_bases(reader: Reader, count: int) -> list[Base | None]:
     while (line := reader.read_line(_BASE_LINE)) != b"end\n":
         if not line.endswith(b"\n"):
             raise Truncated(f"{reader.name} ends without its line end")
-        backup_id, space, digest = line[:-1].decode("ascii", "replace").partition(" ")
-        if len(found) == count or (not space and backup_id != WHOLE):
-            raise Damaged(f"{reader.name} is malformed in line {len(found) + 1}")
-        found.append(Base(backup_id, digest) if space else None)
+        try:
+            wanted = base_named(line[:-1].decode("ascii"), " ")
+        except ValueError:
+            raise Damaged(f"{reader.name} is malformed in line {len(found) + 1}") from None
+        if len(found) == count:
+            raise Damaged(f"{reader.name} has more than {count} lines for {count} streams")
+        found.append(wanted)
     if len(found) < count:
         raise Damaged(f"{reader.name} has {len(found)} lines for {count} streams")
     return found
 
 
 class Opened(NamedTuple):
-    """A stream whose header was read. base: None for a whole volume. records: as for _Layer, given the map that data
-    must lie in (None: that is not checked)."""
+    """A stream whose header was read. label: what messages call it. base: None for a whole volume. records: as for
+    _Layer, given the map that data must lie in (None: that is not checked)."""
 
+    label: str
     reader: Reader
     extents: ExtentMap
     base: Base | None
@@ -120,30 +127,32 @@ def stream(reader: Reader) -> Opened:
     if not deltastream.is_increment(reader):
         extents = volumestream.read_header(reader, volumestream.NO_PLAIN)
         return Opened(
-            reader, extents, None, lambda _map: _extents(extents, lambda: volumestream.read_end(reader, extents))
+            reader.name,
+            reader,
+            extents,
+            None,
+            lambda _map: _extents(extents, lambda: volumestream.read_end(reader, extents)),
         )
     head = deltastream.read_header(reader)
     size = head.extents.size
-    return Opened(reader, head.extents, head.base, lambda extents: _changes(RecordReader(reader, size, extents)))
+    return Opened(
+        reader.name, reader, head.extents, head.base, lambda extents: _changes(RecordReader(reader, size, extents))
+    )
 
 
-def member(reader: Reader, name: str, base: str | None = None) -> Opened:
-    """The same for the member of an inner archive. Damaged if it is an increment of another base than `ID:SHA256`.
-
-    base: None if that is not known.
-    """
+def member(reader: Reader, name: str) -> Opened:
+    """The same for the member of an inner archive."""
     archive = TarReader(reader)
     found = archive.find(name, deltatar.SIZE)
     if found.untrusted_name == name:
         extents = archive.read_map()
-        return Opened(reader, extents, None, lambda _map: _extents(extents, archive.finish))
+        return Opened(name, reader, extents, None, lambda _map: _extents(extents, archive.finish))
     if not deltatar.is_increment(reader, found):
         raise Damaged(f"{found.untrusted_name} is not the header of an increment")
     increment = deltatar.IncrementTar(archive, reader, found)
-    increment.check_base(base)
     head = increment.take_head()
     size = head.extents.size
-    return Opened(reader, head.extents, head.base, lambda extents: increment.records(Order(size, extents)))
+    return Opened(name, reader, head.extents, head.base, lambda extents: increment.records(Order(size, extents)))
 
 
 def _extents(extents: ExtentMap, end: Callable[[], None]) -> Iterator[tuple[bool, int, int]]:
@@ -169,26 +178,25 @@ class Merge:
         """
         self._base: Base | None = None
         self.extents = ExtentMap(0)
-        self.bases: list[Base | None] = []
-        """For each stream the base that it names; None if it is a whole volume, or does not count."""
+        self._named: list[tuple[str, Base | None]] = []  # the label of each stream, and the base that it names
         self.dropped = 0
         """So many streams do not count."""
         found: list[Opened] = []
         seen: set[str] = set()
         for number, one in enumerate(streams):
-            name, size = one.reader.name, one.extents.size
+            size = one.extents.size
             if one.base is None:
                 if number and not drop:
-                    raise Damaged(f"{name} is a whole volume of {size} bytes, not an increment")
+                    raise Damaged(f"{one.label} is a whole volume of {size} bytes, not an increment")
                 found.clear()
                 seen.clear()
-                self.bases, self.dropped = [None] * number, number
+                self.dropped = number
             elif one.base.backup_id in seen:
-                raise Damaged(f"{name} has the same base as a stream before it: {one.base.backup_id}")
+                raise Damaged(f"{one.label} has the same base as a stream before it: {one.base.backup_id}")
             else:
                 seen.add(one.base.backup_id)
             self._base = self._base if found else one.base
-            self.bases.append(one.base)
+            self._named.append((one.label, one.base))
             self.extents = one.extents
             found.append(one._replace(extents=ExtentMap(size)))
         # Only the last map is kept: the data was compared with it when the stream was written.
@@ -202,13 +210,16 @@ class Merge:
     def check_whole(self) -> None:
         """Damaged if the result is no whole volume."""
         if self._base is not None:
-            raise _foreign(self.dropped + 1, self._base)
+            raise deltatar.foreign(self._named[self.dropped][0], self._base)
 
     def check_bases(self, wanted: Sequence[Base | None]) -> None:
-        """Compares the bases with those that read_bases() has returned. Damaged for an increment of something else."""
-        for number, (base, must) in enumerate(zip(self.bases, wanted, strict=True), 1):
+        """Compares what each stream names as its base with what it must name, also for streams that do not count.
+
+        Damaged for an increment of something else.
+        """
+        for (label, base), must in zip(self._named, wanted, strict=True):
             if base is not None and base != must:
-                raise _foreign(number, base)
+                raise deltatar.foreign(label, base)
 
     def _set_cuts(self) -> None:
         cut = MAX_SIZE

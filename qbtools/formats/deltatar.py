@@ -14,7 +14,7 @@ import io
 
 from qbtools.errors import Damaged
 from qbtools.formats import deltastream, ustar
-from qbtools.formats.deltastream import MAX_DATA, Head, Order, Record, RecordReader
+from qbtools.formats.deltastream import MAX_DATA, Base, Head, Order, Record, RecordReader
 from qbtools.formats.tarreader import Member, TarReader
 from qbtools.formats.volumestream import INCREMENT, MAX_EXTENTS, ExtentMap
 from qbtools.lean import TYPE_CHECKING, number
@@ -93,9 +93,9 @@ class IncrementTar:
 
     def check_base(self, wanted: str | None) -> None:
         """Damaged if it is no increment of the base `ID:SHA256`. None: any."""
-        name, base = self.untrusted_name, self.head.base
+        base = self.head.base
         if wanted is not None and wanted != f"{base.backup_id}:{base.digest}":
-            raise Damaged(f"{name} is an increment of another volume or backup: {base.backup_id}, {base.digest}")
+            raise foreign(self.untrusted_name, base)
 
     def take_head(self) -> Head:
         """The head, whose map is not kept any more."""
@@ -167,6 +167,11 @@ def _check_plain(archive: TarReader, member: Member) -> None:
         raise Damaged(f"{member.untrusted_name} is {member.kind}, not a regular file")
     if archive.read_map().data != member.size:
         raise Damaged(f"{member.untrusted_name} has holes")
+
+
+def foreign(label: str, base: Base) -> Damaged:
+    """Says that an increment has this base, although it must have another one."""
+    return Damaged(f"{label} is an increment of another volume or backup: {base.backup_id}, {base.digest}")
 
 
 def check_whole(reader: Reader, name: str) -> None:

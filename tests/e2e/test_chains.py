@@ -124,7 +124,7 @@ def test_a_header_that_names_the_wrong_base(place: Path, links: list[Link]) -> N
     chains.seal(place / "liar.qb", 22, {**links[0].states, PRIVATE: b"x" * 9000}, links[0], lie=links[1].base)
     message = f"is an increment of the backup {links[0].backup_id}, not of {links[1].backup_id}"
     fails(place, "verify 0.qb 1.qb liar.qb", 4, message)
-    said = "is an increment of another volume or backup"
+    said = f"{PRIVATE} has the same base as a stream before it: {links[0].backup_id}"
     fails(place, "restore --to to --only d1:private 0.qb 1.qb liar.qb", 4, said)
 
 

@@ -101,9 +101,9 @@ def test_what_needs_regular_files(place: Path, links: list[Link]) -> None:
 def test_a_base_that_was_sealed_again_under_its_id(place: Path, links: list[Link]) -> None:
     chains.seal(place / "again.qb", 1, {**links[0].states, ROOT: b"evil" * 1000})
     fails(place, f"verify {piped('again', '1', '2')}", 4, "/dev/fd/63 is not the base of /dev/fd/62, but another")
-    fails(place, f"restore --to to {piped('again', '1', '2')}", 4, "stream 2 is an increment of another volume")
+    fails(place, f"restore --to to {piped('again', '1', '2')}", 4, f"{ROOT} is an increment of another volume")
     chains.seal(place / "middle.qb", 2, {**links[1].states, ROOT: b"evil" * 1000}, links[0])
-    fails(place, f"restore --to to {piped('0', 'middle', '2')}", 4, "stream 3 is an increment of another volume")
+    fails(place, f"restore --to to {piped('0', 'middle', '2')}", 4, f"{ROOT} is an increment of another volume")
 
 
 def test_a_base_of_which_nothing_is_used(place: Path, links: list[Link]) -> None:
@@ -123,7 +123,7 @@ def test_increments_of_something_else(place: Path, links: list[Link]) -> None:
     states = {**links[3].states, OTHER: b"y" * 9000}
     mixed = Link(links[3].path, links[3].receipt, states, links[3].records, {**links[3].indexes, **links[2].indexes})
     chains.seal(place / "odd.qb", 23, states, mixed)
-    message = "stream 3 is an increment of another volume"
+    message = f"{OTHER} is an increment of another volume"
     fails(place, f"restore --to to --only d2 {piped('1', '2', '3', 'odd').replace('<', '0.qb <', 1)}", 4, message)
 
 

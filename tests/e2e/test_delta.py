@@ -341,8 +341,10 @@ def test_merging_what_does_not_fit(place: Path) -> None:
     index(place, "w", base="v")
     for words, status, message in (
         ("v none", 1, "cannot open none: No such file or directory"),
-        ("--bases none v", 2, "--bases needs --archived, and a base for each archive"),
-        ("--archived v --bases none,none v", 2, "--bases needs --archived, and a base for each archive"),
+        ("--bases none,none v", 2, "--bases has 2 words for 1 streams"),
+        ("--bases none,id-v v w", 2, "--bases: neither none nor ID:SHA256: id-v"),
+        ("--bases none --bases-from x v", 2, "--bases and --bases-from exclude each other"),
+        ("--bases none,none v w", 4, "w is an increment of another volume or backup: id-v"),
         ("v .", 1, "cannot open .: Is a directory"),
         ("v v", 4, f"v is a whole volume of {SIZE} bytes, not an increment"),
         ("v w w", 4, "w has the same base as a stream before it: id-v"),
@@ -454,7 +456,7 @@ def test_the_end_waits_for_the_bases(place: Path) -> None:
     done = bash(f"{merge} <(printf '%s\\n' none '{base}' end) v w | qb-volwrite o && cmp w.img o")
     assert (done.returncode, done.stderr) == (0, b"")
     for lines, message in (
-        (f"none '{base[:-1]}x' end", b"stream 2 is an increment of another volume or backup"),
+        (f"none '{base[:-1]}x' end", b"w is an increment of another volume or backup"),
         (f"none '{base}'", b"ends without its line end"),
     ):
         done = bash(f"{merge} <(printf '%s\\n' {lines}) v w | qb-volwrite p")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from qbtools.formats.deltamerge import Opened
+    from qbtools.formats.deltastream import Base
 
 DOC = f"""\
 Usage: qb-merge [options] BASE [INCREMENT...]
@@ -26,13 +27,12 @@ last INCREMENT.
 
 Options:
   --archived NAME       The streams are inner archives instead, with the member NAME.
-  --bases LIST          What each of these must be based on if it is an increment:
-                        "none", or ID:SHA256, separated by commas.
-  --bases-from FILE     Check that the streams belong together, before the end of the
-                        result, a whole volume, is written: FILE has for each a line
-                        with the ID and the SHA256 that it must name as its base, or
-                        "none" if it must be whole, and then a line "end". FILE is
-                        read after the streams, so it may be a FIFO.
+  --bases LIST          What each stream must name as its base if it is an increment:
+                        ID:SHA256, or "none" if it must be whole, separated by commas.
+  --bases-from FILE     The same, checked before the end of the result, a whole volume,
+                        is written: FILE has for each stream a line with ID and SHA256,
+                        or "none", and then a line "end". FILE is read after the
+                        streams, so it may be a FIFO.
   --drop-older          Accept a whole volume after other streams, and ignore
                         those. Without this option it is an error.
 {options.PROGRESS}
@@ -52,11 +52,14 @@ def main(call: Invocation) -> None:
         raise UsageError("--bases-from: the name is empty")
     writer = call.stdout()
     paths = [call.options["BASE"], *call.options["INCREMENT"]]
+    bases = _bases(call, len(paths))
     files = [_open(path) for path in paths]
     readers = [Reader(file, path, _BLOCK) for file, path in zip(files, paths, strict=True)]
     display = call.options["--progress"] and not call.quiet
     with progress.shown(lambda: writer.position, lambda: None, lambda: call.options["BASE"], display):
         work = deltamerge.Merge(_streams(call, readers), bool(call.options["--drop-older"]))
+        if bases is not None:
+            work.check_bases(bases)
         call.note(f"{work.extents.size} bytes, {work.extents.data} of data in {len(work.extents)} extents")
         for file in files[: work.dropped]:
             file.close()  # SIGPIPE ends its writer
@@ -67,18 +70,30 @@ def main(call: Invocation) -> None:
             work.run(writer, lambda: work.check_bases(deltamerge.read_bases(file_reader(late), len(readers))))
 
 
-def _streams(call: Invocation, readers: Sequence[Reader]) -> Iterator[Opened]:
-    """Each stream, opened when it is asked for. UsageError if --bases does not fit."""
+def _bases(call: Invocation, count: int) -> list[Base | None] | None:
+    """What --bases says of each stream; None if it is not given."""
     from qbtools.formats import deltamerge
 
-    name, bases = call.options["--archived"], [None] * len(readers)
-    if call.options["--bases"] is not None:
-        bases = call.options["--bases"].split(",")
-        if name is None or len(bases) != len(readers):
-            raise UsageError("--bases needs --archived, and a base for each archive")
-    if name is None:
-        return map(deltamerge.stream, readers)
-    return (deltamerge.member(reader, name, base) for reader, base in zip(readers, bases, strict=True))
+    words = call.options["--bases"]
+    if words is None:
+        return None
+    if call.options["--bases-from"] is not None:
+        raise UsageError("--bases and --bases-from exclude each other")
+    try:
+        found = [deltamerge.base_named(word, ":") for word in words.split(",")]
+    except ValueError as error:
+        raise UsageError(f"--bases: {error}") from None
+    if len(found) != count:
+        raise UsageError(f"--bases has {len(found)} words for {count} streams")
+    return found
+
+
+def _streams(call: Invocation, readers: Sequence[Reader]) -> Iterator[Opened]:
+    """Each stream, opened when it is asked for."""
+    from qbtools.formats import deltamerge
+
+    name = call.options["--archived"]
+    return (deltamerge.stream(one) if name is None else deltamerge.member(one, name) for one in readers)
 
 
 def _open(path: str) -> io.FileIO:
