@@ -52,9 +52,9 @@ class Wiring:
     ) -> None:
         """script: the bash that the `with` starts. command: the name of the pipe. groups: arguments for its stages.
 
-        voice: -q or -v, for stages in a CMD. stdin: its standard input. keep: further descriptors for the stages.
-        environment: further variables for the stages. stdout: their standard output; None: ours. lists, events: more
-        pipes, of which the words name the ends for the stages; they are used and closed here.
+        voice: -q or -v, for stages in a CMD. stdin: its standard input, or DEVNULL of subprocess. keep: further
+        descriptors for the stages. environment: further variables for the stages. stdout: their standard output; None:
+        ours. lists, events: more pipes, of which the words name the ends for the stages; they are used and closed here.
         """
         self._script = script
         self._words = [word for name, words in groups.items() for word in (f":{name}", *(f"={word}" for word in words))]

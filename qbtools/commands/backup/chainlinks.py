@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from subprocess import DEVNULL
 
 from qbtools import passphrase, processes
 from qbtools.commands.archive import openoptions, receipts
@@ -25,6 +26,7 @@ from qbtools.runs import chaining, fifos
 from qbtools.runs.chaining import Need, Share
 from qbtools.runs.eventpipe import EventPipe
 from qbtools.runs.listpipe import ListPipe
+from qbtools.runs.wiring import Wiring
 from qbtools.streams import Reader
 
 _LIMITS = ("--max-work", "--max-chunk", "--jobs")
@@ -176,7 +178,7 @@ def _piped(data: bytes, cleanup: ExitStack) -> int:
 
 
 class Stages(NamedTuple):
-    """What the stages need that open archives side by side, for Wiring: groups, keep and environment.
+    """What the stages need that open archives side by side, as for Wiring.
 
     fifos: through which the archives send what they have.
     """
@@ -185,6 +187,22 @@ class Stages(NamedTuple):
     keep: list[int]
     environment: Mapping[str, str]
     fifos: chaining.Fifos
+    pipes: Sequence[ListPipe]
+    events: Sequence[EventPipe]
+
+    def wiring(self, call: Invocation, command: str) -> Wiring:
+        """These stages, with nothing on their standard input. command: the name of the pipe."""
+        return Wiring(
+            stagewords.script(),
+            command,
+            self.groups,
+            stagewords.voice(call),
+            DEVNULL,
+            self.keep,
+            self.environment,
+            lists=self.pipes,
+            events=self.events,
+        )
 
 
 def side_by_side(
@@ -199,7 +217,7 @@ def side_by_side(
     pipes: for the routes of the first of them, or of all. events: for the reports of the last one, or of all.
     """
     folder = cleanup.enter_context(fifos.directory())
-    stages = Stages({}, [], {chaining.ENVIRONMENT: folder}, chaining.Fifos(folder, pipes))
+    stages = Stages({}, [], {chaining.ENVIRONMENT: folder}, chaining.Fifos(folder, pipes), pipes, events)
     turns = [f"--turns={_turns(archives[0].share.turns, cleanup)}"] if archives[0].share.turns else []
     for at, archive in enumerate(archives):
         handed = hand(call, archive, cleanup)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 
@@ -15,7 +13,6 @@ from qbtools.runs.chaining import Streams
 from qbtools.runs.eventpipe import EventPipe
 from qbtools.runs.listpipe import ListPipe
 from qbtools.runs.merging import Merging
-from qbtools.runs.wiring import Wiring
 
 
 def run(call: Invocation, files: Sequence[str]) -> None:
@@ -40,13 +37,9 @@ def run(call: Invocation, files: Sequence[str]) -> None:
         found.groups["seal"] = [*words, f"--backup-id={backup_id}"]
         if call.options["--output"] is not None:
             found.groups["store"] = save.store_words(call, call.options["--output"])
-        keep = [*found.keep, *inputs.keep, *receipt_pipe]
-        nothing = cleanup.enter_context(io.FileIO(os.devnull)).fileno()
-        script, voice = stagewords.script(), stagewords.voice(call)
-        groups, environment = found.groups, found.environment
-        stages = Wiring(script, "merge", groups, voice, nothing, keep, environment, lists=pipes, events=events)
+        found.keep.extend([*inputs.keep, *receipt_pipe])
         links = [one.link for one in archives]
-        Merging(stages, links, Streams(links, found.fifos), call.warn).run()
+        Merging(found.wiring(call, "merge"), links, Streams(links, found.fifos), call.warn).run()
         beside.finish(backup_id)
 
 

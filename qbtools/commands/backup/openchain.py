@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
+from subprocess import DEVNULL
 
 from qbtools.commands.archive import routes as wanted_routes
 from qbtools.commands.archive import tocommand
@@ -63,10 +62,10 @@ def _restore_to_host(call: Invocation, files: Sequence[str], made: Opening, word
 def _stages(call: Invocation, archive: Archive, cleanup: ExitStack, words: Sequence[str] = ()) -> Wiring:
     """The stages that open one archive, as stagewords.opening()."""
     handed = chainlinks.hand(call, archive, cleanup)
-    nothing, events = cleanup.enter_context(io.FileIO(os.devnull)).fileno(), EventPipe()
+    events = EventPipe()
     own = [*handed.source, *stagewords.shown(call), *handed.words, *words, f"--report=/dev/fd/{events.writer}"]
     voice = stagewords.voice(call)
-    return Wiring(stagewords.script(), "chain", {"link0": own}, voice, nothing, handed.keep, events=[events])
+    return Wiring(stagewords.script(), "chain", {"link0": own}, voice, DEVNULL, handed.keep, events=[events])
 
 
 def _list(call: Invocation, archives: Sequence[Archive]) -> None:
@@ -160,11 +159,7 @@ def _side_by_side(
     """The stages that restore from all archives, as chainlinks.side_by_side()."""
     found = chainlinks.side_by_side(call, archives, pipes, events, cleanup)
     found.groups[f"link{len(archives) - 1}"].extend(words)
-    nothing = cleanup.enter_context(io.FileIO(os.devnull)).fileno()
-    voice, script = stagewords.voice(call), stagewords.script()
-    groups, keep, environment = found.groups, found.keep, found.environment
-    stages = Wiring(script, "chain", groups, voice, nothing, keep, environment, lists=pipes, events=events)
-    return stages, found.fifos
+    return found.wiring(call, "chain"), found.fifos
 
 
 def _check_there(last: Archive, targets: Mapping[str, str]) -> None:
