@@ -165,9 +165,16 @@ class Host:
         settings = {name: word for name, word in ((_CHECKPOINT, checkpoint), (_BASE, base)) if word}
         return self._ask(HOLD, domain, mark, parse=listing.held, settings=settings)
 
-    def release(self, domain: str, mark: str) -> None:
-        """Ends hold(). Does nothing if there is no such domain, or if another run holds it."""
-        self._ask(RELEASE, domain, mark, parse=_nothing)
+    def release(self, domain: str, mark: str) -> list[str]:
+        """Ends hold(). Does nothing if there is no such domain, or if another run holds it.
+
+        Returns its warnings, which are told too.
+        """
+        said: list[str] = []
+        self._ask(RELEASE, domain, mark, parse=_nothing, tell=said.append)
+        for line in said:
+            self._tell(line)
+        return said
 
     def forget(self, domain: str, checkpoint: str) -> bool:
         """Removes a checkpoint that hold() has made, if it exists. Returns whether it is gone; if not, it must be tried

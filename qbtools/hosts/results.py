@@ -136,8 +136,10 @@ def _seconds(passages: Iterable[Passage]) -> float:
     return sum(passage.ended - passage.begun for passage in passages if passage.ended is not None)
 
 
-def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) -> list[Result]:
-    """The domains that were saved, in their order. ended: the archive is complete."""
+def of_saving(
+    files: Iterable[File], log: Mapping[str, Passage], ended: bool, causes: Mapping[str, str]
+) -> list[Result]:
+    """The domains that were saved, in their order. ended: the archive is complete. causes: why some failed."""
     results: dict[str, Result] = {}
     for file in files:
         before = results.get(file.domain) or Result(file.domain, state=file.state)
@@ -146,6 +148,8 @@ def of_saving(files: Iterable[File], log: Mapping[str, Passage], ended: bool) ->
         if passage is None or passage.ended is None:
             was_not = f"{file.archive_name} was not saved"
             problem = was_not if passage is None else _failed(file.archive_name, passage)
+            if file.domain in causes:
+                problem = f"{problem}: {causes[file.domain]}"
         results[file.domain] = before._replace(
             volumes=before.volumes + (file.kind == "volume"),
             size=before.size + file.size,

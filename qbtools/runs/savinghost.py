@@ -113,7 +113,10 @@ def release_ended(survey: Survey, how: SourceOptions) -> None:
 
 class Taking:
     """The snapshots of a run, and what the host holds for it. For each domain, all is taken before its first volume is
-    read, and released after its last, without what a series keeps. The caller must release the rest at the end."""
+    read, and released after its last, without what a series keeps. The caller must release the rest at the end.
+
+    causes: what the host said when it released a domain, which tells why it could not be read.
+    """
 
     def __init__(self, archive: Archive, how: SourceOptions, indexing: Indexing | None = None) -> None:
         """indexing: for an archive of a series."""
@@ -130,6 +133,7 @@ class Taking:
         self._plain: list[str] = []
         self._read: Mapping[str, Held] = {}
         self._held = ""
+        self.causes: dict[str, str] = {}
         files = [Saved(*self._saved(file), _label(file)) for file in archive.files]
         self.contents = Contents(archive.document, files)
 
@@ -220,7 +224,8 @@ class Taking:
         held, self._held = self._held, ""
         if held and self._archive.host is not None:
             try:
-                self._archive.host.release(held, str(Mark.own()))
+                if said := self._archive.host.release(held, str(Mark.own())):
+                    self.causes[held] = said[0]
             except QbError as error:
                 self._how.warn(f"{held} is still held: {error.message}")
 

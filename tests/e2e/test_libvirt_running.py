@@ -327,8 +327,9 @@ def test_the_room_gets_short(libvirt: Libvirt, running: Running) -> None:
     out, said = running._process.communicate()
     assert left(libvirt, place) == []
     found = {one["name"]: one["problem"] for one in json.loads(out)["domains"]}
-    assert (running._process.returncode, found["off"]) == (1, None) and "vm1/vda.img" in found["fills"]
     why = f"the backup job of fills was ended, because {place} had less than {24 * MiB // 20} bytes left"
+    assert (running._process.returncode, found["off"]) == (1, None)
+    assert found["fills"].startswith("vm1/vda.img: ") and found["fills"].endswith(f": {why}")
     assert said.decode().count(f"qb-backup: warning: {why}\n") == 1, said
     assert "running" in libvirt.virsh("domstate", uuid) and "No errors" in libvirt.virsh("domblkerror", uuid)
     before = writes(libvirt, uuid, "vda")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from qbtools.hosts import results
 from qbtools.hosts.restoring import Made
 from qbtools.hosts.results import Passage
@@ -89,8 +91,8 @@ SAVED = [
 ]
 
 
-def saved(*entries: Entry, ended: bool = True) -> list[results.Result]:
-    return results.of_saving(SAVED, log(*entries), ended)
+def saved(*entries: Entry, ended: bool = True, causes: Mapping[str, str] = {}) -> list[results.Result]:
+    return results.of_saving(SAVED, log(*entries), ended, causes)
 
 
 def test_what_was_saved() -> None:
@@ -110,6 +112,11 @@ def test_what_was_saved() -> None:
         "state": "snapshot",
         "broken": False,
     }
+
+
+def test_the_host_tells_why_a_domain_failed() -> None:
+    found = saved(("vm1/root.img", 1.0, None, None), causes={"work": "the job was ended"})
+    assert found[0].problem == "vm1/root.img failed: the job was ended"
 
 
 def test_a_backup_that_was_not_completed() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 
 from qbtools import passphrase
@@ -101,13 +101,15 @@ class _Run:
         call, opts = self._call, self._call.options
         found: Sequence[Result] = [Result(machine.name, problem=results.INCOMPLETE) for machine in survey.machines]
         archive: Archive | None = None
+        causes: Mapping[str, str] = {}
         passages = Passages()
 
         def job(backup_id: str, indexing: Indexing | None = None) -> save.Job:
-            nonlocal archive
+            nonlocal archive, causes
             self._backup_id = backup_id
             archive = survey.archive(None if indexing is None else indexing.numbers)
             taking = savinghost.Taking(archive, how, indexing)
+            causes = taking.causes
             lost = None if opts["--strict"] else _Lost(call, taking)
             return save.Job(backup_id, taking.contents, opts["--output"], passages, files, taking, lost)
 
@@ -120,7 +122,7 @@ class _Run:
                 saveseries.add(call, domains, volumes, job)
         finally:
             if archive is not None:
-                found = results.of_saving(archive.files, passages.log, passages.complete)
+                found = results.of_saving(archive.files, passages.log, passages.complete, causes)
             self._found += found
 
     def _each(self, survey: Survey, how: SourceOptions) -> None:
@@ -136,21 +138,23 @@ class _Run:
             passages = Passages()
             backup_id, path = save.new_id(), _path(opts["--output"], machine.name)
             result = Result(machine.name, problem=problem, state=machine.state)
+            causes: Mapping[str, str] = {}
             try:
                 archive = survey._replace(machines=[machine]).archive()
                 taking = savinghost.Taking(archive, how)
+                causes = taking.causes
                 with self._receipt(machine.name) as files, recipients.given():
                     save.seal(call, save.Job(backup_id, taking.contents, path, passages, files, taking, None, secret))
                 problem, stored = None, True
             except QbError as error:
-                problem = error.message or "it failed"
+                problem = ": ".join([error.message or "it failed", *causes.values()])
                 stored = isinstance(error, Unwritten)
                 if opts["--strict"]:
                     raise
                 call.warn(f"{machine.name}{'' if stored else ' cannot be saved'}: {problem}")
             finally:
                 if stored:
-                    (result,) = results.of_saving(archive.files, passages.log, passages.complete)
+                    (result,) = results.of_saving(archive.files, passages.log, passages.complete, causes)
                     place = results.Stored(path, backup_id, os.stat(path).st_size)
                     result = result._replace(stored=place, problem=problem)
                 if problem is None:
