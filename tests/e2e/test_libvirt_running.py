@@ -253,11 +253,17 @@ def test_a_signal_ends_the_job(
     assert left(libvirt, holds) == []
 
 
-def test_the_machine_ends_in_the_middle(libvirt: Libvirt, paused: str, running: Running, holds: Path) -> None:
+@pytest.mark.parametrize("how", ["shut down", "killed and undefined"])
+def test_the_machine_ends_in_the_middle(libvirt: Libvirt, paused: str, running: Running, holds: Path, how: str) -> None:
     running.hold_in("vm1/vda.img", 1000)
     running.start(create(libvirt))
     running.hold()
-    libvirt.virsh("destroy", paused)
+    if how == "shut down":
+        libvirt.virsh("destroy", paused)
+    else:
+        libvirt.virsh("undefine", paused)
+        kill(int((libvirt.place / "run/qemu/writes.pid").read_text()), signal.SIGKILL)
+        wait_until(lambda: not libvirt.uuids(), "libvirt has noticed")
     running.release()
     status, said = running.end()
     assert status == 1 and "writes is not saved completely" in said

@@ -269,8 +269,11 @@ def test_identity() -> None:
 )
 def test_what_the_host_lacks_is_replaced(text: str, kvm: bool, said: list[str]) -> None:
     lost = "these parts of its XML are not restored:"
-    changes = made(domain(text), "vda", kvm=kvm).changes
-    assert changes == [f"work: {one.replace('DROPPED', lost)}" for one in said]
+    found = made(domain(text), "vda", kvm=kvm)
+    assert found.changes == [f"work: {one.replace('DROPPED', lost)}" for one in said]
+    restored = tostring(found.root, encoding="unicode")
+    for word in "/etc/shadow", "-9.9", "Skylake", "kvm-spice", '"lab"', "../x", "eth0", "hyperv":
+        assert word not in restored
 
 
 def test_an_architecture_that_cannot_run() -> None:
