@@ -21,7 +21,7 @@ NETVM_CHOICES = (names.DEFAULT, NONE, KEEP)
 class Options(NamedTuple):
     """The options of the user.
 
-    include, exclude: patterns of names in the archive. rename: new names by the names in the archive.
+    include, exclude: patterns of names in the archive. rename: new names by those in the archive, or other_name.
     default_template: the replacement for a missing template: names.DEFAULT (the host's), `none`, or the name of one on
     the host. netvm: the same for a network: one of NETVM_CHOICES; `keep` allows no replacement.
     no_rename: generate no name if one is taken; for domains in rename this always holds.
@@ -62,7 +62,7 @@ def make(
         raise Refused("the archive has no domain that can be restored", "qb-backup list shows what it has")
     if not selected:
         raise UsageError("no saved domain is selected")
-    _check_renames(options.rename, selected, side)
+    options = options._replace(rename=_renames(options.rename, archive, selected, side))
     domains = sorted(selection.restorable(archive), key=roles.rank)
     # New names that the user chose come first, names that are only shown come last.
     order = sorted(domains, key=lambda one: 0 if one.name in options.rename else 1 if one.name in selected else 2)
@@ -154,12 +154,18 @@ def _missing(side: HostSide, options: Options) -> Missing:
     return Missing(name, options.netvm, options.ignore_missing)
 
 
-def _check_renames(rename: Mapping[str, str], selected: Collection[str], side: HostSide) -> None:
-    for domain, name in rename.items():
-        if domain not in selected:
-            raise UsageError(f"cannot rename {domain}: it is not among the domains to be restored")
+def _renames(rename: Mapping[str, str], archive: Metadata, selected: Collection[str], side: HostSide) -> dict[str, str]:
+    """The new names by the names in the archive, of which rename may also have other_name."""
+    found: dict[str, str] = {}
+    for old, name in rename.items():
+        domain = archive.named(old)
+        if domain is None or domain.name not in selected:
+            raise UsageError(f"cannot rename {old}: it is not among the domains to be restored")
         if problem := side.name_problem(name):
-            raise UsageError(f"{domain} cannot be renamed to {name}: {problem}")
+            raise UsageError(f"{old} cannot be renamed to {name}: {problem}")
+        if found.setdefault(domain.name, name) != name:
+            raise UsageError(f"{old} cannot be renamed to {name}: it is already renamed to {found[domain.name]}")
+    return found
 
 
 def _verified(

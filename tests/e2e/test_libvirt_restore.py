@@ -67,7 +67,7 @@ def test_mac_addresses_that_are_kept(site: Site) -> None:
     archive = site.save(f"--host=libvirt:{site.host.uri}")
     shared = 'its MAC address 52:54:00:11:22:33 is also that of the domain "{}"'
     called = 'the domain "a b" is called a-b in an archive'
-    assert site.restore("--rename=a-b=again", "--keep-macs", archive) == [called, f"again: {shared.format('a b')}"]
+    assert site.restore("--rename=a b=again", "--keep-macs", archive) == [called, f"again: {shared.format('a b')}"]
     (new,) = site.host.uuids() - {old}
     assert [one.get("address") for one in site.xml(new).iterfind("devices/interface/mac")] == ["52:54:00:11:22:33"]
     site.host.virsh("undefine", old)

@@ -7,7 +7,9 @@ from xml.etree.ElementTree import SubElement
 import pytest
 from machines import PRIVATE, metadata, template, vm
 
-from qbtools.domains import selection
+from qbtools.domains import plan, selection
+from qbtools.domains.defaults import Defaults
+from qbtools.domains.plan import Options
 from qbtools.domains.qubesxml import Metadata
 from qbtools.errors import UsageError
 
@@ -127,11 +129,24 @@ def test_what_was_not_saved_cannot_be_restored() -> None:
         selection.for_restoring(ARCHIVE, ("there",), (), print)
 
 
-def test_a_domain_of_libvirt_has_two_names() -> None:
-    host = metadata(vm("a-b"), vm("a-b-2"), vm("c"))
-    for domain, name in zip(host.domains[1:], ("a-b", "a b", "c d"), strict=True):
+def of_libvirt() -> Metadata:
+    found = metadata(vm("a-b"), vm("a-b-2"), vm("c"))
+    for domain, name in zip(found.domains[1:], ("a-b", "a b", "c d"), strict=True):
         SubElement(SubElement(SubElement(domain.element, "libvirt"), "domain"), "name").text = name
-    host = Metadata(host.root)
+    return Metadata(found.root)
+
+
+def test_either_name_of_a_domain_is_renamed() -> None:
+    for rename in {"a b": "x", "c": "y"}, {"a-b-2": "x", "c d": "y"}, {"a b": "x", "a-b-2": "x", "c": "y"}:
+        lines = plan.make(of_libvirt(), metadata(), Defaults(), Options(rename=rename)).lines
+        assert [(line.domain, line.name) for line in lines] == [("a-b", "a-b"), ("a-b-2", "x"), ("c", "y")]
+    twice = Options(rename={"a b": "x", "a-b-2": "y"})
+    with pytest.raises(UsageError, match="a-b-2 cannot be renamed to y: it is already renamed to x"):
+        plan.make(of_libvirt(), metadata(), Defaults(), twice)
+
+
+def test_a_domain_of_libvirt_has_two_names() -> None:
+    host = of_libvirt()
     assert [domain.other_name for domain in host.domains] == [None, None, "a b", "c d"]
 
     def chosen(*words: tuple[str, ...]) -> list[str]:
