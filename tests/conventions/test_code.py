@@ -170,3 +170,12 @@ def test_bash_opens_no_name_of_the_user() -> None:
         '>"$QB_STREAMS/$stream"',
         '<"$QB_STREAMS/$told"',
     }
+
+
+def test_the_stages_of_a_run_are_connected_by_pipes_alone() -> None:
+    """What goes through a file in memory or another process's descriptors has no end that tells of a dead writer."""
+    text = re.sub(r"^ *#.*$", "", (ROOT / "bin/qb-backup").read_text(), flags=re.MULTILINE)
+    assert re.findall(r"\bcoproc\b|[<>]\(|/proc/\S*/fd\b|\bmktemp\b|<<<?", text) == []
+    rooms = ("qbtools.commands.backup", "qbtools.commands.pipe", "qbtools.runs")
+    files = [module.path for module in MODULES if module.name.startswith(rooms)]
+    assert [path.name for path in files if re.search(r"memfd|/proc/\S*/fd\b", path.read_text())] == []
