@@ -14,6 +14,9 @@ from running import wait_until
 
 from qbtools.errors import Failed
 from qbtools.hosts.libvirt import readers, watching
+from qbtools.hosts.libvirt.holding import Holds
+from qbtools.hosts.libvirt.virsh import Virsh
+from qbtools.volumes.marks import Mark
 
 
 def test_it_looks_again_until_it_is_over(tmp_path: Path) -> None:
@@ -61,3 +64,9 @@ def test_a_reader_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
     with process("?socket=/h/b/socket") as reader:
         with pytest.raises(Failed, match=f"^process {reader.pid} does not end, even after SIGKILL$"):
             readers.end_all("?socket=/h/b/socket")
+
+
+def test_it_ends_when_the_job_is_released_and_its_directory_is_gone(tmp_path: Path) -> None:
+    place = tmp_path / "holds"
+    assert not Holds(Virsh("test:///default"), str(place), lambda _: None)._look("work", "uuid", str(Mark.own()), 1)
+    assert not place.exists(), "it is not made again"

@@ -152,9 +152,11 @@ class Holds:
 
     def _look(self, name: str, uuid: str, mark: str, least: int) -> bool:
         """Ends the job if fewer bytes than least are free, or if its run has ended. Returns whether it must go on."""
+        if self.marks().get(uuid) != mark:
+            return False  # the directory may be gone, too
         owner = Mark.parse(mark)
         ended = owner is not None and owner.dead()
-        if self.marks().get(uuid) == mark and not ended and self._free() >= least:
+        if not ended and self._free() >= least:
             return True
         with self._locked():
             if self.marks().get(uuid) != mark:
