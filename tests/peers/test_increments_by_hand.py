@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 from pathlib import Path
@@ -79,14 +80,12 @@ def test_from_sealed_archives(tmp_path: Path) -> None:
     contents[1] = contents[1] or b"not empty"
     for number, data in enumerate(contents):
         (tmp_path / "v.img").write_bytes(data)
-        base = f"--base {number - 1}.index" if number else ""
+        index, receipt = (f"--base {number - 1}.{what}" if number else "" for what in ("index", "receipt"))
         text = f"""
-        cd {tmp_path} && ID=$(qb-header id) && {{
-            qb-header write --logn 10 --backup-id "$ID" &&
-            qb-volread v.img | qb-delta {base} --index {number}.index --id "$ID" --name {NAME} | qb-tarwrite {NAME} |
-                gzip -c | qb-seal --logn 10 --backup-id "$ID" --record {number}.records {NAME} &&
-            qb-manifest --logn 10 --backup-id "$ID" {number}.records
-        }} >{number}.qb && qb-delta --confirm {number}.index {number}.records"""
+        cd {tmp_path} && ID=$(qb-header id) &&
+        qb-volread v.img | qb-delta {index} --index {number}.index --id "$ID" --name {NAME} | qb-tarwrite {NAME} |
+            gzip -c | qb-seal --logn 10 --backup-id "$ID" {receipt} --complete --receipt {number}.receipt \\
+            --record {number}.records {NAME} >{number}.qb && qb-delta --confirm {number}.index {number}.records"""
         made = bash(text, QB_PASSPHRASE_FILE=str(tmp_path / "passphrase"))
         assert (made.returncode, made.stderr) == (0, b"")
     page = examples("qbtools.7")
@@ -95,12 +94,16 @@ def test_from_sealed_archives(tmp_path: Path) -> None:
         place = tmp_path / f"part{number}"
         place.mkdir()
         os.rename(tmp_path / f"{number}.qb", place / "archive.qb")
-        restore = page["emergency-restore"] if not number else f"chunks {NAME} | gzip -dc >../../inc{number}.tar\n"
-        (place / "commands").write_text(opening + restore)
+        step = "emergency-increment" if number else "emergency-restore"
+        (place / "commands").write_text(opening + page[step])
         done = bash(f"cd {place} && exec bash commands", data=b"by hand\n", PATH=BARE)
         assert (done.returncode, done.stderr) == (0, b""), number
     target = tmp_path / "part0/emergency"
     for number in (1, 2):
-        done = bash(f"cd {target} && NAME={NAME} TAR={tmp_path}/inc{number}.tar && {{ {APPLY} }}", PATH=BARE)
+        manifest = (tmp_path / f"part{number - 1}/emergency/qb-manifest.000.enc").read_bytes()
+        header = (tmp_path / f"part{number}/emergency/header").read_text()
+        assert f"\nbase-manifest={hashlib.sha256(manifest).hexdigest()}\n" in header
+        words = f"NAME={NAME} TAR=../../part{number}/emergency/private.tar"
+        done = bash(f"cd {target} && {words} && {{ {APPLY} }}", PATH=BARE)
         assert (done.returncode, done.stderr) == (0, b"")
         assert (target / NAME).read_bytes() == contents[number]
