@@ -98,7 +98,11 @@ class Series:
                 return Ledger()
         with file:
             data = Reader(file, self._ledger).read_up_to(ledgers.MAX_SIZE + 1)
-            found = ledgers.parse(data, self._ledger)
+            try:
+                found = ledgers.parse(data, self._ledger)
+            except Damaged as error:
+                error.hint = "with another directory a new series begins, with a full archive"
+                raise
             self.copied = found.place != place.of(file.fileno())
         if self.copied:
             found.distrust()

@@ -223,6 +223,16 @@ def test_a_run_that_an_older_ledger_does_not_know_is_not_confirmed(later: bool, 
     assert confirm(series, "a3")
 
 
+def test_a_ledger_that_is_damaged(tmp_path: Path) -> None:
+    """Nothing replaces the list of archives. The user is told how to go on."""
+    series = new(tmp_path / "s")
+    save(series, "a1")
+    spoil(Path(series.path, "ledger"), "flipped")
+    with pytest.raises(Damaged, match="/ledger is damaged") as caught:
+        save(series, "a2")
+    assert caught.value.hint == "with another directory a new series begins, with a full archive"
+
+
 def test_a_moved_directory_is_the_same(tmp_path: Path) -> None:
     save(new(tmp_path / "s"), "a1")
     confirm(new(tmp_path / "s"), "a1")
