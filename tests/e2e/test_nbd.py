@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -295,6 +296,12 @@ def test_the_python_of_the_system_has_it(disk: Path, tmp_path: Path) -> None:
         done = run(programs / "bin/qb-volwrite", "--overwrite", word, data=stream)
         assert (done.returncode, done.stderr) == (0, b"")
         assert run(programs / "bin/qb-volread", "--raw", word).stdout == disk.read_bytes()
+        # pip installs the programs apart from the package, and they are run by its Python.
+        shutil.copytree(programs / "qbtools", tmp_path / "lib/qbtools")
+        script = copy_of(tmp_path / "apart", "bin") / "bin/qb-volread"
+        script.write_text(script.read_text().replace("/usr/bin/env -S python3 -IS", sys.executable))
+        done = run(script, "--raw", word, PYTHONPATH=str(tmp_path / "lib"))
+        assert (done.stdout, done.stderr) == (disk.read_bytes(), b"")
         secret = tmp_path / "passphrase"
         secret.write_text("correct horse\n")
         secret.chmod(0o600)
