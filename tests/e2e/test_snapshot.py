@@ -16,6 +16,12 @@ from devices import file_system, loop, make_sparse
 from running import wait_until
 from support import environment, need, run
 
+from qbtools.errors import OtherPython, Refused
+from qbtools.volumes.kind import SourceOptions
+from qbtools.volumes.kinds.qcow2 import KIND
+from qbtools.volumes.marks import Mark
+from qbtools.volumes.nbd import binding
+
 MIB = 1 << 20
 SIZE = 32 * MIB
 
@@ -106,6 +112,18 @@ def test_an_image_that_cannot_be_cloned(overlay: Path) -> None:
         machine.kill()
     (where.parent / "link").unlink()
     assert names(where) == ["data", "image", "outside", "private", "root"]
+
+
+def test_an_image_where_another_python_is_needed(overlay: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, so that a run that saves a host reads the image without a snapshot."""
+
+    def load() -> None:
+        raise OtherPython("/usr/bin/python3", "it is missing for this Python", "install it")
+
+    monkeypatch.setattr(binding, "load", load)
+    with pytest.raises(Refused, match="it is missing for this Python"):
+        KIND.take([str(overlay)], Mark.own(), SourceOptions())
+    assert names(overlay.parent) == ["image", "private", "root"]
 
 
 # --- taken, read, released ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from qbtools.errors import Refused, UsageError
+from qbtools.errors import OtherPython, Refused, UsageError
 from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import spots
 from qbtools.volumes.kind import Source, SourceOptions, Target, TargetOptions
@@ -72,6 +72,8 @@ class ImageKind(SnapshotlessKind):
                     sources.append(ImageSource(name, self.scheme, options._replace(state=None)))
                     sources[-1].check_alone()
                 return [f"{self.scheme}:{path}" for path in lasting.taken(clones, mark)]
+            except OtherPython as error:  # only a stage starts again; it can read the image itself
+                raise Refused(error.message, error.hint) from error
             finally:
                 for each in sources:
                     each.close()
