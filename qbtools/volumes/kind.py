@@ -13,7 +13,7 @@ import errno
 import os
 from abc import ABC, abstractmethod
 
-from qbtools.errors import Failed, Refused
+from qbtools.errors import Failed, QbError, Refused
 from qbtools.errors import naming as naming  # for modules that only import kinds
 from qbtools.lean import TYPE_CHECKING, NamedTuple
 from qbtools.volumes import kernel, spots
@@ -282,17 +282,15 @@ class Kind(ABC):
         if the kind, or the place of the volume, does not support snapshots.
         """
 
-    def can_keep(self, name: str, options: SourceOptions) -> bool:
-        """Whether take() can take a snapshot that needs no room of its own, so that it may be kept for days, and whose
-        changed() is of use later. Never raises for an odd volume."""
-        return False
+    def keepable(self, names: Sequence[str], options: SourceOptions) -> list[str]:
+        """Those of the volumes of which take() can take a snapshot that can be kept for days: it needs no room of its
+        own, and its changed() is of use later. Never raises for an odd volume."""
+        return []
 
-    def stamp(self, name: str) -> str:
-        """A word that changes when somebody changes the snapshot with that name, a result of take().
-
-        Failed if it does not exist, or if this kind has none.
-        """
-        raise Failed(f"{name} is no snapshot that can be kept")
+    def stamps(self, names: Sequence[str]) -> dict[str, str | QbError]:
+        """For each of the snapshots with these names, results of take(), a word that changes when somebody changes it;
+        or why there is none: it does not exist, or this kind has none."""
+        return {name: Failed(f"{name} is no snapshot that can be kept") for name in names}
 
     @abstractmethod
     def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Owner]]:
@@ -304,3 +302,14 @@ class Kind(ABC):
     @abstractmethod
     def release(self, spec: str) -> None:
         """Removes a result of marked() or take(). Failed if it does not exist; Refused if it has no mark."""
+
+    def release_all(self, specs: Sequence[str]) -> None:
+        """Does release() for as many as possible. Raises the first error at the end."""
+        problem: QbError | None = None
+        for spec in specs:
+            try:
+                self.release(spec)
+            except QbError as error:
+                problem = problem or error
+        if problem is not None:
+            raise problem

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 
@@ -88,18 +88,35 @@ class Problems:
 
 def release(specs: Sequence[str]) -> None:
     """Removes as many as possible. Raises the first error at the end."""
+    found: dict[Kind, list[str]] = {}
     problems = Problems()
     for spec in specs:
         with problems:
             kind, _ = locate.existing(spec)
-            kind.release(spec)
+            found.setdefault(kind, []).append(spec)
+    for kind, named in found.items():
+        with problems:
+            kind.release_all(named)
     problems.end()
 
 
-def can_keep(word: str, options: SourceOptions) -> bool:
-    """Whether a snapshot of a volume can be kept for days; more in Kind.can_keep()."""
-    kind, name = locate.existing(word)
-    return kind.can_keep(name, options)
+def _by_kind(words: Iterable[str]) -> tuple[dict[Kind, dict[str, str]], dict[str, QbError]]:
+    """The words of existing volumes by the names of the volumes, for each kind; and why others have none."""
+    found: dict[Kind, dict[str, str]] = {}
+    errors: dict[str, QbError] = {}
+    for word in words:
+        try:
+            kind, name = locate.existing(word)
+            found.setdefault(kind, {})[name] = word
+        except QbError as error:
+            errors[word] = error
+    return found, errors
+
+
+def keepable(words: Iterable[str], options: SourceOptions) -> set[str]:
+    """Those of the volumes of which a snapshot can be kept for days; more in Kind.keepable()."""
+    named, _errors = _by_kind(words)
+    return {names[name] for kind, names in named.items() for name in kind.keepable(list(names), options)}
 
 
 def lasting(word: str) -> str:
@@ -109,10 +126,13 @@ def lasting(word: str) -> str:
     return word if path is None else f"{word.partition(':')[0]}:{os.path.realpath(path)}"
 
 
-def stamp(spec: str) -> str:
-    """A word that changes when somebody changes a result of take(); errors as Kind.stamp()."""
-    kind, name = locate.existing(spec)
-    return kind.stamp(name)
+def stamps(specs: Iterable[str]) -> dict[str, str | QbError]:
+    """For each result of take() a word that changes when somebody changes it, or why there is none."""
+    named, errors = _by_kind(specs)
+    found: dict[str, str | QbError] = {**errors}
+    for kind, names in named.items():
+        found |= {names[name]: stamp for name, stamp in kind.stamps(list(names)).items()}
+    return found
 
 
 def release_kept(words: Sequence[str], mark: Kept) -> None:

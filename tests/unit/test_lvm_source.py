@@ -121,6 +121,7 @@ def test_several_snapshots_are_taken_or_none(lvs: Path, tmp_path: Path) -> None:
         program.chmod(0o755)
     mark = Mark.own()
     take = KIND.prepare(["vg/w", "vg/x"], mark, SourceOptions())
+    assert (tmp_path / "calls").read_text().count("\n") == 1, "lvm is asked once about the group"
     assert not log.exists(), "all that could be refused was, and nothing is made yet"
     specs = take()
     names = [spec.removeprefix("lvm:vg/") for spec in specs]
@@ -136,6 +137,29 @@ def test_several_snapshots_are_taken_or_none(lvs: Path, tmp_path: Path) -> None:
     made, failed, *removed = log.read_text().splitlines()
     expected = {f"lvremove -qq -f -y vg/{line.split()[-2]}" for line in (made, failed)}
     assert set(removed) == expected
+
+
+def test_what_can_be_kept(lvs: Path, tmp_path: Path) -> None:
+    report(lvs, row("w"), row("x", layout="linear"), row("pool", layout="thin,pool"), row("y"))
+    names = [f"vg/{name}" for name in ("w", "x", "pool", "y")]
+    assert KIND.keepable(names, SourceOptions()) == ["vg/w", "vg/y"]
+    assert (tmp_path / "calls").read_text().count("\n") == 1
+    assert KIND.keepable(names, SourceOptions(state="current")) == []
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_several_snapshots_are_removed(lvs: Path, tmp_path: Path, together: bool) -> None:
+    """In one step, or else each of them. One that is not ours, or not there, keeps no other from being removed."""
+    names = [marks.temporary_name() for _ in range(3)]
+    report(lvs, row("w"), *(row(name, tags=str(Mark.own())) for name in names))
+    log, program = tmp_path / "log", tmp_path / "lvremove"
+    program.write_text(f'#!/bin/sh\necho "$*" >>{log}\n[ {int(together)} = 1 ] || [ $# = 4 ]\n')
+    program.chmod(0o755)
+    with pytest.raises(Failed, match="there is no logical volume gone in vg"):
+        KIND.release_all(["lvm:vg/gone", "lvm:vg/w", *(f"lvm:vg/{name}" for name in names)])
+    first, *rest = log.read_text().splitlines()
+    assert first == f"-qq -f -y {' '.join(f'vg/{name}' for name in names)}"
+    assert rest == ([] if together else [f"-qq -f -y vg/{name}" for name in names])
 
 
 def test_whose_a_volume_is() -> None:

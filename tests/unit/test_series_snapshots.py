@@ -12,7 +12,7 @@ from seriesdir import new
 
 from qbtools.commands.backup.seriessnapshots import Keeper
 from qbtools.commands.cli import Invocation
-from qbtools.errors import Failed
+from qbtools.errors import Failed, QbError
 from qbtools.runs.creating import Taken
 from qbtools.series import keeping
 from qbtools.series.directory import Series
@@ -45,16 +45,14 @@ class Names:
 
         return take
 
-    def can_keep(self, _name: str, _options: SourceOptions) -> bool:
-        return self.scheme == "thin"
+    def keepable(self, names: Sequence[str], _options: SourceOptions) -> list[str]:
+        return [name for name in names if self.scheme == "thin"]
 
-    def stamp(self, name: str) -> str:
-        if name.startswith("odd"):
-            raise Failed("it is odd")
-        return f"stamp-{name}"
+    def stamps(self, names: Sequence[str]) -> dict[str, str | QbError]:
+        return {name: Failed("it is odd") if name.startswith("odd") else f"stamp-{name}" for name in names}
 
-    def release(self, spec: str) -> None:
-        self._log.append(("release", spec))
+    def release_all(self, specs: Sequence[str]) -> None:
+        self._log += [("release", spec) for spec in specs]
 
 
 @pytest.fixture

@@ -77,6 +77,7 @@ class Keeper:
         self._before = before.snapshots if before else {}
         self._base = base
         self._points = before.checkpoints if before else ()
+        self._stamps: dict[str, str | QbError] = {}
 
     def points(self, domain: str) -> tuple[str, str]:
         """The name of the checkpoint to make of a domain, and of that which the base keeps; empty for none.
@@ -102,11 +103,11 @@ class Keeper:
         if name not in self._before:
             return self._all(word, "no snapshot of its last state is kept")
         stamp, spec = self._before[name]
-        try:
-            if snapshots.stamp(spec) != stamp:
-                return self._all(word, f"the snapshot {spec} was changed")
-        except QbError as error:
-            return self._all(word, error.message)
+        found = self._stamps.pop(spec, None) or snapshots.stamps([spec])[spec]
+        if isinstance(found, QbError):
+            return self._all(word, found.message)
+        if found != stamp:
+            return self._all(word, f"the snapshot {spec} was changed")
         return self._all(word, "the name of its snapshot has a tab in it") if "\t" in spec else spec
 
     def _all(self, word: str, reason: str) -> str:
@@ -114,13 +115,15 @@ class Keeper:
         return ""
 
     def take_each(self, sources: Mapping[str, str], how: SourceOptions) -> dict[str, str]:
-        """Takes a snapshot of each volume, one after the other. Returns them by archive name.
+        """Takes a snapshot of each volume. Returns them by archive name.
 
         sources: the words of the volumes, by archive name. A volume of which none can be kept, or taken, has none.
         """
         taken: dict[str, str] = {}
         wanted = self._begin(sources, how)
-        for name, word in wanted.items():
+        with suppress(QbError):
+            taken = dict(zip(wanted, snapshots.take(list(wanted.values()), self._mark, how), strict=True))
+        for name, word in wanted.items() if not taken else ():  # without those that fail
             try:
                 (taken[name],) = snapshots.take([word], self._mark, how)
             except QbError as error:
@@ -147,7 +150,8 @@ class Keeper:
         """The volumes of which a snapshot can be kept. It is written down that there may be one."""
         if self._call.options["--no-keep"]:
             return {}
-        wanted = {name: word for name, word in sources.items() if snapshots.can_keep(word, how)}
+        keepable = snapshots.keepable(sources.values(), how)
+        wanted = {name: word for name, word in sources.items() if word in keepable}
         places = {name: snapshots.lasting(word) for name, word in wanted.items()}
         wanted = {name: word for name, word in wanted.items() if "\n" not in places[name]}
         if wanted:
@@ -158,11 +162,14 @@ class Keeper:
     def _end(self, wanted: Mapping[str, str], taken: Mapping[str, str]) -> Mapping[str, Snapshot]:
         """Writes down the snapshots that were taken. Returns all that are known."""
         kept = dict(self._keeping.snapshots)
+        before = [self._before[name].spec for name in taken if name in self._before]  # since() comes next
+        self._stamps = snapshots.stamps([*taken.values(), *before])
         for name, spec in taken.items():
-            try:
-                kept[name] = Snapshot(snapshots.stamp(spec), spec)
-            except QbError as error:
-                self._note(wanted[name], error)
+            stamp = self._stamps[spec]
+            if isinstance(stamp, QbError):
+                self._note(wanted[name], stamp)
+            else:
+                kept[name] = Snapshot(stamp, spec)
         if wanted:
             self._put(self._keeping.words, kept)
         return kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 
-from qbtools.errors import UsageError
+from qbtools.errors import QbError, UsageError
 from qbtools.lean import TYPE_CHECKING, suppress
 from qbtools.volumes import spots
 from qbtools.volumes.files import clone, images, lasting, leftovers, source
@@ -79,11 +79,13 @@ class FileKind(Kind):
     def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
         return self.prepare(names, mark, options)()
 
-    def can_keep(self, name: str, options: SourceOptions) -> bool:
+    def keepable(self, names: Sequence[str], options: SourceOptions) -> list[str]:
+        return [name for name in names if options.state in (None, "snapshot") and self._shares(name)]
+
+    @staticmethod
+    def _shares(name: str) -> bool:
         from qbtools.volumes.files import sharing
 
-        if options.state not in (None, "snapshot"):
-            return False
         with suppress(OSError):
             fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
@@ -92,7 +94,17 @@ class FileKind(Kind):
                 os.close(fd)
         return False
 
-    def stamp(self, name: str) -> str:
+    def stamps(self, names: Sequence[str]) -> dict[str, str | QbError]:
+        found: dict[str, str | QbError] = {}
+        for name in names:
+            try:
+                found[name] = self._stamp(name)
+            except QbError as error:
+                found[name] = error
+        return found
+
+    @staticmethod
+    def _stamp(name: str) -> str:
         """Its inode, and its time of change, which every write and every change of its rights sets."""
         with naming(f"use {name}"):
             fd = clone.open_kept(name)

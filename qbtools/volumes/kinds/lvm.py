@@ -64,11 +64,12 @@ class LogicalVolumeKind(Kind):
         return target.open_target(name, options)
 
     def prepare(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> Callable[[], list[str]]:
-        from qbtools.volumes.lvm import snapshot, source
+        from qbtools.volumes.lvm import facts, snapshot, source
 
         if options.state == "current":
             raise UsageError("the current state of a volume is not a snapshot")
-        wanted = [source.to_be_taken(name, options) for name in names]
+        groups = facts.Groups()
+        wanted = [source.to_be_taken(name, options, groups) for name in names]
 
         def take() -> list[str]:
             made: list[str] = []
@@ -87,17 +88,20 @@ class LogicalVolumeKind(Kind):
     def take(self, names: Sequence[str], mark: Owner, options: SourceOptions) -> list[str]:
         return self.prepare(names, mark, options)()
 
-    def can_keep(self, name: str, options: SourceOptions) -> bool:
-        from qbtools.volumes.lvm import source
+    def keepable(self, names: Sequence[str], options: SourceOptions) -> list[str]:
+        from qbtools.volumes.lvm import facts, source
 
-        with suppress(QbError):
-            return options.state != "current" and source.to_be_taken(name, options).thin
-        return False
+        groups, found = facts.Groups(), []
+        for name in names if options.state != "current" else ():
+            with suppress(QbError):
+                if source.to_be_taken(name, options, groups).thin:
+                    found.append(name)
+        return found
 
-    def stamp(self, name: str) -> str:
+    def stamps(self, names: Sequence[str]) -> dict[str, str | QbError]:
         from qbtools.volumes.lvm import thindelta
 
-        return thindelta.stamp(name)
+        return thindelta.stamps(names)
 
     def marked(self, places: Sequence[str]) -> Iterator[tuple[str, Owner]]:
         from qbtools.volumes.lvm import exchange, facts, tools
@@ -111,6 +115,25 @@ class LogicalVolumeKind(Kind):
             if mark is not None and whole not in seen:
                 seen.add(whole)
                 yield f"{self.scheme}:{volume.full}", mark
+
+    def release_all(self, specs: Sequence[str]) -> None:
+        from qbtools.volumes.lvm import facts, snapshot
+
+        groups, ours, others = facts.Groups(), [], []
+        for spec in specs:
+            try:
+                volume, _group = groups.volume(spec.removeprefix(f"{self.scheme}:"))
+            except QbError:
+                others.append(spec)
+                continue
+            if volume.mark is None or volume.full in ours:
+                others.append(spec)
+            else:
+                ours.append(volume.full)
+        try:
+            snapshot.remove_all(ours)
+        finally:
+            super().release_all(others)
 
     def release(self, spec: str) -> None:
         from qbtools.volumes.lvm import exchange, facts, snapshot

@@ -66,6 +66,27 @@ def group(name: str) -> dict[str, Volume]:
     return {volume.name: volume for volume in _volumes(name)}
 
 
+class Part(NamedTuple):
+    """A segment of a logical volume, or of a hidden part of one. ranges: where it is, only to be compared."""
+
+    name: str
+    uuid: str
+    metadata: str
+    """The name of the metadata of a pool."""
+    ranges: str
+
+
+def parts(name: str) -> tuple[dict[str, Volume], list[Part]]:
+    """The volumes of a group, as group(), and the segments of all that is in it."""
+    rows = tools.report("lvs", f"{_FIELDS},metadata_lv,seg_pe_ranges", "-a", name)
+    found = {row.get("lv_name", ""): row for row in rows}
+    segments = [
+        Part(*(row.get(field, "").strip("[]") for field in ("lv_name", "lv_uuid", "metadata_lv", "seg_pe_ranges")))
+        for row in rows
+    ]
+    return {name: _volume(row) for name, row in found.items() if not name.startswith("[")}, segments
+
+
 def everywhere() -> list[Volume]:
     """The volumes of all groups."""
     return _volumes()
@@ -95,20 +116,37 @@ def _volume(row: dict[str, str]) -> Volume:
         raise Failed("lvs printed a report that cannot be parsed") from error
 
 
-def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
-    """The volume that name (`GROUP/NAME`, or a path of its device) means, and all of its group.
+class Groups:
+    """What lvm says of the volumes of groups. It is asked once for each group, so this is not for long."""
 
-    UsageError if name cannot mean a volume; Failed if it does not exist.
-    """
-    parts = lvnames.split(name)
-    if parts is None or len(parts) != 2:
-        parts = find(name)
-        if parts is None:
-            raise UsageError(f"{name} is not a logical volume", "write lvm:VG/LV")
-    volumes = group(parts[0])
-    if parts[1] not in volumes:
-        raise Failed(f"there is no logical volume {parts[1]} in {parts[0]}")
-    return volumes[parts[1]], volumes
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, Volume]] = {}
+
+    def volume(self, name: str) -> tuple[Volume, dict[str, Volume]]:
+        """The volume that name (`GROUP/NAME`, or a path of its device) means, and all of its group.
+
+        UsageError if name cannot mean a volume; Failed if it does not exist.
+        """
+        parts = lvnames.split(name)
+        if parts is None or len(parts) != 2:
+            parts = find(name)
+            if parts is None:
+                raise UsageError(f"{name} is not a logical volume", "write lvm:VG/LV")
+        if parts[0] not in self._known:
+            self._known[parts[0]] = group(parts[0])
+        volumes = self._known[parts[0]]
+        if parts[1] not in volumes:
+            raise Failed(f"there is no logical volume {parts[1]} in {parts[0]}")
+        return volumes[parts[1]], volumes
+
+    def forget(self) -> None:
+        """lvm is asked again."""
+        self._known.clear()
+
+
+def volume(name: str) -> tuple[Volume, dict[str, Volume]]:
+    """The same, asked now."""
+    return Groups().volume(name)
 
 
 @functools.cache

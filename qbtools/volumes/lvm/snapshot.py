@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 
 from qbtools.errors import Failed, QbError
@@ -51,6 +51,22 @@ def remove(full: str, attempts: int = _ATTEMPTS) -> None:
         raise
 
 
+def remove_all(names: Sequence[str]) -> None:
+    """Removes several, in one step if possible, otherwise as many as it can. Raises the first error at the end."""
+    if len(names) > 1:
+        with suppress(Failed):
+            tools.lvm("lvremove", "-qq", "-f", "-y", *names)
+            return
+    problem: QbError | None = None
+    for full in names:
+        try:
+            remove(full)
+        except QbError as error:
+            problem = problem or error
+    if problem is not None:
+        raise problem
+
+
 def _remove(full: str, attempts: int) -> None:
     for left in reversed(range(attempts)):
         try:
@@ -71,12 +87,18 @@ def _is_there(full: str) -> bool:
         return False
 
 
-def remove_dead(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> None:
-    """Removes leftovers of ended runs: snapshots and incomplete volumes of qbtools, never anything else."""
+def remove_dead(volumes: Iterable[Volume], note: Callable[[str], None], warn: Callable[[str], None]) -> bool:
+    """Removes leftovers of ended runs: snapshots and incomplete volumes of qbtools, never anything else.
+
+    Returns whether there were any.
+    """
+    found = False
     for volume in volumes:
         if volume.mark is not None and volume.mark.dead():
+            found = True
             note(f"removing {volume.full}, left by a run that has ended")
             try:
                 remove(volume.full, attempts=2)  # the next run tries again
             except Failed as error:
                 warn(f"{volume.full}, left by a run that has ended, cannot be removed: {error.message}")
+    return found

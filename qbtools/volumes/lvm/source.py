@@ -16,8 +16,8 @@ from qbtools.formats.volumestream import ExtentMap
 from qbtools.volumes import kernel
 from qbtools.volumes.kind import Source, SourceOptions, naming
 from qbtools.volumes.kinds.block import BlockSource
-from qbtools.volumes.lvm import dm, exchange, facts, snapshot
-from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.lvm import dm, exchange, snapshot
+from qbtools.volumes.lvm.facts import Groups, Volume
 from qbtools.volumes.marks import Mark
 
 _RUNNING = "-snap"
@@ -26,8 +26,11 @@ _RUNNING = "-snap"
 class LogicalSource(Source):
     """A logical volume that nobody writes to: a temporary snapshot of ours, which is removed, or a lasting one."""
 
-    def __init__(self, name: str, volume: Volume, full: str, options: SourceOptions, ours: bool) -> None:
+    def __init__(
+        self, name: str, volume: Volume, full: str, options: SourceOptions, ours: bool, groups: Groups
+    ) -> None:
         """full: the snapshot of volume to read, GROUP/NAME. ours: it is removed at the end, or now on failure."""
+        self._groups = groups
         self._warn = options.warn
         self._thin = volume.thin
         self._remove = full if ours else None
@@ -58,7 +61,7 @@ class LogicalSource(Source):
 
         if not self._thin:
             raise Failed("it is not in a thin pool")
-        old = thindelta.kept(since)
+        old = thindelta.kept(self._groups.volume(since)[0])
         if old.size != size:
             raise Failed(f"{old.full} has {old.size} bytes, not {size}")
         if old.size > self.size:
@@ -97,16 +100,17 @@ def refuse_overflow(name: str, fd: int) -> None:
 
 def open_source(name: str, options: SourceOptions) -> Source:
     """The volume to read; as Kind.open_source()."""
-    volume, group = _tidied(name, options)
+    groups = Groups()
+    volume, group = _tidied(name, options, groups)
     if volume.mark is not None and volume.read_only:
-        return LogicalSource(name, volume, volume.full, options, ours=False)
+        return LogicalSource(name, volume, volume.full, options, False, groups)
     wanted, kept = choose(volume, group, options)
     if options.state == "current":
         return BlockSource(_active(wanted).path, options)
     if "thicksnapshot" in wanted.role:
         return GivenSnapshot(_active(wanted).path, options)
     full = snapshot.take(ready(wanted), Mark.own(), options.cow)
-    source = LogicalSource(name, wanted, full, options, ours=True)
+    source = LogicalSource(name, wanted, full, options, True, groups)
     options.note(f"{name}: reading {wanted.full} through the snapshot {full}")
     if options.state == "before-start" and not kept:
         try:
@@ -119,7 +123,7 @@ def open_source(name: str, options: SourceOptions) -> Source:
 
 def sizes(name: str, options: SourceOptions) -> tuple[int, int]:
     """The bytes of the volume, and of its data; as Kind.sizes()."""
-    volume, group = _find(name)
+    volume, group = _find(name, Groups())
     refuse_parts(volume)
     wanted, _kept = choose(volume, group, options)
     return wanted.size, used(wanted)
@@ -134,9 +138,9 @@ def used(volume: Volume) -> int:
     return min(int(mapped) * 512 if mapped.isdigit() else volume.size, volume.size)
 
 
-def to_be_taken(name: str, options: SourceOptions) -> Volume:
+def to_be_taken(name: str, options: SourceOptions, groups: Groups) -> Volume:
     """The volume whose snapshot has the state that options ask for; errors as open_source()."""
-    volume, group = _tidied(name, options)
+    volume, group = _tidied(name, options, groups)
     wanted, kept = choose(volume, group, options)
     if "thicksnapshot" in wanted.role:
         raise Refused(f"{wanted.full} is itself a snapshot, and lvm cannot take another of it")
@@ -145,23 +149,26 @@ def to_be_taken(name: str, options: SourceOptions) -> Volume:
     return ready(wanted)
 
 
-def _find(name: str) -> tuple[Volume, dict[str, Volume]]:
-    """As facts.volume(), also for a volume that an exchange has renamed."""
+def _find(name: str, groups: Groups) -> tuple[Volume, dict[str, Volume]]:
+    """As Groups.volume(), also for a volume that an exchange has renamed."""
     try:
-        return facts.volume(name)
+        return groups.volume(name)
     except QbError:
         if not exchange.brought_back(name):
             raise
-        return facts.volume(name)
+        groups.forget()
+        return groups.volume(name)
 
 
-def _tidied(name: str, options: SourceOptions) -> tuple[Volume, dict[str, Volume]]:
+def _tidied(name: str, options: SourceOptions, groups: Groups) -> tuple[Volume, dict[str, Volume]]:
     """As _find(). Leftovers of ended runs in the group are removed or completed first."""
-    volume, group = _find(name)
+    volume, group = _find(name, groups)
     refuse_parts(volume)
-    snapshot.remove_dead(group.values(), options.note, options.warn)
+    if snapshot.remove_dead(group.values(), options.note, options.warn):
+        groups.forget()
     if exchange.repair(group.values(), options.note, options.warn):
-        return facts.volume(name)
+        groups.forget()
+        return groups.volume(name)
     return volume, group
 
 

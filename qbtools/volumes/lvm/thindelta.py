@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import IO
 from xml.parsers import expat
 
-from qbtools.errors import Failed
+from qbtools.errors import Failed, QbError
 from qbtools.formats.volumestream import MAX_SIZE, ExtentMap
 from qbtools.lean import number
 from qbtools.volumes import changes
 from qbtools.volumes.kind import naming
 from qbtools.volumes.lvm import dm, facts, reservation, thinmap, tools
-from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.lvm.facts import Part, Volume
 
 _CHANGED = ("different", "left_only", "right_only")
 
 
-def kept(name: str) -> Volume:
-    """The snapshot of ours with that name. Failed if it cannot be compared with another one."""
-    volume, _group = facts.volume(name)
+def kept(volume: Volume) -> Volume:
+    """The same volume, a snapshot of ours. Failed if it cannot be compared with another one."""
     if volume.mark is None or not volume.read_only:
         raise Failed(f"{volume.full} is no snapshot of qbtools")
     if not volume.thin:
@@ -33,16 +33,35 @@ def kept(name: str) -> Volume:
     return volume
 
 
-def stamp(name: str) -> str:
-    """A word that changes if the snapshot is replaced or activated for writing, or if its pool is repaired."""
-    volume = kept(name)
+def stamps(names: Sequence[str]) -> dict[str, str | QbError]:
+    """For each snapshot a word that changes if it is replaced or activated for writing, or if its pool is repaired; or
+    why there is none. lvm is asked once for each group.
+
+    names: GROUP/NAME.
+    """
+    groups: dict[str, tuple[dict[str, Volume], list[Part]]] = {}
+    found: dict[str, str | QbError] = {}
+    for full in names:
+        group, _, name = full.partition("/")
+        try:
+            if group not in groups:
+                groups[group] = facts.parts(group)
+            volumes, parts = groups[group]
+            if name not in volumes:
+                raise Failed(f"there is no logical volume {name} in {group}")
+            found[full] = _stamp(kept(volumes[name]), parts)
+        except QbError as error:
+            found[full] = error
+    return found
+
+
+def _stamp(volume: Volume, parts: Sequence[Part]) -> str:
     device = _device(volume)
     thin = thinmap.facts(device)
     with naming(f"read {volume.path}"):
         mapped = dm.status(device).parameters[0]
-    rows = tools.report("lvs", "metadata_lv", f"{volume.group}/{volume.pool}")
-    metadata = rows[0].get("metadata_lv", "").strip("[]") if rows else ""
-    place = tools.report("lvs", "lv_uuid,seg_pe_ranges", "-a", f"{volume.group}/{metadata}")
+    metadata = next((part.metadata for part in parts if part.name == volume.pool), "")
+    place = [(part.uuid, part.ranges) for part in parts if metadata and part.name == metadata]
     where = hashlib.sha256(repr(place).encode()).hexdigest()[:16]  # a repair puts the metadata in another place
     return f"{volume.uuid}-{thin.number}-{mapped}-{where}"
 
