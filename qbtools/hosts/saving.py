@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from qbtools import treewalk
 from qbtools.domains import names, selection
 from qbtools.domains.compose import NewVolume
-from qbtools.errors import Failed, QbError, Refused
+from qbtools.errors import Failed, OtherPython, QbError, Refused
 from qbtools.formats import chunks
 from qbtools.hosts.unsaved import Unsaved
-from qbtools.lean import TYPE_CHECKING, NamedTuple
+from qbtools.lean import TYPE_CHECKING, NamedTuple, suppress
 from qbtools.volumes import locate, snapshots
 from qbtools.volumes.kind import SourceOptions, naming
 from qbtools.volumes.marks import Mark
@@ -217,7 +217,8 @@ def _start_is_kept(word: str) -> bool:
 
 def _open_each(volumes: Sequence[HostVolume], how: SourceOptions) -> None:
     for volume in volumes:
-        locate.open_source(volume.source, how).close()
+        with suppress(OtherPython):  # the stage that reads the volume will look
+            locate.open_source(volume.source, how).close()
 
 
 class File(NamedTuple):

@@ -14,7 +14,7 @@ import pytest
 
 from qbtools.domains import selection
 from qbtools.domains.selection import LeftOut
-from qbtools.errors import Failed, QbError, Refused
+from qbtools.errors import Failed, OtherPython, QbError, Refused
 from qbtools.hosts import saving, savingtext
 from qbtools.hosts.unsaved import Unsaved
 from qbtools.volumes import snapshots
@@ -142,6 +142,18 @@ def test_machines_that_stand_still_are_read_themselves(host: FakeHost, plain: No
     found = survey(host, "both")
     assert found[0].state == "stopped" and not found[0].at_once
     assert [line[6:8] for line in lines(found)] == [(0, 0), (0, 0)]
+
+
+def test_a_volume_that_only_another_python_can_read(
+    host: FakeHost, plain: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage that reads it starts again under that one."""
+
+    def load() -> None:
+        raise OtherPython("/usr/bin/python3", "it is missing for this Python", "install it")
+
+    monkeypatch.setattr(saving.locate, "open_source", lambda *_: load())
+    assert survey(host, "both")[0].state == "stopped"
 
 
 def test_a_machine_that_runs_needs_a_snapshot(host: FakeHost, plain: None) -> None:
