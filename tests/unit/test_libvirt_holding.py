@@ -21,12 +21,12 @@ UUID = "00000000-0000-4000-8000-000000000000"
 class FakeVirsh(Virsh):
     def __init__(self, state: str, job: str) -> None:
         super().__init__("qemu:///system")
-        self._answers = {"domstate": state, "domjobinfo": job, "list": UUID}
+        self.answers = {"domstate": state, "domjobinfo": job, "list": UUID}
         self.calls: list[str] = []
 
     def _run(self, *words: str, data: bytes = b"", patience: float = 60) -> bytes:
         self.calls.append(words[0])
-        return self._answers.get(words[0], "").encode()
+        return self.answers.get(words[0], "").encode()
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,14 @@ def test_a_machine_that_cannot_be_held(state: str, job: str, said: str) -> None:
             Holds(virsh, place, print).begin("work", UUID, MACHINE, str(Mark.own()), Wish())
         assert os.listdir(place) == ["lock"] and "backup-begin" not in virsh.calls
     assert found.value.message.startswith("work cannot be saved now: ") and said in found.value.message
+
+
+def test_a_disk_that_is_only_attached_now() -> None:
+    """The persistent XML, which is saved, does not have it."""
+    virsh, said = FakeVirsh("running (booted)", "Job type: None"), list[str]()
+    virsh.answers["domblklist"] = " file disk vda /a\n file disk vdb /b\n file cdrom sda /c\n"
+    devices = "<disk device='disk'><target dev='vda'/><readonly/></disk><disk device='cdrom'><target dev='sda'/></disk>"
+    machine = Machine(f"<domain type='kvm'><name>work</name><devices>{devices}</devices></domain>".encode())
+    with tempfile.TemporaryDirectory(prefix="qb-") as place:
+        assert Holds(virsh, place, said.append).begin("work", UUID, machine, str(Mark.own())) == {}
+    assert said == ["work has the disk vdb only until it is shut down: it is not saved"]

@@ -88,6 +88,9 @@ class Holds:
             disks = [disk.name for disk in machine.disks if disk.name != NVRAM]
             if missing := [disk for disk in disks if disk not in targets]:
                 raise Failed(f"{name} runs without its disk {missing[0]}", "shut it down and start it again")
+            for target in targets:
+                if target not in machine.targets:
+                    self._warn(f"{name} has the disk {target} only until it is shut down: it is not saved")
             least = self._check_room(name, uuid, disks)
             try:
                 self._make(uuid, mark)

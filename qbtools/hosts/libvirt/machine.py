@@ -67,6 +67,11 @@ class Machine:
         return tpm.has_state(self.element)
 
     @property
+    def targets(self) -> set[str]:
+        """The targets of all its disks, saved or not."""
+        return {target.get("dev", "") for target in self.element.iterfind("devices/disk/target")}
+
+    @property
     def has_agent(self) -> bool:
         """Whether it has a channel for a guest agent."""
         return self.element.find(f"devices/channel/target[@name='{_AGENT}']") is not None
