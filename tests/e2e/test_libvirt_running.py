@@ -52,10 +52,15 @@ exec VIRSH "$@"
 
 # Kills its caller, the host, before or after a step: VIRSH -q -c URI STEP ...
 _KILLS = """#!/bin/bash
-[ "$4" != {step} ] || [ {when} = after ] || kill -9 $PPID
+if [ "$4" = {step} ] && [ {when} = before ]; then
+    kill -9 $PPID
+    exit 1
+fi
 {real} "$@"
 status=$?
-[ "$4" != {step} ] || kill -9 $PPID
+if [ "$4" = {step} ]; then
+    kill -9 $PPID
+fi
 exit $status
 """
 
@@ -383,11 +388,13 @@ def test_killed_at_each_step(libvirt: Libvirt, paused: str, place: Path, holds: 
         program.chmod(0o755)
         with subprocess.Popen(["sleep", "600"]) as its_run:
             mark = str(Mark.of(its_run.pid))
-            if verb == "release":
-                assert run(*host, "hold", "writes", mark, QB_LIBVIRT_DIR=str(holds)).returncode == 0
-            done = run(*host, verb, "writes", mark, QB_LIBVIRT_DIR=str(holds), PATH=path)
-            assert done.returncode == -signal.SIGKILL
-            its_run.kill()
+            try:
+                if verb == "release":
+                    assert run(*host, "hold", "writes", mark, QB_LIBVIRT_DIR=str(holds)).returncode == 0
+                done = run(*host, verb, "writes", mark, QB_LIBVIRT_DIR=str(holds), PATH=path)
+                assert done.returncode == -signal.SIGKILL
+            finally:
+                its_run.kill()
         for verb in "hold", "release":
             done = run(*host, verb, "writes", str(Mark.own()), QB_LIBVIRT_DIR=str(holds))
             assert (done.returncode, done.stderr) == (0, b""), step

@@ -120,14 +120,16 @@ def test_a_server_is_trusted_by_its_certificate(disk: Path, tmp_path: Path) -> N
         tls = f"--tls=require --tls-certificates={tmp_path}/server"
         text = f"LISTEN_PID=$$ LISTEN_FDS=1 exec nbdkit -f {tls} file {disk} 3<&{listening.fileno()} 2>/dev/null"
         with subprocess.Popen(["bash", "-c", text], pass_fds=[listening.fileno()]) as server:
-            uri = f"nbd:nbds://localhost:{listening.getsockname()[1]}/"
-            good = f"{uri}?tls-certificates={tmp_path}/server"
-            done = run("qb-volread", "--raw", good)
-            assert (done.stdout, done.stderr) == (disk.read_bytes(), b"")
-            for bad in good.replace("/server", "/other"), good.replace("localhost", "127.0.0.1"), uri:
-                done = run("qb-volread", bad)
-                assert (done.returncode, done.stdout) in ((1, b""), (5, b"")) and b"certificate" in done.stderr, bad
-            server.kill()
+            try:
+                uri = f"nbd:nbds://localhost:{listening.getsockname()[1]}/"
+                good = f"{uri}?tls-certificates={tmp_path}/server"
+                done = run("qb-volread", "--raw", good)
+                assert (done.stdout, done.stderr) == (disk.read_bytes(), b"")
+                for bad in good.replace("/server", "/other"), good.replace("localhost", "127.0.0.1"), uri:
+                    done = run("qb-volread", bad)
+                    assert (done.returncode, done.stdout) in ((1, b""), (5, b"")) and b"certificate" in done.stderr, bad
+            finally:
+                server.kill()
 
 
 @pytest.mark.parametrize(

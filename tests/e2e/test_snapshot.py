@@ -107,9 +107,11 @@ def test_an_image_that_cannot_be_cloned(overlay: Path) -> None:
     subprocess.run(["qemu-img", "rebase", "-u", "-b", "", overlay], check=True)
     assert run("qb-snapshot", "release", *take(f"qcow2:{where.parent}/link")).returncode == 0
     with subprocess.Popen(locked) as machine:
-        wait_until(lambda: run("qb-volread", f"qcow2:{overlay}").returncode == 5, "it is in use")
-        failed(run("qb-snapshot", "take", where / "root", f"qcow2:{overlay}"), 5, "another program has locked it")
-        machine.kill()
+        try:
+            wait_until(lambda: run("qb-volread", f"qcow2:{overlay}").returncode == 5, "it is in use")
+            failed(run("qb-snapshot", "take", where / "root", f"qcow2:{overlay}"), 5, "another program has locked it")
+        finally:
+            machine.kill()
     (where.parent / "link").unlink()
     assert names(where) == ["data", "image", "outside", "private", "root"]
 
