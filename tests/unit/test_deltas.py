@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tracemalloc
 
 import increments
 import pytest
@@ -170,6 +171,23 @@ def test_what_a_volume_lost_does_not_come_back() -> None:
     assert records(both) == b"zero 1024 1024\ndata 2048 512\n" + B + b"zero 2560 1536\nend 512\n"
     assert b"base one " in both
     assert volume(merged([whole, both])) == expected
+
+
+def test_the_maps_of_many_streams_are_not_kept() -> None:
+    """A map can have 16 MiB, and a chain 31 archives."""
+    count = 4_000
+    extents = [(at * 1024, 512) for at in range(count)]
+    streams = [increment(count * 1024, f"id-{number}", b"end 0\n", *extents) for number in range(7)]
+
+    def peak(number: int) -> int:
+        readers = [Reader(io.BytesIO(one), "a test", 4096) for one in streams[:number]]
+        tracemalloc.start()
+        deltamerge.Merge(map(deltamerge.stream, readers))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(7) < peak(3) + count * 16
 
 
 def test_a_volume_that_ended_within_a_sector() -> None:
