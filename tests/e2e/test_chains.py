@@ -278,13 +278,15 @@ def test_a_stage_that_dies(place: Path, large: str, tmp_path: Path, stage: str) 
 
 
 def test_archives_for_a_recipient_need_proof_of_their_writer(tmp_path: Path) -> None:
-    """The receipt of the last archive proves all of them, because each names the manifest of its base."""
+    """The receipt of the last archive proves all of them, because each names the manifest of its base. With a list of
+    signers each must be signed; 2.qb is not."""
     recipient = identities.age(tmp_path / "identity")
+    (tmp_path / "signers").write_text(f"me {identities.ssh(tmp_path / 'key', 'ed25519')}\n")
     data = os.urandom(100_000)
     (tmp_path / "root.img").write_bytes(data)
     (tmp_path / "series").mkdir(mode=0o700)
-    for number in (0, 1):
-        words = f"-q -r {recipient} --series series --receipt {number}.receipt -o {number}.qb d1:root=root.img"
+    for number, sign in enumerate(("--sign key", "--sign key", "")):
+        words = f"-q -r {recipient} --series series --receipt {number}.receipt -o {number}.qb {sign} d1:root=root.img"
         done = bash(f"cd {tmp_path} && qb-backup create {words}")
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
         (tmp_path / "root.img").write_bytes(data[:-3] + b"new")
@@ -293,8 +295,11 @@ def test_archives_for_a_recipient_need_proof_of_their_writer(tmp_path: Path) -> 
         ("1.qb 0.qb", 5),
         ("--expect 0.receipt 1.qb 0.qb", 5),
         (f"--expect 1.receipt {pipes}", 5),  # nothing names the first one before it is read
+        ("--signers signers 0.qb 1.qb 2.qb", 5),
+        (f"--signers signers {pipes} <(cat 2.qb)", 5),
         ("--expect 1.receipt 1.qb 0.qb", 0),
         (f"--any-writer --overwrite {pipes}", 0),
+        ("--signers signers --overwrite 1.qb 0.qb", 0),
     ):
         done = bash(f"cd {tmp_path} && qb-backup restore -i identity --to to {words}")
         assert done.returncode == status, done.stderr.decode()
