@@ -90,6 +90,17 @@ def test_without_options_the_stream_is_passed_on(place: Path) -> None:
         assert message in done.stderr.decode() and not done.stdout.endswith(stream[-12:])
 
 
+@pytest.mark.parametrize("words", ["--base v.index", f"--index new --id id-w --name {NAME}"])
+def test_a_stream_without_its_end(words: str, place: Path) -> None:
+    """Its writer died when all data was written: there is neither an end nor an index."""
+    stream = (place / "v").read_bytes()
+    for bad, message in ((stream[:-1], "ends without its end line"), (stream + b"x", "bytes follow the end line")):
+        done = bash(f"cd {place} && qb-delta {words}", data=bad)
+        assert (done.returncode, message in done.stderr.decode()) == (4, True), done
+        assert b"\nend " not in done.stdout[-20:]
+        assert not (place / "new").exists()
+
+
 def test_the_key_is_that_of_the_base_and_new_for_each_chain(place: Path) -> None:
     index(place, "w", base="v")
     keys = [(place / f"{name}.index").read_bytes()[16:48] for name in "vw"]
