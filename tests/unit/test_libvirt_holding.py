@@ -63,5 +63,5 @@ def test_a_disk_that_is_only_attached_now() -> None:
     devices = "<disk device='disk'><target dev='vda'/><readonly/></disk><disk device='cdrom'><target dev='sda'/></disk>"
     machine = Machine(f"<domain type='kvm'><name>work</name><devices>{devices}</devices></domain>".encode())
     with tempfile.TemporaryDirectory(prefix="qb-") as place:
-        assert Holds(virsh, place, said.append).begin("work", UUID, machine, str(Mark.own())) == {}
+        assert Holds(virsh, place, said.append).begin("work", UUID, machine, str(Mark.own()), Wish()) == {}
     assert said == ["work has the disk vdb only until it is shut down: it is not saved"]
