@@ -1,7 +1,7 @@
 """Lets programs that open archives side by side take turns at deriving keys, because each derivation needs much memory.
 
-A turn is a file in a directory that they share: who has locked it derives a key. The kernel unlocks it when a program
-ends, however it ends.
+They share a directory of files. A program derives a key while it has locked one of them. The kernel unlocks the file
+when the program ends, however it ends.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
+from qbtools.descriptors import try_lock
 from qbtools.errors import UsageError, naming
 
 
@@ -30,16 +31,8 @@ def of(directory: str) -> Callable[[], AbstractContextManager[None]]:
                 with naming(f"open {path}"):
                     fds.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
                 opened.callback(os.close, fds[-1])
-            if not any(_locked(fd) for fd in fds):
+            if not any(try_lock(fd) for fd in fds):
                 fcntl.flock(fds[threading.get_native_id() % len(fds)], fcntl.LOCK_EX)  # not all for the same one
             yield
 
     return turn
-
-
-def _locked(fd: int) -> bool:
-    """Locks a file if nobody else has locked it."""
-    with suppress(BlockingIOError):
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
