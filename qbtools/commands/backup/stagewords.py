@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from qbtools import processes
 from qbtools.commands import cli
 from qbtools.commands.archive import openoptions, writeroptions
 from qbtools.commands.backup import optionrules
@@ -156,6 +155,8 @@ class Recipients:
     @contextmanager
     def given(self) -> Iterator[None]:
         """In a `with`, the option names pipes that give what was read, for one archive."""
+        from qbtools import processes  # it takes long to load
+
         pipes = {at: processes.fed(data) for at, data in self._read.items()}
         try:
             for at, fd in pipes.items():
