@@ -63,7 +63,6 @@ def changed(call: Invocation, source: Source, extents: ExtentMap) -> Since | Non
             raise UsageError("--since and --base go together")
         return None
     from qbtools.commands.pipe import indexfiles
-    from qbtools.volumes.reading import records
 
     try:
         head = indexfiles.head(path)
@@ -71,8 +70,11 @@ def changed(call: Invocation, source: Source, extents: ExtentMap) -> Since | Non
     except QbError as error:
         call.note(f"{source.name}: everything is read: {error.message}")
         return None
-    read = sum(record.length for record in records(extents, found) if not record.zero)
-    call.note(f"{source.name}: {read} bytes may have changed since {head.base.backup_id}, only these are read")
+    if call.verbose:  # a large map takes seconds to count
+        from qbtools.volumes.reading import records
+
+        read = sum(record.length for record in records(extents, found) if not record.zero)
+        call.note(f"{source.name}: {read} bytes may have changed since {head.base.backup_id}, only these are read")
     return Since(found, head.base)
 
 
