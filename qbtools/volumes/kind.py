@@ -305,11 +305,10 @@ class Kind(ABC):
 
     def release_all(self, specs: Sequence[str]) -> None:
         """Does release() for as many as possible. Raises the first error at the end."""
-        problem: QbError | None = None
+        from qbtools.volumes.problems import Problems
+
+        problems = Problems()
         for spec in specs:
-            try:
+            with problems:
                 self.release(spec)
-            except QbError as error:
-                problem = problem or error
-        if problem is not None:
-            raise problem
+        problems.end()

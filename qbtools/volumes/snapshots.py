@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from types import TracebackType
 
 from qbtools.errors import QbError
 from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import locate
 from qbtools.volumes.kind import Kind, SourceOptions
 from qbtools.volumes.marks import Kept
+from qbtools.volumes.problems import Problems
 
 if TYPE_CHECKING:
     from qbtools.volumes.marks import Owner
@@ -61,29 +61,6 @@ def _prepared(
         (list(named), kinds[scheme].prepare(list(named.values()), owner, options))
         for (scheme, owner), named in names.items()
     ]
-
-
-class Problems:
-    """`with problems:` suppresses an error in its body and keeps the first one for later."""
-
-    def __init__(self) -> None:
-        self._first: QbError | None = None
-
-    def __enter__(self) -> None:
-        """Nothing to do."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if isinstance(error, QbError):
-            self._first = self._first or error
-            return True
-        return False
-
-    def end(self) -> None:
-        """Raises the first error, if there was any."""
-        if self._first is not None:
-            raise self._first
 
 
 def release(specs: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ from qbtools.commands.cli import Invocation
 from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import snapshots
 from qbtools.volumes.marks import Kept
+from qbtools.volumes.problems import Problems
 
 if TYPE_CHECKING:
     from qbtools.volumes.marks import Owner
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def show(call: Invocation) -> None:
     """Prints lines, or a JSON document. Raises the first error at the end."""
     out = call.stdout(binary=False)
-    problems = snapshots.Problems()
+    problems = Problems()
     found = snapshots.marked(call.options["DIR"], problems)
     if call.options["--json"]:
         text = json.dumps([_document(spec, mark) for spec, mark in found], indent=2) + "\n"

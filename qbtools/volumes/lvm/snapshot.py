@@ -11,6 +11,7 @@ from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes import marks
 from qbtools.volumes.lvm import tools
 from qbtools.volumes.lvm.facts import Volume
+from qbtools.volumes.problems import Problems
 
 if TYPE_CHECKING:
     from qbtools.volumes.marks import Owner
@@ -57,14 +58,11 @@ def remove_all(names: Sequence[str]) -> None:
         with suppress(Failed):
             tools.lvm("lvremove", "-qq", "-f", "-y", *names)
             return
-    problem: QbError | None = None
+    problems = Problems()
     for full in names:
-        try:
+        with problems:
             remove(full)
-        except QbError as error:
-            problem = problem or error
-    if problem is not None:
-        raise problem
+    problems.end()
 
 
 def _remove(full: str, attempts: int) -> None:
