@@ -9,7 +9,7 @@ import os
 import select
 import stat
 
-from qbtools.lean import TYPE_CHECKING, suppress
+from qbtools.lean import TYPE_CHECKING, NamedTuple, suppress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 PIPE_SIZE = 1 << 20
 """The pipe capacity to ask for, in bytes."""
 
+_PAUSE = 0.05  # seconds between two tries to lock a file
+
 # The errors of splice and sendfile when they cannot work at all (fs/splice.c, fs/read_write.c): neither a pipe nor
 # something with pages, O_APPEND, no support.
-_PAUSE = 0.05  # seconds between two tries to lock a file
 _NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
 
 
@@ -91,6 +92,14 @@ def left_to_read(fd: int) -> int | None:
     """The bytes of a regular file from the current offset to its end; None for anything else."""
     found = os.fstat(fd)
     return max(found.st_size - os.lseek(fd, 0, os.SEEK_CUR), 0) if stat.S_ISREG(found.st_mode) else None
+
+
+class Place(NamedTuple):
+    """Where some bytes are: length of them at an offset of a descriptor, which can be read at any offset."""
+
+    fd: int
+    offset: int
+    length: int
 
 
 def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:

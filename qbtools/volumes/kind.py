@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import TypeVar
 
+    from qbtools.descriptors import Place
     from qbtools.formats.volumestream import ExtentMap
     from qbtools.streams import Buffer
     from qbtools.volumes.marks import Owner
@@ -63,10 +64,11 @@ class Source(_Opened, ABC):
     def extents(self) -> ExtentMap:
         """The map of its data. Everything outside the map reads as zeros. Failed on an I/O error."""
 
-    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[Buffer] | None:
+    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[Buffer | Place] | None:
         """For a source without a descriptor: the data of these extents (offset, length), in order, in blocks.
 
-        No block crosses the end of an extent. A block is valid until the next one is asked for.
+        No block crosses the end of an extent. A block is valid until the next one is asked for. For a Place, the caller
+        reads the bytes.
         """
         return None
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from qbtools.descriptors import Place
     from qbtools.volumes.nbd.connection import Connection
 
     _Waiting = tuple[tuple[int, Any], memoryview, int, int, int]
@@ -33,7 +34,11 @@ class NbdSource(Source):
             found.add(begin, end - begin)
         return found
 
-    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+    def blocks(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview | Place]:
+        return self.served(extents)
+
+    def served(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+        """The data of these extents (offset, length), in order, as the server sends it."""
         link, unit = self._link, self._link.unit
         waiting: list[_Waiting] = []
         buffers = [memoryview(bytearray(link.request)) for _ in range(connection.DEPTH)]
