@@ -27,6 +27,7 @@ class NbdSource(Source):
         super().__init__(name, -1, link.size)
         self._link = link
         self._bitmap = bitmap
+        self._buffers: list[memoryview] = []
 
     def extents(self) -> ExtentMap:
         found = ExtentMap(self.size)
@@ -41,7 +42,9 @@ class NbdSource(Source):
         """The data of these extents (offset, length), in order, as the server sends it."""
         link, unit = self._link, self._link.unit
         waiting: list[_Waiting] = []
-        buffers = [memoryview(bytearray(link.request)) for _ in range(connection.DEPTH)]
+        buffers = self._buffers
+        while len(buffers) < connection.DEPTH:
+            buffers.append(memoryview(bytearray(link.request)))
         turn = 0
         for offset, length in extents:
             end = offset + length

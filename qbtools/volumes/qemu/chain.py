@@ -18,11 +18,7 @@ import stat
 
 from qbtools.errors import Damaged, Refused, UsageError, naming
 from qbtools.formats import magic
-from qbtools.lean import TYPE_CHECKING
 from qbtools.volumes.files import images
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MOST = 64
 """The files of the longest chain."""
@@ -47,6 +43,8 @@ class Chain:
         Refused if it is encrypted, or if a rule above forbids a file.
         """
         self.fds: list[int] = []
+        self.headers: list[Header | None] = []
+        """Of each of fds: its header, if it is a qcow2 image."""
         self.size = 0
         """The bytes of the disk, if its header was read."""
         self.has_data_file = False
@@ -86,6 +84,7 @@ class Chain:
             finally:
                 os.close(place)
         self.fds.append(fd)
+        self.headers.append(None)
         if (found.st_dev, found.st_ino) in self._seen:
             raise Damaged(f"{path} is its own backing file")
         self._seen.add((found.st_dev, found.st_ino))
@@ -113,6 +112,7 @@ class Chain:
     def _qcow2(self, path: str, fd: int, file: str) -> str:
         with naming(f"read {path}"):
             header = Header(path, os.pread(fd, 1 << 21, 0))
+        self.headers[-1] = header
         if not self.size:
             self.size = header.size
         more = ""
@@ -186,6 +186,10 @@ class Header:
         extensions = self._extensions(length, min(at or len(head), 1 << cluster))
         found = extensions.get(_EXTENSION_FORMAT)
         self.backing_format = None if found is None else found.decode("ascii", "replace")
+        self.cluster = 1 << cluster
+        """The bytes of a cluster."""
+        self.tables = self._number(40, 8), self._number(36, 4)
+        """Where the list of its tables is: the offset in the file, and the number of entries, of 8 bytes each."""
         self.needs_data_file = bool(features & _DATA_FILE)
         self.data_file = extensions.get(_EXTENSION_DATA_FILE, b"")
 
@@ -203,8 +207,3 @@ class Header:
 
 def _shown(name: bytes) -> str:
     return os.fsdecode(name) or "''"
-
-
-def watched(fds: Sequence[int]) -> list[tuple[int, int]]:
-    """Size and time of change of each file."""
-    return [(found.st_size, found.st_mtime_ns) for found in map(os.fstat, fds)]

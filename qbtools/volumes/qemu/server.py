@@ -42,7 +42,7 @@ class Server:
         self._locked = locked
         self._ours = -1
         self._running: programs.running | None = None
-        argv = ["-c", _LISTENING, _program("qemu-nbd"), *options, f"json:{node}"]
+        argv = ["-c", _LISTENING, program("qemu-nbd"), *options, f"json:{node}"]
         listening, self._ours = _sockets()
         try:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
@@ -76,11 +76,16 @@ class Server:
             return Failed(f"{self._name}: qemu-nbd was killed by SIGPIPE")
         return failure(self._name, said, self._locked) or Failed(f"{self._name}: {self._child.ending()}")
 
-    def _ended(self) -> bool:
-        """Waits for a moment until it has ended."""
+    def _ended(self, patience: int = _PATIENCE) -> bool:
+        """Waits for some milliseconds until it has ended."""
         poller = select.poll()
         poller.register(self._child.words, 0)  # POLLHUP alone
-        return bool(poller.poll(_PATIENCE))
+        return bool(poller.poll(patience))
+
+    def check(self) -> None:
+        """Raises an error if it has ended: then nothing locks the image any more."""
+        if self._ended(0) and (error := self.why(True)):
+            raise error
 
     def finish(self) -> None:
         """Waits until it has ended after the connection was closed: everything is in the image. Failed if it failed."""
@@ -115,7 +120,7 @@ def failure(name: str, said: Sequence[str], locked: str | None) -> QbError | Non
 
 def image_tool(name: str, fds: Sequence[int], *words: str) -> None:
     """Runs qemu-img with these words; `{0}` is the path of the first of fds. Failed, with its message."""
-    path = _program("qemu-img")
+    path = program("qemu-img")
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     paths = [f"/proc/self/fd/{_FIRST_FILE + at}" for at in range(len(fds))]
     try:
@@ -132,10 +137,11 @@ def image_tool(name: str, fds: Sequence[int], *words: str) -> None:
 def check_installed() -> None:
     """Failed if a program of QEMU is missing."""
     for name in ("qemu-nbd", "qemu-img"):
-        _program(name)
+        program(name)
 
 
-def _program(name: str) -> str:
+def program(name: str) -> str:
+    """The path of a program of QEMU. Failed if it is not installed."""
     path = programs.find(name)
     if path is None:
         raise Failed(f"{name} is not installed, and images need it", _HINT)
