@@ -31,6 +31,8 @@ SPOILT = b"the program that wrote this has failed\n"
 """A stage that failed writes this after its output, so that no reader takes the output for complete: it is neither
 zeros nor a tar header. A reader that finds it reports an early end, because the failed stage has printed the reason."""
 
+_WORTH_A_SPLICE = 1 << 14  # bytes: fewer are read as quickly
+
 SPOILT_WITHIN = 8 << 20
 """The bytes after wrong data in which SPOILT is searched for."""
 
@@ -46,8 +48,9 @@ class Reader:
         self._block = block
         self._held = b""  # read ahead by read_line and read_exact, not yet returned
         self._at = 0
-        self._splice = self.fd >= 0
+        self._splice = self._seeks = self.fd >= 0
         self._room = memoryview(b"")  # the buffer of _buffer()
+        self._nowhere: Writer | None = None  # takes what skip() skips
         self.patience: float | None = None  # after so many seconds without data: Failed
 
     def _be_patient(self) -> None:
@@ -219,6 +222,12 @@ class Reader:
         left = size - len(self._take(size)) if self._held else size
         if left >= self._block and self._seek(left):
             return
+        if left >= _WORTH_A_SPLICE:  # the kernel drops what is in a pipe without copying it
+            if self._nowhere is None:
+                with naming(f"open {os.devnull}"):
+                    self._nowhere = Writer(io.FileIO(os.devnull, "w"), os.devnull)
+            self.copy_to(self._nowhere, left)
+            return
         while left:
             if not (count := self._readinto(self._buffer(left))):
                 raise Truncated(f"{self.name} ends too early")
@@ -227,12 +236,13 @@ class Reader:
 
     def _seek(self, size: int) -> bool:
         """Moves the offset of a regular file over size existing bytes. False if it is not known that they exist."""
-        if self.fd < 0:
+        if not self._seeks:
             return False
         with naming(f"seek in {self.name}"):
             status = os.fstat(self.fd)
+            self._seeks = stat.S_ISREG(status.st_mode)
             # A seek past the end succeeds, so the end is left to be read.
-            if not stat.S_ISREG(status.st_mode) or os.lseek(self.fd, 0, os.SEEK_CUR) + size > status.st_size:
+            if not self._seeks or os.lseek(self.fd, 0, os.SEEK_CUR) + size > status.st_size:
                 return False
             os.lseek(self.fd, size, os.SEEK_CUR)
         self.position += size

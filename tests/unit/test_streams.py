@@ -288,12 +288,38 @@ def test_a_skip_past_the_end_of_a_file_is_noticed(tmp_path: Path) -> None:
         assert reader.at_eof()
 
 
-def test_a_pipe_is_skipped_by_reading() -> None:
+class Counted(io.FileIO):
+    """Counts the bytes that are read, and not spliced."""
+
+    count = 0
+
+    def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
+        got = super().readinto(buffer) or 0
+        self.count += got
+        return got
+
+
+def test_what_is_skipped_of_a_pipe_is_not_copied() -> None:
     ours, theirs = os.pipe()
-    with in_thread(lambda: fill(theirs, DATA)), io.FileIO(ours) as file:
+    with in_thread(lambda: fill(theirs, DATA)), Counted(ours) as file:
         reader = Reader(file)
-        reader.skip(len(DATA) - 3)
+        assert reader.read_exact(10) == DATA[:10]
+        reader.skip(len(DATA) - 13)
+        assert file.count <= 1 << 16
+        assert reader.position == len(DATA) - 3
         assert reader.read_up_to(100) == DATA[-3:]
+
+
+def test_a_skip_past_the_end_of_a_pipe_is_noticed() -> None:
+    ours, theirs = os.pipe()
+    with in_thread(lambda: fill(theirs, DATA)), io.FileIO(ours) as file, pytest.raises(Truncated):
+        Reader(file).skip(len(DATA) + 1)
+
+
+def test_what_cannot_be_spliced_is_skipped_by_reading() -> None:
+    reader = Reader(Dribble(DATA, 50_000))
+    reader.skip(len(DATA) - 3)
+    assert reader.read_up_to(100) == DATA[-3:]
 
 
 # --- writing ---
