@@ -53,6 +53,8 @@ else:
 
         def __new__(cls, *values: object, **named: object) -> NamedTuple:
             fields = cls._fields
+            if len(values) == len(fields) and not named:
+                return tuple.__new__(cls, values)
             if len(values) > len(fields) or not named.keys() <= set(fields[len(values) :]):
                 raise TypeError(f"{cls.__name__} takes {', '.join(fields)}")
             given = {**cls._field_defaults, **named}

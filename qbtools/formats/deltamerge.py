@@ -301,7 +301,8 @@ class Merge:
         while begin < end:
             stop, found = end, None
             for layer in reversed(self._layers):
-                layer.pass_over(begin)
+                if layer.stop <= begin:
+                    layer.pass_over(begin)
                 if layer.start <= begin < layer.cut:
                     stop, found = min(stop, layer.stop, layer.cut), layer
                     break

@@ -164,7 +164,9 @@ class TarReader:
             self._read_padding(map_size, "the sparse map")
             map_size += ustar.padding(map_size)
         else:
-            extents = self._collect([(0, self._size)])
+            extents = ExtentMap(self._size)
+            if self._size:
+                extents.append(0, self._size)
             map_size = 0
         data = extents.data
         if map_size + data != self._stored:
@@ -196,6 +198,8 @@ class TarReader:
         return Member(self._name, self._size, kind, target.decode("utf-8", "surrogateescape"))
 
     def _begin_sparse(self, header: ustar.Header, records: dict[bytes, bytes]) -> None:
+        if not records and header.typeflag != b"S":
+            return
         if any(records.get(key) for key in _OLDER):
             raise Damaged(f"{self._name} is in a sparse format that is not read: GNU tar's 0.0 or 0.1")
         sparse = any(records.get(key) for key in (_MAJOR, _MINOR, _NAME, _REAL_SIZE))
