@@ -22,7 +22,8 @@ def nonzero_runs(buffer: bytearray, count: int, head: int, grain: int) -> Iterat
     Blocks have grain bytes (at most 65536). The first block ends at head (0: it is complete), the last at count.
     """
     edges = [0, *range(head or grain, count, grain), count]
-    if buffer.find(_ZEROS[:grain], 0, count) < 0:  # only the blocks at both ends may be zeros: they may be shorter
+    firsts = buffer[head or grain : count : grain]  # a quick look: no block of zeros begins with anything else
+    if 0 not in firsts or buffer.find(_ZEROS[:grain], 0, count) < 0:  # only those at both ends may be zeros: shorter
         edges = sorted({*edges[:2], *edges[-2:]})
     begin = -1
     for at, end in zip(edges, edges[1:], strict=False):

@@ -6,6 +6,7 @@ import io
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,6 +79,23 @@ def test_runs_are_the_same_as_those_of_a_slow_search(grain: int) -> None:
         edges = [0, *range(head or grain, count, grain), count]
         full = sum(b - a for a, b in zip(edges, edges[1:], strict=False) if any(buffer[a:b]))
         assert sum(b - a for a, b in nonzero_runs(buffer, count, head, grain)) == full, "no zero block is in a run"
+
+
+class Searched(bytearray):
+    """Counts the searches through all of it."""
+
+    searches = 0
+
+    def find(self, *arguments: Any) -> int:
+        self.searches += 1
+        return super().find(*arguments)
+
+
+@pytest.mark.parametrize("grain", [4096, 65536])
+def test_blocks_that_begin_with_data_are_not_searched(grain: int) -> None:
+    buffer = Searched(b"\1".ljust(512, b"\0") * (BLOCK // 512))
+    assert [*nonzero_runs(buffer, BLOCK, 512, grain)] == [(0, BLOCK)]
+    assert buffer.searches == 0
 
 
 @pytest.mark.parametrize("grain", [4096, 65536])
