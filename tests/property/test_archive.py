@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from vectors import archivebytes as made
 
 from qbtools.errors import QbError
-from qbtools.formats import chunks, header, kdf, structure
+from qbtools.formats import chunks, header, kdf, openarchive, structure, workers
 from qbtools.formats.container import Parameters
 from qbtools.formats.limits import Limits
 from qbtools.formats.manifest import FileRecord
@@ -26,16 +26,17 @@ from qbtools.formats.sealer import Sealer, Settings, Source
 from qbtools.streams import Reader, Writer
 
 LIMITS = Limits(memory=1 << 30, work=1 << 20)
-JOBS = 16  # more than there are chunks: nobody waits for a buffer when a test leaves early
+JOBS = 16  # more buffers than there are chunks: nobody waits for one when a test leaves early
 
 Files = dict[str, bytes]
 
 
 @pytest.fixture(autouse=True, scope="module")
 def cheap() -> Iterator[None]:
-    """Derives the same key once only."""
+    """Derives the same key once only, and opens few chunks at the same time: starting a thread takes longer."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kdf, "derive", functools.lru_cache(maxsize=100_000)(kdf.derive))
+        patch.setattr(openarchive, "Pool", lambda count: workers.Pool(2 if count == JOBS else count))
         yield
 
 
@@ -89,8 +90,8 @@ def test_what_was_written_is_read(draw: st.DataObject, chunk_size: int, jobs: in
             assert order.problem(name) is None
             files[name] = made.content(name, draw.draw(lengths, f"size of {name}"))
     data, records = sealed(files, chunk_size, jobs, Parameters(10, 1, 1))
-    for workers in (jobs, JOBS):
-        seen = Seen(data, jobs=workers)
+    for most in (jobs, JOBS):
+        seen = Seen(data, jobs=most)
         assert seen.error is None
         assert {name: bytes(content) for name, content in seen.files.items()} == files
         assert seen.ended == set(files)
