@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+from collections.abc import Iterator
 
 import increments
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from qbtools.errors import Damaged, QbError
-from qbtools.formats import deltastream
+from qbtools.formats import delta, deltastream
 from qbtools.formats.volumestream import ALIGN, ExtentMap
 from qbtools.streams import Reader
 
@@ -23,6 +24,14 @@ fills = st.sampled_from([b"\0", b"A", b"B", b"C"])
 parts = st.tuples(fills, st.integers(0, MOST // ALIGN), st.integers(0, 9))
 edges = st.sampled_from([0, 1, ALIGN, BLOCK, 2 * BLOCK, BLOCK + ALIGN, MOST])
 sizes = st.one_of(st.integers(0, MOST), st.integers(0, MOST), edges)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def short() -> Iterator[None]:
+    """Looks at two blocks together, so that a volume has several such spans. Memory for 256 takes long to clear."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(delta, "SPAN", 2 * BLOCK)
+        yield
 
 
 @st.composite
