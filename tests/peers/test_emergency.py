@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from manual import examples
-from support import bash, need
+from support import bash, cheap_programs, need
 
 from qbtools.formats import header
 from qbtools.formats.containerhead import Parameters
@@ -79,7 +79,8 @@ def test_restore_of_an_archive_that_carries_its_passphrase(tmp_path: Path, how: 
     need("age", "age-keygen")
     made = bash(f"cd {tmp_path} && age-keygen -o backup.key")
     assert made.returncode == 0
-    content = archive(tmp_path, '-r "$(age-keygen -y backup.key)" --wrap-passphrase')
+    with cheap_programs(tmp_path / "cheap"):
+        content = archive(tmp_path, '-r "$(age-keygen -y backup.key)" --wrap-passphrase')
     opened = PAGE["emergency-extract"] + PAGE[how] + PAGE["emergency-open"] + PAGE["emergency-chunks"]
     status, stdout, stderr = emergency(tmp_path, opened + PAGE["emergency-restore"] + PAGE["emergency-check"])
     assert (status, stderr) == (0, "")
