@@ -460,29 +460,19 @@ GOOD = 'qb-volread root.img | qb-tarwrite "$QB_NAME" | gzip -c'
     [
         ("printf no | gzip -c", "qb-unseal: error: vm1/root.img: qb-tarextract: standard input ends too early"),
         (
-            "qb-volread root.img | qb-tarwrite vm1/other.img | gzip -c",
-            "qb-tarextract: error: the archive has no member vm1/root.img",
-        ),
-        (
             GOOD.replace("| gzip", "| head -c -1024 | gzip"),
             "qb-unseal: error: vm1/root.img: qb-tarextract: standard input ends too early",
         ),
-        (
-            GOOD.replace("| gzip", "| (cat; echo more) | gzip"),
-            "qb-tarextract: error: something follows the end of the archive",
-        ),
-        ("cat root.img", "qb-decompress: error: standard input cannot be decompressed: "),
     ],
 )
 def test_what_is_authentic_but_no_volume(cmd: str, message: str, folder: Path, tmp_path: Path) -> None:
-    """qb-unseal alone would not notice."""
+    """qb-unseal alone would not notice. More of it is in test_statuses.py and test_damage.py."""
     data = by_hand(folder, cmd, "qubes.xml", "vm1/root.img")
     assert bash(f"qb-unseal --verify --passphrase-file {folder}/passphrase", data=data).returncode == 0
     for command, more in opening(tmp_path).items():
         done = backup(folder, command, *more, data=data)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (4, "", 1), done.stderr
-        assert done.stderr.startswith(message)
-        assert message.endswith(": ") or done.stderr == message + "\n"
+        assert done.stderr == message + "\n"
         assert files(tmp_path) == set()
 
 

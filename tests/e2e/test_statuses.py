@@ -456,10 +456,10 @@ SOME = {
     "qb-unseal --list": ("mac", "missing", "no-manifest", "nothing"),
     "qb-unseal NAME": ("mac", "order", "cut", "no-manifest"),
     "qb-unseal --to-command": ("mac", "end-missing", "behind", "header"),
-    "list": ("mac", "end-missing", "cut", "nothing"),
-    "verify": ("mac", "doubled", "behind", "header"),
-    "restore": ("mac", "missing", "no-manifest", "header"),
-    "restore to a host": ("mac", "no-manifest", "cut", "header"),
+    "list": ("mac", "nothing"),
+    "verify": ("doubled", "header"),
+    "restore": ("missing", "header"),
+    "restore to a host": ("cut", "header"),
 }
 
 
@@ -525,14 +525,15 @@ def test_an_archive_that_is_authentic_and_wrong(within: str, folder: Path) -> No
     assert outcome(folder, "qb-unseal --verify <within.qb") == (0, [])
     if within.startswith("metadata"):
         check(folder, "qb-backup list within.qb", 4, line)
-    others = ("verify", "restore -q --yes --host B", "restore -q --verify-only --host B")
+    others = ("verify", "restore -q --yes --host B")
     for command in ("restore --to to", *(others if within in TO_HOST else ())):
         check(folder, f"rm -rf to; qb-backup {command} within.qb", 4, line)
     assert not [path for path in (folder / "to").rglob("*.img") if "two" not in path.parts]
 
 
-# The other commands fail for the same reason, and a host gets nothing: one for each stage that finds it.
-TO_HOST = {"metadata is empty", "metadata is other XML", "volume is not compressed", "volume is cut"}
+# The other commands fail for the same reason: one for each stage that finds it. For volumes, and what becomes of a host
+# then, test_damage.py has them.
+TO_HOST = {"metadata is empty", "metadata is other XML"}
 TWO = "qb-volread other.img | qb-tarwrite vm2/root.img | gzip -c"
 
 
