@@ -48,6 +48,9 @@ for pair in "${@:2}"; do
     mkdir -p "${pair#*:}"
     mount --bind "${pair%%:*}" "${pair#*:}"
 done
+if [ -e /usr/bin/qemu-system-i386 ]; then # libvirt would ask it too, which takes as long as for the other one
+    mount --bind /dev/null /usr/bin/qemu-system-i386
+fi
 if [ -e /dev/kvm ]; then # libvirt would use it, though it may not work inside of a virtual machine
     mkdir -p dev
     mount -t tmpfs -o mode=755 none dev
