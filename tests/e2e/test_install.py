@@ -1,4 +1,4 @@
-"""What pip installs: every program, every manual page, with and without network; and how the programs are called."""
+"""What pip installs: every program, every manual page, also without network; and how the programs are called."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ PROGRAMS = sorted(path.name for path in BIN.iterdir())
 PAGES = sorted(path.name for path in (ROOT / "man").iterdir())
 
 
-def install_from_source(place: Path) -> None:
-    """`pip install .` into a new virtual environment."""
-    need_packages(place)
-    Venv(place / "venv").create().pip("install", source_copy(place))
+def install(place: Path) -> None:
+    """The README's way for a machine without network: wheels are collected, then installed with --no-index.
 
-
-def install_from_wheels(place: Path) -> None:
-    """The README's way for a machine without network: wheels are collected, then installed with --no-index."""
+    `pip install .` makes the same wheels, and installs them.
+    """
     need_packages(place)
     venv = Venv(place / "venv").create()
     venv.pip("wheel", "--wheel-dir", place / "wheels", source_copy(place))
@@ -32,19 +29,8 @@ def install_from_wheels(place: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def from_source(tmp_path_factory: pytest.TempPathFactory) -> Venv:
-    return Venv(made_once(tmp_path_factory, "from-source", install_from_source) / "venv")
-
-
-@pytest.fixture(scope="module")
-def from_wheels(tmp_path_factory: pytest.TempPathFactory) -> Venv:
-    return Venv(made_once(tmp_path_factory, "from-wheels", install_from_wheels) / "venv")
-
-
-@pytest.fixture(scope="module", params=["from_source", "from_wheels"])
-def installed(request: pytest.FixtureRequest) -> Venv:
-    venv: Venv = request.getfixturevalue(request.param)
-    return venv
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Venv:
+    return Venv(made_once(tmp_path_factory, "installed", install) / "venv")
 
 
 def call(*argv: str | Path, env: dict[str, str], cwd: Path, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -112,10 +98,10 @@ def completed(there: Path, cwd: Path, *words: str) -> set[str]:
     return {*done.stdout.decode().split()}
 
 
-def test_the_links_that_the_readme_makes(from_source: Venv, tmp_path: Path) -> None:
+def test_the_links_that_the_readme_makes(installed: Venv, tmp_path: Path) -> None:
     """Twice in a row, as after an update."""
     (lines,) = re.findall(r"^(?:ln|cp) .*\n(?:ln|cp) .*\n", (ROOT / "README.md").read_text(), re.MULTILINE)
-    lines = lines.replace("/opt/qbtools", str(from_source.path)).replace("/usr/local", str(tmp_path))
+    lines = lines.replace("/opt/qbtools", str(installed.path)).replace("/usr/local", str(tmp_path))
     (tmp_path / "bin").mkdir()
     (tmp_path / "share").mkdir()
     for _turn in range(2):
@@ -142,21 +128,21 @@ def test_man_finds_the_pages_beside_the_programs(installed: Venv, tmp_path: Path
     ("env", "programs"), [({}, PROGRAMS), ({"PATH": ""}, ["qb-backup", "qb-seal"])], ids=["unset", "empty"]
 )
 def test_every_program_runs_by_its_absolute_path_without_a_path(
-    from_source: Venv, env: dict[str, str], programs: list[str], tmp_path: Path
+    installed: Venv, env: dict[str, str], programs: list[str], tmp_path: Path
 ) -> None:
     for program in programs:
-        done = call(from_source.bin / program, "--version", env=env, cwd=tmp_path)
+        done = call(installed.bin / program, "--version", env=env, cwd=tmp_path)
         name = "qb-backup" if program == "qb-run" else program  # which it is a part of
         assert (done.returncode, done.stdout.decode(), done.stderr) == (0, f"{name} {__version__}\n", b"")
 
 
 @pytest.mark.parametrize("env", [{}, {"PATH": ""}], ids=["unset", "empty"])
-def test_a_backup_without_a_path(from_source: Venv, env: dict[str, str], tmp_path: Path) -> None:
+def test_a_backup_without_a_path(installed: Venv, env: dict[str, str], tmp_path: Path) -> None:
     volume = tmp_path / "disk.img"
     volume.write_bytes(os.urandom(300_000) + bytes(1 << 20))
     (tmp_path / "passphrase").write_text("secret\n")
     (tmp_path / "passphrase").chmod(0o600)
-    backup, secret = from_source.bin / "qb-backup", "--passphrase-file=passphrase"
+    backup, secret = installed.bin / "qb-backup", "--passphrase-file=passphrase"
     for words in (
         ("create", "--logn=10", secret, "-o", "disk.qb", "vm1:root=disk.img"),
         ("verify", secret, "disk.qb"),
