@@ -386,11 +386,6 @@ def test_the_environment_fails(command: str, line: str, folder: Path) -> None:
     check(folder, command, 1, line)
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_an_option_that_nobody_knows(program: str, folder: Path) -> None:
-    check(folder, f"{program} --none", 2, f"{program}: error: unknown option: --none")
-
-
 @pytest.mark.parametrize(("command", "line"), USAGE)
 def test_usage(command: str, line: str, folder: Path) -> None:
     check(folder, command, 2, line)
