@@ -44,12 +44,13 @@ QB_NAME=$(tr '\\0' '\\n' </proc/$PPID/environ | sed -n 's/^QB_NAME=//p')
 
 def wait_until(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Waits for what other processes do. The pauses grow, because looking takes time that these processes need."""
-    until, pause = time.monotonic() + patience, 0.01
+    began, pause = time.monotonic(), 0.01
     while not condition():
-        if time.monotonic() > until:
+        waited = time.monotonic() - began
+        if waited > patience:
             pytest.fail(f"waited in vain: {what}")
         time.sleep(pause)
-        pause = min(pause * 1.5, 0.1)
+        pause = min(pause * 1.5, max(0.1, waited / 10))
 
 
 class Running:
