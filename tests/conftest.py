@@ -28,7 +28,6 @@ LONG = [
     "test_every_program_is_installed_and_is_of_this_version",
     "test_the_examples_of_a_page",
     "test_every_session_prints_what_the_readme_says",
-    "test_memory_with_a_tebibyte",
     "test_what_it_picks_on_a_large_machine_is_read",
 ]
 """Tests that take many seconds: if one of them started last, everything would wait for it."""

@@ -396,12 +396,12 @@ def test_the_examples_of_the_manual(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """1 TiB with a quarter of the extents that there can be, before (a) and after (b) a change; the index of a.
+    """256 GiB with a quarter of the extents that there can be, before (a) and after (b) a change; the index of a.
 
     As a whole, the index and the lists of extents would take several times the memory that the test allows.
     """
     place = tmp_path_factory.mktemp("huge")
-    size, count = 1 << 40, 1 << 18
+    size, count = 1 << 38, 1 << 18
     for name, fill in (("a", b"A"), ("b", b"B")):
         with (place / name).open("wb") as file:
             file.write(b"qb-volume 1\nsize %d\nextents %d\n" % (size, count))
@@ -424,11 +424,11 @@ def measured(place: Path, text: str) -> int:
     return int(peak)
 
 
-def test_memory_with_a_tebibyte(huge: Path) -> None:
+def test_memory_with_a_large_volume(huge: Path) -> None:
     words = f"--index a.index --id id-a --name {NAME}"
     assert measured(huge, f"qb-delta {words} <a >/dev/null") <= 40
     confirm(huge, "a")
-    assert (huge / "a.index").stat().st_size > 1 << 28
+    assert (huge / "a.index").stat().st_size > 1 << 26
     assert (huge / "a.index").stat().st_blocks * 512 < 32 << 20  # blocks of zeros take no room
     words = f"--base a.index --index b.index --id id-b --name {NAME}"
     assert measured(huge, f"qb-delta {words} <b >delta") <= 40
