@@ -125,8 +125,14 @@ def test_what_was_typed_once_need_not_be_typed_again_after_an_interrupt(
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-@pytest.mark.parametrize("command", [CREATE, RESTORE, "qb-backup verify backup.qb"])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        *((CREATE, number) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)),
+        (RESTORE, signal.SIGHUP),
+        ("qb-backup verify backup.qb", signal.SIGINT),
+    ],
+)
 def test_a_signal_to_qb_backup_alone(command: str, number: int, running: Running, folder: Path, tmp_path: Path) -> None:
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
     with running:
@@ -179,8 +185,10 @@ while :; do sleep 0.05; done
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", [CREATE, RESTORE, "qb-backup verify backup.qb"])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [(CREATE, signal.SIGTERM), (RESTORE, signal.SIGINT), ("qb-backup verify backup.qb", signal.SIGTERM)],
+)
 def test_a_compressor_that_is_deaf(command: str, number: int, running: Running, folder: Path, tmp_path: Path) -> None:
     running.program("igzip", DEAF)
     running.environment["QB_PASSPHRASE_FILE"] = str(folder / "passphrase")
