@@ -12,8 +12,8 @@ from version3 import PASSPHRASE, Maker, joined
 
 SECRET = {"QB_PASSPHRASE_COMMAND": "echo names"}
 NAMES = [
-    *("work.mail", "a.b", "vm.1", "a..b", "x.", "x.img", "Work", "work", "disp1234", "a-b", "-".join("ab" * 8)),
-    *("a" * 31, "qubes.xml", "dom0-home", "none", "default", "x-dm", "root", "private"),
+    *("work.mail", "a.b", "vm.1", "a..b", "x.", "x.img", "Work", "work", "disp1234", "a-b"),
+    *("a" * 31, "qubes.xml", "dom0-home", "none", "default", "x-dm", "private"),
 ]
 RENAMED = {name: f"{name}-1" for name in ("qubes.xml", "dom0-home", "none", "default", "x-dm")}
 WITH_NOTES = {*RENAMED, "a..b", "Work", "private"} - {"qubes.xml"}
