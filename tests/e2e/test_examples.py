@@ -17,6 +17,7 @@ import seriesdir
 from hostdirs import Machine, make_host, noise
 from manual import cheap, section, steps
 from support import ROOT, bash, cheap_programs, need
+from venvs import made_once
 from version3 import PASSPHRASE, Maker, joined
 
 PAGES = sorted(path.name for path in (ROOT / "man").glob("*.1") if ".Sh EXAMPLES" in path.read_text())
@@ -65,7 +66,10 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with everything that the examples need."""
-    place = tmp_path_factory.mktemp("pantry")
+    return made_once(tmp_path_factory, "pantry", stock)
+
+
+def stock(place: Path) -> None:
     for name in ("far", "docs", "home/user", "srv/pool", "dev/vg", "programs"):
         (place / name).mkdir(parents=True)
     (place / "passphrase").write_text(PASSPHRASE + "\n")
@@ -102,7 +106,6 @@ def pantry(tmp_path_factory: pytest.TempPathFactory) -> Path:
         " qb-backup create -q -R team --sign key -o keyed.qb vm1:root=disk.img",
     )
     assert (keyed.returncode, keyed.stderr) == (0, b"")
-    return place
 
 
 @pytest.fixture
