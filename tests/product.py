@@ -23,7 +23,11 @@ class Module:
 
     name: str
     path: Path
-    tree: ast.Module
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        """Parsed when a test asks for it: each worker collects all tests, but few look at the trees."""
+        return ast.parse(self.path.read_text(), str(self.path))
 
     @property
     def room(self) -> str:
@@ -51,7 +55,7 @@ def modules() -> list[Module]:
     found = []
     for path in sorted(PACKAGE.rglob("*.py")):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        found.append(Module(name, path, ast.parse(path.read_text(), str(path))))
+        found.append(Module(name, path))
     return found
 
 
