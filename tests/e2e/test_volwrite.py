@@ -8,6 +8,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -144,20 +145,21 @@ def test_a_read_only_file_system(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stream", "message"),
+    ("made", "message"),  # made when it is needed: what is collected stays in the memory of each worker
     [
-        (b"", "standard input is empty"),
-        (STREAM[: MIB // 2], "standard input ends too early"),
-        (STREAM[:-12], "without its end line"),
-        (STREAM[:-1], "without its end line"),
-        (STREAM + b"\n", "bytes follow the end line"),
-        (volume_stream(SIZE, *PIECES, end=1), "no end line where the data ends"),
-        (VOLUME, "is not a volume stream"),
-        (b"qb-volume 3\n" + STREAM[12:], "is not a volume stream"),
+        (lambda: b"", "standard input is empty"),
+        (lambda: STREAM[: MIB // 2], "standard input ends too early"),
+        (lambda: STREAM[:-12], "without its end line"),
+        (lambda: STREAM[:-1], "without its end line"),
+        (lambda: STREAM + b"\n", "bytes follow the end line"),
+        (lambda: volume_stream(SIZE, *PIECES, end=1), "no end line where the data ends"),
+        (lambda: VOLUME, "is not a volume stream"),
+        (lambda: b"qb-volume 3\n" + STREAM[12:], "is not a volume stream"),
     ],
 )
 @pytest.mark.parametrize("options", [[], ["--overwrite", "--verify"]])
-def test_an_incomplete_stream(tmp_path: Path, stream: bytes, message: str, options: list[str]) -> None:
+def test_an_incomplete_stream(tmp_path: Path, made: Callable[[], bytes], message: str, options: list[str]) -> None:
+    stream = made()
     failed(run("qb-volwrite", *options, tmp_path / "v", data=stream), 4, message)
     assert os.listdir(tmp_path) == []
     (tmp_path / "v").write_bytes(b"old")
