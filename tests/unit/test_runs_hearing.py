@@ -37,10 +37,10 @@ def test_all_at_once() -> None:
     assert list(Hearing().take(STREAM)) == SAID
 
 
-@pytest.mark.parametrize("at", range(len(STREAM)))
-def test_cut_at_every_byte(at: int) -> None:
-    hearing = Hearing()
-    assert [*hearing.take(STREAM[:at]), *hearing.take(STREAM[at:])] == SAID
+def test_cut_at_every_byte() -> None:
+    for at in range(len(STREAM)):
+        hearing = Hearing()
+        assert [*hearing.take(STREAM[:at]), *hearing.take(STREAM[at:])] == SAID, at
 
 
 def test_byte_by_byte() -> None:
