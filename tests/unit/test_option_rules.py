@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 
 from qbtools.commands import cli
@@ -61,6 +63,7 @@ def check(*words: str) -> None:
     optionrules.check(cli._parse("qb-backup", DOC, list(words)))
 
 
+@functools.cache
 def spelled(option: str) -> str:
     takes = next(one.takes for one in options_of(DOC).values() if one.key == option)
     return f"{option}={VALUES.get(option, 'x')}" if takes else option
