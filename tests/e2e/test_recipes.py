@@ -98,7 +98,7 @@ def succeed(place: Path, *recipes: str, stderr: bytes | None = b"") -> bytes:
 
 
 def once(place: Path, *recipes: str) -> None:
-    """Runs recipes that another test runs twice."""
+    """Runs recipes that are run twice elsewhere."""
     done = cook(place, *recipes)
     assert done.returncode == 0, done.stderr
 
@@ -124,9 +124,9 @@ def test_one_volume(place: Path) -> None:
 
 def test_what_has_changed_in_a_volume(place: Path) -> None:
     for seed in (1, 2):
-        succeed(place, "increment-full")
+        once(place, "increment-full")
         (place / "disk.img").write_bytes(DISK_IMAGE[:100_000] + random.Random(seed).randbytes(50_000))
-        succeed(place, "increment-next", "increment-restore")
+        once(place, "increment-next", "increment-restore")
         assert (place / "new.img").read_bytes() == (place / "disk.img").read_bytes()
         restore = "rm -rf to && qb-backup restore --to to full.qb increment.qb && cmp disk.img to/vm1/private.img"
         done = bash(f"cd {place} && {restore}", QB_PASSPHRASE_FILE=str(place / "passphrase"))
