@@ -53,7 +53,7 @@ def holds(device: Path, size: int, pieces: dict[int, bytes]) -> bool:
 
 def attributes(full: str, fields: str) -> list[str]:
     """What lvs tells of a volume."""
-    text = guest.call("lvs", "--noheadings", "--separator", "|", "--units", "b", "--nosuffix", "-o", fields, full)
+    text = guest.lvm("lvs", "--noheadings", "--separator", "|", "--units", "b", "--nosuffix", "-o", fields, full)
     return text.strip().split("|")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import select
 import signal
 import subprocess
 import tempfile
@@ -33,6 +34,54 @@ def call(*argv: str | Path) -> str:
     return done.stdout
 
 
+class _Lvm:
+    """lvm, begun once for all commands of the tests: its begin takes ten times as long as a command."""
+
+    END = b"'no-such-command'.  Try 'help'.\n"
+    """The end of what it says about a command that does not exist, so about all before it."""
+
+    def __init__(self) -> None:
+        streams = {name: subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        self._process = subprocess.Popen(["lvm"], bufsize=0, env=_ENVIRONMENT, **streams)
+
+    def run(self, words: Sequence[str | Path]) -> tuple[str, list[str]]:
+        """What a command prints, and its errors: the lines on stderr that are not warnings.
+
+        What it has printed is written out before it complains about the next command.
+        """
+        process = self._process
+        assert process.stdin and process.stdout and process.stderr
+        line = " ".join(map(str, words))
+        process.stdin.write(f"{line}\nno-such-command\n".encode())
+        said = b""
+        while not said.endswith(self.END):
+            more = os.read(process.stderr.fileno(), 1 << 16)
+            assert more, f"lvm has ended: {line}"
+            said += more
+        printed = b""
+        while select.select([process.stdout], [], [], 0)[0]:
+            printed += os.read(process.stdout.fileno(), 1 << 16)
+        errors = [text for text in said.decode().splitlines() if text.strip() and "WARNING" not in text]
+        return printed.decode(), errors[:-1]
+
+
+_ENVIRONMENT = dict(os.environ)
+_running: list[_Lvm] = []
+
+
+def _lvm(words: Sequence[str | Path]) -> tuple[str, list[str]]:
+    if not _running:
+        _running.append(_Lvm())
+    return _running[0].run(words)
+
+
+def lvm(*words: str | Path) -> str:
+    """What a command of lvm prints; the test fails where it fails. An option -a would hold for later commands too."""
+    printed, errors = _lvm(words)
+    assert not errors, f"{words}: {errors}"
+    return printed
+
+
 def dmsetup(command: str, name: str, *lines: str) -> None:
     """Runs dmsetup on a device, with a table where the command takes one."""
     table = ("--table", "\n".join(lines)) if lines else ()
@@ -56,7 +105,7 @@ def new_disk(name: str, size: int) -> Path:
 
 def new_group(name: str, size: int) -> str:
     """A volume group on a new disk; it stays as long as the guest does."""
-    call("vgcreate", "-qq", "-y", name, new_disk(name, size))
+    lvm("vgcreate", "-qq", "-y", name, new_disk(name, size))
     return name
 
 
@@ -65,9 +114,9 @@ def group(name: str, size: int) -> Iterator[str]:
     """A volume group on a new disk. All is gone, and its memory free again, when the `with` ends."""
     device = new_disk(name, size)
     try:
-        call("vgcreate", "-qq", "-y", name, device)
+        lvm("vgcreate", "-qq", "-y", name, device)
         yield name
-        call("vgremove", "-qq", "-ff", "-y", name)
+        lvm("vgremove", "-qq", "-ff", "-y", name)
     finally:
         call("losetup", "--detach", device)
         disk(name).unlink()
@@ -76,38 +125,31 @@ def group(name: str, size: int) -> Iterator[str]:
 def pool(full: str, size: int, *options: str) -> None:
     """A thin pool, GROUP/POOL."""
     vg, name = full.split("/")
-    call("lvcreate", "-qq", "-y", "--type", "thin-pool", "-L", f"{size}b", *options, "-n", name, vg)
+    lvm("lvcreate", "-qq", "-y", "--type", "thin-pool", "-L", f"{size}b", *options, "-n", name, vg)
 
 
 def thin(full: str, size: int, pool: str = "pool") -> Path:
     """A thin volume, GROUP/NAME; its device."""
     vg, name = full.split("/")
-    call("lvcreate", "-qq", "-y", "-V", f"{size}b", "-T", f"{vg}/{pool}", "-n", name)
+    lvm("lvcreate", "-qq", "-y", "-V", f"{size}b", "-T", f"{vg}/{pool}", "-n", name)
     return Path("/dev") / full
-
-
-def thins(full: Sequence[str], size: int, pool: str = "pool") -> None:
-    """Several thin volumes; one process of lvm makes them all, which is faster."""
-    words = [f"lvcreate -qq -y -V {size}b -T {name.split('/')[0]}/{pool} -n {name.split('/')[1]}\n" for name in full]
-    done = subprocess.run(["lvm"], input="".join(words), capture_output=True, text=True, check=True)
-    assert all(os.path.exists(f"/dev/{name}") for name in full), done.stderr
 
 
 def thick(full: str, size: int, *options: str) -> Path:
     """A thick volume, GROUP/NAME; its device."""
     vg, name = full.split("/")
-    call("lvcreate", "-qq", "-y", "-W", "n", "-L", f"{size}b", *options, "-n", name, vg)
+    lvm("lvcreate", "-qq", "-y", "-W", "n", "-L", f"{size}b", *options, "-n", name, vg)
     return Path("/dev") / full
 
 
 def remove(*full: str) -> None:
     """Removes volumes, if they are there."""
-    subprocess.run(["lvremove", "-qq", "-f", "-y", *full], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    _lvm(("lvremove", "-qq", "-f", "-y", *full))
 
 
 def volumes(vg: str) -> set[str]:
     """The names of a group's volumes."""
-    return set(call("lvs", "--noheadings", "-o", "lv_name", vg).split())
+    return set(lvm("lvs", "--noheadings", "-o", "lv_name", vg).split())
 
 
 def seeing_only(vg: str, place: Path) -> str:

@@ -74,16 +74,14 @@ def test_a_block_device_that_goes_away(below: tuple[str, Path]) -> None:
 def test_logical_volumes_with_a_bad_block(below: tuple[str, Path]) -> None:
     """A thick one through its snapshot, a thin one through its pool: no snapshot stays."""
     name, disk = below
-    guest.call("vgcreate", "-qq", "-y", "faulty", f"/dev/mapper/{name}")
+    guest.lvm("vgcreate", "-qq", "-y", "faulty", f"/dev/mapper/{name}")
     device = guest.thick("faulty/thick", 24 * MiB)
     guest.write(device, 0, DATA * 24)
     guest.pool("faulty/pool", 16 * MiB)
     guest.write(guest.thin("faulty/thin", 16 * MiB, "pool"), 0, DATA * 12)
     fields = "--noheadings", "-a", "--units", "s", "--nosuffix", "-o", "lv_name,seg_pe_ranges,vg_extent_size"
     places = {line.split()[0].strip("[]"): line.split() for line in guest.call("lvs", *fields, "faulty").splitlines()}
-    start = int(
-        guest.call("pvs", "--noheadings", "--units", "s", "--nosuffix", "-o", "pe_start", f"/dev/mapper/{name}")
-    )
+    start = int(guest.lvm("pvs", "--noheadings", "--units", "s", "--nosuffix", "-o", "pe_start", f"/dev/mapper/{name}"))
 
     def sector(volume: str) -> int:
         _name, ranges, extent = places[volume]

@@ -96,7 +96,7 @@ def test_what_a_killed_run_has_left_is_known_by_its_tag(place: ForkedPlace, vg: 
         "vm-qbtest-old-root": ["--addtag", f"qbtools-unfinished:qbtest-old:{dead}"],
         "vm-qbtest-mine-root": [],
     }.items():
-        guest.call("lvcreate", "-qq", "-y", "-kn", "-V", "4M", "--thinpool", "pool", *tags, "-n", name, vg)
+        guest.lvm("lvcreate", "-qq", "-y", "-kn", "-V", "4M", "--thinpool", "pool", *tags, "-n", name, vg)
     status, _, err = place.ask("create", data=place.document("mine", {"root": MiB}))
     assert status == 5
     assert f"{vg}/vm-qbtest-mine-root already exists, but no domain has it" in err
@@ -111,7 +111,7 @@ def test_a_machine_that_runs(place: ForkedPlace, vg: str) -> None:
     assert not place.volumes("run")["private"].running
     with Path(f"/dev/{name}").open("rb"):
         assert place.volumes("run")["private"].running
-    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-qbtest-run-private-snap", name)
+    guest.lvm("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-qbtest-run-private-snap", name)
     assert place.volumes("run")["private"].running
     place.bad("remove", "qbtest-run")
     status, _, err = place.ask("remove", "qbtest-run")

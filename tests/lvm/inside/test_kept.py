@@ -159,7 +159,8 @@ def test_five_days_of_twenty_volumes(vg: str, tmp_path: Path) -> None:
     Two of them are saved by qb-backup, the other ones from here: most of the time is the start of programs.
     """
     names = [f"{vg}/vm-many{number}-private" for number in range(20)]
-    guest.thins(names, 4 * MiB)
+    for name in names:
+        guest.thin(name, 4 * MiB)
     nightly, made = Nightly(vg, tmp_path), [Volume(name, 4 * MiB) for name in names[2:]]
     words = [f"lvm:{volume.full}" for volume in made]
     kept: list[str] = []
@@ -220,7 +221,7 @@ def test_only_what_changed_is_read(volume: Volume, tmp_path: Path) -> None:
 
 
 def test_a_volume_that_grew(volume: Volume) -> None:
-    guest.call("lvextend", "-qq", "-L", f"{12 * MiB}b", volume.full)
+    guest.lvm("lvextend", "-qq", "-L", f"{12 * MiB}b", volume.full)
     guest.write(volume.device, 11 * MiB, b"A" * 4096)
     (spec,) = snapshots.take([f"lvm:{volume.full}"], Kept("day-1"), OPTIONS)
     assert volume.save(spec) == BLOCK
@@ -246,18 +247,18 @@ def test_when_everything_is_read(vg: str, volume: Volume, tmp_path: Path) -> Non
     guest.thin(f"{vg}/other", 8 * MiB, "second")
     assert reason(word=f"lvm:{vg}/other") == f"{full} is in another pool"
     stamp = stamp_of(volume.spec)
-    guest.call("lvchange", "-qq", "-an", full)
+    guest.lvm("lvchange", "-qq", "-an", full)
     words = "--since", volume.spec, "--base", index(volume, tmp_path), f"lvm:{volume.full}"
     ended = guest.program("qb-volread", "-v", *words)
     assert (ended.status, guest.Stream.parse(ended.stdout).ended) == (0, True)
     assert f"everything is read: {full} is not active\n" in ended.stderr
     with pytest.raises(Failed, match="is not active"):
         stamp_of(volume.spec)
-    guest.call("lvchange", "-qq", "-ay", "-K", full)
+    guest.lvm("lvchange", "-qq", "-ay", "-K", full)
     assert stamp_of(volume.spec) == stamp
-    guest.call("lvchange", "-qq", "-prw", full)
+    guest.lvm("lvchange", "-qq", "-prw", full)
     assert reason(word=f"lvm:{volume.full}") == f"{full} is no snapshot of qbtools"
-    guest.call("lvchange", "-qq", "-pr", full)
+    guest.lvm("lvchange", "-qq", "-pr", full)
     assert stamp_of(volume.spec) == stamp
     guest.remove(f"{vg}/thick", f"{vg}/small", f"{vg}/second")
 
@@ -269,10 +270,10 @@ def test_a_repaired_pool_is_noticed(vg: str) -> None:
     (spec,) = snapshots.take([f"lvm:{vg}/inside"], Kept("day-0"), OPTIONS)
     stamp = stamp_of(spec)
     full = spec.removeprefix("lvm:")
-    guest.call("lvchange", "-qq", "-an", full, f"{vg}/inside")
-    guest.call("lvchange", "-qq", "-an", f"{vg}/damaged")
-    guest.call("lvconvert", "-qq", "-y", "--repair", f"{vg}/damaged")
-    guest.call("lvchange", "-qq", "-ay", "-K", full, f"{vg}/inside")
+    guest.lvm("lvchange", "-qq", "-an", full, f"{vg}/inside")
+    guest.lvm("lvchange", "-qq", "-an", f"{vg}/damaged")
+    guest.lvm("lvconvert", "-qq", "-y", "--repair", f"{vg}/damaged")
+    guest.lvm("lvchange", "-qq", "-ay", "-K", full, f"{vg}/inside")
     assert stamp_of(spec) != stamp
     guest.remove(f"{vg}/damaged", f"{vg}/damaged_meta0")
 

@@ -33,13 +33,13 @@ def test_a_killed_run_leaves_what_the_next_one_removes(vg: str, volume: str) -> 
     with Program("qb-volread", f"lvm:{volume}", piped=True) as killed:
         killed.take(100)
         (left,) = guest.ours(vg) - kept
-        tags, permissions = guest.call("lvs", "--noheadings", "-o", "lv_tags,lv_permissions", f"{vg}/{left}").split()
+        tags, permissions = guest.lvm("lvs", "--noheadings", "-o", "lv_tags,lv_permissions", f"{vg}/{left}").split()
         assert Mark.parse(tags) == Mark.of(killed.pid)
         assert permissions == "read-only"
         killed.kill()
         killed.wait()
     assert guest.ours(vg) == kept | {left}
-    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "--addtag", tags, "-n", "qbtools_mine", volume)
+    guest.lvm("lvcreate", "-qq", "-y", "-s", "-kn", "--addtag", tags, "-n", "qbtools_mine", volume)
     with Program("qb-volread", "-v", f"lvm:{volume}") as third:
         ended = third.wait()
     assert (ended.status, guest.Stream.parse(ended.stdout).data) == (0, PATTERN)

@@ -132,9 +132,9 @@ def test_without_thin_dump(mapped: str, pool: int, monkeypatch: pytest.MonkeyPat
 def test_a_volume_with_an_origin_outside_its_pool(vg: str) -> None:
     """The metadata knows only what was written since."""
     guest.thick(f"{vg}/outside", 4 * MiB)
-    guest.call("lvchange", "-qq", "-an", f"{vg}/outside")
-    guest.call("lvchange", "-qq", "-pr", f"{vg}/outside")
-    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "--thinpool", f"{vg}/pool", "-n", "inside", f"{vg}/outside")
+    guest.lvm("lvchange", "-qq", "-an", f"{vg}/outside")
+    guest.lvm("lvchange", "-qq", "-pr", f"{vg}/outside")
+    guest.lvm("lvcreate", "-qq", "-y", "-s", "-kn", "--thinpool", f"{vg}/pool", "-n", "inside", f"{vg}/outside")
     with pytest.raises(Failed, match="^it has an external origin outside its pool$"):
         map_of(Path(f"/dev/{vg}/inside"))
 

@@ -48,7 +48,7 @@ def test_words_that_mean_a_logical_volume(vg: str, thin: str, thick: str, tmp_pa
 
 def test_a_volume_that_is_not_active_has_no_path(vg: str) -> None:
     guest.thin(f"{vg}/off", 1 * MiB)
-    guest.call("lvchange", "-an", f"{vg}/off")
+    guest.lvm("lvchange", "-an", f"{vg}/off")
     assert not os.path.exists(f"/dev/{vg}/off")
     assert kind(f"/dev/{vg}/off") == kind(f"{vg}/off") == "lvm"
     assert guest.volread(f"{vg}/off").size == 4 * MiB, "rounded up to an extent"

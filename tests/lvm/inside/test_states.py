@@ -19,14 +19,14 @@ def test_a_volume_whose_machine_runs(vg: str) -> None:
     """
     name = f"{vg}/vm-w-private"
     guest.write(guest.thin(name, 8 * MiB), 0, b"before" * 4096)
-    guest.call("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-w-private-snap", name)
+    guest.lvm("lvcreate", "-qq", "-y", "-s", "-kn", "-n", "vm-w-private-snap", name)
     guest.write(Path(f"/dev/{name}-snap"), 0, b"now..." * 4096)
     assert guest.volread("--state=snapshot", f"lvm:{name}").at(0, 6) == b"now..."
     with Program("qb-volread", "-v", f"lvm:{name}", piped=True) as reading:
         begun = reading.take(100)
-        guest.call("lvrename", "-qq", name, f"{name}-1700000000-back")
-        guest.call("lvrename", "-qq", f"{name}-snap", name)
-        guest.call("lvremove", "-qq", "-f", f"{name}-1700000000-back")
+        guest.lvm("lvrename", "-qq", name, f"{name}-1700000000-back")
+        guest.lvm("lvrename", "-qq", f"{name}-snap", name)
+        guest.lvm("lvremove", "-qq", "-f", f"{name}-1700000000-back")
         ended = reading.wait(begun)
     assert ended.status == 0
     assert f"{name} is the state before its machine started; that writes to {name}-snap" in ended.stderr
@@ -93,7 +93,7 @@ def test_a_classic_snapshot_that_is_given(vg: str) -> None:
     """lvm can make none of it, so it is read as any device is; when its room is full that is told."""
     device = guest.thick(f"{vg}/origin", 16 * MiB)
     guest.write(device, 0, b"a" * BLOCK)
-    guest.call("lvcreate", "-qq", "-y", "-s", "-L", "4M", "-n", "given", f"{vg}/origin")
+    guest.lvm("lvcreate", "-qq", "-y", "-s", "-L", "4M", "-n", "given", f"{vg}/origin")
     guest.write(device, 0, b"b" * BLOCK)
     assert guest.volread(f"lvm:{vg}/given").at(0, 2) == b"aa"
     guest.write(device, 0, bytes(8 * MiB))
@@ -103,7 +103,7 @@ def test_a_classic_snapshot_that_is_given(vg: str) -> None:
 
 def test_a_thick_volume_that_is_not_active(vg: str) -> None:
     guest.thick(f"{vg}/idle", 4 * MiB)
-    guest.call("lvchange", "-an", f"{vg}/idle")
+    guest.lvm("lvchange", "-an", f"{vg}/idle")
     ended = guest.program("qb-volread", f"lvm:{vg}/idle")
     assert (ended.status, ended.stdout) == (1, b"")
     assert f"{vg}/idle is not active\nhint: lvchange -ay {vg}/idle activates it" in ended.stderr

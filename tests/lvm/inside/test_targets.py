@@ -72,7 +72,7 @@ def test_the_room_of_a_group(tight: str) -> None:
         check([f"lvm:{tight}/lv", *new], 21 * MiB)  # 63 MiB of data need 72, because a volume has whole extents
     assert check([f"lvm:{tight}/lv"], 64 * MiB) == []
     assert guest.volumes(tight) == before
-    assert os.stat(f"/dev/{tight}/lv") and guest.call("lvs", "--noheadings", "-o", "lv_size", f"{tight}/lv").strip()
+    assert os.stat(f"/dev/{tight}/lv") and guest.lvm("lvs", "--noheadings", "-o", "lv_size", f"{tight}/lv").strip()
 
 
 # --- file systems that ignore case ---

@@ -30,7 +30,7 @@ def test_killed_while_it_is_filled(vg: str) -> None:
     assert attributes(f"{vg}/{left}", "lv_tags") == [str(mark)]
     kept = {"qbtools_0123456789abcde": Mark.own(), "qbtools_mine": mark}
     for name, owner in kept.items():
-        guest.call("lvcreate", "-qq", "-y", "-an", "-l1", "--addtag", str(owner), "-n", name, vg)
+        guest.lvm("lvcreate", "-qq", "-y", "-an", "-l1", "--addtag", str(owner), "-n", name, vg)
     assert ours(vg) == {left, *kept}
     good(volwrite("--create", f"lvm:{vg}/pool/next", data=stream(SIZE, {})))
     assert ours(vg) == set(kept)

@@ -62,10 +62,10 @@ def test_an_old_volume_is_written_over(tg: str) -> None:
 
 def test_one_that_is_not_active_is_active_meanwhile_and_grows(tg: str) -> None:
     device = guest.thick(f"{tg}/old", 8 * MiB)
-    guest.call("lvchange", "-qq", "-an", f"{tg}/old")
+    guest.lvm("lvchange", "-qq", "-an", f"{tg}/old")
     good(volwrite("--overwrite", f"lvm:{tg}/old", data=stream(17 * MiB, PIECES)))
     assert attributes(f"{tg}/old", "lv_active") == [""]
-    guest.call("lvchange", "-qq", "-ay", f"{tg}/old")
+    guest.lvm("lvchange", "-qq", "-ay", f"{tg}/old")
     assert holds(device, 20 * MiB, PIECES)
 
 

@@ -76,7 +76,7 @@ def test_an_old_volume_is_replaced_with_all_that_it_was(vg: str) -> None:
     """Its size too."""
     device = guest.thin(f"{vg}/replaced", SIZE)
     guest.write(device, 8 * MiB, PATTERN)
-    guest.call("lvchange", "-qq", "--addtag", "mine", "--addtag", "yours", "-pr", "-ky", f"{vg}/replaced")
+    guest.lvm("lvchange", "-qq", "--addtag", "mine", "--addtag", "yours", "-pr", "-ky", f"{vg}/replaced")
     fields = "lv_uuid,lv_tags,pool_lv,lv_active,lv_permissions,lv_skip_activation,lv_size"
     before, room = attributes(f"{vg}/replaced", fields), used(f"{vg}/pool")
     good(volwrite("--overwrite", device, data=stream(SIZE - 5 * MiB, {0: PATTERN})))
@@ -89,10 +89,10 @@ def test_an_old_volume_is_replaced_with_all_that_it_was(vg: str) -> None:
 def test_it_grows_and_shrinks_only_where_that_is_allowed(vg: str) -> None:
     """And is active afterwards if it was."""
     device = guest.thin(f"{vg}/resized", 8 * MiB)
-    guest.call("lvchange", "-qq", "-an", f"{vg}/resized")
+    guest.lvm("lvchange", "-qq", "-an", f"{vg}/resized")
     good(volwrite("--overwrite", f"lvm:{vg}/pool/resized", data=stream(SIZE, PIECES)))
     assert attributes(f"{vg}/resized", "lv_active") == [""]
-    guest.call("lvchange", "-qq", "-ay", f"{vg}/resized")
+    guest.lvm("lvchange", "-qq", "-ay", f"{vg}/resized")
     assert holds(device, SIZE, PIECES)
     data = stream(4 * MiB + 512, {512: PATTERN})
     ended = volwrite("--overwrite", "--shrink", f"lvm:{vg}/resized", data=data)
@@ -131,7 +131,7 @@ def test_a_volume_in_use_is_refused(vg: str, old: str, monkeypatch: pytest.Monke
 
 
 def test_a_volume_of_a_running_machine_is_refused(old: str) -> None:
-    guest.call("lvcreate", "-qq", "-kn", "-s", "-n", "old-snap", old)
+    guest.lvm("lvcreate", "-qq", "-kn", "-s", "-n", "old-snap", old)
     with pytest.raises(Refused, match=f"^{old} is in use: its machine writes to {old}-snap$"):
         locate.open_target(f"lvm:{old}", TargetOptions(overwrite=True))
 
