@@ -1,9 +1,9 @@
 """Runs the tests in the guest, as many files side by side as it has processors: ARGUMENT OF PYTEST...
 
 Starting an interpreter and loading modules takes longest there: this is done once, for pytest and the tests too, and a
-fork runs each file. The files that take longest come first. A line is printed when a test ends, with the seconds since
-the beginning and those of the test: the host takes silence for a fault. What a test hands over with
-record_property comes in lines, too.
+fork runs each file, with memory of its own. The files that take longest come first. A line is printed when a test ends,
+with the seconds since the beginning and those of the test: the host takes silence for a fault. What a test hands over
+with record_property comes in lines, too.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -59,11 +60,12 @@ class Worker:
         self.number = number
         self.pid = 0
 
-    def start(self, path: Path, arguments: list[str]) -> None:
+    def start(self, path: Path, arguments: list[str], own: Callable[[], None]) -> None:
         self._output = tempfile.TemporaryFile()  # noqa: SIM115
         self.pid = os.fork()
         if not self.pid:
             try:
+                own()
                 os.environ["QB_WORKER"] = str(self.number)
                 lines = Lines(os.dup(1))
                 for fd in 1, 2:
@@ -86,6 +88,7 @@ class Worker:
 def main() -> int:
     sys.path[:0] = [str(INSIDE.parents[2]), str(INSIDE.parents[1])]
     from lvm.guest import loaded
+    from lvm.memory import own
 
     for name in LOADED:
         loaded(name)
@@ -99,7 +102,7 @@ def main() -> int:
     while True:
         for worker in workers:
             if not worker.pid and files:
-                worker.start(files.pop(), sys.argv[1:])
+                worker.start(files.pop(), sys.argv[1:], own)
         running = {worker.pid: worker for worker in workers if worker.pid}
         if not running:
             return 0 if good else 1
