@@ -104,7 +104,8 @@ class Libvirt:
                 start_new_session=True,
             )
         end = time.monotonic() + _PATIENCE
-        while run("virsh", "-q", "-c", self.uri, "list").returncode:
+        socket = self.place / "run/libvirt-sock"
+        while not socket.exists() or run("virsh", "-q", "-c", self.uri, "list").returncode:
             if self._daemon.poll() is not None or time.monotonic() > end:
                 missing(f"libvirtd does not run here: {(self.place / 'output').read_text()[-2000:]}")
             time.sleep(0.1)
