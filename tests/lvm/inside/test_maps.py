@@ -18,13 +18,13 @@ from qbtools.volumes.lvm import dm, lock, reservation, thinmap, tools
 from qbtools.volumes.marks import Mark
 
 PATTERN = os.urandom(MiB)
-MAP = [(0, MiB), (16 * MiB, MiB)]
+MAP = [(0, MiB), (8 * MiB, MiB)]
 
 
 @pytest.fixture(scope="module")
 def mapped(vg: str) -> str:
-    """A thin volume of 24 MiB with two MiB of data, far apart."""
-    device = guest.thin(f"{vg}/mapped", 24 * MiB)
+    """A thin volume of 12 MiB with two MiB of data, far apart."""
+    device = guest.thin(f"{vg}/mapped", 12 * MiB)
     for offset, _length in MAP:
         guest.write(device, offset, PATTERN)
     return f"{vg}/mapped"
@@ -75,8 +75,8 @@ def test_a_reservation_of_another_program(mapped: str, pool: int, monkeypatch: p
         "another program has reserved the metadata of its pool\n"
     )
     stream = guest.Stream.parse(ended.stdout)
-    assert (stream.extents, stream.ended) == ([(0, 24 * MiB)], True)
-    assert stream.data == PATTERN + bytes(15 * MiB) + PATTERN + bytes(7 * MiB)
+    assert (stream.extents, stream.ended) == ([(0, 12 * MiB)], True)
+    assert stream.data == PATTERN + bytes(7 * MiB) + PATTERN + bytes(3 * MiB)
 
 
 def test_a_reservation_that_a_killed_run_left(vg: str, mapped: str, pool: int, tmp_path: Path) -> None:
