@@ -8,6 +8,7 @@ QEMU sees nothing wrong with a file that has lost its end, as after an interrupt
 
 from __future__ import annotations
 
+import io
 import json
 import os
 
@@ -75,7 +76,7 @@ def _listed(name: str, chain: Chain) -> Iterator[tuple[int, int, int, int, bool]
     """Begin, length, depth and offset of each part with an offset, and whether it reads as zeros."""
     argv = [server.program("qemu-img"), "map", "--output=json", f"json:{chain.node}"]
     ours, theirs = os.pipe()
-    with os.fdopen(ours, "rb") as lines, os.fdopen(theirs, "wb") as output, os.fdopen(_null(), "r+b") as null:
+    with os.fdopen(ours, "rb") as lines, os.fdopen(theirs, "wb") as output, io.FileIO(os.devnull, "r+") as null:
         with programs.running(argv, null.fileno(), output.fileno(), more=(null.fileno(), *chain.fds)) as child:
             output.close()
             line = b""
@@ -92,10 +93,6 @@ def _listed(name: str, chain: Chain) -> Iterator[tuple[int, int, int, int, bool]
                 raise server.failure(name, child.said(), None) or Failed(f"{name}: {child.ending()}")
             if not line.endswith(b"]\n"):
                 raise _odd(name)
-
-
-def _null() -> int:
-    return os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
 
 
 def _odd(name: str) -> Failed:

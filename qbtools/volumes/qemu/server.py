@@ -6,6 +6,7 @@ starts, so that nobody else can connect, and nothing is left however we end. The
 
 from __future__ import annotations
 
+import io
 import os
 import select
 
@@ -45,13 +46,11 @@ class Server:
         argv = ["-c", _LISTENING, program("qemu-nbd"), *options, f"json:{node}"]
         listening, self._ours = _sockets()
         try:
-            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-            try:
-                running = programs.running(["/bin/sh", *argv], null, null, more=(listening, *fds), name="qemu-nbd")
+            with io.FileIO(os.devnull, "r+") as null:
+                both, more = null.fileno(), (listening, *fds)
+                running = programs.running(["/bin/sh", *argv], both, both, more=more, name="qemu-nbd")
                 self._child = running.__enter__()
                 self._running = running
-            finally:
-                os.close(null)
         except BaseException:
             self.close()
             raise
@@ -121,17 +120,14 @@ def failure(name: str, said: Sequence[str], locked: str | None) -> QbError | Non
 def image_tool(name: str, fds: Sequence[int], *words: str) -> None:
     """Runs qemu-img with these words; `{0}` is the path of the first of fds. Failed, with its message."""
     path = program("qemu-img")
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     paths = [f"/proc/self/fd/{_FIRST_FILE + at}" for at in range(len(fds))]
-    try:
-        argv = [path, *(word.format(*paths) for word in words)]
-        with programs.running(argv, null, null, more=fds) as child:
+    argv = [path, *(word.format(*paths) for word in words)]
+    with io.FileIO(os.devnull, "r+") as null:
+        with programs.running(argv, null.fileno(), null.fileno(), more=fds) as child:
             if child.wait():
                 said = child.said()
                 text = said[0].replace(paths[0], name) if said else child.ending()
                 raise Failed(f"qemu-img {words[0]}: {text.rstrip('.')}")
-    finally:
-        os.close(null)
 
 
 def check_installed() -> None:

@@ -67,7 +67,7 @@ class ImageSource(NbdSource):
             if direct:
                 yield from _early(parts)
             else:
-                yield from self._served((part.offset, part.length) for part in parts)
+                yield from self._from_server((part.offset, part.length) for part in parts)
 
     def _places(self, extents: Iterable[tuple[int, int]]) -> Iterator[Place]:
         """The extents in parts. Descriptor -1: qemu-nbd reads this part, at an offset of the disk.
@@ -90,7 +90,7 @@ class ImageSource(NbdSource):
                 yield Place(-1, at, count) if served else Place(fd, offset + at - begin, count)
                 at += count
 
-    def _served(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
+    def _from_server(self, extents: Iterable[tuple[int, int]]) -> Iterator[memoryview]:
         for block in self.served(extents):
             yield block
             self._since += len(block)
