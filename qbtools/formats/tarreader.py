@@ -165,8 +165,7 @@ class TarReader:
             map_size += ustar.padding(map_size)
         else:
             extents = ExtentMap(self._size)
-            if self._size:
-                extents.append(0, self._size)
+            extents.add(0, self._size)
             map_size = 0
         data = extents.data
         if map_size + data != self._stored:

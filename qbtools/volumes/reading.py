@@ -180,8 +180,11 @@ class Sending:
     def _forget(self, fd: int, count: int, end: int) -> None:
         """Drops the pages that were sent LAG bytes of data ago. count bytes up to end, an offset, were just sent."""
         begin = end - count
-        if self._cached and self._cached[-1][::2] == (fd, begin) and end - self._cached[-1][1] <= _STEP:
-            begin = self._cached.pop()[1]
+        if self._cached:
+            last, start, stop = self._cached[-1]
+            if (last, stop) == (fd, begin) and end - start <= _STEP:
+                begin = start
+                self._cached.pop()
         self._cached.append((fd, begin, end))
         self._cached_size += count
         while self._cached_size - (self._cached[0][2] - self._cached[0][1]) >= LAG:
