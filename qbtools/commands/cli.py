@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import sys
 
-from qbtools import __version__, latesignals, reports
-from qbtools.commands import arguments, taken, waking
+from qbtools import __version__, reports
+from qbtools.commands import arguments, ending, taken
 from qbtools.errors import Failed, OtherPython, QbError, Told, Truncated, UsageError, escape
 from qbtools.lean import TYPE_CHECKING, signal, suppress
 from qbtools.streams import Reader, Writer, file_reader, stdin_reader, stdout_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import FrameType
     from typing import Any, NoReturn
 
 _UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40, "P": 50}
@@ -23,16 +22,6 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 PACKAGES = ("docopt", "cryptography", "scrypt", "tqdm")
 """The packages that setup.py requires. start.py looks for no others outside Python's library."""
-
-_ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Terminated(BaseException):
-    """A signal asked the program to end: unwinds the stack, so that every cleanup runs."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 class Invocation:
@@ -129,9 +118,8 @@ def run(
         _occupy_descriptors()
         if not os.environ.get("PATH"):
             os.environ["PATH"] = _PATH
-        waking.start(_ENDING_SIGNALS)
-        heed_signals()
-        signal.signal(signal.SIGUSR1, _disregard)  # until progress.shown handles it
+        ending.heed()
+        signal.signal(signal.SIGUSR1, ending.disregard)  # until progress.shown handles it
         main(_parse(program, doc, words, help_of))
         status = 0
     except BaseException as error:  # every way out of a program is decided here
@@ -146,20 +134,13 @@ def run(
 def _reported_status(program: str, error: BaseException) -> int:
     try:
         return _report(program, error)
-    except Terminated as late:  # a signal arrived while the error was printed
-        _die(late.number)
-
-
-def heed_signals() -> None:
-    """The first signal that asks us to end raises Terminated. To be called again to handle a second one."""
-    for number in _ENDING_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, _terminate)
+    except ending.Terminated as late:  # a signal arrived while the error was printed
+        ending.die(late.number)
 
 
 def status_of(error: BaseException) -> int:
     """The exit status of a program that ends by error, as a shell shows it."""
-    if isinstance(error, Terminated):
+    if isinstance(error, ending.Terminated):
         return 128 + error.number
     return 128 + signal.SIGPIPE if isinstance(error, BrokenPipeError) else _as_failure(error).status
 
@@ -176,20 +157,6 @@ def _occupy_descriptors() -> None:
             os.open(os.devnull, flags)
 
 
-def _terminate(number: int, _frame: FrameType | None) -> None:
-    if latesignals.waits(number):
-        return
-    # A second signal must not interrupt the cleanup of the first one. If one has already arrived, its handler is still
-    # called; Python prints a message if that is SIG_IGN.
-    for other in _ENDING_SIGNALS:
-        signal.signal(other, _disregard)
-    raise Terminated(number)
-
-
-def _disregard(_number: int, _frame: FrameType | None) -> None:
-    """Does nothing about a signal."""
-
-
 def _report(program: str, error: BaseException) -> int:
     """Prints the message of error and returns the exit status. Ends by the signal if error stands for one."""
     if os.environ.get("QB_DEBUG") == "1" and not isinstance(error, SystemExit):
@@ -198,10 +165,10 @@ def _report(program: str, error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, SystemExit):
         return 0
-    if isinstance(error, Terminated):
-        _die(error.number)
+    if isinstance(error, ending.Terminated):
+        ending.die(error.number)
     if isinstance(error, BrokenPipeError):
-        _die(signal.SIGPIPE)
+        ending.die(signal.SIGPIPE)
     failure = _as_failure(error)
     if not _reported(program, failure) and not isinstance(failure, Told):
         _print(f"{failure.program or program}: error: {escape(failure.message)}")
@@ -248,14 +215,6 @@ def _print(line: str) -> None:
     """Prints with one write, so that lines of several stages do not mix. It is not an error if stderr is closed."""
     with suppress(OSError):
         os.write(2, (line + "\n").encode("utf-8", "backslashreplace"))
-
-
-def _die(number: int) -> NoReturn:
-    """Ends by a signal, so that the shell reports 128 + number and knows that the user interrupted."""
-    signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [number])
-    os.kill(os.getpid(), number)
-    os._exit(128 + number)
 
 
 def _leave(status: int) -> NoReturn:

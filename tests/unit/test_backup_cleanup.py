@@ -12,7 +12,7 @@ from typing import cast
 
 import pytest
 
-from qbtools.commands import cli
+from qbtools.commands import cli, ending
 from qbtools.commands.backup import openhost, save
 from qbtools.commands.cli import Invocation
 from qbtools.runs.making import Making
@@ -55,7 +55,7 @@ def restoring(call: Invocation, slow: Slow) -> None:
     try:
         os.write(2, b"ready\n")
         time.sleep(60)
-    except cli.Terminated as ended:
+    except ending.Terminated as ended:
         error = ended
     error = openhost._settled(call, cast(Making, slow), [], error)
     if error is not None:

@@ -210,6 +210,42 @@ def test_a_signal_runs_the_cleanup_and_then_ends_the_program(number: signal.Sign
     assert (done.returncode, done.stderr) == (-number, b"clean")
 
 
+CALLBACKS = {
+    "of a weak reference": "held = [Thing()]; reference = weakref.ref(held[0], strike); held.clear()",
+    "of an object that goes": "Thing.__del__ = strike; Thing()",
+}
+
+
+@pytest.mark.parametrize("code", CALLBACKS.values(), ids=CALLBACKS)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_in_a_callback_whose_errors_python_drops(number: signal.Signals, code: str) -> None:
+    done = called(
+        body=f"""
+    import time, weakref
+    from qbtools.latesignals import signals_later
+    class Thing:
+        pass
+    def strike(_):
+        os.kill(os.getpid(), {int(number)})
+    try:
+        {code}
+        with signals_later():
+            os.write(2, b"after, ")
+            time.sleep(0.2)
+            os.write(2, b"not within, ")
+        time.sleep(60)
+    finally:
+        os.write(2, b"clean")
+"""
+    )
+    assert (done.returncode, done.stderr) == (-number, b"after, not within, clean")
+
+
+def test_what_else_python_drops_is_shown() -> None:
+    done = called(body="Thing = type('Thing', (), {'__del__': lambda _: 1 / 0}); Thing()")
+    assert b"ZeroDivisionError" in done.stderr and done.returncode == 0
+
+
 def test_an_ignored_hangup_stays_ignored() -> None:
     done = subprocess.run(
         ["bash", "-c", "trap '' HUP; exec \"$@\"", "-", *program("os.kill(os.getpid(), signal.SIGHUP)")],
@@ -380,6 +416,7 @@ def test_main_gets_the_arguments_of_the_caller(monkeypatch: pytest.MonkeyPatch) 
     seen: list[object] = []
     main: Callable[[Invocation], None] = lambda call: seen.append((call.program, call.quiet, call.verbose))  # noqa: E731
     monkeypatch.setattr(cli, "_leave", seen.append)
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
         cli.run("qb-test", DOC, main, ["-v"])  # type: ignore[unreachable,unused-ignore]

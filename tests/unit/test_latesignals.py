@@ -77,7 +77,7 @@ STARTING = f"""
 import os, signal, sys, threading, time
 sys.path.insert(0, {str(ROOT)!r})
 from qbtools import programs
-from qbtools.commands.cli import Terminated, _terminate
+from qbtools.commands.ending import Terminated, _terminate
 signal.signal(signal.SIGTERM, _terminate)
 other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
 other.start()

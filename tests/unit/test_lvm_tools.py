@@ -122,7 +122,7 @@ def test_output_of_a_program_that_fails_at_its_end(program: Path) -> None:
 INTERRUPTED = f"""
 import os, signal, sys
 sys.path.insert(0, {str(ROOT)!r})
-from qbtools.commands.cli import Terminated, _terminate
+from qbtools.commands.ending import Terminated, _terminate
 from qbtools.volumes.lvm import tools
 signal.signal(signal.SIGTERM, _terminate)
 try:

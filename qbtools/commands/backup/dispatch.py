@@ -6,7 +6,8 @@ import os
 
 from qbtools.commands import taken
 from qbtools.commands.backup import optionrules
-from qbtools.commands.cli import Invocation, Terminated
+from qbtools.commands.cli import Invocation
+from qbtools.commands.ending import Terminated
 from qbtools.errors import UsageError
 from qbtools.runs.verdict import Ended
 

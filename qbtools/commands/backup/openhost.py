@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
-from qbtools.commands import cli
+from qbtools.commands import cli, ending
 from qbtools.commands.backup import stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.commands.machines import qb_plan
@@ -120,7 +120,7 @@ def _settled(
     try:
         if error is None or isinstance(error, QbError):
             return _settled_once(call, made, found, error)
-    except cli.Terminated as ended:
+    except ending.Terminated as ended:
         error = ended
         found[:] = [one._replace(problem=one.problem or results.EARLY) for one in found]
     stagewords.announce_cleanup(call, "removing unfinished domains")

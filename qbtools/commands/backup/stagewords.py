@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-from qbtools.commands import cli
+from qbtools.commands import ending
 from qbtools.commands.archive import openoptions, writeroptions
 from qbtools.commands.backup import optionrules
 from qbtools.commands.cli import Invocation
@@ -204,7 +204,7 @@ def opening(call: Invocation, words: Sequence[str] = ()) -> Wiring:
 
 def announce_cleanup(call: Invocation, what: str) -> None:
     """Reports the cleanup before the run ends. From now on a second signal ends the run."""
-    cli.heed_signals()
+    ending.heed()
     call.say(f"{what}: this may take up to a minute; a second signal ends it and leaves them to the next run")
 
 
