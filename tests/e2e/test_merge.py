@@ -15,7 +15,7 @@ import pytest
 from chains import Link, header_of
 from devices import tmpfs
 from hostdirs import Machine, make_host
-from running import Running, kill
+from running import Running, kill, read
 from support import bash, cheap_programs
 
 ROOT, PRIVATE, OTHER = "vm1/root.img", "vm1/private.img", "vm2/private.img"
@@ -263,6 +263,8 @@ def test_a_stage_that_dies(place: Path, links: list[Link], tmp_path: Path, stage
         running.hold_in(ROOT, 2000)
         running.start(f"exec {MERGE} -o new.qb {place}/0.qb {place}/1.qb")
         running.hold()
+        (sealing,) = running.some("qb-seal")
+        assert b"--await-end\0" in read(f"/proc/{sealing}/cmdline")  # an old archive may fail after its last volume
         kill(running.some(stage)[0], signal.SIGKILL)
         for _held in range(3):  # the decompressors of both archives, and the compressor
             running.release()
