@@ -16,6 +16,7 @@ from types import TracebackType
 from qbtools import directories
 from qbtools.descriptors import drop_cache, try_lock
 from qbtools.errors import Failed, Refused, naming
+from qbtools.latesignals import signals_later
 from qbtools.streams import Writer
 
 SUFFIX = ".partial"
@@ -25,6 +26,7 @@ MAX_NAME = 240
 _MODE = 0o600
 _WRITEBACK = 32 << 20  # bytes after which writing to disk begins; otherwise fsync would wait for everything at the end
 _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 def name_problem(name: str) -> str | None:
@@ -45,30 +47,43 @@ class PartialFile:
     """
 
     def __init__(self, path: str, overwrite: bool, keep: bool) -> None:
-        """overwrite: FILE may exist, and is replaced in one step. keep: FILE.partial stays without commit().
-
-        Refused if FILE exists, or another run is writing FILE.partial.
-        """
+        """overwrite: FILE may exist, and is replaced in one step. keep: FILE.partial stays without commit()."""
         self._path = path
         self._overwrite = overwrite
         self._keep = keep
         self._whole = False
         self._begun = 0  # writing to disk has begun up to here
-        parent, self._base = os.path.split(path)
+        self._base = os.path.basename(path)
         self._partial = self._base + SUFFIX
         self.name = path + SUFFIX
         if self._base in ("", ".", ".."):
             raise Refused(f"{path}: not the name of a file")
-        with naming(f"write to {self.name}"):
-            self._directory = os.open(parent or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
+
+    def __enter__(self) -> PartialFile:
+        """Refused if FILE exists, or another run is writing FILE.partial. Failed if it cannot be created."""
+        made: list[int] = []
+        try:
+            with signals_later(), naming(f"write to {self.name}"):
+                self._directory = os.open(os.path.dirname(self._path) or ".", _DIRECTORY)
+                made.append(self._directory)
                 self._check_free()
-                with naming(f"rename files beside {path}"):
+                with naming(f"rename files beside {self._path}"):
                     directories.check_rename(self._directory)
-                self.writer = Writer(io.FileIO(self._create(), "w", closefd=False), self.name)
-            except BaseException:
-                os.close(self._directory)
-                raise
+                made.append(self._create())
+                self.writer = Writer(io.FileIO(made[-1], "w", closefd=False), self.name)
+        except BaseException:
+            if len(made) == 2:
+                self._remove(made[-1])
+            for fd in made:
+                os.close(fd)
+            raise
+        return self
+
+    def _remove(self, fd: int) -> None:
+        """Removes FILE.partial if it is the open file. What cannot be removed stays."""
+        with suppress(OSError):
+            if self._is_named(fd):
+                os.unlink(self._partial, dir_fd=self._directory)
 
     def _check_free(self) -> None:
         """Refused if FILE exists and may not or cannot be replaced."""
@@ -172,16 +187,11 @@ class PartialFile:
         with naming(f"flush the directory of {self._path}"):
             directories.flush(self._directory)
 
-    def __enter__(self) -> PartialFile:
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         fd = self.writer.fd
         if not self._whole and not self._keep:
-            with suppress(OSError):
-                if self._is_named(fd):
-                    os.unlink(self._partial, dir_fd=self._directory)
+            self._remove(fd)
         os.close(fd)
         os.close(self._directory)

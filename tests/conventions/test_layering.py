@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "trees": {"errors", "descriptors", "directories", "streams", "programs", "treewalk", "formats", "volumes"},
     "formats": {"errors", "streams", "formats"},
     "keys": {"errors", "programs", "processes", "passphrase", "formats", "keys"},
-    "storing": {"errors", "descriptors", "directories", "streams"},
+    "storing": {"errors", "latesignals", "descriptors", "directories", "streams"},
     "volumes": {
         *("errors", "latesignals", "descriptors", "directories", "environments", "streams", "formats"),
         *("processes", "programs", "volumes"),

@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from qbtools import directories, storing
+from qbtools.commands import ending
 from qbtools.errors import Failed, Refused
 from qbtools.storing import PartialFile, name_problem
 
@@ -149,7 +152,7 @@ def test_a_file_system_that_cannot_rename_is_found_at_the_start(
 
     monkeypatch.setattr(directories, "check_rename", fails)
     with pytest.raises(Failed, match="cannot rename files beside .*/a: Operation not permitted"):
-        PartialFile(str(tmp_path / "a"), False, False)
+        PartialFile(str(tmp_path / "a"), False, False).__enter__()
     assert names(tmp_path) == []
 
 
@@ -163,13 +166,13 @@ def test_a_file_without_a_directory_in_its_name(tmp_path: Path, monkeypatch: pyt
 def test_not_a_name_of_a_file(path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(Refused, match="not the name of a file"):
-        PartialFile(path, True, False)
+        PartialFile(path, True, False).__enter__()
     assert names(tmp_path) == []
 
 
 def test_no_such_directory(tmp_path: Path) -> None:
     with pytest.raises(Failed, match=r"cannot write to .*/none/a\.partial: No such file or directory"):
-        PartialFile(str(tmp_path / "none/a"), False, False)
+        PartialFile(str(tmp_path / "none/a"), False, False).__enter__()
 
 
 def test_a_disk_that_fails_at_the_end_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +205,7 @@ def test_an_existing_file_is_refused_and_stays(what: str, tmp_path: Path) -> Non
     occupy(place, what)
     before = place.lstat()
     with pytest.raises(Refused, match="a already exists"):
-        PartialFile(str(place), False, False)
+        PartialFile(str(place), False, False).__enter__()
     assert place.lstat() == before and not os.path.lexists(tmp_path / "a.partial")
 
 
@@ -242,7 +245,7 @@ def test_overwriting_a_symbolic_link_leaves_alone_what_it_points_to(tmp_path: Pa
 def test_only_a_file_is_overwritten(what: str, tmp_path: Path) -> None:
     occupy(tmp_path / "a", what)
     with pytest.raises(Refused, match="a already exists, and is not a regular file"):
-        PartialFile(str(tmp_path / "a"), True, False)
+        PartialFile(str(tmp_path / "a"), True, False).__enter__()
     assert names(tmp_path) == ["a"]
 
 
@@ -278,7 +281,7 @@ def test_what_a_living_run_writes_is_refused_and_stays(tmp_path: Path) -> None:
         first.writer.write(b"first")
         for overwrite in (False, True):
             with pytest.raises(Refused, match=r"another run is writing .*a\.partial"):
-                PartialFile(str(tmp_path / "a"), overwrite, False)
+                PartialFile(str(tmp_path / "a"), overwrite, False).__enter__()
         first.commit()
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"first"
 
@@ -295,7 +298,7 @@ def test_a_partial_that_is_none(what: str, kind: str, tmp_path: Path) -> None:
     occupy(tmp_path / "a.partial", what)
     before = (tmp_path / "a.partial").lstat()
     with pytest.raises(Refused, match=rf"a\.partial already exists, and is {kind}"):
-        PartialFile(str(tmp_path / "a"), True, False)
+        PartialFile(str(tmp_path / "a"), True, False).__enter__()
     assert (tmp_path / "a.partial").lstat() == before
     assert what != "link" or (tmp_path / "other").read_bytes() == b"other"
 
@@ -304,7 +307,7 @@ def test_an_existing_file_is_found_before_what_a_dead_run_has_left_is_removed(tm
     fail(tmp_path / "a", keep=True)
     occupy(tmp_path / "a", "file")
     with pytest.raises(Refused):
-        PartialFile(str(tmp_path / "a"), False, False)
+        PartialFile(str(tmp_path / "a"), False, False).__enter__()
     assert names(tmp_path) == ["a", "a.partial"]
 
 
@@ -330,7 +333,7 @@ def test_the_holder_of_the_lock_has_given_the_file_its_name_meanwhile(
     (tmp_path / "a.partial").write_bytes(b"first")
     before_the_first_lock(monkeypatch, lambda: (tmp_path / "a.partial").rename(tmp_path / "a"))
     with pytest.raises(Refused, match="a already exists"):
-        PartialFile(str(tmp_path / "a"), False, False)
+        PartialFile(str(tmp_path / "a"), False, False).__enter__()
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"first"
 
 
@@ -348,10 +351,13 @@ def test_another_run_has_begun_a_partial_of_its_own_meanwhile(tmp_path: Path, mo
     """We have opened the file of the dead run; the other run has replaced it and has locked the new one."""
     (tmp_path / "a.partial").write_bytes(b"dead")
     others: list[PartialFile] = []
-    before_the_first_lock(monkeypatch, lambda: others.append(PartialFile(str(tmp_path / "a"), False, False)))
+    stack = ExitStack()
+    first = PartialFile(str(tmp_path / "a"), False, False)
+    before_the_first_lock(monkeypatch, lambda: others.append(stack.enter_context(first)))
     with pytest.raises(Refused, match="another run is writing"):
-        PartialFile(str(tmp_path / "a"), False, False)
-    with others[0] as other:
+        PartialFile(str(tmp_path / "a"), False, False).__enter__()
+    with stack:
+        (other,) = others
         other.writer.write(b"other")
         other.commit()
     assert names(tmp_path) == ["a"] and (tmp_path / "a").read_bytes() == b"other"
@@ -360,13 +366,39 @@ def test_another_run_has_begun_a_partial_of_its_own_meanwhile(tmp_path: Path, mo
 def test_another_run_took_our_new_partial_for_a_dead_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between its creation and its lock."""
     others: list[PartialFile] = []
-    before_the_first_lock(monkeypatch, lambda: others.append(PartialFile(str(tmp_path / "a"), False, False)))
+    stack = ExitStack()
+    first = PartialFile(str(tmp_path / "a"), False, False)
+    before_the_first_lock(monkeypatch, lambda: others.append(stack.enter_context(first)))
     with pytest.raises(Refused, match="another run is writing"):
-        PartialFile(str(tmp_path / "a"), False, False)
-    with others[0] as other:
+        PartialFile(str(tmp_path / "a"), False, False).__enter__()
+    with stack:
+        (other,) = others
         assert names(tmp_path) == ["a.partial"]
         other.commit()
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("call", ["open", "fstat"])
+def test_a_signal_while_it_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """Nothing is left, wherever the signal arrives."""
+    real, before = getattr(os, call), signal.signal(signal.SIGTERM, ending._terminate)
+
+    def struck(*words: Any, **more: Any) -> Any:
+        done = real(*words, **more)
+        if (tmp_path / "a.partial").exists():
+            os.kill(os.getpid(), signal.SIGTERM)
+        return done
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    try:
+        with monkeypatch.context() as patch, pytest.raises(ending.Terminated):
+            patch.setattr(os, call, struck)
+            with PartialFile(str(tmp_path / "a"), False, True):
+                pytest.fail("the signal was lost")
+    finally:
+        for number, handler in {**handlers, signal.SIGTERM: before}.items():
+            signal.signal(number, handler)
+    assert names(tmp_path) == []
 
 
 def test_the_partial_was_taken_away(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def _check_fits(head: Head, path: str, block: int | None, name: str | None) -> N
 
 
 def new(call: Invocation) -> PartialFile:
-    """The new index: it gets its name when it is complete. Refused if it exists, without --overwrite."""
+    """The new index: it gets its name when it is complete."""
     from qbtools import storing
 
     return storing.PartialFile(call.options["--index"], bool(call.options["--overwrite"]), keep=False)
