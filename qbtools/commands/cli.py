@@ -115,27 +115,32 @@ def run(
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
+        _leave(_status(program, doc, main, words, help_of))
+    except ending.Terminated as late:  # the signal arrived while an error was handled, or after everything was done
+        ending.die(late.number)
+
+
+def _status(
+    program: str,
+    doc: str,
+    main: Callable[[Invocation], None],
+    words: list[str],
+    help_of: Callable[[Sequence[str]], str] | None,
+) -> int:
+    try:
         _occupy_descriptors()
         if not os.environ.get("PATH"):
             os.environ["PATH"] = _PATH
         ending.heed()
         signal.signal(signal.SIGUSR1, ending.disregard)  # until progress.shown handles it
         main(_parse(program, doc, words, help_of))
-        status = 0
+        return 0
     except BaseException as error:  # every way out of a program is decided here
         if isinstance(error, OtherPython):
             from qbtools.commands import otherpython
 
             otherpython.restart(program, error)
-        status = _reported_status(program, error)
-    _leave(status)
-
-
-def _reported_status(program: str, error: BaseException) -> int:
-    try:
         return _report(program, error)
-    except ending.Terminated as late:  # a signal arrived while the error was printed
-        ending.die(late.number)
 
 
 def status_of(error: BaseException) -> int:

@@ -241,6 +241,20 @@ def test_a_signal_in_a_callback_whose_errors_python_drops(number: signal.Signals
     assert (done.returncode, done.stderr) == (-number, b"after, not within, clean")
 
 
+def test_a_signal_while_an_error_is_handled() -> None:
+    done = called(
+        body="""
+    class Odd(Exception):
+        @property
+        def __class__(self):  # isinstance asks for it
+            os.kill(os.getpid(), signal.SIGTERM)
+            return Exception
+    raise Odd
+"""
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGTERM, b"")
+
+
 def test_what_else_python_drops_is_shown() -> None:
     done = called(body="Thing = type('Thing', (), {'__del__': lambda _: 1 / 0}); Thing()")
     assert b"ZeroDivisionError" in done.stderr and done.returncode == 0
