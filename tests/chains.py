@@ -147,8 +147,7 @@ def restored(place: Path) -> dict[str, bytes]:
 def fails(place: Path, text: str, status: int, message: str) -> None:
     """Ends with status and one line with message, and nothing was restored."""
     done = backup(place, text)
-    said = done.stderr.decode().replace("Terminated\n", "")  # so says the bash of a command that is ended
-    lines = [line for line in said.splitlines() if ": warning: " not in line]
+    lines = [line for line in done.stderr.decode().splitlines() if ": warning: " not in line]
     assert done.returncode == status, lines
     assert len(lines) <= 2
     assert ": error: " in lines[0] and message in lines[0], lines

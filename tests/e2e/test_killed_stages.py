@@ -205,11 +205,14 @@ ENDS_ALL = ("qb-seal", "qb-unseal", "qb-run", SHELL)
 
 
 def dead(running: Running, stage: str) -> None:
-    """Kills a stage; soon all processes must have ended."""
+    """Kills a stage; soon all processes must have ended. The bash of a CMD prints no line of its own."""
     kill(process(running, stage), signal.SIGKILL)
     if stage not in ENDS_ALL:
         running.release()
-    assert running.end()[0] == (-signal.SIGKILL if stage == "qb-run" else 1)
+    status, said = running.end()
+    assert status == (-signal.SIGKILL if stage == "qb-run" else 1)
+    if stage not in (*ENDS_ALL, "qb-store"):
+        assert all(line.startswith(("qb-", "hint: ")) for line in said.splitlines()), said
     running.gone()
 
 
