@@ -18,11 +18,11 @@ _FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 def directory() -> Iterator[str]:
     """The path of a new directory of this user alone, which is removed at the end. Failed if it cannot be made."""
     place = os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
-    with naming(f"create a directory in {place}"):
-        _remove_dead(place)
-        path = os.path.join(place, f"{_PREFIX}{Mark.own()}.{os.urandom(4).hex()}")
-        os.mkdir(path, 0o700)
+    path = os.path.join(place, f"{_PREFIX}{Mark.own()}.{os.urandom(4).hex()}")
     try:
+        with naming(f"create a directory in {place}"):
+            _remove_dead(place)
+            os.mkdir(path, 0o700)
         yield path
     finally:
         _remove(path)

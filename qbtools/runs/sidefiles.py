@@ -56,10 +56,9 @@ class SideFile:
         self._directory = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             leftovers.remove_dead(self._directory)
-            partial = leftovers.new_name(Mark.own())
+            self._partial = leftovers.new_name(Mark.own())  # before it is created: a signal may end us then
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._fd = os.open(partial, flags, 0o600, dir_fd=self._directory)
-            self._partial = partial
+            self._fd = os.open(self._partial, flags, 0o600, dir_fd=self._directory)
         except BaseException:
             self.close()
             raise
