@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 
-from qbtools.lean import TYPE_CHECKING, signal
+from qbtools.lean import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,8 +53,6 @@ def _bound_clock() -> None:
 
 def run(program: str, module: str) -> NoReturn:
     """Runs a program: module has its DOC and main."""
-    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while the other modules are loaded
     gc.set_threshold(_OBJECTS)
     _bound_clock()
     from qbtools.commands import cli

@@ -131,7 +131,7 @@ def test_programs_differ_only_in_their_names(program: str) -> None:
         return text.removesuffix(call)
 
     assert nameless(program) == nameless(IN_PYTHON[0])
-    assert nameless(program).startswith("#!/usr/bin/env -S python3 -IS\n")
+    assert nameless(program).startswith("#!/usr/bin/env -S python3 -IS\nimport _signal\n")
     assert nameless(program).count("\n") <= 12
     assert (BIN / program).stat().st_mode & 0o777 == 0o755
 
