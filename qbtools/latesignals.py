@@ -1,4 +1,4 @@
-"""Lets a signal that asks a program to end wait while a process is started that must not be lost.
+"""Lets a signal that asks a program to end wait while a process is started, or a file created, that must not be lost.
 
 A mask would not be enough: Python handles in the main thread what arrives in any thread, even while the main thread
 has it blocked.

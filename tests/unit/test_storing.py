@@ -381,7 +381,7 @@ def test_another_run_took_our_new_partial_for_a_dead_one(tmp_path: Path, monkeyp
 @pytest.mark.parametrize("call", ["open", "fstat"])
 def test_a_signal_while_it_is_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """Nothing is left, wherever the signal arrives."""
-    real, before = getattr(os, call), signal.signal(signal.SIGTERM, ending._terminate)
+    real = getattr(os, call)
 
     def struck(*words: Any, **more: Any) -> Any:
         done = real(*words, **more)
@@ -389,14 +389,15 @@ def test_a_signal_while_it_is_created(tmp_path: Path, monkeypatch: pytest.Monkey
             os.kill(os.getpid(), signal.SIGTERM)
         return done
 
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     try:
+        signal.signal(signal.SIGTERM, ending._terminate)
         with monkeypatch.context() as patch, pytest.raises(ending.Terminated):
             patch.setattr(os, call, struck)
             with PartialFile(str(tmp_path / "a"), False, True):
                 pytest.fail("the signal was lost")
     finally:
-        for number, handler in {**handlers, signal.SIGTERM: before}.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
     assert names(tmp_path) == []
 
