@@ -173,6 +173,35 @@ def test_blocks_are_those_of_the_base(place: Path) -> None:
     assert len(small) < len(delta(place, "w", "--base", "v.index")[1]) - 100_000
 
 
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("size", "block"),
+    [
+        (0, 16),
+        (256 * GIB, 16),
+        (256 * GIB + 1, 32),
+        (512 * GIB, 32),
+        (512 * GIB + 1, 64),
+        (4096 * GIB, 64),
+    ],
+)
+def test_automatic_blocks_bound_the_index(place: Path, size: int, block: int) -> None:
+    words = f"--block auto --index n.index --id id-n --name {NAME}"
+    done = bash(f"cd {place} && qb-delta {words}", data=volume_stream(size))
+    assert (done.returncode, done.stderr) == (0, b"")
+    with (place / "n.index").open("rb") as file:
+        assert file.read(64)[56:] == (block << 10).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize("given", ["4K", "64K"])
+def test_automatic_blocks_are_those_of_the_base(place: Path, given: str) -> None:
+    index(place, "v", "--block", given, "--overwrite")
+    index(place, "w", "--block", "auto", base="v")
+    assert (place / "w.index").read_bytes()[56:64] == (place / "v.index").read_bytes()[56:64]
+
+
 USAGE = [
     ("--index n", "--index needs --id and --name"),
     ("--index n --id i", "--index needs --id and --name"),

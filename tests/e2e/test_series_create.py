@@ -97,6 +97,8 @@ def test_three_days(place: Place) -> None:
     assert [row[5] for row in place.listed()] == [str(place.path / file) for file in place.days]
     assert place.pending() == []
     assert (place.path / "series").stat().st_mode & 0o777 == 0o700
+    index = place.path / "series/indexes" / place.base() / "vm1.root.img.index"
+    assert index.read_bytes()[56:64] == (16 << 10).to_bytes(8, "big"), "bytes of a block"
 
 
 def test_a_domain_keeps_its_number(place: Place) -> None:
@@ -331,7 +333,7 @@ def test_an_interrupt_leaves_nothing(place: Place) -> None:
 def test_no_room_for_the_index(place: Place) -> None:
     with tmpfs(place.path / "small", size=64 << 10) as small:
         os.mkdir(small / "series", 0o700)
-        os.truncate(place.path / "work.img", 1 << 30)  # its index has 256 KiB
+        os.truncate(place.path / "work.img", 1 << 30)  # its index has 1 MiB
         words = ["qb-backup", "create", "-q", "--logn=10", f"--series={small}/series", f"-o{place.path}/a.qb"]
         done = run(*words, f"work:root={place.path}/work.img", **SECRET)
         assert done.returncode == 1 and b"No space left on device" in done.stderr

@@ -21,9 +21,26 @@ if TYPE_CHECKING:
 BLOCK = 1 << 16
 """Bytes of a block if nothing else is said."""
 
+AUTO = "auto"
+"""As a size of blocks: that of the base, otherwise by_size()."""
+
+_LEAST = 1 << 14
+_MANY = 1 << 24  # blocks: an index of 256 MiB
+
+
+def by_size(size: int) -> int:
+    """Bytes of a block for a volume of size bytes: 16K, or up to 64K if its index would have more than 256 MiB.
+
+    Small blocks make small increments, which are faster to restore.
+    """
+    block = _LEAST
+    while block < BLOCK and size > block * _MANY:
+        block *= 2
+    return block
+
 
 def check_options(call: Invocation) -> int | None:
-    """UsageError for options that do not fit together; returns the size of blocks, None if it is not given."""
+    """UsageError for options that do not fit together; returns the size of blocks, None for AUTO or no --block."""
     index, backup_id, name = (call.options[option] for option in ("--index", "--id", "--name"))
     if index is not None and (backup_id is None or name is None):
         raise UsageError("--index needs --id and --name")
@@ -35,7 +52,7 @@ def check_options(call: Invocation) -> int | None:
         raise UsageError(f"{name}: {problem}")
     if call.options["RECORDS"] is not None:
         raise UsageError("RECORDS goes with --confirm only")
-    if call.options["--block"] is None:
+    if call.options["--block"] in (None, AUTO):
         return None
     block = call.size("--block")
     if problem := blockindex.block_problem(block):

@@ -29,7 +29,8 @@ Options:
   --name NAME           The name of the volume there; needed with --index. A base of
                         another name is not used.
   --block S             Compare blocks of S bytes: a power of two, 4K to 1M (default:
-                        that of the base, else 64K).
+                        that of the base, else 64K). With "auto": that of the base,
+                        else 16K, for volumes above 256 GiB 32K, above 512 GiB 64K.
   --overwrite           Replace NEW if it exists.
   --confirm INDEX       Confirm INDEX, so that it can be a base.
 {options.PROGRESS}
@@ -58,10 +59,13 @@ def main(call: Invocation) -> None:
         if call.options["--index"] is None:
             stage.write(None)
             return
+        if block is None:
+            auto = call.options["--block"] == indexfiles.AUTO
+            block = indexfiles.by_size(extents.size) if auto else indexfiles.BLOCK
         head = Head(
             base.head.key if base else os.urandom(32),
             extents.size,
-            base.head.block if base else block or indexfiles.BLOCK,
+            base.head.block if base else block,
             Base(call.options["--id"], ""),
             call.options["--name"],
         )

@@ -154,7 +154,8 @@ class Nightly:
         passphrase = f"--passphrase-file={self.place}/passphrase"
         ended = guest.program("qb-unseal", passphrase, name, data=archive)
         assert (ended.status, ended.stderr) == (0, "")
-        stream, index = increments.saved(whole, backup_id, before, BLOCK, name)
+        block = blockindex.parse(before[: blockindex.HEAD], name).block
+        stream, index = increments.saved(whole, backup_id, before, block, name)
         assert increments.extracted(ended.stdout) == stream
         assert self.index(backup_id, name)[blockindex.HEAD :] == index[blockindex.HEAD :]
 
