@@ -90,6 +90,15 @@ def tell_progress(fd: int, done: int, label: str) -> None:
             os.write(fd, b"progress %d %s\n" % (done, text))
 
 
+def tell_stage(fd: int, status: int) -> bool:
+    """Writes the status of a stage that has failed, as bash does for a pipeline. Returns whether anybody reads it."""
+    try:
+        os.write(fd, b"stages %d\n" % status)
+    except OSError:
+        return False
+    return True
+
+
 class Reports:
     """The reading side: a pipe and the reports from it."""
 

@@ -52,7 +52,7 @@ def _bound_clock() -> None:
 
 
 def run(program: str, module: str) -> NoReturn:
-    """Runs a program: module has its DOC and main."""
+    """Runs a program: module has its DOC and main. If it also has load, it can be run several times: see copies.py."""
     gc.set_threshold(_OBJECTS)
     _bound_clock()
     from qbtools.commands import cli
@@ -60,4 +60,9 @@ def run(program: str, module: str) -> NoReturn:
     sys.meta_path.append(_SitePackages)
     __import__(module)
     command = sys.modules[module]
-    cli.run(program, command.DOC, command.main, help_of=getattr(command, "help_of", None))
+    words = sys.argv[1:]
+    if words and words[0].partition("=")[0] == "--archive" and hasattr(command, "load"):
+        from qbtools.commands import copies
+
+        words = copies.own_words(program, words, command.load)
+    cli.run(program, command.DOC, command.main, words, help_of=getattr(command, "help_of", None))

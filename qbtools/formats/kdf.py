@@ -8,6 +8,8 @@ can read. If one is missing, the other is used for everything.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from importlib import import_module
 
 from qbtools.errors import Failed
 
@@ -47,3 +49,10 @@ def derive(passphrase: bytes, salt: bytes, n: int, r: int, p: int, second_opinio
         except Exception as error:  # it is missing, or built without scrypt: the other one is tried
             problem = error
     raise Failed(f"no key derivation works: {problem}") from problem
+
+
+def load() -> None:
+    """Loads the packages that derive keys. As for derive(), one that is missing or broken is no error."""
+    for name in ("cryptography.hazmat.primitives.kdf.scrypt", "scrypt"):
+        with suppress(Exception):
+            import_module(name)

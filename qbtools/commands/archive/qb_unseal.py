@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from qbtools.commands import options
 from qbtools.commands.cli import Invocation
-from qbtools.errors import UsageError
 
 DOC = f"""\
 Usage:
@@ -16,6 +15,7 @@ Usage:
   qb-unseal [options] [-i FILE]... [--verify] [--keep-going] [--report FILE]
             (--to-command CMD) [--first CMD] --routes FILE
   qb-unseal [options] --structure [--receipt FILE]
+  qb-unseal --archive FD [WORD...]
 
 Open the archive on standard input. With NAME: write the plaintext of that file.
 Nothing of a chunk is written before it has been authenticated. An archive is read
@@ -49,6 +49,9 @@ Options:
   --turns DIR           Derive a key only while a file in DIR is locked: programs with
                         the same DIR take turns.
 {options.JOBS}
+  --archive FD          Open several archives at the same time. It must come first, and
+                        again for each further one. The WORDs are those of a qb-unseal
+                        whose standard input is descriptor FD.
 {options.PASSPHRASE}
 {options.PROGRESS}
 {options.COMMON}
@@ -59,7 +62,7 @@ def main(call: Invocation) -> None:
     """Opens an archive; see DOC."""
     import os
 
-    from qbtools import processes, progress
+    from qbtools import progress
     from qbtools.commands import taken
     from qbtools.commands.archive import openoptions, tocommand, unsealing
     from qbtools.commands.archive.events import Events
@@ -70,11 +73,7 @@ def main(call: Invocation) -> None:
     if opts["--structure"]:
         unsealing.structure(call)
         return
-    if opts["--expect"] is not None and opts["--stop"]:
-        raise UsageError("--expect does not go with --stop: the end of the archive would not be read")
-    for option in ("--to-command", "--first"):
-        if opts[option] is not None:
-            processes.check_cmd(opts[option], option)
+    unsealing.check_options(opts)
     if len(opts["NAME"]) == 1 and opts["--to-command"] is None and not opts["--stop"]:
         openoptions.take_file(call)
     single = bool(opts["NAME"]) and opts["--to-command"] is None
@@ -103,3 +102,10 @@ def main(call: Invocation) -> None:
         call.warn(tocommand.missing(archive.failed))
     if opts["--list"]:
         out.write(unsealing.listing(archive, opts["--json"]).encode())
+
+
+def load() -> None:
+    """Loads what main() would load."""
+    from qbtools.commands.archive import unsealing
+
+    unsealing.load()

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 
-from qbtools import progressline
+from qbtools import processes, progressline
 from qbtools.commands.archive import receipts, routes, tocommand
 from qbtools.commands.archive.events import Events
 from qbtools.commands.cli import Invocation
 from qbtools.errors import UsageError
+from qbtools.formats import kdf
 from qbtools.lean import TYPE_CHECKING
 from qbtools.streams import Writer, file_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from qbtools.formats.openarchive import Archive
     from qbtools.progress import Board
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """UsageError for options that do not fit together, and for an empty CMD."""
+    if options["--archive"] is not None:
+        raise UsageError("--archive must be the first word")
+    if options["--expect"] is not None and options["--stop"]:
+        raise UsageError("--expect does not go with --stop: the end of the archive would not be read")
+    for option in ("--to-command", "--first"):
+        if options[option] is not None:
+            processes.check_cmd(options[option], option)
 
 
 def write_file(archive: Archive, name: str, stop: bool, out: Writer) -> None:
@@ -101,3 +117,16 @@ def structure(call: Invocation) -> None:
         for text in checked.check_rest(members, beginning, largest, call.warn, expected, receipt.digest):
             call.warn(text)
         receipt.finish(header.parse(beginning.untrusted_plain).backup_id)
+
+
+_LATER = (
+    *("progress", "formats.firstchunk", "formats.openarchive", "keys.unlocking", "commands.taken"),
+    *("commands.archive.capacity", "commands.archive.openoptions", "commands.archive.turns"),
+)
+
+
+def load() -> None:
+    """Loads what qb-unseal otherwise loads when it needs it, to run CMDs for an archive."""
+    for name in _LATER:
+        import_module(f"qbtools.{name}")
+    kdf.load()
