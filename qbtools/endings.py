@@ -29,6 +29,11 @@ def cause(stages: Sequence[int], told: Sequence[Failure]) -> Failure | None:
     return spoken
 
 
+def as_shown(code: int) -> int:
+    """The status that a shell shows for the code of a process (as in subprocess): 128 + n for the signal -n."""
+    return 128 - code if code < 0 else code
+
+
 def how(status: int) -> str:
     """Text for a status as a shell shows it: `was killed by SIGTERM`, `ended with status 1`."""
     if status > 128 and status - 128 in set(signal.Signals):

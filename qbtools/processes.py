@@ -20,7 +20,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 
 from qbtools.descriptors import widen_pipe, write_fd
-from qbtools.endings import Ending
+from qbtools.endings import Ending, as_shown
 from qbtools.environments import cmd_environment
 from qbtools.errors import Failed, UsageError
 from qbtools.reports import Reports
@@ -167,7 +167,7 @@ class Command:
             reports.close()
 
     def _ending(self, code: int) -> Ending:
-        status = 128 - code if code < 0 else code
+        status = as_shown(code)
         if self._reports is None:
             return Ending(status)
         self._reports.collect()

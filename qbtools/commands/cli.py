@@ -62,7 +62,7 @@ class Invocation:
     def number(self, option: str, low: int, high: int) -> int:
         """The option's value as a decimal number. UsageError outside low … high."""
         text = str(self.options[option])
-        if not text.isascii() or not text.isdecimal() or len(text) > 18 or not low <= int(text) <= high:
+        if not are_digits(text, 18) or not low <= int(text) <= high:
             raise UsageError(f"{option}: must be a number between {low} and {high}")
         return int(text)
 
@@ -88,7 +88,7 @@ def parse_size(text: str) -> int:
     """Bytes from `4096`, `100M`, `1.5G` (powers of 1024). ValueError for anything else, or for a part of a byte."""
     unit = text[-1:] if text[-1:] in _UNITS else ""
     whole, point, fraction = text.removesuffix(unit).partition(".")
-    if not _are_digits(whole, 19) or (point and not _are_digits(fraction, 9)):
+    if not are_digits(whole, 19) or (point and not are_digits(fraction, 9)):
         raise ValueError(text)
     scaled = int(whole + fraction) << _UNITS[unit]
     parts: int = 10 ** len(fraction)
@@ -98,7 +98,8 @@ def parse_size(text: str) -> int:
     return value
 
 
-def _are_digits(text: str, most: int) -> bool:
+def are_digits(text: str, most: int) -> bool:
+    """Whether text is a decimal number of at most so many ASCII digits."""
     return text.isascii() and text.isdecimal() and len(text) <= most
 
 

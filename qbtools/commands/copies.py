@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from qbtools import processtree, reports
 from qbtools.commands import cli, ending
+from qbtools.endings import as_shown
 from qbtools.errors import UsageError
 from qbtools.lean import TYPE_CHECKING
 
@@ -34,7 +35,8 @@ def own_words(program: str, words: Sequence[str], load: Callable[[], None]) -> l
     """
     doc = f"Usage: {program}\n"
     try:
-        original = Original(split(words), load)
+        original = Original(split(words))
+        load()
         own = original.copied()
     except Exception as error:  # also of a package that cannot be loaded
         problem = error
@@ -69,7 +71,7 @@ def split(words: Sequence[str]) -> list[tuple[int, list[str]]]:
 
 
 def _descriptor(number: str) -> int:
-    if not (number.isascii() and number.isdecimal() and len(number) <= _DIGITS):
+    if not cli.are_digits(number, _DIGITS):
         raise UsageError(f"{OPTION}: not the number of a descriptor: {number}")
     with suppress(OSError):
         os.fstat(int(number))
@@ -80,14 +82,12 @@ def _descriptor(number: str) -> int:
 class Original:
     """The process that is copied."""
 
-    def __init__(self, runs: Sequence[tuple[int, list[str]]], load: Callable[[], None]) -> None:
+    def __init__(self, runs: Sequence[tuple[int, list[str]]]) -> None:
         self._runs = runs
-        self._load = load
         self._left: set[int] = set()
 
     def copied(self) -> list[str] | None:
         """Makes the copies. Returns in each of them, with its words, and in the original, with None."""
-        self._load()
         gc.freeze()  # or the first search for garbage would copy all pages
         original = os.getpid()
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a copy can handle it
@@ -132,13 +132,12 @@ class Original:
             os._exit(failed)
 
     def _next(self) -> int:
-        """Waits for a child. Returns its status, or 0 if it is no copy: whoever started us may have left us others."""
+        """Waits for a child. Returns the status of a copy, and 0 for a child that the process had before."""
         pid, status = os.wait()
         if pid not in self._left:
             return 0
         self._left.discard(pid)
-        code = os.waitstatus_to_exitcode(status)
-        return 128 - code if code < 0 else code
+        return as_shown(os.waitstatus_to_exitcode(status))
 
     def _send(self, number: int) -> None:
         for pid in self._left:

@@ -15,7 +15,7 @@ from types import TracebackType
 from qbtools.commands import ending
 from qbtools.commands.archive import openoptions, writeroptions
 from qbtools.commands.backup import optionrules
-from qbtools.commands.cli import Invocation
+from qbtools.commands.cli import Invocation, are_digits
 from qbtools.errors import Failed, Refused, UsageError, naming
 from qbtools.lean import TYPE_CHECKING
 from qbtools.runs.wiring import Wiring
@@ -186,7 +186,7 @@ def _opened(path: str) -> int:
 
 
 def _descriptor(text: str, option: str, what: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
+    if not are_digits(text, 9):
         raise UsageError(f"{option}: not a descriptor: {text}")
     with suppress(OSError):
         os.fstat(int(text))
