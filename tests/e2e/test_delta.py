@@ -179,7 +179,9 @@ GIB = 1 << 30
 @pytest.mark.parametrize(
     ("size", "block"),
     [
-        (0, 16),
+        (0, 8),
+        (128 * GIB, 8),
+        (128 * GIB + 1, 16),
         (256 * GIB, 16),
         (256 * GIB + 1, 32),
         (512 * GIB, 32),

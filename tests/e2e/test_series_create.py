@@ -98,7 +98,7 @@ def test_three_days(place: Place) -> None:
     assert place.pending() == []
     assert (place.path / "series").stat().st_mode & 0o777 == 0o700
     index = place.path / "series/indexes" / place.base() / "vm1.root.img.index"
-    assert index.read_bytes()[56:64] == (16 << 10).to_bytes(8, "big"), "bytes of a block"
+    assert index.read_bytes()[56:64] == (8 << 10).to_bytes(8, "big"), "bytes of a block"
 
 
 def test_a_domain_keeps_its_number(place: Place) -> None:

@@ -24,12 +24,12 @@ BLOCK = 1 << 16
 AUTO = "auto"
 """As a size of blocks: that of the base, otherwise by_size()."""
 
-_LEAST = 1 << 14
+_LEAST = 1 << 13
 _MANY = 1 << 24  # blocks: an index of 256 MiB
 
 
 def by_size(size: int) -> int:
-    """Bytes of a block for a volume of size bytes: 16K, or up to 64K if its index would have more than 256 MiB.
+    """Bytes of a block for a volume of size bytes: 8K, or up to 64K if its index would have more than 256 MiB.
 
     Small blocks make small increments, which are faster to restore.
     """

@@ -30,7 +30,8 @@ Options:
                         another name is not used.
   --block S             Compare blocks of S bytes: a power of two, 4K to 1M (default:
                         that of the base, else 64K). With "auto": that of the base,
-                        else 16K, for volumes above 256 GiB 32K, above 512 GiB 64K.
+                        else 8K, for volumes above 128 GiB 16K, above 256 GiB 32K,
+                        above 512 GiB 64K.
   --overwrite           Replace NEW if it exists.
   --confirm INDEX       Confirm INDEX, so that it can be a base.
 {options.PROGRESS}
