@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -154,13 +155,13 @@ def status_of(error: BaseException) -> int:
 def _occupy_descriptors() -> None:
     """Opens those of descriptors 0, 1 and 2 that are closed. Otherwise the next opened file would be standard output.
 
-    They are opened in the wrong direction, so that using them still fails.
+    They are opened in the wrong direction, so that using them still fails. The programs that we start inherit them.
     """
     for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, flags)
+            os.set_inheritable(os.open(os.devnull, flags), True)
 
 
 def _report(program: str, error: BaseException) -> int:
@@ -189,7 +190,8 @@ def _as_failure(error: BaseException) -> QbError:
         return error
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename is not None else ""
-        return Failed(f"{where}{error.strerror or error}")
+        hint = "ulimit -n shows the limit" if error.errno == errno.EMFILE else None
+        return Failed(f"{where}{error.strerror or error}", hint)
     if isinstance(error, MemoryError):
         return Failed("out of memory")
     if isinstance(error, ModuleNotFoundError) and error.name in PACKAGES:

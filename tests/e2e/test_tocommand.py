@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from running import wait_until
-from support import environment, run
+from support import bash, environment, run
 from zeros import archive_of_zeros
 
 SIZES = {"vm1/a": 100, "vm1/b": 3_000_000, "vm2/c": 0}
@@ -94,6 +94,22 @@ def test_a_command_that_does_not_want_the_rest(name: str, early: str, archive: P
     done = unseal(archive, cmd, "--verify")
     assert done.returncode == 1
     assert done.stderr.decode() == f"qb-unseal: error: {name}: the command did not read all of it\n"
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_output_that_is_closed(closed: str, archive: Path) -> None:
+    """The command finds it closed for writing, as if it ran alone."""
+    words = f"cd {archive.parent} && qb-unseal --passphrase-file passphrase --to-command"
+    count = f"'wc -c >>{archive.parent}/counted'"
+    assert bash(f'timeout 60 bash -c "{words} {count} vm1/a vm1/b <{archive} {closed}"').returncode == 0
+    assert (archive.parent / "counted").read_text().split() == ["100", "3000000"]
+    (archive.parent / "counted").unlink()
+    assert (
+        bash(
+            f"timeout 60 bash -c \"{words} 'cat >/dev/null; echo x && echo y >&2' vm1/a <{archive} {closed}\""
+        ).returncode
+        == 1
+    )
 
 
 def test_a_file_without_content_need_not_be_read(archive: Path) -> None:

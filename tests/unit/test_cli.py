@@ -341,6 +341,12 @@ def test_a_closed_descriptor_is_not_taken_over_by_a_file(
     assert victim.read_bytes() == b"data"
 
 
+def test_too_many_open_files() -> None:
+    done = run("bash", "-c", 'ulimit -n 8; "$@"', "-", *program("[os.open('/', os.O_RDONLY) for _ in range(8)]"))
+    message = b"qb-test: error: /: Too many open files\nhint: ulimit -n shows the limit\n"
+    assert (done.returncode, done.stderr) == (1, message)
+
+
 def test_a_closed_stderr_changes_no_status() -> None:
     assert run("bash", "-c", '"$@" 2>&-', "-", *program("raise errors.Refused('x')")).returncode == 5
 
