@@ -24,6 +24,17 @@ _PAUSE = 0.05  # seconds between two tries to lock a file
 _NO_SPLICE = (errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.ESPIPE, errno.EBADF)
 
 
+def allow(count: int) -> bool:
+    """Lets this process, and those that it starts, have so many open descriptors. Returns whether that is allowed."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most == count
+
+
 def descriptor(file: object) -> int:
     """The descriptor of a file object, or -1 if it has none."""
     try:

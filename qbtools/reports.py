@@ -90,10 +90,11 @@ def tell_progress(fd: int, done: int, label: str) -> None:
             os.write(fd, b"progress %d %s\n" % (done, text))
 
 
-def tell_stage(fd: int, status: int) -> bool:
-    """Writes the status of a stage that has failed, as bash does for a pipeline. Returns whether anybody reads it."""
+def tell_failing(fd: int, status: int) -> bool:
+    """Writes the status with which a stage will end when all of its processes have ended. Returns whether anybody reads
+    it."""
     try:
-        os.write(fd, b"stages %d\n" % status)
+        os.write(fd, b"failing %d\n" % status)
     except OSError:
         return False
     return True

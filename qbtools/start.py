@@ -61,7 +61,7 @@ def run(program: str, module: str) -> NoReturn:
     __import__(module)
     command = sys.modules[module]
     words = sys.argv[1:]
-    if words and words[0].partition("=")[0] == "--archive" and hasattr(command, "load"):
+    if words and words[0].partition("=")[0] in ("--archive", "--archives") and hasattr(command, "load"):
         from qbtools.commands import copies
 
         words = copies.own_words(program, words, command.load)

@@ -14,8 +14,9 @@ from contextlib import suppress
 from qbtools import processtree, reports
 from qbtools.commands import cli, ending
 from qbtools.endings import as_shown
-from qbtools.errors import UsageError
+from qbtools.errors import Refused, Truncated, UsageError
 from qbtools.lean import TYPE_CHECKING
+from qbtools.streams import file_reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,19 +25,31 @@ if TYPE_CHECKING:
 OPTION = "--archive"
 """`--archive FD` begins the words of a run whose standard input is the descriptor FD."""
 
+LISTED = "--archives"
+"""`--archives FILE`: the words are in FILE, from the first --archive on. A NUL ends each of them. The last is `end`."""
+
+MAX_WORDS = 1 << 24
+"""Maximum bytes of FILE."""
+
 _DIGITS = 9
+_END = "end"
 
 
 def own_words(program: str, words: Sequence[str], load: Callable[[], None]) -> list[str]:
     """The words of one run. Returns once in each copy, and never in the process that is copied.
 
-    program: for messages. words: those of all runs. load: loads what a run needs. To be called before a thread is
-    started, because a copy would not have it.
+    program: for messages. words: those of all runs, or those that name the file with them, which is read when load has
+    loaded what a run needs. To be called before a thread is started, because a copy would not have it.
     """
     doc = f"Usage: {program}\n"
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a copy can handle it
     try:
-        original = Original(split(words))
-        load()
+        if words[0].partition("=")[0] == LISTED:
+            load()  # before the words are known
+            original = Original(split(listed(words)))
+        else:
+            original = Original(split(words))
+            load()
         own = original.copied()
     except Exception as error:  # also of a package that cannot be loaded
         problem = error
@@ -51,13 +64,36 @@ def own_words(program: str, words: Sequence[str], load: Callable[[], None]) -> l
     return own
 
 
+def listed(words: Sequence[str]) -> list[str]:
+    """The words in the file that `--archives FILE` names; `-` is standard input.
+
+    UsageError for anything else on the command line. Truncated if the list has no end, Refused if it is too large.
+    """
+    name, equals, path = words[0].partition("=")
+    rest = [path, *words[1:]] if equals else words[1:]
+    if len(rest) != 1:
+        raise UsageError(f"{name} needs a value" if not rest else f"nothing can follow {name} FILE")
+    label = "the list of archives"
+    reader = file_reader("/dev/stdin" if rest[0] == "-" else rest[0], label)
+    found = reader.read_up_to(MAX_WORDS + 1)
+    if len(found) > MAX_WORDS:
+        raise Refused(f"{label} has more than {MAX_WORDS >> 20} MiB")
+    given = os.fsdecode(found).split("\0")
+    if given[-2:] != [_END, ""]:
+        raise Truncated(f"{label} ends without its last word", f"its last word must be: {_END}")
+    return given[:-2]
+
+
 def split(words: Sequence[str]) -> list[tuple[int, list[str]]]:
-    """The descriptor and the words of each run. UsageError if a descriptor is not open, or given twice."""
+    """The descriptor and the words of each run. UsageError if there is none, or a descriptor is not open,
+    or given twice."""
     found: list[tuple[int, list[str]]] = []
     rest = iter(words)
     for word in rest:
         name, equals, number = word.partition("=")
         if name != OPTION:
+            if not found:
+                raise UsageError(f"{word} comes before the first {OPTION}")
             found[-1][1].append(word)
             continue
         value = number if equals else next(rest, None)
@@ -67,6 +103,8 @@ def split(words: Sequence[str]) -> list[tuple[int, list[str]]]:
         if fd in [other for other, _words in found]:
             raise UsageError(f"{OPTION}: descriptor {fd} is given twice")
         found.append((fd, []))
+    if not found:
+        raise UsageError("no archive given")
     return found
 
 
@@ -90,7 +128,6 @@ class Original:
         """Makes the copies. Returns in each of them, with its words, and in the original, with None."""
         gc.freeze()  # or the first search for garbage would copy all pages
         original = os.getpid()
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # until a copy can handle it
         for fd, words in self._runs:
             pid = os.fork()
             if not pid:
@@ -121,7 +158,7 @@ class Original:
             while self._left:
                 code = self._next()
                 failed = failed or code
-                if code and report >= 0 and not reports.tell_stage(report, code):
+                if code and report >= 0 and not reports.tell_failing(report, code):
                     self._send(signal.SIGTERM)
         except ending.Terminated as ended:
             self._send(ended.number)
@@ -133,7 +170,11 @@ class Original:
 
     def _next(self) -> int:
         """Waits for a child. Returns the status of a copy, and 0 for a child that the process had before."""
-        pid, status = os.wait()
+        try:
+            pid, status = os.wait()
+        except ChildProcessError:  # a signal arrived when the last one had ended, and it was not recorded
+            self._left.clear()
+            return 0
         if pid not in self._left:
             return 0
         self._left.discard(pid)

@@ -14,7 +14,8 @@ _BLOCK = 1 << 16
 
 
 class EventPipe:
-    """The pipe. writer: for the stage; only it inherits this end. ended: no stage holds that end any more.
+    """The pipe. writer: for the stage; only it inherits this end. number: of that end in the stage. ended: no
+    stage holds that end any more.
 
     handler: gets the events of this stage, instead of the one that the run has for all.
     """
@@ -22,6 +23,7 @@ class EventPipe:
     def __init__(self, handler: Callable[[Happened], None] | None = None) -> None:
         self.handler = handler
         self._reader, self.writer = os.pipe()
+        self.number = self.writer
         os.set_blocking(self._reader, False)
         self._hearing = Hearing()
         self.ended = False

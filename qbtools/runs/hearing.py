@@ -1,7 +1,7 @@
 """Parses the stream of reports from the stages of a run.
 
 It has lines of JSON. A line with `"size": N` is followed by N bytes and a newline. Lines `stages N N` are from bash:
-the statuses of its pipeline.
+the statuses of its pipeline. A line `failing N` is from a stage of several processes, of which one has failed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ class Stages(NamedTuple):
     statuses: tuple[int, ...]
 
 
-Said = Happened | Stages | Failure
+class Failing(NamedTuple):
+    """A stage will end with this status, but a part of it still runs."""
+
+    status: int
+
+
+Said = Happened | Stages | Failing | Failure
 
 
 class Hearing:
@@ -73,9 +79,9 @@ class Hearing:
                 raise _nonsense()
             return None
         line = bytes(self._held[:end])
-        if line.startswith(b"stages "):
+        if line.startswith((b"stages ", b"failing ")):
             del self._held[: end + 1]
-            return _stages(line)
+            return _statuses(line)
         fields = _fields(line)
         size = fields.get("size")
         content = b""
@@ -112,11 +118,12 @@ def _fields(line: bytes) -> dict[str, object]:
     return fields
 
 
-def _stages(line: bytes) -> Stages:
-    words = line.split()[1:]
+def _statuses(line: bytes) -> Stages | Failing:
+    kind, *words = line.split()
     if not words or not all(word.isdigit() and len(word) < 4 for word in words):
         raise _nonsense()
-    return Stages(tuple(int(word) for word in words))
+    statuses = tuple(int(word) for word in words)
+    return Stages(statuses) if kind == b"stages" else Failing(statuses[0])
 
 
 def _nonsense() -> Failed:

@@ -8,10 +8,14 @@ _BLOCK = 1 << 16
 
 
 class ListPipe:
-    """A pipe with the text that still has to be written to it. reader: for the stage; only it inherits this end."""
+    """A pipe with the text that still has to be written to it. reader: for the stage; only it inherits this end.
+
+    number: of that end in the stage.
+    """
 
     def __init__(self) -> None:
         self.reader, self._writer = os.pipe()
+        self.number = self.reader
         os.set_blocking(self._writer, False)
         self._pending = bytearray()
         self._all_told = False

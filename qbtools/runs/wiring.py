@@ -21,7 +21,7 @@ from qbtools.errors import Failed
 from qbtools.lean import TYPE_CHECKING
 from qbtools.reports import Failure
 from qbtools.runs.eventpipe import EventPipe
-from qbtools.runs.hearing import Happened, Hearing, Said, Stages
+from qbtools.runs.hearing import Failing, Happened, Hearing, Said, Stages
 from qbtools.runs.listpipe import ListPipe
 
 if TYPE_CHECKING:
@@ -34,14 +34,21 @@ _LAST = 5.0  # seconds for the bash to end when no stage reports any more
 _AFTER = 2.0  # seconds for the others to end after a stage has failed: one may wait for it, and know nothing of it
 
 
+def _words(groups: Mapping[str, Sequence[str]]) -> list[str]:
+    return [word for name, words in groups.items() for word in (f":{name}", *(f"={word}" for word in words))]
+
+
 class Wiring:
-    """A pipe that runs in a `with`. If anything failed, all processes below this one are ended at the end."""
+    """A pipe that runs in a `with`. If anything failed, all processes below this one are ended at the end.
+
+    A second `with` inside of the first one does not start it again, but ends it.
+    """
 
     def __init__(
         self,
         script: str,
         command: str,
-        groups: Mapping[str, Sequence[str]],
+        groups: Mapping[str, Sequence[str]] | None,
         voice: Sequence[str],
         stdin: int,
         keep: Sequence[int] = (),
@@ -50,14 +57,16 @@ class Wiring:
         lists: Sequence[ListPipe] = (),
         events: Sequence[EventPipe] = (),
     ) -> None:
-        """script: the bash that the `with` starts. command: the name of the pipe. groups: arguments for its stages.
+        """script: the bash that the `with` starts. command: the name of the pipe. groups: arguments for its stages;
+        None: give() gives them later.
 
         voice: -q or -v, for stages in a CMD. stdin: its standard input, or DEVNULL of subprocess. keep: further
         descriptors for the stages. environment: further variables for the stages. stdout: their standard output; None:
         ours. lists, events: more pipes, of which the words name the ends for the stages; they are used and closed here.
         """
         self._script = script
-        self._words = [word for name, words in groups.items() for word in (f":{name}", *(f"={word}" for word in words))]
+        self._late = ListPipe() if groups is None else None
+        self._words = [":later", f"={self._late.reader}"] if self._late else _words(groups or {})
         self._command = command
         self._voice = voice
         self._stdin = stdin
@@ -69,6 +78,7 @@ class Wiring:
         self._hearing = Hearing()
         self._failures: list[Failure] = []
         self._statuses: tuple[int, ...] | None = None
+        self._failing: int | None = None
         self._list: ListPipe | None = None
         self._report = -1
         self._process: subprocess.Popen[bytes] | None = None
@@ -76,7 +86,10 @@ class Wiring:
 
     def __enter__(self) -> Wiring:
         """Starts the stages. Failed if they cannot be started."""
-        processtree.adopt_orphans()
+        if self._process is not None:
+            return self
+        if self._late is None:
+            processtree.adopt_orphans()
         try:
             self._start()
         except BaseException:  # a signal may arrive when this is half done
@@ -118,7 +131,17 @@ class Wiring:
         self._before = signal.signal(signal.SIGUSR1, lambda *_: self._hand_on(signal.SIGUSR1))
 
     def _lists(self) -> list[ListPipe]:
-        return [*([] if self._list is None else [self._list]), *self._further]
+        return [one for one in (self._list, self._late, *self._further) if one is not None]
+
+    def give(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Gives the arguments for the stages, if that was not done before the start.
+
+        Only from now on orphans below this process are ended with the stages. A daemon that a command of the user
+        started before is none of them.
+        """
+        if self._late is not None:
+            processtree.adopt_orphans()
+            self._late.tell_all("".join(f"{word}\0" for word in (*_words(groups), "end")))
 
     def tell(self, text: str | bytes) -> None:
         """Queues a part of the list or of the routes. run() writes it."""
@@ -148,8 +171,10 @@ class Wiring:
                 break
             if ended and not reported:  # who still has the report pipe open does not know how the pipeline ended
                 break
-            if until is None and any(self._statuses or ()):
+            if until is None and (self._failing or any(self._statuses or ())):
                 until = time.monotonic() + _AFTER
+        if self._failing and not any(self._statuses or ()):
+            return (self._failing,), self._failures
         return self._statuses, self._failures
 
     def _exchange(self, milliseconds: int) -> bool:
@@ -192,6 +217,8 @@ class Wiring:
                 happened(said)
             elif isinstance(said, Stages):
                 self._statuses = (*(self._statuses or ()), *said.statuses)  # a part of a pipe reports only a failure
+            elif isinstance(said, Failing):
+                self._failing = self._failing or said.status
             else:
                 self._failures.append(said)
 
@@ -226,7 +253,8 @@ class Wiring:
             self._before = None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None and self._has_ended() and self._statuses is not None and not any(self._statuses):
+        well = self._statuses is not None and not any(self._statuses) and not self._failing
+        if kind is None and well and self._has_ended():
             self._close()
         else:  # a process in a CMD may outlive its parent
             self.stop()

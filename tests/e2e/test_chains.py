@@ -12,7 +12,7 @@ import identities
 import pytest
 from chains import OTHER, PRIVATE, ROOT, Link, backup, fails, restored
 from running import Running, kill, wait_until
-from support import bash
+from support import bash, copy_of
 
 from qbtools.formats import manifest
 
@@ -56,6 +56,24 @@ def test_a_temporary_directory_with_an_odd_name(place: Path, links: list[Link], 
         done = bash(text, QB_PASSPHRASE_FILE="passphrase", TMPDIR=str(temporary))
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
     assert not list(temporary.iterdir())
+
+
+def test_many_archives_and_a_low_limit_of_open_descriptors(place: Path, links: list[Link], tmp_path: Path) -> None:
+    for words in (
+        "restore --to to --only d1:private 0.qb 1.qb 2.qb 3.qb 4.qb",
+        "restore --to to --only d1:private 0.qb <(cat 1.qb) 2.qb 3.qb",
+    ):
+        done = bash(f"cd {place} && rm -rf to && ulimit -Sn 20 && qb-backup {words}", QB_PASSPHRASE_FILE="passphrase")
+        assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode()
+
+
+def test_a_low_hard_limit_of_open_descriptors(place: Path, links: list[Link]) -> None:
+    """Too low to begin the stages early, but not to restore; and it hides no other error."""
+    for words, status in (("0.qb 1.qb 2.qb 3.qb", 0), ("0.qb 2.qb 3.qb 4.qb", 4)):
+        text = f"cd {place} && rm -rf to && ulimit -n 40 && qb-backup restore --to to --only d1:private {words}"
+        done = bash(text, QB_PASSPHRASE_FILE="passphrase")
+        assert done.returncode == status, done.stderr.decode()
+        assert (b"is missing: it is the base of 2.qb" in done.stderr) == bool(status), done.stderr.decode()
 
 
 def test_verify_and_list(place: Path, links: list[Link]) -> None:
@@ -275,6 +293,116 @@ def test_a_stage_that_dies(place: Path, large: str, tmp_path: Path, stage: str) 
     assert status in (1, 137), said
     assert restored(tmp_path) == {}
     assert said.count(": error: ") == 1, said  # bash may say too that a stage was killed
+
+
+@pytest.mark.parametrize(("number", "place_of"), [(0, "full"), (1, "middle")])
+def test_an_archive_that_changes_after_its_beginning_was_read(
+    place: Path, links: list[Link], tmp_path: Path, number: int, place_of: str
+) -> None:
+    """Into another one of the same backup, in the same file. What was compared is what is opened."""
+    copy_of(tmp_path, "bin", "qbtools")
+    (tmp_path / "bin/qb-unseal").rename(tmp_path / "bin/real")
+    text = f'#!/bin/sh\ncat >words && cat other.qb >{number}.qb && exec qb-real "$1" words\n'
+    (tmp_path / "bin/qb-unseal").write_text(text)
+    (tmp_path / "bin/qb-unseal").chmod(0o755)
+    (tmp_path / "bin/qb-real").write_text((tmp_path / "bin/real").read_text())
+    (tmp_path / "bin/qb-real").chmod(0o755)
+    for name in ("0.qb", "1.qb", "2.qb"):
+        (tmp_path / name).write_bytes((place / name).read_bytes())
+    states = {**links[number].states, ROOT: b"evil" * 1000}
+    chains.seal(tmp_path / "other.qb", number + 1, states, links[0] if number else None)
+    secret = {"QB_PASSPHRASE_FILE": f"{place}/passphrase"}
+    done = bash(f"cd {tmp_path} && bin/qb-backup restore --to to 0.qb 1.qb 2.qb", **secret)
+    assert done.returncode == 4, done.stderr.decode()
+    assert b"differs from the receipt" in done.stderr, done.stderr.decode()
+    assert not (tmp_path / "to" / ROOT).exists()
+
+
+def test_a_daemon_of_the_command_for_the_key_lives_on(tmp_path: Path) -> None:
+    """Such as an agent. It is no part of a run that fails."""
+    (tmp_path / "a").touch()
+    (tmp_path / "key").write_text("setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >>agents; base64 -d\n")
+    words = "-q --key-command base64 --series series"
+    done = bash(f"cd {tmp_path} && mkdir -m 700 series && for n in 0 1; do qb-backup create {words} -o $n.qb a; done")
+    assert (done.returncode, done.stderr) == (0, b"")
+    done = bash(
+        f"cd {tmp_path} && qb-backup restore --to to --any-writer --key-command '. ./key' --only none 0.qb 1.qb"
+    )
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, b"qb-backup: error: the archive has no domain none")
+    agents = [int(pid) for pid in (tmp_path / "agents").read_text().split()]
+    assert len(agents) == 2
+    for pid in agents:
+        os.kill(pid, signal.SIGKILL)  # fails if it has ended
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_output_that_is_closed(place: Path, links: list[Link], tmp_path: Path, closed: str) -> None:
+    files = " ".join(f"{place}/{number}.qb" for number in range(3))
+    text = f"cd {tmp_path} && timeout 60 qb-backup restore --to to {files} {closed}"
+    assert bash(text, QB_PASSPHRASE_FILE=f"{place}/passphrase").returncode == 0
+    assert restored(tmp_path) == links[2].states
+
+
+def test_the_shell_that_gives_the_words_dies(tmp_path: Path) -> None:
+    """Nothing is damaged, so it is no damage."""
+    (tmp_path / "a").touch()
+    words = "-q --key-command base64 --series series"
+    done = bash(f"cd {tmp_path} && mkdir -m 700 series && for n in 0 1; do qb-backup create {words} -o $n.qb a; done")
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Running(tmp_path) as running:
+        command = "echo >>asked; until [ -e go ]; do sleep 0.1; done; base64 -d"
+        running.start(f"exec qb-backup restore --to to --any-writer --key-command '{command}' 0.qb 1.qb")
+        wait_until((tmp_path / "asked").exists, "the command for the key")
+        wait_until(lambda: bool(running.processes("qb-unseal")), "qb-unseal")
+        kill(max(running.processes("qb-backup")), signal.SIGKILL)
+        (tmp_path / "go").touch()
+        status, said = running.end()
+        running.gone()
+    assert status == 1, said
+    assert "qb-backup: error: a stage ended with status 4" in said, said
+
+
+@pytest.mark.parametrize("command", ["restore --to to", "merge -q --logn 10 -o new.qb"])
+@pytest.mark.parametrize("stage", ["exit 1", "kill -9 $$"])
+def test_a_qb_unseal_that_cannot_start(
+    place: Path, links: list[Link], tmp_path: Path, command: str, stage: str
+) -> None:
+    """It reports nothing itself."""
+    copy_of(tmp_path, "bin", "qbtools")
+    (tmp_path / "bin/qb-unseal").write_text(f"#!/bin/sh\n{stage}\n")
+    files = " ".join(f"{place}/{number}.qb" for number in range(3))
+    done = bash(
+        f"cd {tmp_path} && timeout 60 bin/qb-backup {command} {files}", QB_PASSPHRASE_FILE=f"{place}/passphrase"
+    )
+    assert done.returncode == 1, done.stderr.decode()
+    how = "ended with status 1" if stage == "exit 1" else "was killed by SIGKILL"
+    *said, message = done.stderr.decode().splitlines()
+    assert message == f"qb-backup: error: a stage {how}"
+    assert bool(said) == (stage != "exit 1"), "bash tells that one was killed"
+    assert not (tmp_path / "to").exists()
+    assert not (tmp_path / "new.qb").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_end_while_the_beginnings_are_read(tmp_path: Path, number: int) -> None:
+    """The stages run already, and wait for their words."""
+    (tmp_path / "a").touch()
+    words = "-q --key-command base64 --series series"
+    done = bash(f"cd {tmp_path} && mkdir -m 700 series && for n in 0 1; do qb-backup create {words} -o $n.qb a; done")
+    assert (done.returncode, done.stderr) == (0, b"")
+    with Running(tmp_path) as running:
+        process = running.start(
+            "exec qb-backup restore --to to --any-writer --key-command 'echo >asked; sleep 1000' 0.qb 1.qb"
+        )
+        wait_until((tmp_path / "asked").exists, "the command for the key")
+        wait_until(lambda: bool(running.processes("qb-unseal")), "qb-unseal")
+        process.send_signal(number)
+        assert process.wait(60) == -number
+        wait_until(lambda: not running.processes("qb-unseal") + running.processes("qb-backup"), "their end")
+        if number != signal.SIGKILL:  # it leaves the command for the key
+            assert running.end() == (-number, "")
+            running.gone()
+    assert not (tmp_path / "to").exists()
 
 
 def test_archives_for_a_recipient_need_proof_of_their_writer(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from running import spare_others
+from running import spare_others, wait_until
 
 from qbtools import processtree
 from qbtools.errors import Failed
@@ -36,6 +36,7 @@ def made(tmp_path: Path) -> Made:
         keep: Sequence[int] = (),
         lists: Sequence[ListPipe] = (),
         events: Sequence[EventPipe] = (),
+        late: bool = False,
     ) -> Wiring:
         path = tmp_path / "script"
         path.write_text(BEGINS + text + "\n")
@@ -43,7 +44,7 @@ def made(tmp_path: Path) -> Made:
         return Wiring(
             str(path),
             "create",
-            groups or {},
+            None if late else groups or {},
             ["-v"],
             os.open(os.devnull, os.O_RDONLY),
             keep,
@@ -162,6 +163,38 @@ def test_a_failure_ends_stages_that_wait_for_each_other(made: Made) -> None:
     began = time.monotonic()
     assert ended(made("say 'stages 4'; sleep 100; say 'stages 0'"))[0] == (4,)
     assert time.monotonic() - began < 50
+
+
+def test_a_part_of_a_stage_that_fails_ends_others_that_wait_for_it(made: Made) -> None:
+    began = time.monotonic()
+    assert ended(made("say 'failing 4'; sleep 100"))[0] == (4,)
+    assert time.monotonic() - began < 50
+
+
+@pytest.mark.parametrize(("last", "statuses"), [("stages 5 4", (5, 4)), ("stages 0 0", (4,))])
+def test_a_part_of_a_stage_that_fails_is_no_further_stage(last: str, statuses: tuple[int, ...], made: Made) -> None:
+    assert ended(made(f"say 'failing 4'; say '{last}'"))[0] == statuses
+
+
+def test_words_that_come_later(made: Made, tmp_path: Path) -> None:
+    text = f"""cd {tmp_path}; echo "$4" >given
+    mapfile -d '' -t words <"/dev/fd/${{5#=}}"; printf '%s\\n' "${{words[@]}}" >>given; {WELL}"""
+    with made(text, late=True) as wiring:
+        wait_until((tmp_path / "given").exists, "the script")
+        wiring.give({"seal": ["a b", ""], "open": ["--x=ü"]})
+        with wiring:
+            assert wiring.run(lambda _event: None)[0] == (0,)
+    assert (tmp_path / "given").read_text().splitlines() == [":later", ":seal", "=a b", "=", ":open", "=--x=ü", "end"]
+
+
+def test_words_that_never_come(made: Made, tmp_path: Path) -> None:
+    """An error before they are known ends the script."""
+    with (
+        pytest.raises(ValueError, match="x"),
+        made(f'mapfile -d "" -t words <"/dev/fd/${{5#=}}"; >{tmp_path}/end', late=True),
+    ):
+        raise ValueError("x")
+    assert not (tmp_path / "end").exists()
 
 
 def test_a_reader_that_leaves(made: Made) -> None:

@@ -16,6 +16,7 @@ Usage:
             (--to-command CMD) [--first CMD] --routes FILE
   qb-unseal [options] --structure [--receipt FILE]
   qb-unseal --archive FD [WORD...]
+  qb-unseal --archives FILE
 
 Open the archive on standard input. With NAME: write the plaintext of that file.
 Nothing of a chunk is written before it has been authenticated. An archive is read
@@ -52,6 +53,7 @@ Options:
   --archive FD          Open several archives at the same time. It must come first, and
                         again for each further one. The WORDs are those of a qb-unseal
                         whose standard input is descriptor FD.
+  --archives FILE       The same. Read the words from FILE, when the program is loaded.
 {options.PASSPHRASE}
 {options.PROGRESS}
 {options.COMMON}

@@ -7,32 +7,26 @@ import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from subprocess import DEVNULL
 
-from qbtools import passphrase, processes
+from qbtools import descriptors, passphrase
 from qbtools.commands.archive import openoptions, receipts
 from qbtools.commands.backup import stagewords
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
 from qbtools.errors import QbError, UsageError, naming
-from qbtools.formats import chain, receipt
-from qbtools.formats.beginning import Beginning, header_digest
+from qbtools.formats import chain
+from qbtools.formats.beginning import Beginning
 from qbtools.formats.chain import Link
 from qbtools.formats.containerhead import parse_fixed
 from qbtools.formats.header import BackupHeader
-from qbtools.formats.receipt import Receipt
 from qbtools.lean import NamedTuple
-from qbtools.runs import chaining, fifos
+from qbtools.runs import chaining
 from qbtools.runs.chaining import Need, Share
-from qbtools.runs.eventpipe import EventPipe
-from qbtools.runs.listpipe import ListPipe
-from qbtools.runs.wiring import Wiring
 from qbtools.streams import Reader
 
-_LIMITS = ("--max-work", "--max-chunk", "--jobs")
 _SECRETS = ("--passphrase-file", "--passphrase-fd", "--passphrase-command")
+_FEW, _EACH = 64, 9  # descriptors of a run, and for each of its archives: its file, two ends of four pipes
 _MANIFEST = 256  # more bytes than a line of a manifest has besides the name
-_DIGEST = "0" * 64  # no program that opens an archive compares this digest of a receipt
 
 
 class Archive(NamedTuple):
@@ -73,18 +67,30 @@ def typed_passphrase(call: Invocation) -> bytes | None:
     return passphrase.obtain(call.options, os.environ, sealing=False, warn=call.warn)
 
 
-def read(call: Invocation, files: Sequence[str], typed: bytes | None, cleanup: ExitStack) -> list[Archive]:
+def allow_descriptors(files: Sequence[str]) -> bool:
+    """Raises the limit of open descriptors, if so many archives need more. Returns whether that is possible."""
+    return descriptors.allow(_FEW + _EACH * len(files))
+
+
+def opened(files: Sequence[str], cleanup: ExitStack) -> list[int]:
+    """The descriptors of archives in regular files. cleanup: closes them. UsageError for any other file."""
+    found = []
+    for path in files:
+        found.append(_opened(path))
+        cleanup.callback(os.close, found[-1])
+    return found
+
+
+def read(call: Invocation, files: Sequence[str], fds: Sequence[int], typed: bytes | None) -> list[Archive]:
     """Reads archives, in any order, and returns the chain to the last one, or to that of --at.
 
-    All files of options are read before; nothing is written. typed: of typed_passphrase(). cleanup: closes the files.
-    Errors as chain.order(), and Refused if they are restored or merged and there is not enough memory for all of them.
+    fds: the open files. All files of options are read before; nothing is written. typed: of typed_passphrase(). Errors
+    as chain.order(), and Refused if they are restored or merged and there is not enough memory for all of them.
     """
     demanded = openoptions.terms(call)._replace(receipt=None)  # that one is for the last archive alone
     found = {}
     links = []
-    for path in files:
-        fd = _opened(path)
-        cleanup.callback(os.close, fd)
+    for path, fd in zip(files, fds, strict=True):
         try:
             one = _read(call, demanded, path, fd, typed)
         except QbError as error:
@@ -137,108 +143,6 @@ def _check_last(call: Invocation, last: Archive) -> None:
     if expected is not None:
         expected.check_header(last.beginning.untrusted_plain, last.beginning.untrusted_sealed)
         expected.check_manifest(last.link.manifest)
-
-
-class Handed(NamedTuple):
-    """What a qb-unseal is given, so that it opens exactly the archive that was read before.
-
-    source: where bin/qb-backup takes the archive from. words: its options. keep: descriptors that it must inherit.
-    """
-
-    source: Sequence[str]
-    words: Sequence[str]
-    keep: Sequence[int]
-
-
-def hand(call: Invocation, archive: Archive, cleanup: ExitStack) -> Handed:
-    """Begins the file of an archive again. cleanup: closes what is made for it."""
-    secret = stagewords.piped(archive.secret)
-    cleanup.callback(os.close, secret)
-    limits = [f"{option}={call.options[option]}" for option in _LIMITS if option in call.given]
-    given = [f"--max-memory={archive.share.limit}", f"--passphrase-fd={secret}"]
-    keep = [archive.fd, secret]
-    if archive.link.manifest:
-        plain, sealed, _keys = archive.beginning
-        text = Receipt(archive.link.backup_id, header_digest(plain, sealed), archive.link.manifest, _DIGEST, 0)
-        keep.append(_piped(receipt.serialise(text), cleanup))
-        given.append(f"--expect=/dev/fd/{keep[-1]}")
-    if archive.head is None:
-        os.lseek(archive.fd, 0, os.SEEK_SET)
-    else:
-        keep.append(_piped(archive.head, cleanup))
-    head = "-" if archive.head is None else str(keep[-1])
-    return Handed([str(archive.fd), head], [*limits, *given], keep)
-
-
-def _piped(data: bytes, cleanup: ExitStack) -> int:
-    """The read end of a pipe that gives this content. cleanup: closes it."""
-    fd = processes.fed(data)
-    cleanup.callback(os.close, fd)
-    return fd
-
-
-class Stages(NamedTuple):
-    """What the stages need that open archives side by side, as for Wiring.
-
-    fifos: through which the archives send what they have.
-    """
-
-    groups: dict[str, list[str]]
-    keep: list[int]
-    environment: Mapping[str, str]
-    fifos: chaining.Fifos
-    pipes: Sequence[ListPipe]
-    events: Sequence[EventPipe]
-
-    def wiring(self, call: Invocation, command: str) -> Wiring:
-        """These stages, with nothing on their standard input. command: the name of the pipe."""
-        return Wiring(
-            stagewords.script(),
-            command,
-            self.groups,
-            stagewords.voice(call),
-            DEVNULL,
-            self.keep,
-            self.environment,
-            lists=self.pipes,
-            events=self.events,
-        )
-
-
-def side_by_side(
-    call: Invocation,
-    archives: Sequence[Archive],
-    pipes: Sequence[ListPipe],
-    events: Sequence[EventPipe],
-    cleanup: ExitStack,
-) -> Stages:
-    """The stages that open all archives of a chain.
-
-    pipes: for the routes of the first of them, or of all. events: for the reports of the last one, or of all.
-    """
-    folder = cleanup.enter_context(fifos.directory())
-    stages = Stages({}, [], {chaining.ENVIRONMENT: folder}, chaining.Fifos(folder, pipes), pipes, events)
-    turns = [f"--turns={_turns(archives[0].share.turns, cleanup)}"] if archives[0].share.turns else []
-    for at, archive in enumerate(archives):
-        handed = hand(call, archive, cleanup)
-        own = [*turns, *(stagewords.shown(call) if at == 0 else ["-q"])]  # the first is the longest: it shows progress
-        if at < len(pipes):
-            own.append(f"--routes=/dev/fd/{pipes[at].reader}")
-        if at >= len(archives) - len(events):
-            own.append(f"--report=/dev/fd/{events[at - len(archives)].writer}")
-        stages.groups[f"link{at}"] = [*handed.source, *own, *handed.words]
-        stages.keep.extend(handed.keep)
-    return stages
-
-
-def _turns(count: int, cleanup: ExitStack) -> str:
-    """A directory of files that qb-unseals lock in turn."""
-    folder = cleanup.enter_context(fifos.directory())
-    for turn in range(count):
-        path = os.path.join(folder, str(turn))
-        with naming(f"create {path}"):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    return folder
 
 
 def kept(archives: Sequence[Archive]) -> Mapping[str, str]:

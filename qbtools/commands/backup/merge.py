@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 from qbtools import passphrase
 from qbtools.commands.archive import keyoptions, tocommand
-from qbtools.commands.backup import chainlinks, mergeoptions, save, stagewords
+from qbtools.commands.backup import chainlinks, chainstages, mergeoptions, save, stagewords
 from qbtools.commands.cli import Invocation
 from qbtools.runs.chaining import Streams
 from qbtools.runs.eventpipe import EventPipe
@@ -21,7 +21,8 @@ def run(call: Invocation, files: Sequence[str]) -> None:
     save.check_options(sealing)
     with ExitStack() as cleanup:
         typed = chainlinks.typed_passphrase(call)
-        archives = chainlinks.read(call, files, typed, cleanup)
+        chainlinks.allow_descriptors(files)
+        archives = chainlinks.read(call, files, chainlinks.opened(files, cleanup), typed)
         if archives[-1].failed:
             raise tocommand.incomplete(archives[-1].failed)
         read = {**stagewords.files(call), **chainlinks.kept(archives)}
@@ -31,7 +32,7 @@ def run(call: Invocation, files: Sequence[str]) -> None:
         inputs = cleanup.enter_context(stagewords.Inputs(sealing, secret=secret))
         call.say(f"backup ID {backup_id}")
         pipes, events = [ListPipe() for _ in archives], [EventPipe() for _ in archives]
-        found = chainlinks.side_by_side(call, archives, pipes, events, cleanup)
+        found = chainstages.side_by_side(call, archives, pipes, events, cleanup)
         receipt_words, receipt_pipe = beside.descriptors()
         words = [*inputs.words, *receipt_words, f"--compression={call.options['--compress']}", "--await-end"]
         found.groups["seal"] = [*words, f"--backup-id={backup_id}"]

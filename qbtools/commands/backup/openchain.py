@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
-from subprocess import DEVNULL
 
 from qbtools.commands.archive import routes as wanted_routes
 from qbtools.commands.archive import tocommand
-from qbtools.commands.backup import chainlinks, chainpipes, stagewords
+from qbtools.commands.backup import chainlinks, chainpipes, chainstages
 from qbtools.commands.backup import open as opened
 from qbtools.commands.backup.chainlinks import Archive
+from qbtools.commands.backup.chainstages import Begun
 from qbtools.commands.backup.optionrules import command_of
 from qbtools.commands.cli import Invocation
 from qbtools.formats import chain
@@ -34,7 +34,7 @@ def run(call: Invocation, files: Sequence[str]) -> None:
         openhost.run(call, partial(_restore_to_host, call, files))
         return
     with ExitStack() as cleanup:
-        archives = _read(call, files, cleanup)
+        archives, begun = _read(call, files, cleanup, early=command == "restore")
         call.options["FILE"] = archives[-1].path
         if command == "list":
             _list(call, archives)
@@ -42,30 +42,29 @@ def run(call: Invocation, files: Sequence[str]) -> None:
             _verify(call, archives)
         else:
             fill = filling.Filling(opened.where(call, chainlinks.kept(archives)), call.note, call.warn)
-            restore(call, archives, fill)
+            restore(call, archives, fill, begun=begun)
             fill.finish()
 
 
-def _read(call: Invocation, files: Sequence[str], cleanup: ExitStack) -> list[Archive]:
-    """The chain, in its order. If one of the files is a pipe, that is their order. cleanup: closes the files."""
-    typed = chainlinks.typed_passphrase(call)
+def _read(
+    call: Invocation, files: Sequence[str], cleanup: ExitStack, early: bool = False
+) -> tuple[list[Archive], Begun | None]:
+    """The chain, in its order. If one of the files is a pipe, that is their order. cleanup: closes the files.
+
+    early: to restore them, start the stages before, if that is possible: they take as long to load as this to read.
+    """
+    typed, enough = chainlinks.typed_passphrase(call), chainlinks.allow_descriptors(files)
     if chainpipes.among(files):
-        return chainpipes.read(call, files, typed, cleanup)
-    return chainlinks.read(call, files, typed, cleanup)
+        return chainpipes.read(call, files, typed, cleanup), None
+    fds = chainlinks.opened(files, cleanup)
+    begun = Begun(call, fds, cleanup) if early and enough else None
+    return chainlinks.read(call, files, fds, typed), begun
 
 
 def _restore_to_host(call: Invocation, files: Sequence[str], made: Opening, words: Sequence[str]) -> None:
     with ExitStack() as cleanup:
-        restore(call, _read(call, files, cleanup), made, words, partly=True)
-
-
-def _stages(call: Invocation, archive: Archive, cleanup: ExitStack, words: Sequence[str] = ()) -> Wiring:
-    """The stages that open one archive, as stagewords.opening()."""
-    handed = chainlinks.hand(call, archive, cleanup)
-    events = EventPipe()
-    own = [*handed.source, *stagewords.shown(call), *handed.words, *words, f"--report=/dev/fd/{events.writer}"]
-    voice = stagewords.voice(call)
-    return Wiring(stagewords.script(), "chain", {"link0": own}, voice, DEVNULL, handed.keep, events=[events])
+        archives, _none = _read(call, files, cleanup)
+        restore(call, archives, made, words, partly=True)
 
 
 def _list(call: Invocation, archives: Sequence[Archive]) -> None:
@@ -76,7 +75,7 @@ def _list(call: Invocation, archives: Sequence[Archive]) -> None:
         listing, reading = opened.Listed(call), inorder.Reading(archive.link)
         handler = checking.Listing(listing.show if last else _ignore)
         with ExitStack() as cleanup:
-            stages, warn = _stages(call, archive, cleanup), call.warn if last else _ignore
+            stages, warn = chainstages.alone(call, archive, cleanup), call.warn if last else _ignore
             opening.open_all(stages, handler, warn, listing.opened if last else _ignore, heard=reading.heard)
         links.append(reading.whole())
         _compare(archives, links)
@@ -90,7 +89,7 @@ def _verify(call: Invocation, archives: Sequence[Archive]) -> None:
         call.options["FILE"] = archive.path
         verifying, reading = checking.Verifying(call.warn, lines), inorder.Reading(archive.link)
         with ExitStack() as cleanup:
-            opened.verify(call, _stages(call, archive, cleanup, ["--verify"]), verifying, reading.heard)
+            opened.verify(call, chainstages.alone(call, archive, cleanup, ["--verify"]), verifying, reading.heard)
         links.append(reading.whole())
         _compare(archives, links)
         lines = {name: line_digest(record) for name, record in links[-1].records.items()}
@@ -110,19 +109,28 @@ def _ignore(_: object) -> None:
 
 
 def restore(
-    call: Invocation, archives: Sequence[Archive], fill: Opening, words: Sequence[str] = (), partly: bool = False
+    call: Invocation,
+    archives: Sequence[Archive],
+    fill: Opening,
+    words: Sequence[str] = (),
+    partly: bool = False,
+    begun: Begun | None = None,
 ) -> None:
     """Opens the last archive as opening.open_all() does, with each volume merged from all of them.
 
     words: more options for the qb-unseal of the last archive. partly: a file that failed when it was saved does not
-    keep the others from being restored.
+    keep the others from being restored. begun: the stages, if they run already; then there are no words.
     """
     with ExitStack() as cleanup:
         if not archives[-1].known:
             _restore_in_order(call, archives, fill, words, cleanup)
             return
-        last, pipes, events = archives[-1], [ListPipe() for _ in archives[:-1]], [EventPipe()]
-        stages, fifos = _side_by_side(call, archives, words, pipes, events, cleanup)
+        last = archives[-1]
+        if begun is None:
+            routes, events = [ListPipe() for _ in archives[:-1]], [EventPipe()]
+            stages, fifos = _side_by_side(call, archives, words, routes, events, cleanup)
+        else:
+            stages, fifos = begun.given(call, archives, cleanup)
         streams = chaining.Streams([archive.link for archive in archives], fifos)
 
         def routed(routes: Routes) -> Routes:
@@ -156,8 +164,8 @@ def _side_by_side(
     events: Sequence[EventPipe],
     cleanup: ExitStack,
 ) -> tuple[Wiring, chaining.Fifos]:
-    """The stages that restore from all archives, as chainlinks.side_by_side()."""
-    found = chainlinks.side_by_side(call, archives, pipes, events, cleanup)
+    """The stages that restore from all archives, as chainstages.side_by_side()."""
+    found = chainstages.side_by_side(call, archives, pipes, events, cleanup)
     found.groups[f"link{len(archives) - 1}"].extend(words)
     return found.wiring(call, "chain"), found.fifos
 
