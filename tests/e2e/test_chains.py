@@ -14,6 +14,7 @@ from chains import OTHER, PRIVATE, ROOT, Link, backup, fails, restored
 from running import Running, kill, wait_until
 from support import bash, copy_of
 
+from qbtools import processtree
 from qbtools.formats import manifest
 
 
@@ -318,13 +319,18 @@ def test_an_archive_that_changes_after_its_beginning_was_read(
     assert not (tmp_path / "to" / ROOT).exists()
 
 
-def test_a_daemon_of_the_command_for_the_key_lives_on(tmp_path: Path) -> None:
-    """Such as an agent. It is no part of a run that fails."""
+@pytest.fixture
+def commanded(tmp_path: Path) -> None:
+    """0.qb and 1.qb in tmp_path: a chain that `--key-command 'base64 -d'` opens."""
     (tmp_path / "a").touch()
-    (tmp_path / "key").write_text("setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >>agents; base64 -d\n")
     words = "-q --key-command base64 --series series"
     done = bash(f"cd {tmp_path} && mkdir -m 700 series && for n in 0 1; do qb-backup create {words} -o $n.qb a; done")
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_daemon_of_the_command_for_the_key_lives_on(commanded: None, tmp_path: Path) -> None:
+    """Such as an agent. It is no part of a run that fails."""
+    (tmp_path / "key").write_text("setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >>agents; base64 -d\n")
     done = bash(
         f"cd {tmp_path} && qb-backup restore --to to --any-writer --key-command '. ./key' --only none 0.qb 1.qb"
     )
@@ -343,19 +349,24 @@ def test_output_that_is_closed(place: Path, links: list[Link], tmp_path: Path, c
     assert restored(tmp_path) == links[2].states
 
 
-def test_the_shell_that_gives_the_words_dies(tmp_path: Path) -> None:
+def test_the_shell_that_gives_the_words_dies(commanded: None, tmp_path: Path) -> None:
     """Nothing is damaged, so it is no damage."""
-    (tmp_path / "a").touch()
-    words = "-q --key-command base64 --series series"
-    done = bash(f"cd {tmp_path} && mkdir -m 700 series && for n in 0 1; do qb-backup create {words} -o $n.qb a; done")
-    assert (done.returncode, done.stderr) == (0, b"")
     with Running(tmp_path) as running:
-        command = "echo >>asked; until [ -e go ]; do sleep 0.1; done; base64 -d"
+        command = "echo >>asked; until [ -e given ]; do sleep 0.1; done; base64 -d"
         running.start(f"exec qb-backup restore --to to --any-writer --key-command '{command}' 0.qb 1.qb")
         wait_until((tmp_path / "asked").exists, "the command for the key")
-        wait_until(lambda: bool(running.processes("qb-unseal")), "qb-unseal")
-        kill(max(running.processes("qb-backup")), signal.SIGKILL)
-        (tmp_path / "go").touch()
+        found: list[int] = []
+
+        def beside_qb_unseal() -> bool:
+            shells = {processtree._state_and_parent(pid)[1] for pid in running.processes("qb-unseal")}
+            found[:] = [
+                pid for pid in running.processes("qb-backup") if processtree._state_and_parent(pid)[1] in shells
+            ]
+            return len(found) == 1
+
+        wait_until(beside_qb_unseal, "the shell that waits for the words")
+        kill(found[0], signal.SIGKILL)
+        (tmp_path / "given").touch()
         status, said = running.end()
         running.gone()
     assert status == 1, said
@@ -384,12 +395,8 @@ def test_a_qb_unseal_that_cannot_start(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_an_end_while_the_beginnings_are_read(tmp_path: Path, number: int) -> None:
+def test_an_end_while_the_beginnings_are_read(commanded: None, tmp_path: Path, number: int) -> None:
     """The stages run already, and wait for their words."""
-    (tmp_path / "a").touch()
-    words = "-q --key-command base64 --series series"
-    done = bash(f"cd {tmp_path} && mkdir -m 700 series && for n in 0 1; do qb-backup create {words} -o $n.qb a; done")
-    assert (done.returncode, done.stderr) == (0, b"")
     with Running(tmp_path) as running:
         process = running.start(
             "exec qb-backup restore --to to --any-writer --key-command 'echo >asked; sleep 1000' 0.qb 1.qb"
